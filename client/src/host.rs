@@ -1,0 +1,58 @@
+//! Linux's own tun device, the other end of `tunctl bridge`.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::fd::AsRawFd;
+
+const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
+const IFF_TUN: i16 = 0x0001;
+const IFF_NO_PI: i16 = 0x1000;
+
+/// A tun device of the Linux kernel, without packet information.
+#[derive(Debug)]
+pub struct HostTun {
+    file: File,
+}
+
+#[repr(C)]
+struct IfReq {
+    name: [u8; 16],
+    flags: i16,
+    rest: [u8; 22],
+}
+
+impl HostTun {
+    /// Attaches to the kernel's interface `name`, making it if it is not there. `EPERM` without
+    /// `CAP_NET_ADMIN`, `EBUSY` if somebody has it, `EINVAL` for a name of more than 15 bytes.
+    pub fn open(name: &str) -> io::Result<Self> {
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open("/dev/net/tun")?;
+        let mut ifreq = IfReq {
+            name: [0; 16],
+            flags: IFF_TUN | IFF_NO_PI,
+            rest: [0; 22],
+        };
+        if name.is_empty() || name.len() > 15 {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
+        ifreq.name[..name.len()].copy_from_slice(name.as_bytes());
+        // SAFETY: the kernel reads and writes a struct ifreq, whose layout and size `IfReq` has.
+        let done = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut ifreq) };
+        match done {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(Self { file }),
+        }
+    }
+
+    /// Reads one packet that the kernel sends.
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        (&self.file).read(buf)
+    }
+
+    /// Writes one packet for the kernel to receive.
+    pub fn write(&self, packet: &[u8]) -> io::Result<usize> {
+        (&self.file).write(packet)
+    }
+}

@@ -1,0 +1,325 @@
+//! Programs' side of the tun device.
+//!
+//! ```no_run
+//! # fn main() -> std::io::Result<()> {
+//! use tun::{Tun, Unit};
+//!
+//! let tun = Tun::open("/scheme", Unit::Clone)?;
+//! println!("reading packets of {}", tun.name()?);
+//! let mut packet = [0; 65_536];
+//! loop {
+//!     let len = tun.read(&mut packet)?;
+//!     println!("{len} bytes");
+//! }
+//! # }
+//! ```
+//!
+//! One read is one packet and one write is one packet, unless [batch mode](Tun::set_batch) is on;
+//! [`batch`] builds and takes apart what is read and written then. On Redox the root is `/scheme`;
+//! on Linux it is where `tund --mount` serves its tree.
+
+#![deny(unsafe_code)]
+
+pub mod batch;
+#[cfg(target_os = "linux")]
+#[allow(unsafe_code)]
+pub mod host;
+#[allow(unsafe_code)]
+#[cfg_attr(target_os = "redox", path = "sys_redox.rs")]
+#[cfg_attr(not(target_os = "redox"), path = "sys_unix.rs")]
+mod sys;
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, IoSlice, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+use std::path::Path;
+
+/// Largest packet that can be written, bytes, without its header (`TUNMRU`).
+pub const TUNMRU: usize = 16_384;
+
+/// Which device to open.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unit {
+    /// This one; `EBUSY` if somebody has it.
+    Number(u16),
+    /// The lowest that nobody has.
+    Clone,
+}
+
+impl From<u16> for Unit {
+    fn from(unit: u16) -> Self {
+        Self::Number(unit)
+    }
+}
+
+/// What `TUNSIFINFO` sets and `TUNGIFINFO` tells (`struct tuninfo`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TunInfo {
+    /// Line speed, bits a second; 0 for unknown.
+    pub baudrate: i32,
+    /// Largest packet, bytes; at least 72.
+    pub mtu: u16,
+    /// Interface type, by `<net/if_types.h>`.
+    pub if_type: u8,
+}
+
+/// Whether a tunnel has one peer or a network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mode {
+    /// `IFF_POINTOPOINT`.
+    PointToPoint,
+    /// `IFF_BROADCAST`.
+    Broadcast,
+}
+
+/// An open tun device. It closes with the last descriptor: this one, and those made from it.
+#[derive(Debug)]
+pub struct Tun {
+    file: File,
+}
+
+impl Tun {
+    /// Opens a device below `root`. `EPERM` unless the caller is root, `EBUSY` if somebody has it,
+    /// `ENOENT` if there is no tun driver at `root`.
+    pub fn open(root: impl AsRef<Path>, unit: impl Into<Unit>) -> io::Result<Self> {
+        let name = match unit.into() {
+            Unit::Number(unit) => unit.to_string(),
+            Unit::Clone => "clone".to_owned(),
+        };
+        let path = root.as_ref().join("tun").join(name);
+        let file = OpenOptions::new().read(true).write(true).open(path)?;
+        Ok(Self { file })
+    }
+
+    /// Another descriptor of the same open device.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let file = self.file.try_clone()?;
+        Ok(Self { file })
+    }
+
+    /// Reads one packet, with its header if one is on; waits for it unless
+    /// [nonblocking](Self::set_nonblocking). A packet longer than `buf` loses its end. `EHOSTDOWN`
+    /// when the device was shut or taken over, `EINTR` on a signal.
+    pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        (&self.file).read(buf)
+    }
+
+    /// Writes one packet, with its header if one is on. Never waits. `EIO` for more than
+    /// [`TUNMRU`] bytes, `EAFNOSUPPORT` for a family that nobody takes.
+    pub fn write(&self, packet: &[u8]) -> io::Result<usize> {
+        (&self.file).write(packet)
+    }
+
+    /// Writes one packet from pieces, such as a header and the rest.
+    pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
+        (&self.file).write_vectored(pieces)
+    }
+
+    /// Whether reads return `EAGAIN` instead of waiting.
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        sys::set_nonblocking(self.file.as_fd(), on)
+    }
+
+    /// Name of the interface (`TUNGIFNAME`).
+    pub fn name(&self) -> io::Result<String> {
+        let mut ifreq = [0; 32];
+        self.ioctl(request::TUNGIFNAME, &mut ifreq)?;
+        let name = ifreq.split(|&byte| byte == 0).next().unwrap_or_default();
+        Ok(String::from_utf8_lossy(name).into_owned())
+    }
+
+    /// Speed, mtu and type of the interface (`TUNGIFINFO`).
+    pub fn info(&self) -> io::Result<TunInfo> {
+        let mut info = [0; 8];
+        self.ioctl(request::TUNGIFINFO, &mut info)?;
+        let [b0, b1, b2, b3, m0, m1, if_type, _] = info;
+        Ok(TunInfo {
+            baudrate: i32::from_ne_bytes([b0, b1, b2, b3]),
+            mtu: u16::from_ne_bytes([m0, m1]),
+            if_type,
+        })
+    }
+
+    /// Sets the same (`TUNSIFINFO`). `EINVAL` for an mtu below 72.
+    pub fn set_info(&self, info: TunInfo) -> io::Result<()> {
+        let [b0, b1, b2, b3] = info.baudrate.to_ne_bytes();
+        let [m0, m1] = info.mtu.to_ne_bytes();
+        let mut info = [b0, b1, b2, b3, m0, m1, info.if_type, 0];
+        self.ioctl(request::TUNSIFINFO, &mut info)
+    }
+
+    /// Whether four bytes of address family, in network order, stand before every packet
+    /// (`TUNSIFHEAD`). IPv6 needs it. Excludes [`set_lmode`](Self::set_lmode).
+    pub fn set_ifhead(&self, on: bool) -> io::Result<()> {
+        self.set_int(request::TUNSIFHEAD, on.into())
+    }
+
+    /// Whether they do (`TUNGIFHEAD`).
+    pub fn ifhead(&self) -> io::Result<bool> {
+        self.get_int(request::TUNGIFHEAD).map(|on| on != 0)
+    }
+
+    /// Whether the `sockaddr_in` of the next hop stands before every packet read (`TUNSLMODE`).
+    pub fn set_lmode(&self, on: bool) -> io::Result<()> {
+        self.set_int(request::TUNSLMODE, on.into())
+    }
+
+    /// What kind of interface it is (`TUNSIFMODE`). `EBUSY` while it is up.
+    pub fn set_mode(&self, mode: Mode, multicast: bool) -> io::Result<()> {
+        let kind = match mode {
+            Mode::PointToPoint => 0x10,
+            Mode::Broadcast => 0x2,
+        };
+        let multicast = if multicast { 0x8000 } else { 0 };
+        self.set_int(request::TUNSIFMODE, kind | multicast)
+    }
+
+    /// Makes the calling process the owner that `status` names (`TUNSIFPID`).
+    pub fn claim(&self) -> io::Result<()> {
+        self.ioctl(request::TUNSIFPID, &mut [])
+    }
+
+    /// Whether the interface goes with the last close (`TUNSTRANSIENT`).
+    pub fn set_transient(&self, on: bool) -> io::Result<()> {
+        self.set_int(request::TUNSTRANSIENT, on.into())
+    }
+
+    /// Whether the interface goes with the last close (`TUNGTRANSIENT`).
+    pub fn transient(&self) -> io::Result<bool> {
+        self.get_int(request::TUNGTRANSIENT).map(|on| on != 0)
+    }
+
+    /// Whether one read or write carries many packets (`TUNSBATCH`); see [`batch`].
+    pub fn set_batch(&self, on: bool) -> io::Result<()> {
+        self.set_int(request::TUNSBATCH, on.into())
+    }
+
+    /// Whether they do (`TUNGBATCH`).
+    pub fn batch(&self) -> io::Result<bool> {
+        self.get_int(request::TUNGBATCH).map(|on| on != 0)
+    }
+
+    /// Bytes that the next read can get (`FIONREAD`); 0 when nothing is queued.
+    pub fn pending(&self) -> io::Result<usize> {
+        let len = self.get_int(request::FIONREAD)?;
+        Ok(usize::try_from(len).unwrap_or(0))
+    }
+
+    /// Whether `SIGIO` comes for every packet (`FIOASYNC`), to the [owner](Self::set_owner).
+    pub fn set_async(&self, on: bool) -> io::Result<()> {
+        self.set_int(request::FIOASYNC, on.into())
+    }
+
+    /// Who gets `SIGIO` (`FIOSETOWN`): a process, a group as a negative, or 0 for nobody.
+    pub fn set_owner(&self, owner: i32) -> io::Result<()> {
+        self.set_int(request::FIOSETOWN, owner)
+    }
+
+    /// Who gets `SIGIO` (`FIOGETOWN`).
+    pub fn owner(&self) -> io::Result<i32> {
+        self.get_int(request::FIOGETOWN)
+    }
+
+    /// The driver-wide debug switch (`TUNSDEBUG`).
+    pub fn set_debug(&self, level: i32) -> io::Result<()> {
+        self.set_int(request::TUNSDEBUG, level)
+    }
+
+    /// The driver-wide debug switch (`TUNGDEBUG`).
+    pub fn debug(&self) -> io::Result<i32> {
+        self.get_int(request::TUNGDEBUG)
+    }
+
+    /// Ends every operation that waits on the device and gives the unit back at once
+    /// (`TUNSHUT`), whoever else has a descriptor of it.
+    pub fn shut(&self) -> io::Result<()> {
+        self.ioctl(request::TUNSHUT, &mut [])
+    }
+
+    /// Closes the device. Unlike drop it ends reads of other threads first, which on Redox nothing
+    /// else does.
+    pub fn close(self) -> io::Result<()> {
+        self.shut()
+    }
+
+    fn set_int(&self, request: u32, value: i32) -> io::Result<()> {
+        self.ioctl(request, &mut value.to_ne_bytes())
+    }
+
+    fn get_int(&self, request: u32) -> io::Result<i32> {
+        let mut value = [0; 4];
+        self.ioctl(request, &mut value)?;
+        Ok(i32::from_ne_bytes(value))
+    }
+
+    fn ioctl(&self, request: u32, arg: &mut [u8]) -> io::Result<()> {
+        sys::ioctl(self.file.as_fd(), request, arg)
+    }
+}
+
+impl AsFd for Tun {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.file.as_fd()
+    }
+}
+
+impl AsRawFd for Tun {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+/// Request numbers, in Linux's encoding, which carries their arguments on every system. The same as
+/// in `include/net/if_tun.h`.
+pub mod request {
+    const fn io(kind: u8, number: u32) -> u32 {
+        (kind as u32) << 8 | number
+    }
+
+    const fn ior(kind: u8, number: u32, size: u32) -> u32 {
+        2 << 30 | size << 16 | io(kind, number)
+    }
+
+    const fn iow(kind: u8, number: u32, size: u32) -> u32 {
+        1 << 30 | size << 16 | io(kind, number)
+    }
+
+    /// Driver-wide debug switch, out.
+    pub const TUNGDEBUG: u32 = ior(b't', 89, 4);
+    /// Driver-wide debug switch, in.
+    pub const TUNSDEBUG: u32 = iow(b't', 90, 4);
+    /// `struct tuninfo`, in.
+    pub const TUNSIFINFO: u32 = iow(b't', 91, 8);
+    /// `struct tuninfo`, out.
+    pub const TUNGIFINFO: u32 = ior(b't', 92, 8);
+    /// Next hop before packets, in.
+    pub const TUNSLMODE: u32 = iow(b't', 93, 4);
+    /// Point-to-point or broadcast, in.
+    pub const TUNSIFMODE: u32 = iow(b't', 94, 4);
+    /// The caller becomes the owner.
+    pub const TUNSIFPID: u32 = io(b't', 95);
+    /// Family before packets, in.
+    pub const TUNSIFHEAD: u32 = iow(b't', 96, 4);
+    /// Family before packets, out.
+    pub const TUNGIFHEAD: u32 = ior(b't', 97, 4);
+    /// Name of the interface, in the first 16 of 32 bytes, out.
+    pub const TUNGIFNAME: u32 = ior(b't', 98, 32);
+    /// Destroy the interface at the last close, in.
+    pub const TUNSTRANSIENT: u32 = iow(b't', 98, 4);
+    /// Destroy the interface at the last close, out.
+    pub const TUNGTRANSIENT: u32 = ior(b't', 99, 4);
+    /// Batch mode, in.
+    pub const TUNSBATCH: u32 = iow(b't', 130, 4);
+    /// Batch mode, out.
+    pub const TUNGBATCH: u32 = ior(b't', 131, 4);
+    /// Ends all waits and gives the unit back.
+    pub const TUNSHUT: u32 = io(b't', 132);
+    /// `SIGIO` on every packet, in.
+    pub const FIOASYNC: u32 = iow(b'f', 125, 4);
+    /// Bytes of the first packet, out.
+    pub const FIONREAD: u32 = ior(b'f', 127, 4);
+    /// Owner of `SIGIO`, in.
+    pub const FIOSETOWN: u32 = iow(b'f', 124, 4);
+    /// Owner of `SIGIO`, out.
+    pub const FIOGETOWN: u32 = ior(b'f', 123, 4);
+}

@@ -1,0 +1,195 @@
+//! The bookkeeping every adapter needs: access modes, waits, and exactly one answer per request.
+
+use std::collections::BTreeMap;
+
+use crate::errno::{self, Errno};
+use crate::server::{Caller, FileId, FileServer, Now, OpenFlags, Outcome, Ready, Turn};
+use crate::wait::{Direction, Tag, Waiter, Waits};
+
+/// A request as an adapter keeps it: where its bytes are, and how to try it.
+pub trait Request {
+    /// The file it is for.
+    fn file(&self) -> FileId;
+
+    /// The queue it would wait in.
+    fn direction(&self) -> Direction;
+
+    /// Its name, unique among the requests that wait.
+    fn tag(&self) -> Tag;
+
+    /// Who asks.
+    fn caller(&self) -> Caller;
+
+    /// Whether it may not wait (`O_NONBLOCK` on the file or for this request).
+    fn nonblocking(&self) -> bool;
+
+    /// Whether it needs the file to be open for reading or writing.
+    fn access(&self) -> OpenFlags {
+        match self.direction() {
+            Direction::Read => OpenFlags::READ,
+            Direction::Write => OpenFlags::WRITE,
+        }
+    }
+
+    /// Tries it once.
+    fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize>;
+}
+
+/// A request that has its answer.
+#[derive(Debug)]
+#[must_use]
+pub struct Answer<R> {
+    /// The request, to be answered now.
+    pub request: R,
+    /// With this.
+    pub result: Result<usize, Errno>,
+}
+
+/// A server together with the requests that wait for it.
+///
+/// Every request given to [`submit`](Self::submit) comes back exactly once as an [`Answer`]: from
+/// `submit` itself, from [`wakeups`](Self::wakeups), [`cancel`](Self::cancel),
+/// [`interrupt`](Self::interrupt) or [`close`](Self::close).
+#[derive(Debug)]
+pub struct Dispatch<S, R> {
+    /// The server. Requests that never wait go to it directly.
+    pub server: S,
+    open: BTreeMap<FileId, OpenFlags>,
+    waits: Waits<R>,
+}
+
+impl<S: FileServer, R: Request> Dispatch<S, R> {
+    /// A server with nothing open.
+    pub fn new(server: S) -> Self {
+        Self {
+            server,
+            open: BTreeMap::new(),
+            waits: Waits::default(),
+        }
+    }
+
+    /// [`FileServer::open`], noting how.
+    pub fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
+        let file = self.server.open(path, flags, caller)?;
+        self.open.insert(file, flags);
+        Ok(file)
+    }
+
+    /// Notes a file that a `dup` verb made; it may be read and written.
+    pub fn adopt(&mut self, file: FileId) {
+        self.open.insert(file, OpenFlags::READ | OpenFlags::WRITE);
+    }
+
+    /// Tries a request, and keeps it if it has to wait.
+    pub fn submit(&mut self, mut request: R) -> Option<Answer<R>> {
+        let (file, direction) = (request.file(), request.direction());
+        let Some(flags) = self.open.get(&file) else {
+            let result = Err(errno::EBADF);
+            return Some(Answer { request, result });
+        };
+        if !flags.contains(request.access()) {
+            let result = Err(errno::EBADF);
+            return Some(Answer { request, result });
+        }
+        // No overtaking: who comes later stands behind, unless it would rather not wait.
+        let must_queue = self.waits.occupied(file, direction) && !request.nonblocking();
+        if !must_queue {
+            match request.attempt(&mut self.server) {
+                Outcome::Done(result) => return Some(Answer { request, result }),
+                Outcome::Wait if request.nonblocking() => {
+                    let result = Err(errno::EAGAIN);
+                    return Some(Answer { request, result });
+                }
+                Outcome::Wait => {}
+            }
+        }
+        let tag = request.tag();
+        self.waits.park(file, direction, Waiter { tag, request });
+        None
+    }
+
+    /// [`FileServer::turn`].
+    pub fn turn(&mut self, now: Now) -> Turn {
+        self.server.turn(now)
+    }
+
+    /// Serves the waits whose time has come, and gathers what watchers are to be told.
+    ///
+    /// `alive` is asked before a waiter is given anything; the requests of the dead come back with
+    /// `EINTR` and eat nothing.
+    pub fn wakeups(
+        &mut self,
+        answers: &mut Vec<Answer<R>>,
+        edges: &mut Vec<(FileId, Ready)>,
+        mut alive: impl FnMut(&R) -> bool,
+    ) {
+        while let Some(wakeup) = self.server.poll_wakeup() {
+            let file = wakeup.file;
+            for direction in [Direction::Read, Direction::Write] {
+                while let Some(waiter) = self.waits.front(file, direction) {
+                    let result = if alive(&waiter.request) {
+                        match waiter.request.attempt(&mut self.server) {
+                            Outcome::Done(result) => result,
+                            Outcome::Wait => break,
+                        }
+                    } else {
+                        Err(errno::EINTR)
+                    };
+                    if let Some(Waiter { request, .. }) = self.waits.pop(file, direction) {
+                        answers.push(Answer { request, result });
+                    }
+                }
+            }
+            // A waiter may have eaten what the watchers would be told of.
+            let risen = wakeup.ready & self.server.ready(file);
+            if !risen.is_empty() && self.open.contains_key(&file) {
+                edges.push((file, risen));
+            }
+        }
+    }
+
+    /// Ends one wait, with `error`. `None` if it was answered already.
+    pub fn cancel(&mut self, tag: Tag, error: Errno) -> Option<Answer<R>> {
+        let Waiter { request, .. } = self.waits.cancel(tag)?;
+        let result = Err(error);
+        Some(Answer { request, result })
+    }
+
+    /// Ends, with `EINTR`, those waits on a file for which `wanted` holds.
+    pub fn interrupt(&mut self, file: FileId, wanted: impl Fn(&R) -> bool) -> Vec<Answer<R>> {
+        let waiters = self.waits.purge(file, |waiter| wanted(&waiter.request));
+        answers(waiters, errno::EINTR)
+    }
+
+    /// The last descriptor is gone: ends every wait with `EBADF`, and closes.
+    pub fn close(&mut self, file: FileId) -> Vec<Answer<R>> {
+        if self.open.remove(&file).is_some() {
+            self.server.close(file);
+        }
+        let waiters = self.waits.purge(file, |_| true);
+        answers(waiters, errno::EBADF)
+    }
+
+    /// Whether anybody waits for this file.
+    pub fn has_waiters(&self, file: FileId) -> bool {
+        self.waits.occupied(file, Direction::Read) || self.waits.occupied(file, Direction::Write)
+    }
+
+    /// Whether the file is open.
+    pub fn is_open(&self, file: FileId) -> bool {
+        self.open.contains_key(&file)
+    }
+
+    /// How many requests wait.
+    pub fn waiting(&self) -> usize {
+        self.waits.len()
+    }
+}
+
+fn answers<R>(waiters: Vec<Waiter<R>>, error: Errno) -> Vec<Answer<R>> {
+    let answer = |waiter: Waiter<R>| Answer {
+        request: waiter.request,
+        result: Err(error),
+    };
+    waiters.into_iter().map(answer).collect()
+}

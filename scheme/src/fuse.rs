@@ -1,0 +1,745 @@
+//! The adapter for Linux: the tree as real files, through `/dev/fuse`.
+//!
+//! The protocol is spoken directly, because a tun device needs three things at once that no FUSE
+//! crate carries: ioctl, poll, and interrupt, with replies kept for later. The structures are those
+//! of `polyfuse-kernel`; requests are served in the order in which the kernel hands them out, so
+//! that a close that came before an open is served before it.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, IoSlice};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use polyfuse_kernel as abi;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno as Sys;
+use rustix::mount::{MountFlags, UnmountFlags};
+use rustix::process::{Pid as SysPid, Signal};
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use crate::dispatch::{Answer, Dispatch, Request};
+use crate::errno::{self, Errno};
+use crate::local::Clock;
+use crate::server::{
+    Argument, Caller, FileId, FileKind, FileServer, OpenFlags, Outcome, Pid, Processes, Ready,
+    SignalTarget, Stat,
+};
+use crate::wait::{Direction, Tag};
+
+/// Most bytes of one read or write.
+const MAX_OPERATION: usize = 1 << 20;
+/// The same in pages, as the kernel counts.
+const MAX_PAGES: u16 = 256;
+/// Requests served before timers and queued work get their turn.
+const REQUESTS_PER_TURN: usize = 64;
+/// The kernel allows several writes at once (`FOPEN_PARALLEL_DIRECT_WRITES`); without it a waiting
+/// read would hold the lock that a write needs.
+const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
+
+/// The kernel's number for the root of the tree.
+const ROOT: u64 = 1;
+
+const POLLIN: u32 = 0x0001 | 0x0040;
+const POLLOUT: u32 = 0x0004 | 0x0100;
+
+/// A mounted tree; unmounted on drop.
+#[derive(Debug)]
+pub struct Mount {
+    device: OwnedFd,
+    dir: PathBuf,
+}
+
+impl Mount {
+    /// Mounts at `dir`, which must exist. Needs root, or a user namespace of one's own.
+    pub fn new(dir: &Path) -> io::Result<Self> {
+        use std::os::fd::AsRawFd;
+
+        let dir = dir.canonicalize()?;
+        let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let device = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
+        let options = format!(
+            "fd={},rootmode=40000,user_id={},group_id={},allow_other,max_read={MAX_OPERATION}",
+            device.as_raw_fd(),
+            rustix::process::getuid().as_raw(),
+            rustix::process::getgid().as_raw(),
+        );
+        let options = std::ffi::CString::new(options)?;
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
+        rustix::mount::mount("tund", &dir, "fuse.tund", flags, options.as_c_str())?;
+        Ok(Self { device, dir })
+    }
+
+    /// Where it is.
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::mount::unmount(&self.dir, UnmountFlags::DETACH) {
+            log::warn!("cannot unmount {}: {error}", self.dir.display());
+        }
+    }
+}
+
+/// A descriptor that becomes readable at SIGINT or SIGTERM.
+pub fn stop_signals() -> io::Result<OwnedFd> {
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
+        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    }
+    Ok(reader)
+}
+
+/// Linux's processes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinuxProcesses;
+
+impl Processes for LinuxProcesses {
+    fn session(&self, target: SignalTarget) -> Option<Pid> {
+        let session = |pid: Pid| {
+            let pid = SysPid::from_raw(i32::try_from(pid.0).ok()?)?;
+            let session = rustix::process::getsid(Some(pid)).ok()?;
+            Some(Pid(session.as_raw_nonzero().get().unsigned_abs()))
+        };
+        match target {
+            SignalTarget::Process(pid) => session(pid),
+            // The leader may be gone while its group lives on.
+            SignalTarget::Group(group) => members(group).find_map(session),
+        }
+    }
+
+    fn alive(&self, pid: Pid) -> bool {
+        self.session(SignalTarget::Process(pid)).is_some()
+    }
+
+    fn closes_get_lost(&self) -> bool {
+        false
+    }
+}
+
+/// The processes of a group.
+fn members(group: Pid) -> impl Iterator<Item = Pid> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(move |entry| {
+        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+        // After the name, which may hold anything: state, parent, group.
+        let (_, fields) = stat.rsplit_once(')')?;
+        let its_group: u32 = fields.split_whitespace().nth(2)?.parse().ok()?;
+        (its_group == group.0).then_some(Pid(pid))
+    })
+}
+
+/// The process of a thread. FUSE reports threads.
+fn process_of(thread: Pid) -> Pid {
+    let find = || {
+        let status = fs::read_to_string(format!("/proc/{}/status", thread.0)).ok()?;
+        let line = status.lines().find(|line| line.starts_with("Tgid:"))?;
+        line.split_whitespace().nth(1)?.parse().ok()
+    };
+    find().map_or(thread, Pid)
+}
+
+/// Serves `server` at `mount` until `stop` becomes readable or somebody unmounts it.
+pub fn serve<S: FileServer>(
+    server: S,
+    mount: &Mount,
+    clock: &dyn Clock,
+    stop: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let mut session = Session {
+        device: mount.device.as_fd(),
+        dispatch: Dispatch::new(server),
+        nodes: Nodes::default(),
+        pollers: BTreeMap::new(),
+        connected: true,
+    };
+    let mut buffer = vec![0; MAX_OPERATION + 4096];
+    loop {
+        let mut turn = session.dispatch.turn(clock.now());
+        let mut served = 0;
+        while session.connected && served < REQUESTS_PER_TURN {
+            match rustix::io::read(session.device, &mut buffer[..]) {
+                Ok(len) => session.handle(&buffer[..len]),
+                Err(Sys::AGAIN) => break,
+                // The request was interrupted before it was handed out.
+                Err(Sys::INTR | Sys::NOENT) => {}
+                Err(Sys::NODEV) => session.connected = false,
+                Err(error) => return Err(error.into()),
+            }
+            served += 1;
+        }
+        if !session.connected {
+            return Ok(());
+        }
+        if served > 0 {
+            turn = session.dispatch.turn(clock.now());
+        }
+        session.answer_the_waiting();
+        if turn.pending || served == REQUESTS_PER_TURN {
+            continue;
+        }
+        let timeout = turn.deadline.map(|deadline| {
+            let pause = deadline.saturating_sub(clock.now().monotonic);
+            Timespec {
+                tv_sec: pause.as_secs().min(86_400) as i64,
+                tv_nsec: pause.subsec_nanos().into(),
+            }
+        });
+        let mut fds = [
+            PollFd::new(&session.device, PollFlags::IN),
+            PollFd::new(&stop, PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) if !fds[1].revents().is_empty() => return Ok(()),
+            Ok(_) | Err(Sys::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+/// A read or write that may wait.
+#[derive(Debug)]
+struct Call {
+    unique: u64,
+    file: FileId,
+    caller: Caller,
+    nonblocking: bool,
+    offset: u64,
+    kind: CallKind,
+}
+
+#[derive(Debug)]
+enum CallKind {
+    /// The size wanted, and what was read.
+    Read(usize, Vec<u8>),
+    Write(Vec<u8>),
+}
+
+impl Request for Call {
+    fn file(&self) -> FileId {
+        self.file
+    }
+
+    fn direction(&self) -> Direction {
+        match self.kind {
+            CallKind::Read(..) => Direction::Read,
+            CallKind::Write(_) => Direction::Write,
+        }
+    }
+
+    fn tag(&self) -> Tag {
+        Tag(self.unique)
+    }
+
+    fn caller(&self) -> Caller {
+        self.caller
+    }
+
+    fn nonblocking(&self) -> bool {
+        self.nonblocking
+    }
+
+    fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize> {
+        match &mut self.kind {
+            CallKind::Read(size, bytes) => {
+                let mut buf = vec![0; *size];
+                let outcome = server.read(self.file, &mut buf, self.offset, self.caller);
+                if let Outcome::Done(Ok(len)) = outcome {
+                    buf.truncate(len);
+                    *bytes = buf;
+                }
+                outcome
+            }
+            CallKind::Write(bytes) => server.write(self.file, bytes, self.offset, self.caller),
+        }
+    }
+}
+
+/// The paths that the kernel holds numbers of.
+#[derive(Debug, Default)]
+struct Nodes {
+    nodes: BTreeMap<u64, Node>,
+    numbers: BTreeMap<String, u64>,
+    last: u64,
+}
+
+#[derive(Debug)]
+struct Node {
+    path: String,
+    lookups: u64,
+}
+
+impl Nodes {
+    fn path(&self, number: u64) -> Result<&str, Errno> {
+        match number {
+            ROOT => Ok(""),
+            _ => Ok(&self.nodes.get(&number).ok_or(errno::ENOENT)?.path),
+        }
+    }
+
+    fn child(&self, parent: u64, name: &str) -> Result<String, Errno> {
+        let parent = self.path(parent)?;
+        Ok(match parent {
+            "" => name.to_owned(),
+            _ => format!("{parent}/{name}"),
+        })
+    }
+
+    fn look_up(&mut self, path: String) -> u64 {
+        let number = *self.numbers.entry(path.clone()).or_insert_with(|| {
+            self.last += 1;
+            self.last + ROOT
+        });
+        let node = self
+            .nodes
+            .entry(number)
+            .or_insert(Node { path, lookups: 0 });
+        node.lookups += 1;
+        number
+    }
+
+    fn forget(&mut self, number: u64, lookups: u64) {
+        let Some(node) = self.nodes.get_mut(&number) else {
+            return;
+        };
+        node.lookups = node.lookups.saturating_sub(lookups);
+        if node.lookups == 0
+            && let Some(node) = self.nodes.remove(&number)
+        {
+            self.numbers.remove(&node.path);
+        }
+    }
+}
+
+struct Session<'a, S> {
+    device: BorrowedFd<'a>,
+    dispatch: Dispatch<S, Call>,
+    nodes: Nodes,
+    /// The kernel's handle for each file that somebody polls.
+    pollers: BTreeMap<FileId, u64>,
+    connected: bool,
+}
+
+/// What a request is answered with, unless it waits or wants no answer.
+type Reply = Result<Vec<u8>, Errno>;
+
+impl<S: FileServer> Session<'_, S> {
+    fn handle(&mut self, message: &[u8]) {
+        let Ok((header, body)) = abi::fuse_in_header::read_from_prefix(message) else {
+            return;
+        };
+        let caller = Caller {
+            pid: Pid(header.pid),
+            uid: header.uid,
+        };
+        let reply = match header.opcode {
+            abi::FUSE_INIT => self.init(body),
+            abi::FUSE_DESTROY => {
+                self.connected = false;
+                Ok(Vec::new())
+            }
+            abi::FUSE_LOOKUP => self.look_up(header.nodeid, body),
+            abi::FUSE_FORGET => {
+                if let Ok(forget) = parse::<abi::fuse_forget_in>(body) {
+                    self.nodes.forget(header.nodeid, forget.nlookup);
+                }
+                return;
+            }
+            abi::FUSE_BATCH_FORGET => return self.forget_many(body),
+            abi::FUSE_GETATTR => self.attributes(header.nodeid),
+            // Truncation, times: nothing here keeps any. Modes and owners stay as they are.
+            abi::FUSE_SETATTR => self.set_attributes(header.nodeid, body),
+            abi::FUSE_OPEN => self.open(header.nodeid, body, caller),
+            abi::FUSE_OPENDIR => self.open_directory(header.nodeid, caller),
+            abi::FUSE_READDIR => self.read_directory(body),
+            abi::FUSE_READ => return self.read(header.unique, body, caller),
+            abi::FUSE_WRITE => return self.write(header.unique, body, caller),
+            abi::FUSE_IOCTL => self.ioctl(body, caller),
+            abi::FUSE_POLL => self.poll(body),
+            abi::FUSE_FLUSH => self.flush(body, caller),
+            abi::FUSE_FSYNC => parse::<abi::fuse_fsync_in>(body)
+                .and_then(|fsync| self.dispatch.server.sync(file(fsync.fh)))
+                .map(|()| Vec::new()),
+            abi::FUSE_FSYNCDIR | abi::FUSE_ACCESS => Ok(Vec::new()),
+            abi::FUSE_RELEASE | abi::FUSE_RELEASEDIR => self.release(body),
+            abi::FUSE_STATFS => Ok(abi::fuse_statfs_out::default().as_bytes().to_vec()),
+            abi::FUSE_INTERRUPT => {
+                if let Ok(interrupt) = parse::<abi::fuse_interrupt_in>(body) {
+                    let answer = self.dispatch.cancel(Tag(interrupt.unique), errno::EINTR);
+                    answer.into_iter().for_each(|answer| self.answer(answer));
+                }
+                return;
+            }
+            // Making what is not there: say so, rather than that nothing can be made.
+            abi::FUSE_CREATE | abi::FUSE_MKNOD | abi::FUSE_MKDIR => Err(errno::EPERM),
+            abi::FUSE_UNLINK | abi::FUSE_RMDIR | abi::FUSE_RENAME | abi::FUSE_RENAME2 => {
+                Err(errno::EPERM)
+            }
+            _ => Err(errno::ENOSYS),
+        };
+        self.reply(header.unique, reply.as_deref());
+    }
+
+    fn init(&mut self, body: &[u8]) -> Reply {
+        let init = parse::<abi::fuse_init_in>(body)?;
+        let wanted = abi::FUSE_ATOMIC_O_TRUNC
+            | abi::FUSE_BIG_WRITES
+            | abi::FUSE_MAX_PAGES
+            | abi::FUSE_PARALLEL_DIROPS;
+        let out = abi::fuse_init_out {
+            max_readahead: init.max_readahead,
+            flags: init.flags & wanted,
+            // Releases travel in the background: none may be held back behind others.
+            max_background: u16::MAX,
+            congestion_threshold: u16::MAX,
+            max_write: MAX_OPERATION as u32,
+            time_gran: 1,
+            max_pages: MAX_PAGES,
+            ..Default::default()
+        };
+        Ok(out.as_bytes().to_vec())
+    }
+
+    fn look_up(&mut self, parent: u64, body: &[u8]) -> Reply {
+        let path = self.nodes.child(parent, name(body)?)?;
+        let stat = self.dispatch.server.stat(&path)?;
+        let nodeid = self.nodes.look_up(path);
+        // Nothing is remembered: interfaces come and go.
+        let entry = abi::fuse_entry_out {
+            nodeid,
+            attr: attributes(nodeid, stat),
+            ..Default::default()
+        };
+        Ok(entry.as_bytes().to_vec())
+    }
+
+    fn forget_many(&mut self, body: &[u8]) {
+        let Ok((batch, mut rest)) = abi::fuse_batch_forget_in::read_from_prefix(body) else {
+            return;
+        };
+        for _ in 0..batch.count {
+            let Ok((one, tail)) = abi::fuse_forget_one::read_from_prefix(rest) else {
+                return;
+            };
+            self.nodes.forget(one.nodeid, one.nlookup);
+            rest = tail;
+        }
+    }
+
+    fn attributes(&mut self, nodeid: u64) -> Reply {
+        let stat = self.dispatch.server.stat(self.nodes.path(nodeid)?)?;
+        let out = abi::fuse_attr_out {
+            attr: attributes(nodeid, stat),
+            ..Default::default()
+        };
+        Ok(out.as_bytes().to_vec())
+    }
+
+    fn set_attributes(&mut self, nodeid: u64, body: &[u8]) -> Reply {
+        let set = parse::<abi::fuse_setattr_in>(body)?;
+        if set.valid & (abi::FATTR_MODE | abi::FATTR_UID | abi::FATTR_GID) != 0 {
+            return Err(errno::EPERM);
+        }
+        self.attributes(nodeid)
+    }
+
+    fn open(&mut self, nodeid: u64, body: &[u8], caller: Caller) -> Reply {
+        let open = parse::<abi::fuse_open_in>(body)?;
+        let sys = OFlags::from_bits_retain(open.flags);
+        let mut flags = match sys & OFlags::RWMODE {
+            OFlags::WRONLY => OpenFlags::WRITE,
+            OFlags::RDWR => OpenFlags::READ | OpenFlags::WRITE,
+            _ => OpenFlags::READ,
+        };
+        flags.set(OpenFlags::TRUNCATE, sys.contains(OFlags::TRUNC));
+        let path = self.nodes.path(nodeid)?.to_owned();
+        let stat = self.dispatch.server.stat(&path)?;
+        let caller = Caller {
+            pid: process_of(caller.pid),
+            ..caller
+        };
+        let id = self.dispatch.open(&path, flags, caller)?;
+        let open_flags = match stat.kind {
+            FileKind::Device => {
+                abi::FOPEN_DIRECT_IO
+                    | abi::FOPEN_STREAM
+                    | abi::FOPEN_NONSEEKABLE
+                    | PARALLEL_DIRECT_WRITES
+            }
+            FileKind::Text | FileKind::Directory => abi::FOPEN_DIRECT_IO,
+        };
+        let out = abi::fuse_open_out {
+            fh: id.0.into(),
+            open_flags,
+            padding: 0,
+        };
+        Ok(out.as_bytes().to_vec())
+    }
+
+    fn open_directory(&mut self, nodeid: u64, caller: Caller) -> Reply {
+        let path = self.nodes.path(nodeid)?.to_owned();
+        let flags = OpenFlags::READ | OpenFlags::DIRECTORY;
+        let id = self.dispatch.open(&path, flags, caller)?;
+        let out = abi::fuse_open_out {
+            fh: id.0.into(),
+            ..Default::default()
+        };
+        Ok(out.as_bytes().to_vec())
+    }
+
+    fn read_directory(&mut self, body: &[u8]) -> Reply {
+        let read = parse::<abi::fuse_read_in>(body)?;
+        let entries = self.dispatch.server.list(file(read.fh))?;
+        let start = usize::try_from(read.offset).map_err(|_| errno::EINVAL)?;
+        let mut out = Vec::new();
+        for (at, entry) in entries.iter().enumerate().skip(start) {
+            let dirent = abi::fuse_dirent {
+                ino: u64::MAX,
+                off: at as u64 + 1,
+                namelen: entry.name.len() as u32,
+                typ: kind_bits(entry.kind) >> 12,
+                name: [],
+            };
+            let len = (dirent.as_bytes().len() + entry.name.len()).next_multiple_of(8);
+            if out.len() + len > read.size as usize {
+                break;
+            }
+            let end = out.len() + len;
+            out.extend_from_slice(dirent.as_bytes());
+            out.extend_from_slice(entry.name.as_bytes());
+            out.resize(end, 0);
+        }
+        Ok(out)
+    }
+
+    fn read(&mut self, unique: u64, body: &[u8], caller: Caller) {
+        let read = match parse::<abi::fuse_read_in>(body) {
+            Ok(read) => read,
+            Err(error) => return self.reply_error(unique, error),
+        };
+        let size = (read.size as usize).min(MAX_OPERATION);
+        self.submit(Call {
+            unique,
+            file: file(read.fh),
+            caller,
+            nonblocking: nonblocking(read.flags),
+            offset: read.offset,
+            kind: CallKind::Read(size, Vec::new()),
+        });
+    }
+
+    fn write(&mut self, unique: u64, body: &[u8], caller: Caller) {
+        let Ok((write, bytes)) = abi::fuse_write_in::read_from_prefix(body) else {
+            return self.reply_error(unique, errno::EINVAL);
+        };
+        self.submit(Call {
+            unique,
+            file: file(write.fh),
+            caller,
+            nonblocking: nonblocking(write.flags),
+            offset: write.offset,
+            kind: CallKind::Write(bytes.to_vec()),
+        });
+    }
+
+    fn submit(&mut self, call: Call) {
+        let answer = self.dispatch.submit(call);
+        answer.into_iter().for_each(|answer| self.answer(answer));
+    }
+
+    fn ioctl(&mut self, body: &[u8], caller: Caller) -> Reply {
+        let Ok((ioctl, input)) = abi::fuse_ioctl_in::read_from_prefix(body) else {
+            return Err(errno::EINVAL);
+        };
+        let filled = ioctl.in_size as usize;
+        let returned = ioctl.out_size as usize;
+        if filled > input.len() || filled.max(returned) > MAX_OPERATION {
+            return Err(errno::EINVAL);
+        }
+        let mut bytes = input[..filled].to_vec();
+        bytes.resize(filled.max(returned), 0);
+        let arg = Argument::one_way(&mut bytes, filled > 0, returned > 0);
+        let caller = Caller {
+            pid: process_of(caller.pid),
+            ..caller
+        };
+        self.dispatch
+            .server
+            .ioctl(file(ioctl.fh), ioctl.cmd, arg, caller)?;
+        let mut out = abi::fuse_ioctl_out::default().as_bytes().to_vec();
+        out.extend_from_slice(&bytes[..returned]);
+        Ok(out)
+    }
+
+    fn poll(&mut self, body: &[u8]) -> Reply {
+        let poll = parse::<abi::fuse_poll_in>(body)?;
+        let file = file(poll.fh);
+        if poll.flags & abi::FUSE_POLL_SCHEDULE_NOTIFY != 0 {
+            self.pollers.insert(file, poll.kh);
+        }
+        let ready = self.dispatch.server.ready(file);
+        let mut revents = 0;
+        if ready.contains(Ready::READ) {
+            revents |= POLLIN;
+        }
+        if ready.contains(Ready::WRITE) {
+            revents |= POLLOUT;
+        }
+        let out = abi::fuse_poll_out {
+            revents: revents & poll.events,
+            padding: 0,
+        };
+        Ok(out.as_bytes().to_vec())
+    }
+
+    /// A descriptor was closed, perhaps not the last one. The waits of that process end.
+    fn flush(&mut self, body: &[u8], caller: Caller) -> Reply {
+        let file = file(parse::<abi::fuse_flush_in>(body)?.fh);
+        if self.dispatch.has_waiters(file) {
+            let closer = process_of(caller.pid);
+            let same = |call: &Call| process_of(call.caller.pid) == closer;
+            for answer in self.dispatch.interrupt(file, same) {
+                self.answer(answer);
+            }
+        }
+        Ok(Vec::new())
+    }
+
+    fn release(&mut self, body: &[u8]) -> Reply {
+        let file = file(parse::<abi::fuse_release_in>(body)?.fh);
+        self.pollers.remove(&file);
+        for answer in self.dispatch.close(file) {
+            self.answer(answer);
+        }
+        Ok(Vec::new())
+    }
+
+    fn answer_the_waiting(&mut self) {
+        let (mut answers, mut edges) = (Vec::new(), Vec::new());
+        self.dispatch.wakeups(&mut answers, &mut edges, |_| true);
+        for answer in answers {
+            self.answer(answer);
+        }
+        for (file, _) in edges {
+            if let Some(kh) = self.pollers.remove(&file) {
+                self.notify_poll(kh);
+            }
+        }
+        while let Some(target) = self.dispatch.server.poll_signal() {
+            signal(target);
+        }
+    }
+
+    fn answer(&mut self, answer: Answer<Call>) {
+        let Answer { request, result } = answer;
+        let size = |len: usize| abi::fuse_write_out {
+            size: len as u32,
+            padding: 0,
+        };
+        match (request.kind, result) {
+            (CallKind::Read(_, bytes), Ok(_)) => {
+                let delivered = self.reply(request.unique, Ok(&bytes));
+                self.dispatch.server.settle(request.file, delivered);
+            }
+            (CallKind::Write(_), Ok(len)) => {
+                self.reply(request.unique, Ok(size(len).as_bytes()));
+            }
+            (_, Err(error)) => self.reply_error(request.unique, error),
+        }
+    }
+
+    fn reply_error(&self, unique: u64, error: Errno) {
+        self.reply(unique, Err(&error));
+    }
+
+    /// Answers; false if the kernel would not have it, because nobody asks any more.
+    fn reply(&self, unique: u64, reply: Result<&[u8], &Errno>) -> bool {
+        let (error, bytes) = match reply {
+            Ok(bytes) => (0, bytes),
+            Err(error) => (-error.raw(), &[][..]),
+        };
+        self.send(unique, error, bytes)
+    }
+
+    fn notify_poll(&self, kh: u64) {
+        let wakeup = abi::fuse_notify_poll_wakeup_out { kh };
+        // A notification has no request, and its code where an error would be.
+        self.send(0, abi::FUSE_NOTIFY_POLL as i32, wakeup.as_bytes());
+    }
+
+    fn send(&self, unique: u64, error: i32, bytes: &[u8]) -> bool {
+        let header = abi::fuse_out_header {
+            len: (size_of::<abi::fuse_out_header>() + bytes.len()) as u32,
+            error,
+            unique,
+        };
+        let parts = [IoSlice::new(header.as_bytes()), IoSlice::new(bytes)];
+        match rustix::io::writev(self.device, &parts) {
+            Ok(_) => true,
+            Err(error) => {
+                log::debug!("fuse: answer {unique} refused: {error}");
+                false
+            }
+        }
+    }
+}
+
+fn parse<T: FromBytes + KnownLayout + Immutable>(body: &[u8]) -> Result<T, Errno> {
+    match T::read_from_prefix(body) {
+        Ok((value, _)) => Ok(value),
+        Err(_) => Err(errno::EINVAL),
+    }
+}
+
+fn file(fh: u64) -> FileId {
+    // We gave the kernel a u32; anything else is not open.
+    FileId(u32::try_from(fh).unwrap_or(u32::MAX))
+}
+
+fn name(body: &[u8]) -> Result<&str, Errno> {
+    let bytes = body.split(|&byte| byte == 0).next().unwrap_or_default();
+    std::str::from_utf8(bytes).map_err(|_| errno::ENOENT)
+}
+
+fn nonblocking(flags: u32) -> bool {
+    OFlags::from_bits_retain(flags).contains(OFlags::NONBLOCK)
+}
+
+fn kind_bits(kind: FileKind) -> u32 {
+    match kind {
+        FileKind::Directory => 0o040_000,
+        // Linux would open a device node itself: on a mount a device is a regular file.
+        FileKind::Text | FileKind::Device => 0o100_000,
+    }
+}
+
+fn attributes(nodeid: u64, stat: Stat) -> abi::fuse_attr {
+    abi::fuse_attr {
+        ino: nodeid,
+        size: stat.size,
+        mode: kind_bits(stat.kind) | u32::from(stat.mode),
+        nlink: 1,
+        blksize: 4096,
+        ..Default::default()
+    }
+}
+
+fn signal(target: SignalTarget) {
+    let pid = |pid: Pid| i32::try_from(pid.0).ok().and_then(SysPid::from_raw);
+    let sent = match target {
+        SignalTarget::Process(process) => {
+            pid(process).map(|pid| rustix::process::kill_process(pid, Signal::IO))
+        }
+        SignalTarget::Group(group) => {
+            pid(group).map(|pid| rustix::process::kill_process_group(pid, Signal::IO))
+        }
+    };
+    if let Some(Err(error)) = sent {
+        log::debug!("SIGIO to {target:?}: {error}");
+    }
+}

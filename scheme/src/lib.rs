@@ -1,0 +1,35 @@
+//! File servers, and the three ways to call one.
+//!
+//! On Redox a driver is a program that serves a *scheme*: a tree of paths that other programs
+//! open, read, write and poll. This crate says what such a program is, and knows nothing of
+//! networks.
+//!
+//! - [`server`]: the contract. A [`FileServer`] answers requests, and says [`Outcome::Wait`] when
+//!   it cannot yet. It has no clock, no descriptor and no thread.
+//! - [`dispatch`]: what every adapter needs around a server: access modes, the queues of requests
+//!   that wait ([`wait`]), and exactly one answer for each.
+//! - [`readiness`]: who watches a file, for edge-triggered events.
+//! - Three adapters, and all the code that knows a system:
+//!   [`local`] (same process, any number of threads, and virtual time),
+//!   `fuse` (real files on Linux) and `redox` (real schemes on Redox).
+//! - [`errno`]: error numbers.
+
+#![deny(unsafe_code)]
+
+pub mod dispatch;
+pub mod errno;
+pub mod local;
+pub mod readiness;
+pub mod server;
+pub mod wait;
+
+#[cfg(target_os = "linux")]
+pub mod fuse;
+#[cfg(any(target_os = "redox", feature = "redox-dispatch"))]
+pub mod redox;
+
+pub use errno::Errno;
+pub use server::{
+    Argument, Caller, DirEntry, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid,
+    Processes, Ready, SignalTarget, Stat, Turn, Wakeup,
+};

@@ -1,0 +1,156 @@
+//! Requests that wait, first come first served for each file and direction.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::server::FileId;
+
+/// Which of the two queues of a file a request waits in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Direction {
+    /// For something to come.
+    Read,
+    /// For room.
+    Write,
+}
+
+/// The adapter's name for a request; unique among those that wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Tag(pub u64);
+
+/// A request kept for later.
+#[derive(Debug)]
+pub struct Waiter<W> {
+    /// Its name.
+    pub tag: Tag,
+    /// The request itself.
+    pub request: W,
+}
+
+/// Every request that waits.
+#[derive(Debug)]
+pub struct Waits<W> {
+    queues: BTreeMap<(FileId, Direction), VecDeque<Waiter<W>>>,
+    places: BTreeMap<Tag, (FileId, Direction)>,
+}
+
+impl<W> Default for Waits<W> {
+    fn default() -> Self {
+        Self {
+            queues: BTreeMap::new(),
+            places: BTreeMap::new(),
+        }
+    }
+}
+
+impl<W> Waits<W> {
+    /// Keeps a request behind those that wait already.
+    pub fn park(&mut self, file: FileId, direction: Direction, waiter: Waiter<W>) {
+        self.places.insert(waiter.tag, (file, direction));
+        self.queues
+            .entry((file, direction))
+            .or_default()
+            .push_back(waiter);
+    }
+
+    /// Whether a new request would have to stand behind another.
+    pub fn occupied(&self, file: FileId, direction: Direction) -> bool {
+        self.queues.contains_key(&(file, direction))
+    }
+
+    /// The one that waited longest.
+    pub fn front(&mut self, file: FileId, direction: Direction) -> Option<&mut Waiter<W>> {
+        self.queues.get_mut(&(file, direction))?.front_mut()
+    }
+
+    /// Takes the one that waited longest.
+    pub fn pop(&mut self, file: FileId, direction: Direction) -> Option<Waiter<W>> {
+        let queue = self.queues.get_mut(&(file, direction))?;
+        let waiter = queue.pop_front()?;
+        if queue.is_empty() {
+            self.queues.remove(&(file, direction));
+        }
+        self.places.remove(&waiter.tag);
+        Some(waiter)
+    }
+
+    /// Takes the request with this name, wherever it stands.
+    pub fn cancel(&mut self, tag: Tag) -> Option<Waiter<W>> {
+        let place = self.places.remove(&tag)?;
+        let queue = self.queues.get_mut(&place)?;
+        let at = queue.iter().position(|waiter| waiter.tag == tag)?;
+        let waiter = queue.remove(at)?;
+        if queue.is_empty() {
+            self.queues.remove(&place);
+        }
+        Some(waiter)
+    }
+
+    /// Takes every request of a file for which `wanted` holds.
+    pub fn purge(&mut self, file: FileId, wanted: impl Fn(&Waiter<W>) -> bool) -> Vec<Waiter<W>> {
+        let mut taken = Vec::new();
+        for direction in [Direction::Read, Direction::Write] {
+            let Some(queue) = self.queues.remove(&(file, direction)) else {
+                continue;
+            };
+            let (out, kept): (VecDeque<_>, VecDeque<_>) = queue.into_iter().partition(&wanted);
+            if !kept.is_empty() {
+                self.queues.insert((file, direction), kept);
+            }
+            taken.extend(out);
+        }
+        for waiter in &taken {
+            self.places.remove(&waiter.tag);
+        }
+        taken
+    }
+
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.places.len()
+    }
+
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.places.is_empty()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const FILE: FileId = FileId(1);
+
+    fn waits(tags: &[u64]) -> Waits<&'static str> {
+        let mut waits = Waits::default();
+        for &tag in tags {
+            let waiter = Waiter {
+                tag: Tag(tag),
+                request: "r",
+            };
+            waits.park(FILE, Direction::Read, waiter);
+        }
+        waits
+    }
+
+    #[test]
+    fn first_come_first_served() {
+        let mut waits = waits(&[1, 2, 3]);
+        assert!(waits.cancel(Tag(2)).is_some());
+        assert!(waits.cancel(Tag(2)).is_none());
+        assert_eq!(waits.pop(FILE, Direction::Read).unwrap().tag, Tag(1));
+        assert_eq!(waits.pop(FILE, Direction::Read).unwrap().tag, Tag(3));
+        assert!(!waits.occupied(FILE, Direction::Read));
+        assert!(waits.is_empty());
+    }
+
+    #[test]
+    fn purge_takes_only_the_wanted() {
+        let mut waits = waits(&[1, 2, 3, 4]);
+        let odd = waits.purge(FILE, |waiter| waiter.tag.0 % 2 == 1);
+        assert_eq!(odd.len(), 2);
+        assert_eq!(waits.len(), 2);
+        assert!(waits.cancel(Tag(1)).is_none());
+        assert_eq!(waits.front(FILE, Direction::Read).unwrap().tag, Tag(2));
+    }
+}

@@ -1,1 +1,1 @@
-
+//! The adapter for Redox.

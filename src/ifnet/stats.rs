@@ -1,0 +1,357 @@
+//! Counters of an interface, and the ledger that they close.
+//!
+//! Every packet is in one place. For the input of an interface,
+//! `offered = delivered + forwarded + queued + dropped`; for its output
+//! `offered = delivered + queued + dropped`, where a frame that a reader has been given but whose
+//! arrival is not settled is still queued. [`IfStats::input`] and [`IfStats::output`] say so.
+
+use std::time::Duration;
+
+/// Why a packet was dropped. Each has its own counter in `ifaces/IF/stats`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(usize)]
+pub enum DropReason {
+    /// In: written with a family that nobody takes (the writer got `EAFNOSUPPORT`).
+    UnknownFamily,
+    /// In: netisr's queue was full.
+    NetisrFull,
+    /// In: not a packet: too short, wrong version, lengths that do not add up.
+    Malformed,
+    /// In: a checksum is wrong, of IP, TCP, UDP or ICMP.
+    BadChecksum,
+    /// In: a source no host can have (RFC 1122 section 3.2.1.3), or one of our own.
+    BadSource,
+    /// In: a destination that must not appear on the wire.
+    BadDestination,
+    /// In: an option or extension header we refuse: source routes, unknown ones marked so.
+    BadOption,
+    /// In: for another host, and forwarding is off.
+    NotForUs,
+    /// In: for a group that the interface has not joined.
+    NotMember,
+    /// In: no such protocol above IP.
+    NoProtocol,
+    /// In: nobody on that UDP or TCP port.
+    NoPort,
+    /// In: for a connection or socket that cannot use it.
+    NotWanted,
+    /// In: the queue of every socket it was for is full.
+    SocketFull,
+    /// In: a SYN for a listener whose backlog is full.
+    BacklogFull,
+    /// In: a SYN beyond the memory that connections may take.
+    NoMemory,
+    /// In: fragments whose rest did not come in time.
+    FragmentTimeout,
+    /// In: fragments that overlap or contradict each other (RFC 5722).
+    FragmentOverlap,
+    /// In: fragments thrown out to make room for others.
+    FragmentLimit,
+    /// In: hop limit used up.
+    TtlExceeded,
+    /// In: to be forwarded, but there is no route.
+    NoRoute,
+    /// In: to be forwarded over an interface that is down.
+    NetDown,
+    /// In: to be forwarded, too big, and may not be fragmented.
+    TooBig,
+    /// Both: IPv6 on an interface with an mtu below 1280.
+    NoIpv6,
+    /// Out: nobody has the device open (`EHOSTDOWN`).
+    NotOpen,
+    /// Out: a family that the header mode cannot carry (`EAFNOSUPPORT`).
+    FamilyRefused,
+    /// Out: the send queue was full (`ENOBUFS`).
+    QueueFull,
+    /// Out: the reader's buffer was shorter than the packet.
+    Truncated,
+    /// Out: still queued at the last close.
+    Purged,
+    /// Out: the driver below refused it.
+    DriverFull,
+}
+
+impl DropReason {
+    /// Every reason, in the order in which `stats` shows them.
+    pub const ALL: [Self; 29] = [
+        Self::UnknownFamily,
+        Self::NetisrFull,
+        Self::Malformed,
+        Self::BadChecksum,
+        Self::BadSource,
+        Self::BadDestination,
+        Self::BadOption,
+        Self::NotForUs,
+        Self::NotMember,
+        Self::NoProtocol,
+        Self::NoPort,
+        Self::NotWanted,
+        Self::SocketFull,
+        Self::BacklogFull,
+        Self::NoMemory,
+        Self::FragmentTimeout,
+        Self::FragmentOverlap,
+        Self::FragmentLimit,
+        Self::TtlExceeded,
+        Self::NoRoute,
+        Self::NetDown,
+        Self::TooBig,
+        Self::NoIpv6,
+        Self::NotOpen,
+        Self::FamilyRefused,
+        Self::QueueFull,
+        Self::Truncated,
+        Self::Purged,
+        Self::DriverFull,
+    ];
+
+    /// The name after `drop.`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::UnknownFamily => "unknown_family",
+            Self::NetisrFull => "netisr_full",
+            Self::Malformed => "malformed",
+            Self::BadChecksum => "bad_checksum",
+            Self::BadSource => "bad_source",
+            Self::BadDestination => "bad_destination",
+            Self::BadOption => "bad_option",
+            Self::NotForUs => "not_for_us",
+            Self::NotMember => "not_member",
+            Self::NoProtocol => "no_protocol",
+            Self::NoPort => "no_port",
+            Self::NotWanted => "not_wanted",
+            Self::SocketFull => "socket_full",
+            Self::BacklogFull => "backlog_full",
+            Self::NoMemory => "no_memory",
+            Self::FragmentTimeout => "fragment_timeout",
+            Self::FragmentOverlap => "fragment_overlap",
+            Self::FragmentLimit => "fragment_limit",
+            Self::TtlExceeded => "ttl_exceeded",
+            Self::NoRoute => "no_route",
+            Self::NetDown => "net_down",
+            Self::TooBig => "too_big",
+            Self::NoIpv6 => "no_ipv6",
+            Self::NotOpen => "not_open",
+            Self::FamilyRefused => "family_refused",
+            Self::QueueFull => "queue_full",
+            Self::Truncated => "truncated",
+            Self::Purged => "purged",
+            Self::DriverFull => "driver_full",
+        }
+    }
+}
+
+/// One direction of the ledger, in packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Ledger {
+    /// Came in.
+    pub offered: u64,
+    /// Reached a socket, a protocol or a reader.
+    pub delivered: u64,
+    /// Went on to another interface.
+    pub forwarded: u64,
+    /// Is still here: queued, or a fragment that waits for the others.
+    pub queued: u64,
+    /// Dropped, for all reasons together.
+    pub dropped: u64,
+}
+
+impl Ledger {
+    /// Whether every packet is in exactly one place.
+    pub fn closes(&self) -> bool {
+        self.offered == self.delivered + self.forwarded + self.queued + self.dropped
+    }
+}
+
+/// What an interface counts. Bytes are those of packets, link headers not included.
+#[derive(Clone, Debug)]
+pub struct IfStats {
+    /// Packets taken from the wire, families that nobody takes not included.
+    pub ipackets: u64,
+    /// Their bytes.
+    pub ibytes: u64,
+    /// Packets from the wire that were broken.
+    pub ierrors: u64,
+    /// Packets that netisr's queue had no room for.
+    pub iqdrops: u64,
+    /// Packets put on the send queue.
+    pub opackets: u64,
+    /// Their bytes.
+    pub obytes: u64,
+    /// Packets that could not be sent for a reason other than a full queue.
+    pub oerrors: u64,
+    /// Packets that the send queue had no room for.
+    pub odrops: u64,
+    /// The same, under the name that the seed counts them by.
+    pub collisions: u64,
+    /// When the interface last went up or down, since 1970; zero for never.
+    pub lastchange: Duration,
+    pub(crate) input: Ledger,
+    pub(crate) output: Ledger,
+    drops: [u64; DropReason::ALL.len()],
+}
+
+impl Default for IfStats {
+    fn default() -> Self {
+        Self {
+            ipackets: 0,
+            ibytes: 0,
+            ierrors: 0,
+            iqdrops: 0,
+            opackets: 0,
+            obytes: 0,
+            oerrors: 0,
+            odrops: 0,
+            collisions: 0,
+            lastchange: Duration::ZERO,
+            input: Ledger::default(),
+            output: Ledger::default(),
+            drops: [0; DropReason::ALL.len()],
+        }
+    }
+}
+
+impl IfStats {
+    /// How many packets were dropped for this reason.
+    pub fn drops(&self, reason: DropReason) -> u64 {
+        self.drops[reason as usize]
+    }
+
+    /// What became of the packets that came from the wire.
+    pub fn input(&self) -> Ledger {
+        self.input
+    }
+
+    /// What became of the packets for the wire.
+    pub fn output(&self) -> Ledger {
+        self.output
+    }
+
+    /// Counts packets that came in and were dropped.
+    pub(crate) fn drop_input(&mut self, reason: DropReason, packets: u64) {
+        self.drops[reason as usize] += packets;
+        self.input.dropped += packets;
+        match reason {
+            DropReason::NetisrFull => self.iqdrops += packets,
+            DropReason::UnknownFamily
+            | DropReason::Malformed
+            | DropReason::BadChecksum
+            | DropReason::BadSource
+            | DropReason::BadDestination
+            | DropReason::BadOption
+            | DropReason::FragmentOverlap => self.ierrors += packets,
+            _ => {}
+        }
+    }
+
+    /// Counts packets that were to go out and were dropped.
+    pub(crate) fn drop_output(&mut self, reason: DropReason, packets: u64) {
+        self.drops[reason as usize] += packets;
+        self.output.dropped += packets;
+        match reason {
+            DropReason::QueueFull => {
+                self.odrops += packets;
+                self.collisions += packets;
+            }
+            DropReason::NotOpen
+            | DropReason::FamilyRefused
+            | DropReason::NoIpv6
+            | DropReason::DriverFull => {
+                self.oerrors += packets;
+            }
+            _ => {}
+        }
+    }
+
+    /// The text of `ifaces/IF/stats`.
+    pub fn render(&self) -> String {
+        use std::fmt::Write;
+
+        let counters = [
+            ("ipackets", self.ipackets),
+            ("ibytes", self.ibytes),
+            ("ierrors", self.ierrors),
+            ("iqdrops", self.iqdrops),
+            ("opackets", self.opackets),
+            ("obytes", self.obytes),
+            ("oerrors", self.oerrors),
+            ("odrops", self.odrops),
+            ("collisions", self.collisions),
+            ("lastchange", self.lastchange.as_secs()),
+        ];
+        let mut text = String::with_capacity(1024);
+        for (name, value) in counters {
+            let _ = writeln!(text, "{name} {value}");
+        }
+        for reason in DropReason::ALL {
+            let _ = writeln!(text, "drop.{} {}", reason.name(), self.drops(reason));
+        }
+        text
+    }
+
+    /// The text of `ifaces/IF/ledger`.
+    pub fn render_ledger(&self) -> String {
+        use std::fmt::Write;
+
+        let mut text = String::with_capacity(256);
+        for (name, ledger) in [("in", self.input), ("out", self.output)] {
+            let Ledger {
+                offered,
+                delivered,
+                forwarded,
+                queued,
+                dropped,
+            } = ledger;
+            let _ = writeln!(
+                text,
+                "{name}.offered {offered}\n{name}.delivered {delivered}\n\
+                 {name}.forwarded {forwarded}\n{name}.queued {queued}\n{name}.dropped {dropped}"
+            );
+        }
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_reason_has_a_place_and_a_name_of_its_own() {
+        for (at, reason) in DropReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, at);
+        }
+        let names: std::collections::BTreeSet<_> =
+            DropReason::ALL.iter().map(|reason| reason.name()).collect();
+        assert_eq!(names.len(), DropReason::ALL.len());
+    }
+
+    #[test]
+    fn stats_begin_with_the_ten_counters() {
+        let mut stats = IfStats::default();
+        stats.drop_output(DropReason::QueueFull, 3);
+        let text = stats.render();
+        let names: Vec<_> = text
+            .lines()
+            .map(|line| line.split(' ').next().unwrap())
+            .collect();
+        assert_eq!(
+            names[..10],
+            [
+                "ipackets",
+                "ibytes",
+                "ierrors",
+                "iqdrops",
+                "opackets",
+                "obytes",
+                "oerrors",
+                "odrops",
+                "collisions",
+                "lastchange"
+            ]
+        );
+        assert!(names[10..].iter().all(|name| name.starts_with("drop.")));
+        assert!(text.contains("\nodrops 3\ncollisions 3\n"));
+        assert!(text.contains("\ndrop.queue_full 3\n"));
+    }
+}

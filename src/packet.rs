@@ -1,0 +1,90 @@
+//! One packet, with room in front for a header.
+
+use std::ops::{Deref, DerefMut};
+
+/// Room kept in front of a packet: an IPv6 header, and a `sockaddr_in`, the longest header of the
+/// tun device.
+const HEADROOM: usize = 56;
+
+/// One packet in memory. What it holds begins with the IP header, unless something was
+/// [prepended](Packet::prepend).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Packet {
+    buf: Vec<u8>,
+    start: usize,
+}
+
+impl Packet {
+    /// A packet of `len` zero bytes, to be filled in.
+    pub fn zeroed(len: usize) -> Self {
+        Self {
+            buf: vec![0; HEADROOM + len],
+            start: HEADROOM,
+        }
+    }
+
+    /// A packet of `head` and then `tail`.
+    pub fn concat(head: &[u8], tail: &[u8]) -> Self {
+        let mut buf = Vec::with_capacity(HEADROOM + head.len() + tail.len());
+        buf.resize(HEADROOM, 0);
+        buf.extend_from_slice(head);
+        buf.extend_from_slice(tail);
+        Self {
+            buf,
+            start: HEADROOM,
+        }
+    }
+
+    /// Puts `header` in front, without a copy if it fits the room.
+    pub fn prepend(&mut self, header: &[u8]) {
+        match self.start.checked_sub(header.len()) {
+            Some(start) => {
+                self.buf[start..self.start].copy_from_slice(header);
+                self.start = start;
+            }
+            None => *self = Self::concat(header, self),
+        }
+    }
+
+    /// Cuts the end off, to `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.buf.truncate(self.start + len);
+    }
+}
+
+impl From<&[u8]> for Packet {
+    fn from(bytes: &[u8]) -> Self {
+        Self::concat(bytes, &[])
+    }
+}
+
+impl Deref for Packet {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.buf[self.start..]
+    }
+}
+
+impl DerefMut for Packet {
+    fn deref_mut(&mut self) -> &mut [u8] {
+        &mut self.buf[self.start..]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn headers_go_in_front_even_past_the_room() {
+        let mut packet = Packet::from(&b"payload"[..]);
+        packet.prepend(&[1; 56]);
+        packet.prepend(&[2; 4]);
+        assert_eq!(packet.len(), 67);
+        assert_eq!(packet[..5], [2, 2, 2, 2, 1]);
+        assert_eq!(&packet[60..], b"payload");
+        packet.truncate(61);
+        assert_eq!(&packet[60..], b"p");
+    }
+}

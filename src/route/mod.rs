@@ -1,0 +1,296 @@
+//! The routing table: longest prefix first, then lowest metric among interfaces that are up.
+
+mod spec;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use prefix_trie::{Prefix, PrefixMap};
+
+pub use spec::{RouteSpec, write_route};
+
+use crate::ifnet::IfIndex;
+
+/// Most routes in the table.
+pub const MAX_ROUTES: usize = 1 << 20;
+/// Most routes with the same prefix.
+const MAX_METRICS: usize = 64;
+
+/// Who put a route there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// It comes with an address, and goes and returns with it.
+    Connected,
+    /// The administrator.
+    Static,
+}
+
+/// Where packets for a prefix go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Route {
+    /// The interface it leaves by.
+    pub dev: IfIndex,
+    /// The router; `None` when the destination is on the link.
+    pub via: Option<IpAddr>,
+    /// The address to send from; `None` leaves it to the interface.
+    pub src: Option<IpAddr>,
+    /// Lower is preferred.
+    pub metric: u32,
+    /// Who put it there.
+    pub origin: Origin,
+}
+
+/// Why there is no way to a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LookupError {
+    /// No prefix covers it (`ENETUNREACH`).
+    NoRoute,
+    /// The interfaces of the longest prefix that does are down (`ENETDOWN`).
+    Down,
+}
+
+/// The table is full.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RouteTableFull;
+
+/// Routes of both families.
+#[derive(Debug, Default)]
+pub struct RouteTable {
+    v4: PrefixMap<Ipv4Net, Vec<Route>>,
+    v6: PrefixMap<Ipv6Net, Vec<Route>>,
+    len: usize,
+    generation: u64,
+}
+
+impl RouteTable {
+    /// An empty table.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a route; one with the same prefix and metric is replaced and returned.
+    pub fn insert(&mut self, prefix: IpNet, route: Route) -> Result<Option<Route>, RouteTableFull> {
+        if self.len >= MAX_ROUTES {
+            return Err(RouteTableFull);
+        }
+        self.generation += 1;
+        let routes = match prefix {
+            IpNet::V4(prefix) => self.v4.entry(prefix.trunc()).or_default(),
+            IpNet::V6(prefix) => self.v6.entry(prefix.trunc()).or_default(),
+        };
+        match routes.binary_search_by_key(&route.metric, |route| route.metric) {
+            Ok(at) => Ok(Some(std::mem::replace(&mut routes[at], route))),
+            Err(_) if routes.len() >= MAX_METRICS => Err(RouteTableFull),
+            Err(at) => {
+                routes.insert(at, route);
+                self.len += 1;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes out the routes of one prefix for which `wanted` holds, and returns them.
+    pub fn remove(&mut self, prefix: IpNet, wanted: impl Fn(&Route) -> bool) -> Vec<Route> {
+        let mut removed = Vec::new();
+        let keep = |route: &Route| {
+            let out = wanted(route);
+            if out {
+                removed.push(*route);
+            }
+            !out
+        };
+        match prefix {
+            IpNet::V4(prefix) => {
+                if let Some(routes) = self.v4.get_mut(&prefix) {
+                    routes.retain(keep);
+                    if routes.is_empty() {
+                        self.v4.remove(&prefix);
+                    }
+                }
+            }
+            IpNet::V6(prefix) => {
+                if let Some(routes) = self.v6.get_mut(&prefix) {
+                    routes.retain(keep);
+                    if routes.is_empty() {
+                        self.v6.remove(&prefix);
+                    }
+                }
+            }
+        }
+        self.len -= removed.len();
+        self.generation += u64::from(!removed.is_empty());
+        removed
+    }
+
+    /// Deletes every route for which `gone` holds.
+    pub fn purge(&mut self, gone: impl Fn(&IpNet, &Route) -> bool) {
+        let before = self.len;
+        let left = purge(&mut self.v4, |prefix, route| {
+            gone(&IpNet::V4(prefix), route)
+        }) + purge(&mut self.v6, |prefix, route| {
+            gone(&IpNet::V6(prefix), route)
+        });
+        self.len = left;
+        self.generation += u64::from(left != before);
+    }
+
+    /// The best route to `dst` over an interface that is `up`.
+    pub fn lookup(
+        &self,
+        dst: &IpAddr,
+        up: impl Fn(IfIndex) -> bool,
+    ) -> Result<&Route, LookupError> {
+        let routes = match dst {
+            IpAddr::V4(dst) => self
+                .v4
+                .get_lpm(&Ipv4Net::from(*dst))
+                .map(|(_, routes)| routes),
+            IpAddr::V6(dst) => self
+                .v6
+                .get_lpm(&Ipv6Net::from(*dst))
+                .map(|(_, routes)| routes),
+        };
+        let routes = routes.ok_or(LookupError::NoRoute)?;
+        routes
+            .iter()
+            .find(|route| up(route.dev))
+            .ok_or(LookupError::Down)
+    }
+
+    /// The routes of exactly this prefix, by metric.
+    pub fn at(&self, prefix: IpNet) -> &[Route] {
+        let routes = match prefix {
+            IpNet::V4(prefix) => self.v4.get(&prefix),
+            IpNet::V6(prefix) => self.v6.get(&prefix),
+        };
+        routes.map_or(&[], Vec::as_slice)
+    }
+
+    /// Every route, IPv4 first, by prefix and then metric.
+    pub fn iter(&self) -> impl Iterator<Item = (IpNet, &Route)> {
+        let v4 = self.v4.iter().flat_map(|(prefix, routes)| {
+            routes.iter().map(move |route| (IpNet::V4(prefix), route))
+        });
+        let v6 = self.v6.iter().flat_map(|(prefix, routes)| {
+            routes.iter().map(move |route| (IpNet::V6(prefix), route))
+        });
+        v4.chain(v6)
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Rises with every change: who keeps what a lookup said compares it.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// Makes what anybody kept stale: an interface changed.
+    pub fn touch(&mut self) {
+        self.generation += 1;
+    }
+}
+
+/// Deletes routes of one family; returns how many are left.
+fn purge<P: Prefix + Copy>(
+    routes: &mut PrefixMap<P, Vec<Route>>,
+    gone: impl Fn(P, &Route) -> bool,
+) -> usize {
+    let mut left = 0;
+    for (prefix, routes) in routes.iter_mut() {
+        routes.retain(|route| !gone(prefix, route));
+        left += routes.len();
+    }
+    routes.retain(|_, routes| !routes.is_empty());
+    left
+}
+
+/// The prefix of one address.
+pub fn host_prefix(addr: IpAddr) -> IpNet {
+    IpNet::from(addr)
+}
+
+/// The whole of a family.
+pub fn default_prefix(ipv6: bool) -> IpNet {
+    if ipv6 {
+        IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0))
+    } else {
+        IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn route(dev: u32, metric: u32) -> Route {
+        Route {
+            dev: IfIndex(dev),
+            via: None,
+            src: None,
+            metric,
+            origin: Origin::Static,
+        }
+    }
+
+    fn net(text: &str) -> IpNet {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn longest_prefix_then_lowest_metric_then_up() {
+        let mut table = RouteTable::new();
+        table.insert(net("0.0.0.0/0"), route(1, 0)).unwrap();
+        table.insert(net("10.0.0.0/8"), route(2, 5)).unwrap();
+        table.insert(net("10.0.0.0/8"), route(3, 1)).unwrap();
+        table.insert(net("fd00::/8"), route(4, 0)).unwrap();
+        let dev = |dst: &str, down: u32| {
+            let found = table.lookup(&dst.parse().unwrap(), |dev| dev.0 != down);
+            found.map(|route| route.dev.0)
+        };
+        assert_eq!(dev("10.1.2.3", 0), Ok(3));
+        assert_eq!(dev("10.1.2.3", 3), Ok(2));
+        assert_eq!(dev("11.1.2.3", 0), Ok(1));
+        assert_eq!(dev("11.1.2.3", 1), Err(LookupError::Down));
+        assert_eq!(dev("fd12::1", 0), Ok(4));
+        assert_eq!(dev("fe80::1", 0), Err(LookupError::NoRoute));
+    }
+
+    #[test]
+    fn same_prefix_and_metric_is_replaced() {
+        let mut table = RouteTable::new();
+        let prefix = net("10.0.0.0/8");
+        assert_eq!(table.insert(prefix, route(1, 0)), Ok(None));
+        assert_eq!(table.insert(prefix, route(2, 0)), Ok(Some(route(1, 0))));
+        assert_eq!(table.len(), 1);
+        assert_eq!(table.remove(prefix, |route| route.dev.0 == 1), []);
+        assert_eq!(table.remove(prefix, |_| true), [route(2, 0)]);
+        assert!(table.is_empty());
+    }
+
+    #[test]
+    fn purge_takes_all_of_an_interface_and_changes_the_generation() {
+        let mut table = RouteTable::new();
+        table.insert(net("10.0.0.0/8"), route(1, 0)).unwrap();
+        table.insert(net("10.0.0.0/8"), route(2, 1)).unwrap();
+        table.insert(net("fd00::/8"), route(1, 0)).unwrap();
+        let generation = table.generation();
+        table.purge(|_, route| route.dev.0 == 1);
+        assert_eq!(
+            table
+                .iter()
+                .map(|(_, route)| route.dev.0)
+                .collect::<Vec<_>>(),
+            [2]
+        );
+        assert_eq!(table.len(), 1);
+        assert!(table.generation() > generation);
+    }
+}

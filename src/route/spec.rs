@@ -1,0 +1,154 @@
+//! Routes as text: `10.8.0.0/16 via 10.0.0.2 dev tun0 src 10.0.0.1 metric 10`.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+
+use super::{Route, default_prefix, host_prefix};
+use crate::ifnet::{is_host, parse_decimal};
+
+/// What a line of `route/add` or `route/rm` says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RouteSpec {
+    /// Destinations; no bits are set behind the prefix.
+    pub prefix: IpNet,
+    /// Router.
+    pub via: Option<IpAddr>,
+    /// Name of the interface.
+    pub dev: Option<String>,
+    /// Address to send from.
+    pub src: Option<IpAddr>,
+    /// Preference, lower first.
+    pub metric: Option<u32>,
+}
+
+impl RouteSpec {
+    /// Reads a line. `None` if it is not one: unknown words, mixed families, host bits set.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        let prefix = words.next()?;
+        let (mut via, mut dev, mut src, mut metric) = (None, None, None, None);
+        while let Some(word) = words.next() {
+            let value = words.next()?;
+            match word {
+                "via" if via.is_none() => {
+                    via = Some(value.parse::<IpAddr>().ok().filter(is_host)?);
+                }
+                "dev" if dev.is_none() => dev = Some(value.to_owned()),
+                "src" if src.is_none() => {
+                    src = Some(value.parse::<IpAddr>().ok().filter(is_host)?);
+                }
+                "metric" if metric.is_none() => metric = Some(parse_decimal(value)?),
+                _ => return None,
+            }
+        }
+        let prefix = match prefix {
+            "default" => default_prefix(via.or(src).is_some_and(|addr| addr.is_ipv6())),
+            _ => match prefix.parse::<IpNet>() {
+                Ok(prefix) if prefix == prefix.trunc() => prefix,
+                Ok(_) => return None,
+                Err(_) => host_prefix(prefix.parse().ok()?),
+            },
+        };
+        let is_v6 = prefix.network().is_ipv6();
+        let one_family = [via, src]
+            .iter()
+            .flatten()
+            .all(|addr| addr.is_ipv6() == is_v6);
+        one_family.then_some(Self {
+            prefix,
+            via,
+            dev,
+            src,
+            metric,
+        })
+    }
+
+    /// Whether a route of this prefix is meant: what the line does not mention is not compared.
+    pub fn matches(&self, route: &Route, dev_name: &str) -> bool {
+        self.via.is_none_or(|via| route.via == Some(via))
+            && self.dev.as_deref().is_none_or(|dev| dev == dev_name)
+            && self.src.is_none_or(|src| route.src == Some(src))
+            && self.metric.is_none_or(|metric| route.metric == metric)
+    }
+}
+
+/// Writes one line of `route/list`, which `route/add` reads back.
+pub fn write_route(text: &mut String, prefix: &IpNet, route: &Route, dev_name: &str) {
+    use std::fmt::Write;
+
+    let is_default = prefix.prefix_len() == 0;
+    if is_default && (prefix.network().is_ipv4() || route.via.or(route.src).is_some()) {
+        text.push_str("default");
+    } else {
+        let _ = write!(text, "{prefix}");
+    }
+    if let Some(via) = route.via {
+        let _ = write!(text, " via {via}");
+    }
+    let _ = write!(text, " dev {dev_name}");
+    if let Some(src) = route.src {
+        let _ = write!(text, " src {src}");
+    }
+    if route.metric != 0 {
+        let _ = write!(text, " metric {}", route.metric);
+    }
+    text.push('\n');
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Origin;
+    use super::*;
+    use crate::ifnet::IfIndex;
+
+    #[test]
+    fn a_listed_route_is_read_back_as_itself() {
+        for line in [
+            "default via 10.0.0.2 dev tun0",
+            "default dev tun0",
+            "::/0 dev tun0",
+            "default via fe80::1 dev tun0 src fd00::2 metric 10",
+            "10.8.0.0/16 dev tun0",
+            "fd00::/8 via fe80::1 dev tun0 src fd00::2 metric 10",
+            "10.0.0.2/32 dev tun0",
+        ] {
+            let spec = RouteSpec::parse(line).unwrap();
+            let route = Route {
+                dev: IfIndex(0),
+                via: spec.via,
+                src: spec.src,
+                metric: spec.metric.unwrap_or(0),
+                origin: Origin::Static,
+            };
+            let mut text = String::new();
+            write_route(&mut text, &spec.prefix, &route, "tun0");
+            assert_eq!(text.trim_end(), line);
+            assert!(spec.matches(&route, "tun0"));
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_route() {
+        for bad in [
+            "",
+            "default via",
+            "default via 10.0.0.2 via 10.0.0.3",
+            "default via 0.0.0.0",
+            "default via 224.0.0.1",
+            "default near 10.0.0.2",
+            "10.8.0.1/16 dev tun0",
+            "10.8.0.0/33 dev tun0",
+            "10.8.0.0/16 via fe80::1",
+            "fd00::/8 src 10.0.0.1",
+            "10.8.0.0/16 dev tun0 metric -1",
+            "10.8.0.0/16 dev tun0 metric 4294967296",
+            "10.8.0.0/16 dev",
+            "tun0",
+        ] {
+            assert_eq!(RouteSpec::parse(bad), None, "{bad:?}");
+        }
+        let host = RouteSpec::parse("10.0.0.2 dev tun0").unwrap();
+        assert_eq!(host.prefix.to_string(), "10.0.0.2/32");
+    }
+}

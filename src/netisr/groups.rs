@@ -1,0 +1,230 @@
+//! Group membership: IGMP version 2 (RFC 2236) and MLD version 1 (RFC 2710), as a host.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use super::Verdict;
+use super::checksum;
+use super::input::{Header, IPV6_HEADER, proto};
+use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, MAX_GROUPS};
+use crate::net::Net;
+use crate::packet::Packet;
+
+const IGMP_QUERY: u8 = 0x11;
+const IGMP_REPORT: u8 = 0x16;
+const IGMP_LEAVE: u8 = 0x17;
+const MLD_QUERY: u8 = 130;
+const MLD_REPORT: u8 = 131;
+const MLD_DONE: u8 = 132;
+const ALL_ROUTERS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
+const ALL_ROUTERS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+/// When to say again that we joined, in case the first report was lost (RFC 2236 section 8.10).
+const UNSOLICITED: Duration = Duration::from_secs(10);
+
+/// Reports that are due, by interface and group: bounded by what can be joined.
+#[derive(Debug, Default)]
+pub(crate) struct Reports {
+    due: BTreeMap<(IfIndex, IpAddr), Duration>,
+}
+
+impl Reports {
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.due.values().min().copied()
+    }
+
+    pub(crate) fn detach(&mut self, dev: IfIndex) {
+        self.due.retain(|(of, _), _| *of != dev);
+    }
+}
+
+impl Net {
+    /// Joins a group on an interface, or joins once more. False if the interface cannot, or has
+    /// joined too many.
+    pub(crate) fn group_join(&mut self, dev: IfIndex, group: IpAddr) -> bool {
+        let Some(ifp) = self.ifs.get_mut(dev) else {
+            return false;
+        };
+        let can = ifp.flags.contains(IfFlags::MULTICAST) && (group.is_ipv4() || ifp.has_ipv6());
+        let known = ifp.groups.contains_key(&group);
+        if !group.is_multicast() || !can || (!known && ifp.groups.len() >= MAX_GROUPS) {
+            return false;
+        }
+        *ifp.groups.entry(group).or_default() += 1;
+        if !known {
+            self.group_report(dev, group);
+            let again = self.now.monotonic + Duration::from_millis(self.rng.u64(1..10_000));
+            self.netisr
+                .reports
+                .due
+                .insert((dev, group), again.min(self.now.monotonic + UNSOLICITED));
+        }
+        true
+    }
+
+    /// Leaves a group, once. False if it was not joined.
+    pub(crate) fn group_leave(&mut self, dev: IfIndex, group: IpAddr) -> bool {
+        let Some(ifp) = self.ifs.get_mut(dev) else {
+            return false;
+        };
+        let Some(times) = ifp.groups.get_mut(&group) else {
+            return false;
+        };
+        *times -= 1;
+        if *times == 0 {
+            ifp.groups.remove(&group);
+            self.netisr.reports.due.remove(&(dev, group));
+            match group {
+                IpAddr::V4(group) => self.igmp_send(dev, IGMP_LEAVE, group, ALL_ROUTERS_V4),
+                IpAddr::V6(group) => self.mld_send(dev, MLD_DONE, group, ALL_ROUTERS_V6),
+            }
+        }
+        true
+    }
+
+    /// Sends the reports whose time has come.
+    pub(crate) fn groups_run(&mut self) {
+        let now = self.now.monotonic;
+        if self.netisr.reports.deadline().is_none_or(|due| due > now) {
+            return;
+        }
+        let due = &mut self.netisr.reports.due;
+        let ripe: Vec<_> = due
+            .extract_if(.., |_, at| *at <= now)
+            .map(|(key, _)| key)
+            .collect();
+        for (dev, group) in ripe {
+            self.group_report(dev, group);
+        }
+    }
+
+    fn group_report(&mut self, dev: IfIndex, group: IpAddr) {
+        match group {
+            IpAddr::V4(group) => self.igmp_send(dev, IGMP_REPORT, group, group),
+            IpAddr::V6(group) => self.mld_send(dev, MLD_REPORT, group, group),
+        }
+    }
+
+    pub(crate) fn igmp_input(&mut self, rcvif: IfIndex, header: Header, packet: &[u8]) -> Verdict {
+        let Some(&[kind, tenths, _, _, a, b, c, d]) = packet[header.payload..].first_chunk() else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        match kind {
+            IGMP_QUERY => {
+                let group = Ipv4Addr::new(a, b, c, d);
+                let asked = (!group.is_unspecified()).then_some(IpAddr::V4(group));
+                let within = Duration::from_millis(u64::from(tenths.max(1)) * 100);
+                self.group_query(rcvif, asked, within, Family::Inet)
+            }
+            // Somebody else's; we report for ourselves all the same.
+            IGMP_REPORT | IGMP_LEAVE | 0x12 | 0x22 => Verdict::Delivered,
+            _ => Verdict::Dropped(DropReason::NotWanted),
+        }
+    }
+
+    pub(crate) fn mld_input(&mut self, rcvif: IfIndex, header: &Header, message: &[u8]) -> Verdict {
+        // RFC 2710 section 3: from the link, and meant to stay there.
+        let from_link = crate::ifnet::is_link_local(&header.src) && header.hop_limit == 1;
+        if message.len() < 24 || !from_link {
+            return Verdict::Dropped(DropReason::Malformed);
+        }
+        if message[0] != MLD_QUERY {
+            return Verdict::Delivered;
+        }
+        let millis = u16::from_be_bytes([message[4], message[5]]);
+        let group: [u8; 16] = std::array::from_fn(|at| message[8 + at]);
+        let group = Ipv6Addr::from(group);
+        let asked = (!group.is_unspecified()).then_some(IpAddr::V6(group));
+        let within = Duration::from_millis(millis.max(1).into());
+        self.group_query(rcvif, asked, within, Family::Inet6)
+    }
+
+    /// A router asks: answer for each group at a time of its own.
+    fn group_query(
+        &mut self,
+        rcvif: IfIndex,
+        asked: Option<IpAddr>,
+        within: Duration,
+        family: Family,
+    ) -> Verdict {
+        let Some(ifp) = self.ifs.get(rcvif) else {
+            return Verdict::Dropped(DropReason::NotWanted);
+        };
+        let groups = ifp.groups.keys().copied();
+        let meant = |group: &IpAddr| {
+            Family::of(group) == family && asked.is_none_or(|asked| asked == *group)
+        };
+        let groups: Vec<_> = groups.filter(meant).collect();
+        let now = self.now.monotonic;
+        for group in groups {
+            let at = now + within.mul_f64(self.rng.f64());
+            let due = self.netisr.reports.due.entry((rcvif, group)).or_insert(at);
+            *due = at.min(*due);
+        }
+        Verdict::Delivered
+    }
+
+    fn igmp_send(&mut self, dev: IfIndex, kind: u8, group: Ipv4Addr, dst: Ipv4Addr) {
+        let Some(ifp) = self.ifs.get(dev).filter(|ifp| ifp.is_up()) else {
+            return;
+        };
+        let Some(IpAddr::V4(src)) = ifp.source_for(&dst.into(), &dst.into()) else {
+            return;
+        };
+        let mut message = [0; 8];
+        message[0] = kind;
+        message[4..].copy_from_slice(&group.octets());
+        let sum = checksum::fill_plain(&message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        // A header with the router alert option, which ip_output does not make.
+        let mut head = [0; 24];
+        head[0] = 0x46;
+        head[1] = 0xc0;
+        head[3] = 32;
+        head[8] = 1;
+        head[9] = proto::IGMP;
+        head[12..16].copy_from_slice(&src.octets());
+        head[16..20].copy_from_slice(&dst.octets());
+        head[20..].copy_from_slice(&[0x94, 4, 0, 0]);
+        let sum = checksum::fill_plain(&head);
+        head[10..12].copy_from_slice(&sum.to_be_bytes());
+        let _ = self.if_output(
+            dev,
+            Family::Inet,
+            Packet::concat(&head, &message),
+            dst.into(),
+        );
+    }
+
+    fn mld_send(&mut self, dev: IfIndex, kind: u8, group: Ipv6Addr, dst: Ipv6Addr) {
+        let Some(ifp) = self.ifs.get(dev).filter(|ifp| ifp.is_up()) else {
+            return;
+        };
+        // RFC 3590: unspecified as long as there is no link-local address.
+        let mut own = ifp.addrs.iter().map(|addr| addr.addr);
+        let src = own.find_map(|addr| match addr {
+            IpAddr::V6(addr) if addr.is_unicast_link_local() => Some(addr),
+            _ => None,
+        });
+        let src = src.unwrap_or(Ipv6Addr::UNSPECIFIED);
+        let mut message = [0; 24];
+        message[0] = kind;
+        message[8..].copy_from_slice(&group.octets());
+        let sum = checksum::fill(&src.into(), &dst.into(), proto::ICMPV6, &message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let mut head = [0; IPV6_HEADER + 8];
+        head[0] = 0x60;
+        head[5] = 32;
+        head[6] = proto::HOP_BY_HOP;
+        head[7] = 1;
+        head[8..24].copy_from_slice(&src.octets());
+        head[24..40].copy_from_slice(&dst.octets());
+        head[40..].copy_from_slice(&[proto::ICMPV6, 0, 5, 2, 0, 0, 1, 0]);
+        let _ = self.if_output(
+            dev,
+            Family::Inet6,
+            Packet::concat(&head, &message),
+            dst.into(),
+        );
+    }
+}

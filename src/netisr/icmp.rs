@@ -1,0 +1,380 @@
+//! ICMP for both families: echo, errors about packets, and what others' errors mean for us.
+//!
+//! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4: never about an error, a
+//! multicast or broadcast, a fragment but the first, or a source that is no host; and not more than
+//! so many a second.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::Verdict;
+use super::checksum;
+use super::input::{Header, IPV4_HEADER, IPV6_HEADER, Place, Walk, addresses, proto, walk};
+use super::output::HOP_LIMIT;
+use super::reassembly::First;
+use crate::ifnet::{DropReason, IfIndex, is_host};
+use crate::net::Net;
+use crate::packet::Packet;
+use crate::stack::Endpoints;
+
+const ECHO_REPLY_V4: u8 = 0;
+const UNREACHABLE_V4: u8 = 3;
+const ECHO_REQUEST_V4: u8 = 8;
+const TIME_EXCEEDED_V4: u8 = 11;
+const PARAMETER_V4: u8 = 12;
+const UNREACHABLE_V6: u8 = 1;
+const TOO_BIG_V6: u8 = 2;
+const TIME_EXCEEDED_V6: u8 = 3;
+const PARAMETER_V6: u8 = 4;
+const ECHO_REQUEST_V6: u8 = 128;
+const ECHO_REPLY_V6: u8 = 129;
+const MLD_QUERY: u8 = 130;
+const MLD_REPORT: u8 = 131;
+const REDIRECT_V6: u8 = 137;
+
+/// Bytes of an ICMP header.
+const HEADER: usize = 8;
+/// Longest ICMPv4 error (RFC 1812 section 4.3.2.3).
+const LONGEST_V4: usize = 576;
+/// Longest ICMPv6 error (RFC 4443 section 2.4 (c)).
+const LONGEST_V6: usize = 1280;
+
+/// What is wrong with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// Nobody on the port.
+    Port,
+    /// No such protocol; its number stands at `pointer` (IPv6 says so).
+    Protocol { pointer: u32 },
+    /// No route.
+    NoRoute,
+    /// Larger than the next link, and may not be split.
+    TooBig { mtu: u16 },
+    /// Its hop limit is used up.
+    HopLimit,
+    /// Its other fragments did not come.
+    Reassembly,
+    /// A header field, at `pointer`.
+    Parameter { code: u8, pointer: u32 },
+}
+
+impl Problem {
+    /// Type, code and the second word of the message.
+    const fn message(self, ipv6: bool) -> (u8, u8, [u8; 4]) {
+        const NONE: [u8; 4] = [0; 4];
+        match (self, ipv6) {
+            (Self::Port, false) => (UNREACHABLE_V4, 3, NONE),
+            (Self::Port, true) => (UNREACHABLE_V6, 4, NONE),
+            (Self::Protocol { .. }, false) => (UNREACHABLE_V4, 2, NONE),
+            (Self::Protocol { pointer }, true) => (PARAMETER_V6, 1, pointer.to_be_bytes()),
+            (Self::NoRoute, false) => (UNREACHABLE_V4, 0, NONE),
+            (Self::NoRoute, true) => (UNREACHABLE_V6, 0, NONE),
+            // RFC 1191 section 4: the mtu is in the lower half.
+            (Self::TooBig { mtu }, false) => (UNREACHABLE_V4, 4, (mtu as u32).to_be_bytes()),
+            (Self::TooBig { mtu }, true) => (TOO_BIG_V6, 0, (mtu as u32).to_be_bytes()),
+            (Self::HopLimit, false) => (TIME_EXCEEDED_V4, 0, NONE),
+            (Self::HopLimit, true) => (TIME_EXCEEDED_V6, 0, NONE),
+            (Self::Reassembly, false) => (TIME_EXCEEDED_V4, 1, NONE),
+            (Self::Reassembly, true) => (TIME_EXCEEDED_V6, 1, NONE),
+            (Self::Parameter { pointer, .. }, false) => (PARAMETER_V4, 0, [pointer as u8, 0, 0, 0]),
+            (Self::Parameter { code, pointer }, true) => {
+                (PARAMETER_V6, code, pointer.to_be_bytes())
+            }
+        }
+    }
+}
+
+/// A bucket of tokens, one for each error: a thousand a second, fifty at once.
+#[derive(Debug)]
+pub(crate) struct RateLimit {
+    tokens: u32,
+    filled: Duration,
+}
+
+impl RateLimit {
+    const BURST: u32 = 50;
+    const PERIOD: Duration = Duration::from_millis(1);
+
+    fn take(&mut self, now: Duration) -> bool {
+        let periods = now.saturating_sub(self.filled).as_nanos() / Self::PERIOD.as_nanos();
+        if periods > 0 {
+            let more = u32::try_from(periods).unwrap_or(u32::MAX);
+            self.tokens = self.tokens.saturating_add(more).min(Self::BURST);
+            self.filled = now;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(left) => {
+                self.tokens = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self {
+            tokens: Self::BURST,
+            filled: Duration::ZERO,
+        }
+    }
+}
+
+/// What a router or host told us about something we sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// Packets on this path may have so many bytes; 0 when it did not say.
+    Narrow(u16),
+    /// Nobody there: port, protocol, or forbidden.
+    Refused,
+    /// No way there.
+    Unreachable,
+}
+
+impl Net {
+    /// Tells the sender of `packet`, which came by `rcvif`, what is wrong with it, if that is
+    /// allowed.
+    pub(crate) fn icmp_error(&mut self, rcvif: IfIndex, packet: &[u8], problem: Problem) {
+        let Some((src, dst)) = addresses(packet) else {
+            return;
+        };
+        if !self.may_complain(packet, &src, &dst, problem) {
+            return;
+        }
+        let now = self.now.monotonic;
+        if !self.netisr.rate_limit.take(now) {
+            return;
+        }
+        let ipv6 = src.is_ipv6();
+        let (kind, code, word) = problem.message(ipv6);
+        let room = if ipv6 {
+            LONGEST_V6 - IPV6_HEADER - HEADER
+        } else {
+            LONGEST_V4 - IPV4_HEADER - HEADER
+        };
+        let mut head = [kind, code, 0, 0, 0, 0, 0, 0];
+        head[4..].copy_from_slice(&word);
+        let quote = &packet[..packet.len().min(room)];
+        let own = (self.ifs.is_local(&dst) && !dst.is_multicast()).then_some(dst);
+        self.icmp_send(rcvif, own, src, Packet::concat(&head, quote));
+    }
+
+    /// The error about a datagram whose fragments did not all come (RFC 8200 section 4.5).
+    pub(crate) fn icmp_reassembly_timeout(&mut self, first: &First) {
+        self.icmp_error(first.rcvif, &first.packet, Problem::Reassembly);
+    }
+
+    fn may_complain(&self, packet: &[u8], src: &IpAddr, dst: &IpAddr, problem: Problem) -> bool {
+        let unicast_dst = match dst {
+            IpAddr::V4(v4) => is_host(dst) && !self.ifs.is_broadcast(v4),
+            IpAddr::V6(_) => !dst.is_multicast(),
+        };
+        // RFC 4443 section 2.4 (e.3): these two may be about a multicast.
+        let about_multicast = src.is_ipv6()
+            && matches!(
+                problem,
+                Problem::TooBig { .. } | Problem::Parameter { code: 2, .. }
+            );
+        let one_sender = match src {
+            IpAddr::V4(v4) => is_host(src) && !self.ifs.is_broadcast(v4),
+            IpAddr::V6(_) => is_host(src),
+        };
+        let (protocol, at) = match inner(packet) {
+            Some((protocol, at)) => (protocol, at),
+            // A fragment that is not the first.
+            None => return false,
+        };
+        let about_error = match (protocol, packet.get(at)) {
+            (proto::ICMP, Some(kind)) => matches!(
+                *kind,
+                UNREACHABLE_V4 | 4 | 5 | TIME_EXCEEDED_V4 | PARAMETER_V4
+            ),
+            (proto::ICMPV6, Some(kind)) => *kind < 128 || *kind == REDIRECT_V6,
+            // What it is cannot be seen.
+            (proto::ICMP | proto::ICMPV6, None) => true,
+            _ => false,
+        };
+        one_sender && (unicast_dst || about_multicast) && !about_error
+    }
+
+    /// Sends an ICMP message, its checksum still zero.
+    fn icmp_send(&mut self, dev: IfIndex, own: Option<IpAddr>, dst: IpAddr, mut message: Packet) {
+        let path = match self.route_to(&dst, None) {
+            Ok(path) => path,
+            // Back the way it came: the sender may be somewhere that only it knows.
+            Err(_) => match self.route_to(&dst, Some(dev)) {
+                Ok(path) => path,
+                Err(_) => return,
+            },
+        };
+        let Some(src) = own.or(path.src) else {
+            return;
+        };
+        let (protocol, sum) = if dst.is_ipv4() {
+            (proto::ICMP, checksum::fill_plain(&message))
+        } else {
+            let sum = checksum::fill(&src, &dst, proto::ICMPV6, &message);
+            (proto::ICMPV6, sum)
+        };
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        // What finds the queue full is counted there.
+        let _ = self.ip_output(path, src, dst, protocol, HOP_LIMIT, message);
+    }
+
+    pub(crate) fn icmp_input(&mut self, rcvif: IfIndex, header: Header, packet: Packet) -> Verdict {
+        let message = &packet[header.payload..];
+        let [kind, code, _, _, word @ ..] = message else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        if message.len() < HEADER {
+            return Verdict::Dropped(DropReason::Malformed);
+        }
+        match *kind {
+            // RFC 1122 section 3.2.2.6 allows silence to a broadcast, and that is wise.
+            ECHO_REQUEST_V4 if header.place == Place::Host => {
+                self.echo_reply(rcvif, &header, ECHO_REPLY_V4, message)
+            }
+            ECHO_REPLY_V4 => self.icmp_deliver(&header, message),
+            UNREACHABLE_V4 => {
+                let notice = match *code {
+                    4 => Notice::Narrow(u16::from_be_bytes([word[2], word[3]])),
+                    2 | 3 | 9 | 10 | 13 => Notice::Refused,
+                    _ => Notice::Unreachable,
+                };
+                self.icmp_notice(&message[HEADER..], notice)
+            }
+            TIME_EXCEEDED_V4 | PARAMETER_V4 => Verdict::Delivered,
+            _ => Verdict::Dropped(DropReason::NotWanted),
+        }
+    }
+
+    pub(crate) fn icmp6_input(
+        &mut self,
+        rcvif: IfIndex,
+        header: Header,
+        packet: Packet,
+    ) -> Verdict {
+        let message = &packet[header.payload..];
+        let [kind, code, _, _, word @ ..] = message else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        if message.len() < HEADER {
+            return Verdict::Dropped(DropReason::Malformed);
+        }
+        match *kind {
+            ECHO_REQUEST_V6 => self.echo_reply(rcvif, &header, ECHO_REPLY_V6, message),
+            ECHO_REPLY_V6 => self.icmp_deliver(&header, message),
+            TOO_BIG_V6 => {
+                let mtu = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                self.icmp_notice(&message[HEADER..], Notice::Narrow(mtu))
+            }
+            UNREACHABLE_V6 => {
+                let notice = match *code {
+                    1 | 4 => Notice::Refused,
+                    _ => Notice::Unreachable,
+                };
+                self.icmp_notice(&message[HEADER..], notice)
+            }
+            TIME_EXCEEDED_V6 | PARAMETER_V6 => Verdict::Delivered,
+            MLD_QUERY | MLD_REPORT => self.mld_input(rcvif, &header, message),
+            _ => Verdict::Dropped(DropReason::NotWanted),
+        }
+    }
+
+    fn echo_reply(&mut self, rcvif: IfIndex, header: &Header, kind: u8, request: &[u8]) -> Verdict {
+        let mut reply = Packet::from(request);
+        reply[0] = kind;
+        reply[2..4].fill(0);
+        // From the address that was asked; for a group, from one of the interface.
+        let own = (header.place == Place::Host).then_some(header.dst);
+        self.icmp_send(rcvif, own, header.src, reply);
+        Verdict::Delivered
+    }
+
+    /// Somebody says something about a packet of ours, of which `quote` is the beginning. Believed
+    /// only if it is about something that we are really doing (RFC 5927).
+    fn icmp_notice(&mut self, quote: &[u8], notice: Notice) -> Verdict {
+        const REJECT: Verdict = Verdict::Dropped(DropReason::NotWanted);
+
+        let Some((src, dst)) = addresses(quote) else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        let Some((protocol, at)) = inner(quote) else {
+            return REJECT;
+        };
+        let Some(&[a, b, c, d]) = quote.get(at..).and_then(|ports| ports.first_chunk()) else {
+            return REJECT;
+        };
+        if !self.ifs.is_local(&src) {
+            return REJECT;
+        }
+        let endpoints = Endpoints {
+            local: (src, u16::from_be_bytes([a, b])),
+            remote: (dst, u16::from_be_bytes([c, d])),
+        };
+        let known = match protocol {
+            proto::TCP => self.tcp.knows(&endpoints),
+            proto::UDP => self.udp.knows(&endpoints),
+            proto::ICMP | proto::ICMPV6 => self.icmp_knows(quote.get(at..).unwrap_or_default()),
+            _ => false,
+        };
+        if !known {
+            return REJECT;
+        }
+        match notice {
+            Notice::Narrow(mtu) => {
+                let now = self.now.monotonic;
+                self.netisr.path_mtus.learn(dst, mtu, now);
+                if protocol == proto::TCP {
+                    self.tcp_path_changed(&endpoints);
+                }
+            }
+            Notice::Refused | Notice::Unreachable if protocol == proto::TCP => {
+                self.tcp_unreachable(&endpoints, notice);
+            }
+            Notice::Refused | Notice::Unreachable => {}
+        }
+        Verdict::Delivered
+    }
+}
+
+/// Protocol and place of a packet's payload; `None` if it is not the beginning of one.
+fn inner(packet: &[u8]) -> Option<(u8, usize)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let offset = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff;
+            let at = usize::from(packet[0] & 0xf) * 4;
+            (offset == 0).then_some((*packet.get(9)?, at))
+        }
+        6 => match walk(packet) {
+            Walk::Payload { protocol, at } => Some((protocol, at)),
+            Walk::Fragment { at } => {
+                let offset = u16::from_be_bytes([packet[at + 2], packet[at + 3]]) & !7;
+                (offset == 0).then_some((packet[at], at + super::input::FRAGMENT_HEADER))
+            }
+            // The header that is refused is no ICMP message.
+            Walk::Refused { .. } => Some((proto::NO_NEXT, IPV6_HEADER)),
+            Walk::Broken => None,
+        },
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_and_then_one_a_millisecond() {
+        let mut limit = RateLimit::default();
+        let start = Duration::from_secs(5);
+        let taken = (0..100).filter(|_| limit.take(start)).count();
+        assert_eq!(taken, 50);
+        assert!(limit.take(start + Duration::from_millis(1)));
+        assert!(!limit.take(start + Duration::from_millis(1)));
+        let later = start + Duration::from_secs(60);
+        assert_eq!((0..100).filter(|_| limit.take(later)).count(), 50);
+    }
+}

@@ -1,0 +1,73 @@
+//! What routers on the way told us of path MTUs (RFC 1191, RFC 8201).
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::time::Duration;
+
+/// Most destinations remembered; the memory an attacker can fill.
+const MAX_PATHS: usize = 1024;
+/// How long a path is believed to be narrow (RFC 8201 section 4).
+const LIFETIME: Duration = Duration::from_secs(600);
+/// The least an ICMPv4 message can make us believe: smaller ones are an attack (RFC 6633's spirit).
+const MIN_V4: u16 = 552;
+/// Every IPv6 link carries this.
+const MIN_V6: u16 = 1280;
+
+/// Path MTUs by destination.
+#[derive(Debug)]
+pub(crate) struct PathMtus {
+    paths: HashMap<IpAddr, (u16, Duration), ahash::RandomState>,
+}
+
+impl PathMtus {
+    pub(crate) fn new(hasher: ahash::RandomState) -> Self {
+        Self {
+            paths: HashMap::with_hasher(hasher),
+        }
+    }
+
+    /// A router said that packets to `dst` may have at most `mtu` bytes. Returns what is believed.
+    pub(crate) fn learn(&mut self, dst: IpAddr, mtu: u16, now: Duration) -> u16 {
+        let floor = if dst.is_ipv4() { MIN_V4 } else { MIN_V6 };
+        let mtu = mtu.max(floor).min(self.get(&dst, now).unwrap_or(u16::MAX));
+        if self.paths.len() >= MAX_PATHS {
+            self.paths.retain(|_, (_, until)| *until > now);
+        }
+        if self.paths.len() < MAX_PATHS || self.paths.contains_key(&dst) {
+            self.paths.insert(dst, (mtu, now + LIFETIME));
+        }
+        mtu
+    }
+
+    /// What is believed of the way to `dst`.
+    pub(crate) fn get(&self, dst: &IpAddr, now: Duration) -> Option<u16> {
+        let &(mtu, until) = self.paths.get(dst)?;
+        (until > now).then_some(mtu)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn believed_for_ten_minutes_and_never_below_the_floor() {
+        let mut paths = PathMtus::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let (v4, v6) = ("10.0.0.1".parse().unwrap(), "fd00::1".parse().unwrap());
+        let now = Duration::from_secs(1);
+        assert_eq!(paths.learn(v4, 68, now), 552);
+        assert_eq!(paths.learn(v4, 1400, now), 552);
+        assert_eq!(paths.learn(v6, 0, now), 1280);
+        assert_eq!(paths.get(&v4, now + LIFETIME), None);
+        assert_eq!(paths.get(&v6, now), Some(1280));
+    }
+
+    #[test]
+    fn bounded() {
+        let mut paths = PathMtus::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        for host in 0..5000_u32 {
+            paths.learn(IpAddr::V4(host.into()), 1400, Duration::ZERO);
+        }
+        assert_eq!(paths.paths.len(), MAX_PATHS);
+    }
+}

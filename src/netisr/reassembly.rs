@@ -1,0 +1,464 @@
+//! Putting fragments together again, of both families, within bounds.
+//!
+//! Fragments that overlap spoil their datagram: no host sends them, attackers do (RFC 5722, and
+//! RFC 8200 section 4.5, which we apply to IPv4 as well). An exact duplicate is only dropped.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use crate::ifnet::{DropReason, IfIndex};
+
+/// Most datagrams in the making.
+const MAX_DATAGRAMS: usize = 256;
+/// Most bytes of all datagrams in the making.
+const MAX_BYTES: usize = 4 << 20;
+/// Most fragments of one datagram.
+const MAX_FRAGMENTS: usize = 1024;
+/// How long to wait for the rest, from the first fragment that came. RFC 8200 section 4.5 says 60
+/// seconds, and RFC 1122 section 3.3.2 allows it.
+const TIMEOUT: Duration = Duration::from_secs(60);
+/// Largest payload of a packet.
+const MAX_PAYLOAD: usize = 65_535;
+
+/// Fragments by the interface they came from.
+pub(crate) type Parts = Vec<(IfIndex, u64)>;
+
+/// What fragments of one datagram have in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) struct Key {
+    pub(crate) src: IpAddr,
+    pub(crate) dst: IpAddr,
+    pub(crate) ident: u32,
+    /// Only IPv4 tells datagrams apart by it (RFC 791 section 3.2).
+    pub(crate) protocol: u8,
+}
+
+/// One fragment.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Fragment<'a> {
+    /// Where its data belongs, bytes from the start of the datagram's payload.
+    pub(crate) offset: usize,
+    /// Whether others come behind it.
+    pub(crate) more: bool,
+    /// Its data.
+    pub(crate) data: &'a [u8],
+    /// The packet it came in, to quote in an error.
+    pub(crate) packet: &'a [u8],
+    /// Protocol of the payload; that of the first fragment counts.
+    pub(crate) protocol: u8,
+}
+
+/// What became of a fragment.
+#[derive(Debug)]
+pub(crate) enum Added {
+    /// It is kept.
+    Held,
+    /// The datagram is whole.
+    Whole {
+        protocol: u8,
+        payload: Vec<u8>,
+        /// The fragments held until now; the last one is not among them.
+        parts: Parts,
+    },
+    /// It is not kept, and spoiled those that were.
+    Dropped(DropReason, Parts),
+}
+
+/// A datagram given up.
+#[derive(Debug)]
+pub(crate) struct Expired {
+    /// The packet that brought offset 0, if it came.
+    pub(crate) first: Option<First>,
+    pub(crate) parts: Parts,
+}
+
+/// The beginning of a first fragment, for an error message about it.
+#[derive(Clone, Debug)]
+pub(crate) struct First {
+    pub(crate) rcvif: IfIndex,
+    pub(crate) packet: Vec<u8>,
+}
+
+#[derive(Debug)]
+struct Datagram {
+    until: Duration,
+    /// Number in the order of arrival, to tell it from a later one with the same key.
+    serial: u64,
+    payload: Vec<u8>,
+    /// Pieces present, sorted, as start and end.
+    pieces: Vec<(usize, usize)>,
+    total: Option<usize>,
+    protocol: u8,
+    first: Option<First>,
+    parts: Parts,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reassembly {
+    datagrams: HashMap<Key, Datagram, ahash::RandomState>,
+    /// In the order of arrival, which is that of the timeouts. May name some that are done.
+    order: VecDeque<(Duration, u64, Key)>,
+    serial: u64,
+    bytes: usize,
+    /// Fragments of datagrams that were thrown out for room, not yet counted.
+    evicted: Vec<Parts>,
+}
+
+impl Reassembly {
+    pub(crate) fn new(hasher: ahash::RandomState) -> Self {
+        Self {
+            datagrams: HashMap::with_hasher(hasher),
+            order: VecDeque::new(),
+            serial: 0,
+            bytes: 0,
+            evicted: Vec::new(),
+        }
+    }
+
+    /// Adds a fragment.
+    pub(crate) fn add(
+        &mut self,
+        key: Key,
+        rcvif: IfIndex,
+        fragment: Fragment<'_>,
+        now: Duration,
+    ) -> Added {
+        let Fragment {
+            offset,
+            more,
+            data,
+            packet,
+            protocol,
+        } = fragment;
+        let end = offset + data.len();
+        // Every fragment but the last is a multiple of eight bytes long.
+        if end > MAX_PAYLOAD || data.is_empty() || (more && data.len() % 8 != 0) {
+            return self.spoil(&key, DropReason::Malformed);
+        }
+        if !self.datagrams.contains_key(&key) {
+            self.start(key, protocol, now);
+        }
+        let Some(datagram) = self.datagrams.get_mut(&key) else {
+            return Added::Dropped(DropReason::FragmentLimit, Parts::new());
+        };
+        let at = datagram
+            .pieces
+            .partition_point(|&(start, _)| start < offset);
+        let present = datagram
+            .pieces
+            .iter()
+            .any(|&(start, stop)| start <= offset && end <= stop);
+        if present && datagram.payload.get(offset..end) == Some(data) {
+            return Added::Dropped(DropReason::FragmentOverlap, Parts::new());
+        }
+        let before = at.checked_sub(1).map(|at| datagram.pieces[at].1);
+        let after = datagram.pieces.get(at).map(|piece| piece.0);
+        let overlaps =
+            before.is_some_and(|before| before > offset) || after.is_some_and(|after| after < end);
+        let total = if more { datagram.total } else { Some(end) };
+        let contradicts = datagram.total.is_some_and(|known| Some(known) != total)
+            || total.is_some_and(|total| {
+                end > total || datagram.pieces.last().is_some_and(|last| last.1 > total)
+            });
+        if overlaps || contradicts {
+            return self.spoil(&key, DropReason::FragmentOverlap);
+        }
+        if datagram.pieces.len() >= MAX_FRAGMENTS {
+            return self.spoil(&key, DropReason::FragmentLimit);
+        }
+        if datagram.payload.len() < end {
+            self.bytes += end - datagram.payload.len();
+            datagram.payload.resize(end, 0);
+        }
+        datagram.payload[offset..end].copy_from_slice(data);
+        datagram.total = total;
+        if offset == 0 {
+            datagram.protocol = protocol;
+            // As much as an error message could quote.
+            let packet = packet[..packet.len().min(1232)].to_vec();
+            datagram.first = Some(First { rcvif, packet });
+        }
+        merge(&mut datagram.pieces, at, offset, end);
+        if datagram.pieces.first() == Some(&(0, total.unwrap_or(usize::MAX)))
+            && let Some(datagram) = self.take(&key)
+        {
+            return Added::Whole {
+                protocol: datagram.protocol,
+                payload: datagram.payload,
+                parts: datagram.parts,
+            };
+        }
+        count(&mut datagram_parts(&mut self.datagrams, &key), rcvif);
+        self.make_room(&key);
+        Added::Held
+    }
+
+    /// The next datagram whose time is over, or that was thrown out for room.
+    pub(crate) fn pop_expired(&mut self, now: Duration) -> Option<Expired> {
+        if let Some(parts) = self.evicted.pop() {
+            return Some(Expired { first: None, parts });
+        }
+        loop {
+            let &(until, serial, key) = self.order.front()?;
+            if until > now && self.is_current(&key, serial) {
+                return None;
+            }
+            self.order.pop_front();
+            if self.is_current(&key, serial)
+                && let Some(Datagram { first, parts, .. }) = self.take(&key)
+            {
+                return Some(Expired { first, parts });
+            }
+        }
+    }
+
+    /// When the next datagram's time is over.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        if self.datagrams.is_empty() {
+            return None;
+        }
+        self.order.front().map(|&(until, ..)| until)
+    }
+
+    /// Gives up every datagram with a fragment from an interface that is gone.
+    pub(crate) fn detach(&mut self, dev: IfIndex) -> Vec<Parts> {
+        let of_dev = |datagram: &Datagram| datagram.parts.iter().any(|part| part.0 == dev);
+        let gone = self
+            .datagrams
+            .iter()
+            .filter(|(_, datagram)| of_dev(datagram));
+        let keys: Vec<_> = gone.map(|(&key, _)| key).collect();
+        let taken = keys.iter().filter_map(|key| self.take(key));
+        taken.map(|datagram| datagram.parts).collect()
+    }
+
+    fn start(&mut self, key: Key, protocol: u8, now: Duration) {
+        self.serial += 1;
+        let until = now + TIMEOUT;
+        let datagram = Datagram {
+            until,
+            serial: self.serial,
+            payload: Vec::new(),
+            pieces: Vec::new(),
+            total: None,
+            protocol,
+            first: None,
+            parts: Parts::new(),
+        };
+        self.datagrams.insert(key, datagram);
+        self.order.push_back((until, self.serial, key));
+        // Forget names of datagrams that are done: at most as many as there can be of the others.
+        if self.order.len() > 2 * MAX_DATAGRAMS {
+            let datagrams = &self.datagrams;
+            self.order.retain(|(_, serial, key)| {
+                datagrams
+                    .get(key)
+                    .is_some_and(|datagram| datagram.serial == *serial)
+            });
+        }
+    }
+
+    /// Throws out the oldest others until the bounds hold.
+    fn make_room(&mut self, spare: &Key) {
+        while self.datagrams.len() > MAX_DATAGRAMS || self.bytes > MAX_BYTES {
+            let oldest = self
+                .order
+                .iter()
+                .position(|(_, serial, key)| key != spare && self.is_current(key, *serial));
+            let Some((_, _, key)) = oldest.and_then(|at| self.order.remove(at)) else {
+                return;
+            };
+            if let Some(datagram) = self.take(&key) {
+                self.evicted.push(datagram.parts);
+            }
+        }
+    }
+
+    fn spoil(&mut self, key: &Key, reason: DropReason) -> Added {
+        let parts = self.take(key).map(|datagram| datagram.parts);
+        Added::Dropped(reason, parts.unwrap_or_default())
+    }
+
+    fn take(&mut self, key: &Key) -> Option<Datagram> {
+        let datagram = self.datagrams.remove(key)?;
+        self.bytes -= datagram.payload.len();
+        Some(datagram)
+    }
+
+    fn is_current(&self, key: &Key, serial: u64) -> bool {
+        self.datagrams
+            .get(key)
+            .is_some_and(|datagram| datagram.serial == serial)
+    }
+}
+
+fn datagram_parts<'a>(
+    datagrams: &'a mut HashMap<Key, Datagram, ahash::RandomState>,
+    key: &Key,
+) -> Option<&'a mut Parts> {
+    datagrams.get_mut(key).map(|datagram| &mut datagram.parts)
+}
+
+fn count(parts: &mut Option<&mut Parts>, rcvif: IfIndex) {
+    let Some(parts) = parts else {
+        return;
+    };
+    match parts.iter_mut().find(|part| part.0 == rcvif) {
+        Some(part) => part.1 += 1,
+        None => parts.push((rcvif, 1)),
+    }
+}
+
+/// Inserts a piece at its place and joins it with neighbours that it touches.
+fn merge(pieces: &mut Vec<(usize, usize)>, at: usize, start: usize, end: usize) {
+    pieces.insert(at, (start, end));
+    if pieces.get(at + 1).is_some_and(|next| next.0 == end) {
+        pieces[at].1 = pieces[at + 1].1;
+        pieces.remove(at + 1);
+    }
+    if at > 0 && pieces[at - 1].1 == start {
+        pieces[at - 1].1 = pieces[at].1;
+        pieces.remove(at);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DEV: IfIndex = IfIndex(7);
+
+    fn key(ident: u32) -> Key {
+        Key {
+            src: "10.0.0.1".parse().unwrap(),
+            dst: "10.0.0.2".parse().unwrap(),
+            ident,
+            protocol: 17,
+        }
+    }
+
+    fn reassembly() -> Reassembly {
+        Reassembly::new(ahash::RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    fn add(r: &mut Reassembly, ident: u32, offset: usize, more: bool, data: &[u8]) -> Added {
+        let fragment = Fragment {
+            offset,
+            more,
+            data,
+            packet: data,
+            protocol: 17,
+        };
+        r.add(key(ident), DEV, fragment, Duration::from_secs(1))
+    }
+
+    #[test]
+    fn any_order_makes_a_whole() {
+        let orders = [
+            [0, 1, 2],
+            [0, 2, 1],
+            [1, 0, 2],
+            [1, 2, 0],
+            [2, 0, 1],
+            [2, 1, 0],
+        ];
+        for order in orders {
+            let mut r = reassembly();
+            let pieces = [
+                (0, true, [1_u8; 16].as_slice()),
+                (16, true, &[2; 8]),
+                (24, false, &[3; 5]),
+            ];
+            for &at in &order[..2] {
+                let (offset, more, data) = pieces[at];
+                assert!(matches!(add(&mut r, 1, offset, more, data), Added::Held));
+            }
+            let (offset, more, data) = pieces[order[2]];
+            let Added::Whole { payload, parts, .. } = add(&mut r, 1, offset, more, data) else {
+                panic!("not whole in order {order:?}");
+            };
+            assert_eq!(payload, [&[1_u8; 16][..], &[2; 8], &[3; 5]].concat());
+            assert_eq!(parts, [(DEV, 2)]);
+            assert_eq!(r.bytes, 0);
+        }
+    }
+
+    #[test]
+    fn overlaps_and_contradictions_spoil_the_datagram() {
+        let cases: [(usize, bool, usize); 4] =
+            [(8, true, 16), (0, true, 24), (24, false, 3), (16, false, 4)];
+        for (offset, more, len) in cases {
+            let mut r = reassembly();
+            assert!(matches!(add(&mut r, 1, 0, true, &[0; 16]), Added::Held));
+            assert!(matches!(add(&mut r, 1, 32, false, &[0; 8]), Added::Held));
+            let added = add(&mut r, 1, offset, more, &vec![1; len]);
+            let Added::Dropped(DropReason::FragmentOverlap, parts) = added else {
+                panic!("{offset} {more} {len}: {added:?}");
+            };
+            assert_eq!(parts, [(DEV, 2)]);
+            assert!(r.datagrams.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_duplicate_is_only_dropped() {
+        let mut r = reassembly();
+        assert!(matches!(add(&mut r, 1, 8, true, &[0; 16]), Added::Held));
+        assert!(matches!(add(&mut r, 1, 24, true, &[0; 8]), Added::Held));
+        for (offset, len) in [(8, 16), (24, 8), (16, 8)] {
+            let again = add(&mut r, 1, offset, true, &vec![0; len]);
+            assert!(
+                matches!(again, Added::Dropped(DropReason::FragmentOverlap, parts) if parts.is_empty())
+            );
+        }
+        assert_eq!(r.datagrams.len(), 1);
+    }
+
+    #[test]
+    fn what_cannot_be_a_fragment() {
+        let mut r = reassembly();
+        assert!(matches!(
+            add(&mut r, 1, 0, true, &[0; 9]),
+            Added::Dropped(DropReason::Malformed, _)
+        ));
+        assert!(matches!(
+            add(&mut r, 1, 0, true, &[]),
+            Added::Dropped(DropReason::Malformed, _)
+        ));
+        let end = add(&mut r, 1, 65_528, false, &[0; 8]);
+        assert!(matches!(end, Added::Dropped(DropReason::Malformed, _)));
+        assert!(r.datagrams.is_empty());
+    }
+
+    #[test]
+    fn time_runs_out_from_the_first_fragment() {
+        let mut r = reassembly();
+        assert!(matches!(add(&mut r, 1, 0, true, &[9; 8]), Added::Held));
+        assert_eq!(r.deadline(), Some(Duration::from_secs(61)));
+        assert!(r.pop_expired(Duration::from_secs(60)).is_none());
+        let expired = r.pop_expired(Duration::from_secs(61)).unwrap();
+        assert_eq!(expired.parts, [(DEV, 1)]);
+        assert_eq!(expired.first.unwrap().packet, [9; 8]);
+        assert_eq!(r.deadline(), None);
+    }
+
+    #[test]
+    fn bounded_in_datagrams_bytes_and_names() {
+        let mut r = reassembly();
+        let mut evicted = 0;
+        for ident in 0..10_000 {
+            assert!(matches!(
+                add(&mut r, ident, 60_000, true, &[0; 8]),
+                Added::Held
+            ));
+            while let Some(expired) = r.pop_expired(Duration::ZERO) {
+                evicted += expired.parts[0].1;
+            }
+            assert!(r.datagrams.len() <= MAX_DATAGRAMS && r.bytes <= MAX_BYTES);
+            assert!(r.order.len() <= 2 * MAX_DATAGRAMS + 1);
+        }
+        assert_eq!(evicted as usize + r.datagrams.len(), 10_000);
+        assert_eq!(r.detach(DEV).len(), MAX_BYTES / 60_008);
+    }
+}

@@ -1,0 +1,175 @@
+//! smoltcp's interface, lent to one connection at a time.
+//!
+//! An engine has no addresses of its own and takes every one for its own; who is who was decided
+//! before. Its mtu is fixed, so there is one engine for each mtu in use.
+
+use std::collections::BTreeMap;
+
+use smoltcp::iface::{Config, Interface, PollResult, SocketSet};
+use smoltcp::phy::{Checksum, Device, DeviceCapabilities, Medium, RxToken, TxToken};
+use smoltcp::time::Instant;
+use smoltcp::wire::HardwareAddress;
+
+use crate::packet::Packet;
+
+/// Most engines kept; an mtu that is not used for long loses its engine, and gets a new one.
+const MAX_ENGINES: usize = 64;
+
+/// Engines by mtu.
+pub(crate) struct Engines {
+    /// Where their initial sequence numbers come from.
+    seed: u64,
+    engines: BTreeMap<u16, Interface>,
+}
+
+/// What an engine sees of the network: at most one packet to receive, and where to put what it
+/// sends.
+struct Port<'a> {
+    mtu: u16,
+    received: Option<&'a [u8]>,
+    sent: &'a mut Vec<Packet>,
+}
+
+impl Engines {
+    /// No engines yet.
+    pub(crate) fn new(seed: u64) -> Self {
+        Self {
+            seed,
+            engines: BTreeMap::new(),
+        }
+    }
+
+    /// Lets the socket of `set` process one packet; what it answers is added to `sent`.
+    pub(crate) fn receive(
+        &mut self,
+        mtu: u16,
+        now: Instant,
+        set: &mut SocketSet<'static>,
+        packet: &[u8],
+        sent: &mut Vec<Packet>,
+    ) {
+        let received = Some(packet);
+        let mut port = Port {
+            mtu,
+            received,
+            sent,
+        };
+        let engine = self.engine(&mut port, now);
+        engine.poll_ingress_single(now, &mut port, set);
+    }
+
+    /// Lets the socket of `set` send one packet. False if it had none to send.
+    pub(crate) fn transmit(
+        &mut self,
+        mtu: u16,
+        now: Instant,
+        set: &mut SocketSet<'static>,
+        sent: &mut Vec<Packet>,
+    ) -> bool {
+        let mut port = Port {
+            mtu,
+            received: None,
+            sent,
+        };
+        let engine = self.engine(&mut port, now);
+        engine.poll_egress(now, &mut port, set) == PollResult::SocketStateChanged
+    }
+
+    /// When the socket of `set` wants to be polled again; `None` for not before a packet comes.
+    pub(crate) fn poll_at(
+        &mut self,
+        mtu: u16,
+        now: Instant,
+        set: &SocketSet<'static>,
+    ) -> Option<Instant> {
+        let mut port = Port {
+            mtu,
+            received: None,
+            sent: &mut Vec::new(),
+        };
+        self.engine(&mut port, now).poll_at(now, set)
+    }
+
+    /// The engine of this mtu; smoltcp wants it for opening a socket as well.
+    pub(crate) fn with<T>(
+        &mut self,
+        mtu: u16,
+        now: Instant,
+        body: impl FnOnce(&mut Interface) -> T,
+    ) -> T {
+        let mut port = Port {
+            mtu,
+            received: None,
+            sent: &mut Vec::new(),
+        };
+        body(self.engine(&mut port, now))
+    }
+
+    fn engine(&mut self, port: &mut Port<'_>, now: Instant) -> &mut Interface {
+        let (mtu, seed) = (port.mtu, self.seed);
+        if self.engines.len() >= MAX_ENGINES && !self.engines.contains_key(&mtu) {
+            // An engine holds nothing but chance, which must not come again.
+            self.engines.clear();
+            self.seed = self
+                .seed
+                .wrapping_mul(0x5851_f42d_4c95_7f2d)
+                .wrapping_add(1);
+        }
+        self.engines.entry(mtu).or_insert_with(|| {
+            let mut config = Config::new(HardwareAddress::Ip);
+            config.random_seed = seed ^ u64::from(mtu);
+            let mut engine = Interface::new(config, port, now);
+            engine.set_any_ip(true);
+            engine
+        })
+    }
+}
+
+impl Device for Port<'_> {
+    type RxToken<'t>
+        = Received<'t>
+    where
+        Self: 't;
+    type TxToken<'t>
+        = Sent<'t>
+    where
+        Self: 't;
+
+    fn receive(&mut self, _now: Instant) -> Option<(Received<'_>, Sent<'_>)> {
+        let received = self.received.take()?;
+        Some((Received(received), Sent(self.sent)))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<Sent<'_>> {
+        Some(Sent(self.sent))
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = self.mtu.into();
+        // Input has verified what came; the others are not asked.
+        capabilities.checksum.ipv4 = Checksum::Tx;
+        capabilities.checksum.tcp = Checksum::Tx;
+        capabilities
+    }
+}
+
+struct Received<'a>(&'a [u8]);
+
+impl RxToken for Received<'_> {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(self.0)
+    }
+}
+
+struct Sent<'a>(&'a mut Vec<Packet>);
+
+impl TxToken for Sent<'_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let mut packet = Packet::zeroed(len);
+        let result = f(&mut packet);
+        self.0.push(packet);
+        result
+    }
+}

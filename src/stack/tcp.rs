@@ -1,0 +1,940 @@
+//! TCP: smoltcp's state machine for each connection, and around it what a server needs.
+//!
+//! smoltcp looks through a whole socket set for every packet, so each connection has a set of its
+//! own and is found by hashing its endpoints. A listener is ours: a SYN makes a fresh socket, which
+//! waits among the half-open ones until its handshake is done and then in the accept queue.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::net::IpAddr;
+use std::time::Duration;
+
+use scheme::errno::{self, Errno};
+use slab::Slab;
+use smoltcp::iface::{SocketHandle, SocketSet};
+use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
+use smoltcp::time::Instant;
+use smoltcp::wire::{IpListenEndpoint, TcpPacket};
+
+use super::{Endpoints, Owner};
+use crate::ifnet::{DropReason, Family, IfIndex};
+use crate::net::Net;
+use crate::netisr::icmp::Notice;
+use crate::netisr::input::{Header, IPV4_HEADER, IPV6_HEADER, Place, proto};
+use crate::netisr::output::{HOP_LIMIT, Path};
+use crate::netisr::{Budget, Verdict, checksum};
+use crate::packet::Packet;
+
+/// Bytes of memory that the buffers of all connections may take.
+const MEMORY: usize = 512 << 20;
+/// Most connections.
+const MAX_FLOWS: usize = 65_536;
+/// Most listeners.
+const MAX_LISTENERS: usize = 65_536;
+/// Most packets that one connection sends before another gets its turn.
+const BURST: usize = 16;
+/// A handshake that takes longer is given up (RFC 9293 section 3.8.3 asks for this order).
+const HANDSHAKE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
+/// A connection that nobody holds any more is given up after so long without an answer.
+const ORPHAN: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
+/// Ports for connections that do not name one (RFC 6335 section 6).
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
+
+/// Number of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct FlowId {
+    key: u32,
+    /// Tells it from a later one with the same key.
+    serial: u32,
+}
+
+/// Number of a listener.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct ListenerId(u32);
+
+/// Who has a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Holder {
+    /// Its listener, until the handshake is done.
+    Embryo(ListenerId),
+    /// Its listener, until it is accepted.
+    Queued(ListenerId),
+    /// A program.
+    Owner(Owner),
+    /// Nobody: it ends by itself.
+    Orphan,
+}
+
+struct Flow {
+    serial: u32,
+    endpoints: Endpoints,
+    set: SocketSet<'static>,
+    socket: SocketHandle,
+    holder: Holder,
+    /// The way to the other end, and the routing table's generation it is from.
+    path: Option<(u64, Path)>,
+    /// The mtu in use: that of the path's interface, or less if a router said so.
+    mtu: u16,
+    /// When its entry in the heap of timers is due.
+    armed: Option<Duration>,
+    /// Whether it stands in the ready list.
+    ready: bool,
+    /// Whether it waits for room in a send queue.
+    blocked: bool,
+    /// Whether an event about it waits to be taken.
+    told: bool,
+    /// Bytes of buffers.
+    memory: usize,
+    /// Why it ended, if not as it should.
+    error: Option<Errno>,
+}
+
+struct Listener {
+    owner: Owner,
+    local: Option<IpAddr>,
+    port: u16,
+    backlog: usize,
+    /// Handshakes under way, oldest first.
+    embryos: VecDeque<FlowId>,
+    /// Connections to accept, oldest first.
+    queue: VecDeque<FlowId>,
+    told: bool,
+}
+
+/// Something happened that an owner wants to hear.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TcpEvent {
+    /// A listener has connections to accept.
+    Acceptable(ListenerId, Owner),
+    /// A connection may have become readable, writable, or have ended.
+    Changed(FlowId, Owner),
+}
+
+enum Pending {
+    Listener(ListenerId),
+    Flow(FlowId),
+}
+
+/// Every connection and listener.
+pub(crate) struct Tcp {
+    flows: Slab<Flow>,
+    by_endpoints: HashMap<Endpoints, FlowId, ahash::RandomState>,
+    listeners: Slab<Listener>,
+    by_port: HashMap<u16, Vec<ListenerId>, ahash::RandomState>,
+    timers: BinaryHeap<Reverse<(Duration, FlowId)>>,
+    ready: VecDeque<FlowId>,
+    /// Connections that wait for room in an interface's send queue.
+    blocked: HashMap<IfIndex, Vec<FlowId>, ahash::RandomState>,
+    events: VecDeque<Pending>,
+    memory: usize,
+    serial: u32,
+    /// Kept from call to call, to be filled anew.
+    scratch: Vec<Packet>,
+}
+
+impl Tcp {
+    pub(crate) fn new(hasher: ahash::RandomState) -> Self {
+        Self {
+            flows: Slab::new(),
+            by_endpoints: HashMap::with_hasher(hasher.clone()),
+            listeners: Slab::new(),
+            by_port: HashMap::with_hasher(hasher.clone()),
+            timers: BinaryHeap::new(),
+            ready: VecDeque::new(),
+            blocked: HashMap::with_hasher(hasher),
+            events: VecDeque::new(),
+            memory: 0,
+            serial: 0,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// Listens on a port of one address, or of all.
+    pub(crate) fn listen(
+        &mut self,
+        local: Option<IpAddr>,
+        port: u16,
+        backlog: usize,
+        owner: Owner,
+    ) -> Result<ListenerId, Errno> {
+        let holders = self.by_port.entry(port).or_default();
+        let clash = |id: &ListenerId| {
+            self.listeners.get(id.0 as usize).is_some_and(|other| {
+                other.local.is_none() || local.is_none() || other.local == local
+            })
+        };
+        if holders.iter().any(clash) {
+            return Err(errno::EADDRINUSE);
+        }
+        if self.listeners.len() >= MAX_LISTENERS {
+            return Err(errno::ENFILE);
+        }
+        let listener = Listener {
+            owner,
+            local,
+            port,
+            backlog: backlog.max(1),
+            embryos: VecDeque::new(),
+            queue: VecDeque::new(),
+            told: false,
+        };
+        let id = ListenerId(self.listeners.insert(listener) as u32);
+        holders.push(id);
+        Ok(id)
+    }
+
+    /// Takes the connection that waited longest.
+    pub(crate) fn accept(&mut self, id: ListenerId) -> Option<FlowId> {
+        let listener = self.listeners.get_mut(id.0 as usize)?;
+        let flow_id = listener.queue.pop_front()?;
+        let owner = listener.owner;
+        if let Some(flow) = self.flow_mut(flow_id) {
+            flow.holder = Holder::Owner(owner);
+        }
+        // It may have brought data along.
+        self.tell(flow_id);
+        Some(flow_id)
+    }
+
+    /// Whether there is such a connection.
+    pub(crate) fn knows(&self, endpoints: &Endpoints) -> bool {
+        self.by_endpoints.contains_key(endpoints)
+    }
+
+    /// How many connections there are, in whatever state.
+    pub(crate) fn len(&self) -> usize {
+        self.flows.len()
+    }
+
+    /// When a timer is due.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.timers.peek().map(|Reverse((at, _))| *at)
+    }
+
+    /// The next thing that an owner should hear.
+    pub(crate) fn poll_event(&mut self) -> Option<TcpEvent> {
+        loop {
+            match self.events.pop_front()? {
+                Pending::Listener(id) => {
+                    if let Some(listener) = self.listeners.get_mut(id.0 as usize) {
+                        listener.told = false;
+                        return Some(TcpEvent::Acceptable(id, listener.owner));
+                    }
+                }
+                Pending::Flow(id) => {
+                    if let Some(flow) = self.flow_mut(id) {
+                        flow.told = false;
+                        if let Holder::Owner(owner) = flow.holder {
+                            return Some(TcpEvent::Changed(id, owner));
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// The socket of a connection.
+    pub(crate) fn socket(&mut self, id: FlowId) -> Option<&mut Socket<'static>> {
+        let flow = self.flow_mut(id)?;
+        Some(flow.set.get_mut::<Socket<'static>>(flow.socket))
+    }
+
+    /// Why a connection ended, if not as it should.
+    pub(crate) fn error(&self, id: FlowId) -> Option<Errno> {
+        self.flow(id)?.error
+    }
+
+    fn flow(&self, id: FlowId) -> Option<&Flow> {
+        let flow = self.flows.get(id.key as usize)?;
+        (flow.serial == id.serial).then_some(flow)
+    }
+
+    fn flow_mut(&mut self, id: FlowId) -> Option<&mut Flow> {
+        let flow = self.flows.get_mut(id.key as usize)?;
+        (flow.serial == id.serial).then_some(flow)
+    }
+
+    fn tell(&mut self, id: FlowId) {
+        if let Some(flow) = self.flow_mut(id)
+            && matches!(flow.holder, Holder::Owner(_))
+            && !std::mem::replace(&mut flow.told, true)
+        {
+            self.events.push_back(Pending::Flow(id));
+        }
+    }
+
+    fn tell_listener(&mut self, id: ListenerId) {
+        if let Some(listener) = self.listeners.get_mut(id.0 as usize)
+            && !std::mem::replace(&mut listener.told, true)
+        {
+            self.events.push_back(Pending::Listener(id));
+        }
+    }
+
+    fn make_ready(&mut self, id: FlowId) {
+        if let Some(flow) = self.flow_mut(id)
+            && !std::mem::replace(&mut flow.ready, true)
+        {
+            self.ready.push_back(id);
+        }
+    }
+
+    /// Bytes for each buffer of a new connection: less for each, the more memory is in use. `None`
+    /// when it is used up.
+    fn buffer_size(&self) -> Option<usize> {
+        let size = match self.memory * 8 / MEMORY {
+            0..4 => 64 << 10,
+            4..6 => 32 << 10,
+            6 => 16 << 10,
+            _ => 8 << 10,
+        };
+        let fits = self.memory + 2 * size <= MEMORY && self.flows.len() < MAX_FLOWS;
+        fits.then_some(size)
+    }
+
+    /// A closed socket with these endpoints.
+    fn insert(&mut self, endpoints: Endpoints, holder: Holder) -> Option<FlowId> {
+        let size = self.buffer_size()?;
+        let buffer = || SocketBuffer::new(vec![0; size]);
+        let mut socket = Socket::new(buffer(), buffer());
+        socket.set_congestion_control(CongestionControl::Cubic);
+        socket.set_timeout(Some(HANDSHAKE));
+        let mut set = SocketSet::new(Vec::with_capacity(1));
+        let socket = set.add(socket);
+        self.serial = self.serial.wrapping_add(1);
+        let flow = Flow {
+            serial: self.serial,
+            endpoints,
+            set,
+            socket,
+            holder,
+            path: None,
+            mtu: 0,
+            armed: None,
+            ready: false,
+            blocked: false,
+            told: false,
+            memory: 2 * size,
+            error: None,
+        };
+        self.memory += flow.memory;
+        let key = self.flows.insert(flow) as u32;
+        let serial = self.serial;
+        let id = FlowId { key, serial };
+        self.by_endpoints.insert(endpoints, id);
+        Some(id)
+    }
+
+    fn remove(&mut self, id: FlowId) {
+        if self.flow(id).is_none() {
+            return;
+        }
+        let flow = self.flows.remove(id.key as usize);
+        self.memory -= flow.memory;
+        if self.by_endpoints.get(&flow.endpoints) == Some(&id) {
+            self.by_endpoints.remove(&flow.endpoints);
+        }
+        if let Holder::Embryo(listener) | Holder::Queued(listener) = flow.holder
+            && let Some(listener) = self.listeners.get_mut(listener.0 as usize)
+        {
+            listener.embryos.retain(|&embryo| embryo != id);
+            listener.queue.retain(|&queued| queued != id);
+        }
+    }
+
+    fn listener_for(&self, addr: &IpAddr, port: u16) -> Option<ListenerId> {
+        let holders = self.by_port.get(&port)?;
+        let fits = |wanted: Option<IpAddr>| {
+            holders.iter().copied().find(|id| {
+                let listener = self.listeners.get(id.0 as usize);
+                listener.is_some_and(|listener| listener.local == wanted)
+            })
+        };
+        fits(Some(*addr)).or_else(|| fits(None))
+    }
+}
+
+/// What of a segment decides where it goes.
+#[derive(Clone, Copy)]
+struct Segment {
+    syn: bool,
+    ack: bool,
+    rst: bool,
+}
+
+impl Net {
+    pub(crate) fn tcp_input(&mut self, rcvif: IfIndex, header: Header, packet: Packet) -> Verdict {
+        let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        // Neither end can be many, or nobody.
+        if header.place != Place::Host || header.src.is_unspecified() {
+            return Verdict::Dropped(DropReason::NotWanted);
+        }
+        if tcp.src_port() == 0 || tcp.dst_port() == 0 {
+            return Verdict::Dropped(DropReason::Malformed);
+        }
+        let endpoints = Endpoints {
+            local: (header.dst, tcp.dst_port()),
+            remote: (header.src, tcp.src_port()),
+        };
+        let segment = Segment {
+            syn: tcp.syn(),
+            ack: tcp.ack(),
+            rst: tcp.rst(),
+        };
+        let new = segment.syn && !segment.ack && !segment.rst;
+        let mut flow = self.tcp.by_endpoints.get(&endpoints).copied();
+        if let Some(id) = flow
+            && new
+            && let Some(socket) = self.tcp.socket(id)
+            && matches!(socket.state(), State::TimeWait | State::Closed)
+        {
+            // The old connection is over; its last wait must not refuse a new one (RFC 6191).
+            match self.tcp.flow(id).map(|flow| flow.holder) {
+                Some(Holder::Owner(_)) => {
+                    self.tcp.by_endpoints.remove(&endpoints);
+                }
+                _ => self.tcp.remove(id),
+            }
+            flow = None;
+        }
+        let id = match flow {
+            Some(id) => id,
+            None if new => match self.tcp_open(&endpoints) {
+                Ok(id) => id,
+                Err(reason) => {
+                    if reason == DropReason::NoPort {
+                        self.tcp_refuse(rcvif, &header, &packet);
+                    }
+                    return Verdict::Dropped(reason);
+                }
+            },
+            None => {
+                if !segment.rst {
+                    self.tcp_refuse(rcvif, &header, &packet);
+                }
+                return Verdict::Dropped(DropReason::NoPort);
+            }
+        };
+        // smoltcp wants the segment right behind the header.
+        let plain = match header.dst {
+            IpAddr::V4(_) => true,
+            IpAddr::V6(_) => header.payload == IPV6_HEADER,
+        };
+        if plain {
+            self.tcp_drive(id, Some((&packet, segment.rst)));
+        } else {
+            let segment_len = packet.len() - header.payload;
+            let mut head = [0; IPV6_HEADER];
+            head.copy_from_slice(&packet[..IPV6_HEADER]);
+            head[4..6].copy_from_slice(&(segment_len as u16).to_be_bytes());
+            head[6] = proto::TCP;
+            let packet = Packet::concat(&head, &packet[header.payload..]);
+            self.tcp_drive(id, Some((&packet, segment.rst)));
+        }
+        Verdict::Delivered
+    }
+
+    /// A SYN for a listener: a connection in the making.
+    fn tcp_open(&mut self, endpoints: &Endpoints) -> Result<FlowId, DropReason> {
+        let (addr, port) = endpoints.local;
+        let listener_id = self
+            .tcp
+            .listener_for(&addr, port)
+            .ok_or(DropReason::NoPort)?;
+        let listener = &mut self.tcp.listeners[listener_id.0 as usize];
+        if listener.queue.len() >= listener.backlog {
+            return Err(DropReason::BacklogFull);
+        }
+        if listener.embryos.len() >= listener.backlog {
+            // A flood: the oldest has had its time (RFC 4987 section 3.4).
+            if let Some(oldest) = listener.embryos.pop_front() {
+                self.tcp.remove(oldest);
+            }
+        }
+        let holder = Holder::Embryo(listener_id);
+        let id = self
+            .tcp
+            .insert(*endpoints, holder)
+            .ok_or(DropReason::NoMemory)?;
+        if let Some(socket) = self.tcp.socket(id) {
+            let local = IpListenEndpoint {
+                addr: Some(addr.into()),
+                port,
+            };
+            if socket.listen(local).is_err() {
+                self.tcp.remove(id);
+                return Err(DropReason::NotWanted);
+            }
+        }
+        self.tcp.listeners[listener_id.0 as usize]
+            .embryos
+            .push_back(id);
+        Ok(id)
+    }
+
+    /// Begins a connection. The owner hears when it is there, or why it is not.
+    pub(crate) fn tcp_connect(
+        &mut self,
+        local: Option<(IpAddr, u16)>,
+        remote: (IpAddr, u16),
+        owner: Owner,
+    ) -> Result<FlowId, Errno> {
+        let path = self.route_to(&remote.0, None)?;
+        let bound = local
+            .map(|local| local.0)
+            .filter(|addr| !addr.is_unspecified());
+        let src = bound.or(path.src).ok_or(errno::EADDRNOTAVAIL)?;
+        let endpoints = |port| Endpoints {
+            local: (src, port),
+            remote,
+        };
+        let free = |tcp: &Tcp, port| !tcp.knows(&endpoints(port));
+        let port = match local.map(|local| local.1).filter(|&port| port != 0) {
+            Some(port) if free(&self.tcp, port) => port,
+            Some(_) => return Err(errno::EADDRINUSE),
+            None => {
+                let start = self.rng.u16(EPHEMERAL);
+                let mut ports = (start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start);
+                let free_port = ports.find(|&port| free(&self.tcp, port));
+                free_port.ok_or(errno::EADDRNOTAVAIL)?
+            }
+        };
+        let id = self
+            .tcp
+            .insert(endpoints(port), Holder::Owner(owner))
+            .ok_or(errno::ENOBUFS)?;
+        let now = self.smoltcp_now();
+        let Some(flow) = self.tcp.flows.get_mut(id.key as usize) else {
+            return Err(errno::ENOBUFS);
+        };
+        flow.path = Some((self.routes.generation(), path));
+        flow.mtu = path.mtu;
+        let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
+        let remote = (smoltcp::wire::IpAddress::from(remote.0), remote.1);
+        let local = IpListenEndpoint {
+            addr: Some(src.into()),
+            port,
+        };
+        let connected = self.engines.with(path.mtu, now, |engine| {
+            socket.connect(engine.context(), remote, local)
+        });
+        if connected.is_err() {
+            self.tcp.remove(id);
+            return Err(errno::EADDRNOTAVAIL);
+        }
+        self.tcp.make_ready(id);
+        Ok(id)
+    }
+
+    /// Says that a connection has something new to send or has room again.
+    pub(crate) fn tcp_touch(&mut self, id: FlowId) {
+        self.tcp.make_ready(id);
+    }
+
+    /// Nobody holds the connection any more. What is queued is still sent.
+    pub(crate) fn tcp_close(&mut self, id: FlowId) {
+        let Some(flow) = self.tcp.flow_mut(id) else {
+            return;
+        };
+        flow.holder = Holder::Orphan;
+        let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
+        // Who closes without reading what came tells the other end that it is lost (RFC 1122
+        // section 4.2.2.13).
+        if socket.recv_queue() > 0 {
+            socket.abort();
+        } else {
+            socket.close();
+            socket.set_timeout(Some(ORPHAN));
+        }
+        self.tcp.make_ready(id);
+    }
+
+    /// Ends a listener; what it has not handed out is reset.
+    pub(crate) fn tcp_unlisten(&mut self, id: ListenerId) {
+        let Some(listener) = self.tcp.listeners.try_remove(id.0 as usize) else {
+            return;
+        };
+        if let Some(holders) = self.tcp.by_port.get_mut(&listener.port) {
+            holders.retain(|&holder| holder != id);
+            if holders.is_empty() {
+                self.tcp.by_port.remove(&listener.port);
+            }
+        }
+        for flow in listener.embryos.into_iter().chain(listener.queue) {
+            if let Some(socket) = self.tcp.socket(flow) {
+                socket.abort();
+            }
+            if let Some(flow) = self.tcp.flow_mut(flow) {
+                flow.holder = Holder::Orphan;
+            }
+            self.tcp.make_ready(flow);
+        }
+    }
+
+    /// The send queue of an interface has room again, or is gone.
+    pub(crate) fn tcp_unblock(&mut self, dev: IfIndex) {
+        if self.tcp.blocked.is_empty() {
+            return;
+        }
+        for id in self.tcp.blocked.remove(&dev).unwrap_or_default() {
+            if let Some(flow) = self.tcp.flow_mut(id) {
+                flow.blocked = false;
+            }
+            self.tcp.make_ready(id);
+        }
+    }
+
+    /// A router said that the path is narrower than was thought: send again, smaller.
+    pub(crate) fn tcp_path_changed(&mut self, endpoints: &Endpoints) {
+        if let Some(&id) = self.tcp.by_endpoints.get(endpoints) {
+            if let Some(flow) = self.tcp.flow_mut(id) {
+                flow.path = None;
+            }
+            self.tcp.make_ready(id);
+        }
+    }
+
+    /// Somebody on the way said that the other end cannot be reached. A connection in the making
+    /// ends; one that stands goes on (RFC 1122 section 4.2.3.9).
+    pub(crate) fn tcp_unreachable(&mut self, endpoints: &Endpoints, notice: Notice) {
+        let Some(&id) = self.tcp.by_endpoints.get(endpoints) else {
+            return;
+        };
+        let Some(flow) = self.tcp.flow_mut(id) else {
+            return;
+        };
+        let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
+        if socket.state() == State::SynSent {
+            socket.abort();
+            flow.error = Some(match notice {
+                Notice::Refused => errno::ECONNREFUSED,
+                _ => errno::EHOSTUNREACH,
+            });
+            self.tcp.tell(id);
+        }
+    }
+
+    /// Runs timers that are due and connections that have something to send. True if some are left
+    /// when the budget is spent.
+    #[must_use]
+    pub(crate) fn tcp_run(&mut self, budget: Budget) -> bool {
+        let now = self.now.monotonic;
+        while let Some(&Reverse((at, id))) = self.tcp.timers.peek() {
+            if at > now {
+                break;
+            }
+            self.tcp.timers.pop();
+            if let Some(flow) = self.tcp.flow_mut(id)
+                && flow.armed == Some(at)
+            {
+                flow.armed = None;
+                self.tcp.make_ready(id);
+            }
+        }
+        // Those that become ready meanwhile wait for the next turn.
+        let waiting = self.tcp.ready.len();
+        for _ in 0..waiting.min(budget.get()) {
+            let Some(id) = self.tcp.ready.pop_front() else {
+                break;
+            };
+            if let Some(flow) = self.tcp.flow_mut(id) {
+                flow.ready = false;
+                self.tcp_drive(id, None);
+            }
+        }
+        !self.tcp.ready.is_empty()
+    }
+
+    /// Lets a connection process a packet, if one came, and send what it has to.
+    fn tcp_drive(&mut self, id: FlowId, received: Option<(&[u8], bool)>) {
+        let Some(path) = self.tcp_path(id) else {
+            return;
+        };
+        let now = self.smoltcp_now();
+        let mut sent = std::mem::take(&mut self.tcp.scratch);
+        let Some(flow) = self.tcp.flows.get_mut(id.key as usize) else {
+            return;
+        };
+        let mtu = flow.mtu;
+        let before = flow.set.get::<Socket<'static>>(flow.socket).state();
+        if let Some((packet, _)) = received {
+            self.engines
+                .receive(mtu, now, &mut flow.set, packet, &mut sent);
+            self.tcp_output(path, &mut sent);
+        }
+        // The listener's socket has been through its first packet now: what it still owes is an
+        // answer, which goes out below like all else.
+        let mut burst = BURST;
+        let mut blocked = false;
+        let more = loop {
+            if burst == 0 {
+                break true;
+            }
+            blocked = path.is_some_and(|path| !self.has_room(path.dev));
+            if blocked {
+                break false;
+            }
+            let Some(flow) = self.tcp.flows.get_mut(id.key as usize) else {
+                break false;
+            };
+            if !self.engines.transmit(mtu, now, &mut flow.set, &mut sent) {
+                break false;
+            }
+            self.tcp_output(path, &mut sent);
+            burst -= 1;
+        };
+        sent.clear();
+        self.tcp.scratch = sent;
+        let reset = received.is_some_and(|(_, reset)| reset);
+        self.tcp_settle(id, before, reset);
+        if blocked {
+            if let Some(path) = path
+                && let Some(flow) = self.tcp.flow_mut(id)
+                && !std::mem::replace(&mut flow.blocked, true)
+            {
+                self.tcp.blocked.entry(path.dev).or_default().push(id);
+            }
+        } else if more {
+            self.tcp.make_ready(id);
+        } else {
+            self.tcp_arm(id, mtu, now);
+        }
+    }
+
+    /// The way of a connection, looked up again only when the table has changed. `None` if there is
+    /// no such connection; `Some(None)` if there is no way at the moment.
+    fn tcp_path(&mut self, id: FlowId) -> Option<Option<Path>> {
+        let generation = self.routes.generation();
+        let flow = self.tcp.flow(id)?;
+        if let Some((from, path)) = flow.path
+            && from == generation
+        {
+            return Some(Some(path));
+        }
+        let remote = flow.endpoints.remote.0;
+        let path = self.route_to(&remote, None).ok();
+        let known = self.netisr.path_mtus.get(&remote, self.now.monotonic);
+        let flow = self.tcp.flow_mut(id)?;
+        flow.path = path.map(|path| (generation, path));
+        let mtu = path.map_or(flow.mtu, |path| path.mtu);
+        // Whoever has no way sends into the void, and needs some size for that.
+        flow.mtu = match mtu {
+            0 => 1280,
+            mtu => mtu.min(known.unwrap_or(u16::MAX)),
+        };
+        Some(path)
+    }
+
+    fn has_room(&self, dev: IfIndex) -> bool {
+        self.ifs.get(dev).is_none_or(|ifp| !ifp.snd.pressed())
+    }
+
+    fn tcp_output(&mut self, path: Option<Path>, sent: &mut Vec<Packet>) {
+        for packet in sent.drain(..) {
+            if let Some(path) = path {
+                let family = Family::of(&path.next_hop);
+                // What finds the queue full is counted there, and sent again in time.
+                let _ = self.if_output(path.dev, family, packet, path.next_hop);
+            }
+        }
+    }
+
+    /// After a connection moved: where does it stand now, and who should hear?
+    fn tcp_settle(&mut self, id: FlowId, before: State, reset: bool) {
+        let Some(flow) = self.tcp.flow_mut(id) else {
+            return;
+        };
+        let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
+        let state = socket.state();
+        let over = state == State::Closed && socket.remote_endpoint().is_none();
+        if over && before != State::Closed && flow.error.is_none() {
+            flow.error = match (before, reset) {
+                (State::SynSent, true) => Some(errno::ECONNREFUSED),
+                (State::LastAck | State::TimeWait | State::Closing, _) => None,
+                (_, true) => Some(errno::ECONNRESET),
+                (_, false) => Some(errno::ETIMEDOUT),
+            };
+        }
+        match flow.holder {
+            Holder::Embryo(listener_id) => match state {
+                State::SynReceived => {}
+                // A reset, or a segment that was no SYN after all.
+                State::Listen | State::Closed | State::SynSent => self.tcp.remove(id),
+                _ => {
+                    socket.set_timeout(None);
+                    flow.holder = Holder::Queued(listener_id);
+                    if let Some(listener) = self.tcp.listeners.get_mut(listener_id.0 as usize) {
+                        listener.embryos.retain(|&embryo| embryo != id);
+                        listener.queue.push_back(id);
+                    }
+                    self.tcp.tell_listener(listener_id);
+                }
+            },
+            // It stays until it is accepted, so that the program hears what became of it.
+            Holder::Queued(_) => {}
+            Holder::Owner(_) => {
+                if before == State::SynSent && state == State::Established {
+                    socket.set_timeout(None);
+                }
+                self.tcp.tell(id);
+            }
+            Holder::Orphan => {
+                if over || state == State::Listen {
+                    self.tcp.remove(id);
+                }
+            }
+        }
+    }
+
+    /// Notes when a connection wants to be polled again.
+    fn tcp_arm(&mut self, id: FlowId, mtu: u16, now: Instant) {
+        let Some(flow) = self.tcp.flows.get_mut(id.key as usize) else {
+            return;
+        };
+        if flow.serial != id.serial {
+            return;
+        }
+        let Some(at) = self.engines.poll_at(mtu, now, &flow.set) else {
+            return;
+        };
+        let at = Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or(0));
+        // "At once" after it said that it has nothing to send: a state it cannot leave by itself.
+        let at = at.max(self.now.monotonic + Duration::from_millis(1));
+        if flow.armed.is_none_or(|armed| at < armed) {
+            flow.armed = Some(at);
+            self.tcp.timers.push(Reverse((at, id)));
+        }
+    }
+
+    /// Answers a segment that is for nobody (RFC 9293 section 3.10.7.1).
+    fn tcp_refuse(&mut self, rcvif: IfIndex, header: &Header, packet: &[u8]) {
+        let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
+            return;
+        };
+        let mut reply = Packet::zeroed(smoltcp::wire::TCP_HEADER_LEN);
+        let mut rst = TcpPacket::new_unchecked(&mut reply[..]);
+        rst.set_src_port(tcp.dst_port());
+        rst.set_dst_port(tcp.src_port());
+        rst.set_header_len(smoltcp::wire::TCP_HEADER_LEN as u8);
+        rst.clear_flags();
+        rst.set_rst(true);
+        if tcp.ack() {
+            rst.set_seq_number(tcp.ack_number());
+        } else {
+            rst.set_ack(true);
+            rst.set_ack_number(tcp.seq_number() + tcp.segment_len());
+        }
+        let sum = checksum::fill(&header.dst, &header.src, proto::TCP, &reply);
+        reply[16..18].copy_from_slice(&sum.to_be_bytes());
+        let path = self
+            .route_to(&header.src, None)
+            .or_else(|_| self.route_to(&header.src, Some(rcvif)));
+        if let Ok(path) = path {
+            let _ = self.ip_output(path, header.dst, header.src, proto::TCP, HOP_LIMIT, reply);
+        }
+    }
+
+    fn smoltcp_now(&self) -> Instant {
+        Instant::from_micros(i64::try_from(self.now.monotonic.as_micros()).unwrap_or(i64::MAX))
+    }
+}
+
+/// Lowers the segment size that a SYN on its way through us asks for to what fits the next link.
+pub(crate) fn clamp_mss(packet: &mut [u8], mtu: u16) {
+    const MSS: u8 = 2;
+
+    let (at, headers) = match packet.first().map(|byte| byte >> 4) {
+        Some(4) if packet.get(9) == Some(&proto::TCP) => {
+            let fragment = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff;
+            if fragment != 0 {
+                return;
+            }
+            (usize::from(packet[0] & 0xf) * 4, IPV4_HEADER + 20)
+        }
+        Some(6) if packet.get(6) == Some(&proto::TCP) => (IPV6_HEADER, IPV6_HEADER + 20),
+        _ => return,
+    };
+    let Some(most) = usize::from(mtu).checked_sub(headers) else {
+        return;
+    };
+    let Some(segment) = packet.get_mut(at..) else {
+        return;
+    };
+    let Ok(tcp) = TcpPacket::new_checked(&*segment) else {
+        return;
+    };
+    if !tcp.syn() {
+        return;
+    }
+    let end = usize::from(tcp.header_len());
+    let mut option = 20;
+    while option + 4 <= end {
+        match (segment[option], segment[option + 1]) {
+            (0, _) => return,
+            (1, _) => option += 1,
+            (MSS, 4) => {
+                let old = u16::from_be_bytes([segment[option + 2], segment[option + 3]]);
+                let new = old.min(u16::try_from(most).unwrap_or(u16::MAX));
+                segment[option + 2..option + 4].copy_from_slice(&new.to_be_bytes());
+                // RFC 1624, equation 3; the option may stand across two words of the sum.
+                let shift = |value: u16| {
+                    if option % 2 == 0 {
+                        value
+                    } else {
+                        value.swap_bytes()
+                    }
+                };
+                let sum = u16::from_be_bytes([segment[16], segment[17]]);
+                let mut sum = u32::from(!sum) + u32::from(!shift(old)) + u32::from(shift(new));
+                sum = (sum & 0xffff) + (sum >> 16);
+                sum = (sum & 0xffff) + (sum >> 16);
+                segment[16..18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+                return;
+            }
+            (_, len) if len >= 2 => option += usize::from(len),
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_clamp_keeps_the_checksum_right() {
+        let (src, dst) = ("10.0.0.1".parse().unwrap(), "10.9.0.1".parse().unwrap());
+        for padding in [0, 1] {
+            let mut packet = vec![0; 20 + 28];
+            packet[0] = 0x45;
+            packet[9] = proto::TCP;
+            let segment = &mut packet[20..];
+            segment[12] = 0x70;
+            segment[13] = 2;
+            segment[20..20 + padding].fill(1);
+            segment[20 + padding..24 + padding].copy_from_slice(&[2, 4, 5, 0xb4]);
+            let sum = checksum::fill(&src, &dst, proto::TCP, segment);
+            segment[16..18].copy_from_slice(&sum.to_be_bytes());
+            clamp_mss(&mut packet, 1280);
+            assert_eq!(packet[42 + padding..44 + padding], 1240_u16.to_be_bytes());
+            assert!(checksum::verify(&src, &dst, proto::TCP, &packet[20..]));
+            let clamped = packet.clone();
+            clamp_mss(&mut packet, 1500);
+            assert_eq!(packet, clamped);
+        }
+    }
+
+    #[test]
+    fn buffers_shrink_as_memory_fills_and_connections_end_there() {
+        let mut tcp = Tcp::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        assert_eq!(tcp.buffer_size(), Some(64 << 10));
+        tcp.memory = MEMORY / 2;
+        assert_eq!(tcp.buffer_size(), Some(32 << 10));
+        tcp.memory = MEMORY - (16 << 10);
+        assert_eq!(tcp.buffer_size(), Some(8 << 10));
+        tcp.memory += 1;
+        assert_eq!(tcp.buffer_size(), None);
+    }
+}

@@ -1,0 +1,258 @@
+//! UDP: sockets with bounded queues of their own, and fan-out.
+
+use std::collections::{HashMap, VecDeque};
+use std::net::IpAddr;
+use std::ops::Range;
+
+use scheme::errno::{self, Errno};
+use slab::Slab;
+
+use super::{Endpoints, Owner};
+use crate::ifnet::{DropReason, IfIndex};
+use crate::net::Net;
+use crate::netisr::icmp::Problem;
+use crate::netisr::input::{Header, Place, proto};
+use crate::netisr::output::HOP_LIMIT;
+use crate::netisr::{NetError, Verdict, checksum};
+use crate::packet::Packet;
+
+/// Bytes of a UDP header.
+const HEADER: usize = 8;
+/// Bytes that a socket's queue holds.
+const QUEUE_BYTES: usize = 208 << 10;
+/// Most sockets.
+const MAX_SOCKETS: usize = 65_536;
+
+/// Number of a UDP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct UdpId(u32);
+
+/// A datagram that arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Datagram {
+    /// Who sent it.
+    pub(crate) from: (IpAddr, u16),
+    /// The address it was sent to.
+    pub(crate) to: IpAddr,
+    /// The interface it came by.
+    pub(crate) rcvif: IfIndex,
+    packet: Packet,
+    data: Range<usize>,
+}
+
+impl Datagram {
+    /// What it carries.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.packet[self.data.clone()]
+    }
+}
+
+#[derive(Debug)]
+struct UdpSocket {
+    owner: Owner,
+    local: Option<IpAddr>,
+    port: u16,
+    remote: Option<(IpAddr, u16)>,
+    queue: VecDeque<Datagram>,
+    bytes: usize,
+    /// Whether an event about it waits to be taken.
+    told: bool,
+}
+
+/// A socket that has something to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UdpEvent {
+    pub(crate) socket: UdpId,
+    pub(crate) owner: Owner,
+}
+
+/// Every UDP socket.
+#[derive(Debug)]
+pub(crate) struct Udp {
+    sockets: Slab<UdpSocket>,
+    ports: HashMap<u16, Vec<u32>, ahash::RandomState>,
+    events: VecDeque<u32>,
+}
+
+impl Udp {
+    pub(crate) fn new(hasher: ahash::RandomState) -> Self {
+        Self {
+            sockets: Slab::new(),
+            ports: HashMap::with_hasher(hasher),
+            events: VecDeque::new(),
+        }
+    }
+
+    /// A socket on a port of one address, or of all.
+    pub(crate) fn bind(
+        &mut self,
+        local: Option<IpAddr>,
+        port: u16,
+        owner: Owner,
+    ) -> Result<UdpId, Errno> {
+        if self.sockets.len() >= MAX_SOCKETS {
+            return Err(errno::ENFILE);
+        }
+        let holders = self.ports.entry(port).or_default();
+        let clash = |&id: &u32| {
+            self.sockets.get(id as usize).is_some_and(|other| {
+                other.local.is_none() || local.is_none() || other.local == local
+            })
+        };
+        if holders.iter().any(clash) {
+            return Err(errno::EADDRINUSE);
+        }
+        let socket = UdpSocket {
+            owner,
+            local,
+            port,
+            remote: None,
+            queue: VecDeque::new(),
+            bytes: 0,
+            told: false,
+        };
+        let id = self.sockets.insert(socket) as u32;
+        holders.push(id);
+        Ok(UdpId(id))
+    }
+
+    /// Takes the oldest datagram.
+    pub(crate) fn recv(&mut self, id: UdpId) -> Option<Datagram> {
+        let socket = self.sockets.get_mut(id.0 as usize)?;
+        let datagram = socket.queue.pop_front()?;
+        socket.bytes -= datagram.packet.len();
+        Some(datagram)
+    }
+
+    /// The port of a socket.
+    pub(crate) fn port(&self, id: UdpId) -> Option<u16> {
+        Some(self.sockets.get(id.0 as usize)?.port)
+    }
+
+    /// The next socket with something to read that was not told before.
+    pub(crate) fn poll_event(&mut self) -> Option<UdpEvent> {
+        let id = self.events.pop_front()?;
+        let socket = self.sockets.get_mut(id as usize)?;
+        socket.told = false;
+        Some(UdpEvent {
+            socket: UdpId(id),
+            owner: socket.owner,
+        })
+    }
+
+    /// Whether a socket of ours could have sent this.
+    pub(crate) fn knows(&self, endpoints: &Endpoints) -> bool {
+        let holders = self.ports.get(&endpoints.local.1);
+        holders.is_some_and(|holders| !holders.is_empty())
+    }
+
+    /// How well a socket fits a datagram; `None` for not at all.
+    fn score(&self, id: u32, header: &Header, from: (IpAddr, u16)) -> Option<u8> {
+        let socket = self.sockets.get(id as usize)?;
+        let local = match socket.local {
+            None => 0,
+            // What is sent to all reaches those who named an address too.
+            Some(_) if header.place != Place::Host => 1,
+            Some(local) if local == header.dst => 1,
+            Some(_) => return None,
+        };
+        let remote = match socket.remote {
+            None => 0,
+            Some(remote) if remote == from => 2,
+            Some(_) => return None,
+        };
+        Some(local + remote)
+    }
+
+    /// Queues a datagram. False if the socket's queue is full.
+    fn queue(&mut self, id: u32, datagram: Datagram) -> bool {
+        let Some(socket) = self.sockets.get_mut(id as usize) else {
+            return false;
+        };
+        if socket.bytes + datagram.packet.len() > QUEUE_BYTES {
+            return false;
+        }
+        socket.bytes += datagram.packet.len();
+        socket.queue.push_back(datagram);
+        if !std::mem::replace(&mut socket.told, true) {
+            self.events.push_back(id);
+        }
+        true
+    }
+}
+
+impl Net {
+    pub(crate) fn udp_input(&mut self, rcvif: IfIndex, header: Header, packet: Packet) -> Verdict {
+        let payload = &packet[header.payload..];
+        let Some(&[a, b, c, d, e, f, ..]) = payload.first_chunk::<HEADER>() else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        let [src_port, dst_port, len] = [[a, b], [c, d], [e, f]].map(u16::from_be_bytes);
+        let len = usize::from(len);
+        if len < HEADER || len > payload.len() || dst_port == 0 {
+            return Verdict::Dropped(DropReason::Malformed);
+        }
+        let from = (header.src, src_port);
+        let holders = self.udp.ports.get(&dst_port).map_or(&[][..], Vec::as_slice);
+        let scores = holders
+            .iter()
+            .filter_map(|&id| Some((id, self.udp.score(id, &header, from)?)));
+        let takers: Vec<u32> = match header.place {
+            // The first of equals, where max_by_key takes the last.
+            Place::Host => {
+                let best = scores.reduce(|best, next| if next.1 > best.1 { next } else { best });
+                best.into_iter().map(|(id, _)| id).collect()
+            }
+            _ => scores.map(|(id, _)| id).collect(),
+        };
+        let Some((&last, others)) = takers.split_last() else {
+            if header.place == Place::Host {
+                self.icmp_error(rcvif, &packet, Problem::Port);
+            }
+            return Verdict::Dropped(DropReason::NoPort);
+        };
+        let data = header.payload + HEADER..header.payload + len;
+        let datagram = Datagram {
+            from,
+            to: header.dst,
+            rcvif,
+            packet,
+            data,
+        };
+        let mut taken = false;
+        for &id in others {
+            taken |= self.udp.queue(id, datagram.clone());
+        }
+        taken |= self.udp.queue(last, datagram);
+        match taken {
+            true => Verdict::Delivered,
+            false => Verdict::Dropped(DropReason::SocketFull),
+        }
+    }
+
+    /// Sends a datagram from a socket's port; from `src`, or from the address that the route gives.
+    pub(crate) fn udp_send(
+        &mut self,
+        id: UdpId,
+        src: Option<IpAddr>,
+        dst: (IpAddr, u16),
+        data: &[u8],
+    ) -> Result<(), NetError> {
+        let port = self.udp.port(id).ok_or(NetError::NoAddress)?;
+        let len = u16::try_from(HEADER + data.len()).map_err(|_| NetError::TooBig)?;
+        let path = self.route_to(&dst.0, None)?;
+        let src = src.or(path.src).ok_or(NetError::NoAddress)?;
+        let mut head = [0; HEADER];
+        head[..2].copy_from_slice(&port.to_be_bytes());
+        head[2..4].copy_from_slice(&dst.1.to_be_bytes());
+        head[4..6].copy_from_slice(&len.to_be_bytes());
+        let mut packet = Packet::concat(&head, data);
+        let sum = match checksum::fill(&src, &dst.0, proto::UDP, &packet) {
+            // Zero says that there is none (RFC 768).
+            0 => u16::MAX,
+            sum => sum,
+        };
+        packet[6..8].copy_from_slice(&sum.to_be_bytes());
+        self.ip_output(path, src, dst.0, proto::UDP, HOP_LIMIT, packet)
+    }
+}

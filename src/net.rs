@@ -1,0 +1,425 @@
+//! One machine's network, and the tree of files that shows it.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use scheme::errno::{self, Errno};
+use scheme::{
+    Argument, Caller, DirEntry, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Processes,
+    Ready, SignalTarget, Stat, Turn, Wakeup,
+};
+use slab::Slab;
+
+use crate::bpf;
+use crate::ifnet::{Driver, IfAddr, IfFlags, IfIndex, IfTable, Ifnet};
+use crate::netcfg;
+use crate::netisr::{Budget, Netisr};
+use crate::route::RouteTable;
+use crate::serve::{Servers, Services};
+use crate::socket::IcmpSockets;
+use crate::stack::{Engines, Tcp, Udp};
+use crate::tun;
+
+/// Most files open at once.
+const MAX_FILES: usize = 65_536;
+
+/// The schemes served, in the order in which they are listed.
+pub const SCHEMES: [&str; 4] = ["tun", "netcfg", "bpf", "icmp"];
+
+/// How to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Where all chance comes from: sequence numbers, ports, identifiers, the spread of hash
+    /// tables. Two networks with the same seed and the same input do the same, bit for bit.
+    pub seed: u64,
+    /// The small services to run.
+    pub services: Services,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            services: Services::empty(),
+        }
+    }
+}
+
+/// Interfaces, routes, sockets, and the files of `tun`, `netcfg`, `bpf` and `icmp`.
+///
+/// It is driven through [`FileServer`], and by nothing else: it reads no clock, no descriptor, no
+/// environment and no randomness.
+pub struct Net {
+    pub(crate) now: Now,
+    pub(crate) rng: fastrand::Rng,
+    pub(crate) ifs: IfTable,
+    pub(crate) routes: RouteTable,
+    pub(crate) netisr: Netisr,
+    pub(crate) engines: Engines,
+    pub(crate) tcp: Tcp,
+    pub(crate) udp: Udp,
+    pub(crate) icmp: IcmpSockets,
+    pub(crate) servers: Servers,
+    pub(crate) tun: tun::Units,
+    pub(crate) watchers: netcfg::Watchers,
+    pub(crate) nameserver: Option<IpAddr>,
+    pub(crate) forwarding: bool,
+    pub(crate) processes: Box<dyn Processes + Send>,
+    files: Slab<Slot>,
+    wakeups: VecDeque<FileId>,
+    signals: VecDeque<SignalTarget>,
+}
+
+/// What a [`FileId`] stands for.
+pub(crate) enum File {
+    Directory(String),
+    Tun(tun::Handle),
+    TunPgrp(tun::PgrpHandle),
+    Text(netcfg::Handle),
+    Bpf(Box<bpf::Handle>),
+    Icmp(u32),
+}
+
+struct Slot {
+    file: File,
+    /// What rose since the last wake-up was taken.
+    risen: Ready,
+}
+
+impl Net {
+    /// A network with `lo0` and nothing else.
+    pub fn new(config: Config, processes: impl Processes + Send + 'static) -> Self {
+        let mut rng = fastrand::Rng::with_seed(config.seed);
+        let mut hasher = || {
+            let mut seed = || rng.u64(..);
+            ahash::RandomState::with_seeds(seed(), seed(), seed(), seed())
+        };
+        let mut net = Self {
+            now: Now::default(),
+            ifs: IfTable::new(hasher()),
+            routes: RouteTable::new(),
+            netisr: Netisr::new(hasher()),
+            tcp: Tcp::new(hasher()),
+            udp: Udp::new(hasher()),
+            icmp: IcmpSockets::default(),
+            servers: Servers::default(),
+            tun: tun::Units::default(),
+            watchers: netcfg::Watchers::default(),
+            nameserver: None,
+            forwarding: false,
+            processes: Box::new(processes),
+            files: Slab::new(),
+            wakeups: VecDeque::new(),
+            signals: VecDeque::new(),
+            engines: Engines::new(rng.u64(..)),
+            rng,
+        };
+        net.attach_loopback();
+        net.start_services(config.services);
+        net
+    }
+
+    fn attach_loopback(&mut self) {
+        const IFT_LOOP: u8 = 0x18;
+        const LOMTU: u16 = 16_384;
+
+        let flags = IfFlags::UP | IfFlags::LOOPBACK | IfFlags::RUNNING | IfFlags::MULTICAST;
+        let lo0 = self
+            .ifs
+            .attach("lo0", Driver::Loopback, flags, IFT_LOOP, LOMTU);
+        for addr in ["127.0.0.1/8", "::1/128"] {
+            if let (Some(lo0), Some(addr)) = (lo0, IfAddr::parse(addr)) {
+                self.ifs.add_addr(lo0, addr);
+            }
+        }
+    }
+
+    /// The interface with this name.
+    pub fn interface(&self, name: &str) -> Option<&Ifnet> {
+        self.ifs.get(self.ifs.by_name(name)?)
+    }
+
+    /// Every interface.
+    pub fn interfaces(&self) -> impl Iterator<Item = &Ifnet> {
+        self.ifs.iter()
+    }
+
+    pub(crate) fn add_file(&mut self, file: File) -> Result<FileId, Errno> {
+        if self.files.len() >= MAX_FILES {
+            return Err(errno::ENFILE);
+        }
+        let risen = Ready::empty();
+        let key = self.files.insert(Slot { file, risen });
+        u32::try_from(key).map(FileId).map_err(|_| errno::ENFILE)
+    }
+
+    pub(crate) fn file(&self, id: FileId) -> Result<&File, Errno> {
+        let slot = self.files.get(id.0 as usize).ok_or(errno::EBADF)?;
+        Ok(&slot.file)
+    }
+
+    pub(crate) fn file_mut(&mut self, id: FileId) -> Result<&mut File, Errno> {
+        let slot = self.files.get_mut(id.0 as usize).ok_or(errno::EBADF)?;
+        Ok(&mut slot.file)
+    }
+
+    /// Something became possible on a file: on the edge, and at most once until it is taken.
+    pub(crate) fn wake(&mut self, id: FileId, ready: Ready) {
+        let Some(slot) = self.files.get_mut(id.0 as usize) else {
+            return;
+        };
+        if slot.risen.is_empty() {
+            self.wakeups.push_back(id);
+        }
+        slot.risen |= ready;
+    }
+
+    pub(crate) fn signal(&mut self, target: SignalTarget) {
+        // One is as good as many: a signal is a flag.
+        if !self.signals.contains(&target) {
+            self.signals.push_back(target);
+        }
+    }
+
+    /// Whether packets leave by the interface.
+    pub(crate) fn is_up(&self, dev: IfIndex) -> bool {
+        self.ifs.get(dev).is_some_and(Ifnet::is_up)
+    }
+
+    fn root_entries() -> Vec<DirEntry> {
+        let entry = |name: &&str| DirEntry {
+            name: (*name).to_owned(),
+            kind: FileKind::Directory,
+        };
+        SCHEMES.iter().map(entry).collect()
+    }
+
+    fn list_path(&self, path: &str) -> Result<Vec<DirEntry>, Errno> {
+        match split(path) {
+            ("", "") => Ok(Self::root_entries()),
+            ("tun", "") => Ok(self.tun_list()),
+            ("bpf", "") => Ok(self.bpf_list()),
+            ("icmp", "") => Ok(Vec::new()),
+            ("netcfg", rest) => self.netcfg_list(rest),
+            _ => Err(errno::ENOTDIR),
+        }
+    }
+}
+
+/// Parts `scheme/rest`. A slash at the end is allowed, once.
+fn split(path: &str) -> (&str, &str) {
+    let (scheme, rest) = path.split_once('/').unwrap_or((path, ""));
+    (scheme, rest.strip_suffix('/').unwrap_or(rest))
+}
+
+pub(crate) const DIRECTORY: Stat = Stat {
+    kind: FileKind::Directory,
+    mode: 0o555,
+    size: 0,
+};
+
+impl FileServer for Net {
+    fn turn(&mut self, now: Now) -> Turn {
+        // A clock that goes back is held still.
+        self.now.monotonic = self.now.monotonic.max(now.monotonic);
+        self.now.wall = now.wall;
+        let mut pending = self.netisr_run(Budget::TURN);
+        pending |= self.tcp_run(Budget::TURN);
+        self.netisr_expire();
+        pending |= self.serve_run(Budget::TURN);
+        self.netcfg_watch();
+        let deadlines = [self.tcp.deadline(), self.netisr.deadline()];
+        Turn {
+            pending,
+            deadline: deadlines.into_iter().flatten().min(),
+        }
+    }
+
+    fn poll_wakeup(&mut self) -> Option<Wakeup> {
+        loop {
+            let file = self.wakeups.pop_front()?;
+            if let Some(slot) = self.files.get_mut(file.0 as usize) {
+                let ready = std::mem::take(&mut slot.risen);
+                if !ready.is_empty() {
+                    return Some(Wakeup { file, ready });
+                }
+            }
+        }
+    }
+
+    fn poll_signal(&mut self) -> Option<SignalTarget> {
+        self.signals.pop_front()
+    }
+
+    fn stat(&mut self, path: &str) -> Result<Stat, Errno> {
+        match split(path) {
+            ("", "") => Ok(DIRECTORY),
+            ("tun" | "bpf" | "netcfg" | "icmp", "") => Ok(DIRECTORY),
+            ("tun", rest) => tun::stat(rest),
+            ("bpf", rest) => self.bpf_stat(rest),
+            ("netcfg", rest) => self.netcfg_stat(rest),
+            ("icmp", rest) => crate::socket::icmp_stat(rest),
+            _ => Err(errno::ENOENT),
+        }
+    }
+
+    fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
+        let stat = self.stat(path)?;
+        if stat.kind == FileKind::Directory {
+            if flags.contains(OpenFlags::WRITE) {
+                return Err(errno::EISDIR);
+            }
+            let path = path.strip_suffix('/').unwrap_or(path).to_owned();
+            return self.add_file(File::Directory(path));
+        }
+        if flags.contains(OpenFlags::DIRECTORY) {
+            return Err(errno::ENOTDIR);
+        }
+        match split(path) {
+            ("tun", rest) => self.tun_open(rest, caller),
+            ("bpf", rest) => self.bpf_open(rest, caller),
+            ("netcfg", rest) => self.netcfg_open(rest, flags, caller),
+            ("icmp", rest) => self.icmp_open(rest),
+            _ => Err(errno::ENOENT),
+        }
+    }
+
+    fn dup(&mut self, file: FileId, verb: &[u8], caller: Caller) -> Outcome<FileId> {
+        match self.file(file) {
+            Ok(File::Tun(_)) => self.tun_dup(file, verb, caller).into(),
+            Ok(_) => errno::EINVAL.into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn read(&mut self, id: FileId, buf: &mut [u8], offset: u64, caller: Caller) -> Outcome<usize> {
+        match self.file(id) {
+            Ok(File::Tun(_)) => self.tun_read(id, buf, caller),
+            Ok(File::TunPgrp(_)) => self.tun_pgrp_read(id, buf).into(),
+            Ok(File::Text(_)) => self.netcfg_read(id, buf, offset).into(),
+            Ok(File::Bpf(_)) => self.bpf_read(id, buf),
+            Ok(File::Icmp(_)) => self.icmp_read(id, buf),
+            Ok(File::Directory(_)) => errno::EISDIR.into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn settle(&mut self, id: FileId, delivered: bool) {
+        if let Ok(File::Tun(_)) = self.file(id) {
+            self.tun_settle(id, delivered);
+        }
+    }
+
+    fn write(&mut self, id: FileId, buf: &[u8], _offset: u64, caller: Caller) -> Outcome<usize> {
+        match self.file(id) {
+            Ok(File::Tun(_)) => self.tun_write(id, buf, caller).into(),
+            Ok(File::TunPgrp(_)) => self.tun_pgrp_write(id, buf, caller).into(),
+            Ok(File::Text(_)) => self.netcfg_write(id, buf).into(),
+            Ok(File::Bpf(_)) => self.bpf_write(id, buf).into(),
+            Ok(File::Icmp(_)) => self.icmp_write(id, buf).into(),
+            Ok(File::Directory(_)) => errno::EISDIR.into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn ioctl(
+        &mut self,
+        id: FileId,
+        request: u32,
+        arg: Argument<'_>,
+        caller: Caller,
+    ) -> Result<(), Errno> {
+        match self.file(id)? {
+            File::Tun(_) => self.tun_ioctl(id, request, arg, caller),
+            File::Bpf(_) => self.bpf_ioctl(id, request, arg),
+            _ => Err(errno::ENOTTY),
+        }
+    }
+
+    fn call(
+        &mut self,
+        id: FileId,
+        payload: &mut [u8],
+        metadata: &[u64],
+        caller: Caller,
+    ) -> Outcome<usize> {
+        match self.file(id) {
+            Ok(File::Tun(_)) => self.tun_call(id, payload, metadata, caller).into(),
+            Ok(File::Bpf(_)) => {
+                let request = metadata.first().copied().unwrap_or_default();
+                let Ok(request) = u32::try_from(request) else {
+                    return errno::ENOTTY.into();
+                };
+                let done = self.bpf_ioctl(id, request, Argument::new(payload));
+                done.map(|()| 0).into()
+            }
+            Ok(_) => errno::EOPNOTSUPP.into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn set_async(&mut self, id: FileId, on: bool) -> Result<(), Errno> {
+        match self.file(id)? {
+            File::Tun(_) => self.tun_set_async(id, on),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync(&mut self, id: FileId) -> Result<(), Errno> {
+        match self.file(id)? {
+            File::Text(_) => self.netcfg_sync(id),
+            _ => Ok(()),
+        }
+    }
+
+    fn fstat(&mut self, id: FileId) -> Result<Stat, Errno> {
+        match self.file(id)? {
+            File::Directory(_) => Ok(DIRECTORY),
+            File::Tun(_) | File::TunPgrp(_) => Ok(tun::DEVICE),
+            File::Bpf(_) => Ok(bpf::DEVICE),
+            File::Text(handle) => Ok(handle.stat()),
+            File::Icmp(_) => Ok(crate::socket::SOCKET),
+        }
+    }
+
+    fn list(&mut self, id: FileId) -> Result<Vec<DirEntry>, Errno> {
+        match self.file(id)? {
+            File::Directory(path) => self.list_path(path),
+            _ => Err(errno::ENOTDIR),
+        }
+    }
+
+    fn path(&self, id: FileId) -> Result<String, Errno> {
+        match self.file(id)? {
+            File::Directory(path) => Ok(path.clone()),
+            File::Tun(handle) => Ok(handle.path()),
+            File::TunPgrp(_) => Ok("tun".to_owned()),
+            File::Text(handle) => Ok(handle.path()),
+            File::Bpf(handle) => Ok(handle.path()),
+            File::Icmp(socket) => Ok(self.icmp_path(*socket)),
+        }
+    }
+
+    fn ready(&mut self, id: FileId) -> Ready {
+        match self.file(id) {
+            Ok(File::Tun(_)) => self.tun_ready(id),
+            Ok(File::Text(_)) => self.netcfg_ready(id),
+            Ok(File::Bpf(_)) => self.bpf_ready(id),
+            Ok(File::Icmp(_)) => self.icmp_ready(id),
+            Ok(File::Directory(_) | File::TunPgrp(_)) => Ready::all(),
+            Err(_) => Ready::empty(),
+        }
+    }
+
+    fn close(&mut self, id: FileId) {
+        match self.file(id) {
+            Ok(File::Tun(_)) => self.tun_close(id),
+            Ok(File::Text(_)) => self.netcfg_close(id),
+            Ok(File::Bpf(_)) => self.bpf_close(id),
+            Ok(File::Icmp(_)) => self.icmp_close(id),
+            Ok(File::Directory(_) | File::TunPgrp(_)) => {}
+            Err(_) => return,
+        }
+        self.files.try_remove(id.0 as usize);
+    }
+}

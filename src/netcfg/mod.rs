@@ -1,0 +1,207 @@
+//! `netcfg`: interfaces, routes and settings as text files.
+//!
+//! One setting a line. A write that ends in a newline takes effect at once; an unfinished line waits
+//! for the rest, for fsync, or for close. Everything a write says happens, or nothing: a line that
+//! is refused leaves things as they were.
+//!
+//! - [`node`]: the tree of paths, and what is read from each;
+//! - [`setting`]: what can be written, parsed whole before anything is done;
+//! - this module: the open files, and who watches them.
+
+mod node;
+mod setting;
+
+use std::collections::BTreeSet;
+
+use scheme::errno::{self, Errno};
+use scheme::{Caller, DirEntry, FileId, FileKind, OpenFlags, Ready, Stat};
+
+use crate::net::{DIRECTORY, File, Net};
+use node::Node;
+use setting::Setting;
+
+/// Most bytes of an unfinished line.
+const LONGEST_LINE: usize = 4096;
+
+/// An open text file.
+pub(crate) struct Handle {
+    node: Node,
+    /// The text as it was when the reader began at its start.
+    snapshot: Option<String>,
+    /// An unfinished line.
+    pending: Vec<u8>,
+}
+
+impl Handle {
+    pub(crate) fn path(&self) -> String {
+        format!("netcfg/{}", self.node.path())
+    }
+
+    pub(crate) fn stat(&self) -> Stat {
+        stat(&self.node)
+    }
+}
+
+fn stat(node: &Node) -> Stat {
+    Stat {
+        kind: FileKind::Text,
+        mode: if node.is_writable() { 0o644 } else { 0o444 },
+        size: 0,
+    }
+}
+
+/// Open files whose next change somebody wants to hear of.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers(BTreeSet<FileId>);
+
+impl Net {
+    pub(crate) fn netcfg_list(&self, path: &str) -> Result<Vec<DirEntry>, Errno> {
+        node::list(self, path).ok_or(errno::ENOTDIR)
+    }
+
+    pub(crate) fn netcfg_stat(&self, path: &str) -> Result<Stat, Errno> {
+        if node::list(self, path).is_some() {
+            return Ok(DIRECTORY);
+        }
+        Node::parse(self, path)
+            .map(|node| stat(&node))
+            .ok_or(errno::ENOENT)
+    }
+
+    pub(crate) fn netcfg_open(
+        &mut self,
+        path: &str,
+        flags: OpenFlags,
+        caller: Caller,
+    ) -> Result<FileId, Errno> {
+        let node = Node::parse(self, path).ok_or(errno::ENOENT)?;
+        let writes = flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNCATE);
+        if writes && (caller.uid != 0 || !node.is_writable()) {
+            return Err(errno::EACCES);
+        }
+        self.add_file(File::Text(Handle {
+            node,
+            snapshot: None,
+            pending: Vec::new(),
+        }))
+    }
+
+    fn text(&mut self, id: FileId) -> Result<&mut Handle, Errno> {
+        match self.file_mut(id)? {
+            File::Text(handle) => Ok(handle),
+            _ => Err(errno::EBADF),
+        }
+    }
+
+    pub(crate) fn netcfg_read(
+        &mut self,
+        id: FileId,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<usize, Errno> {
+        let handle = self.text(id)?;
+        // Whoever begins anew sees anew; whoever reads on sees the same text to its end.
+        if offset == 0 || handle.snapshot.is_none() {
+            let node = handle.node.clone();
+            let text = node.read(self).ok_or(errno::ENOENT)?;
+            self.text(id)?.snapshot = Some(text);
+        }
+        let text = self.text(id)?.snapshot.as_deref().unwrap_or_default();
+        let at = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(text.len());
+        let rest = &text.as_bytes()[at..];
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    pub(crate) fn netcfg_write(&mut self, id: FileId, buf: &[u8]) -> Result<usize, Errno> {
+        let handle = self.text(id)?;
+        let mut text = std::mem::take(&mut handle.pending);
+        text.extend_from_slice(buf);
+        let finished = text
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |at| at + 1);
+        let pending = text.split_off(finished);
+        if pending.len() > LONGEST_LINE {
+            return Err(errno::EINVAL);
+        }
+        if !text.is_empty() {
+            self.netcfg_commit(id, &text)?;
+        }
+        self.text(id)?.pending = pending;
+        Ok(buf.len())
+    }
+
+    /// Takes what is pending as a line.
+    pub(crate) fn netcfg_sync(&mut self, id: FileId) -> Result<(), Errno> {
+        let pending = std::mem::take(&mut self.text(id)?.pending);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        self.netcfg_commit(id, &pending)
+    }
+
+    pub(crate) fn netcfg_close(&mut self, id: FileId) {
+        // Nobody is left to hear of an error.
+        if let Err(error) = self.netcfg_sync(id) {
+            log::debug!("netcfg: line refused at close: {error}");
+        }
+        self.watchers.0.remove(&id);
+    }
+
+    /// Does what the lines say, all of it or nothing.
+    fn netcfg_commit(&mut self, id: FileId, text: &[u8]) -> Result<(), Errno> {
+        let node = self.text(id)?.node.clone();
+        let text = std::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
+        let parse = |line: &str| Setting::parse(&node, line).ok_or(errno::EINVAL);
+        let settings: Vec<_> = text.lines().map(parse).collect::<Result<_, _>>()?;
+        let mut done = Vec::with_capacity(settings.len());
+        for setting in settings {
+            match self.apply(setting) {
+                Ok(undo) => done.push(undo),
+                Err(error) => {
+                    done.into_iter().rev().for_each(|undo| self.undo(undo));
+                    return Err(error);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Readable when the text is not what was last read; writable always.
+    pub(crate) fn netcfg_ready(&mut self, id: FileId) -> Ready {
+        if self.netcfg_changed(id) {
+            return Ready::all();
+        }
+        self.watchers.0.insert(id);
+        Ready::WRITE
+    }
+
+    fn netcfg_changed(&mut self, id: FileId) -> bool {
+        let Ok(handle) = self.text(id) else {
+            return false;
+        };
+        let (node, seen) = (handle.node.clone(), handle.snapshot.take());
+        let changed = seen.is_none() || node.read(self) != seen;
+        if let Ok(handle) = self.text(id) {
+            handle.snapshot = seen;
+        }
+        changed
+    }
+
+    /// Wakes those whose text has changed. They are told once, and again after they asked again.
+    pub(crate) fn netcfg_watch(&mut self) {
+        if self.watchers.0.is_empty() {
+            return;
+        }
+        for id in self.watchers.0.clone() {
+            if self.netcfg_changed(id) {
+                self.watchers.0.remove(&id);
+                self.wake(id, Ready::READ);
+            }
+        }
+    }
+}

@@ -1,0 +1,351 @@
+//! What can be written: parsed whole, then done whole, and undone if a later line is refused.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use ipnet::IpNet;
+use scheme::errno::{self, Errno};
+
+use super::node::{IfNode, Node};
+use crate::ifnet::{
+    Driver, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, MAX_ADDRS, is_host,
+    parse_decimal, stamp,
+};
+use crate::net::Net;
+use crate::route::{Origin, Route, RouteSpec};
+
+/// One line, understood.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Setting {
+    Nameserver(IpAddr),
+    TunDebug(i32),
+    Forwarding(bool),
+    AddRoute(RouteSpec),
+    RemoveRoute(RouteSpec),
+    Interface(String, IfSetting),
+}
+
+/// One line about an interface.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum IfSetting {
+    SetAddr(IfAddr),
+    AddAddr(IfAddr),
+    RemoveAddr(IfAddr),
+    Mtu(u16),
+    Up(bool),
+    Join(IpAddr),
+    Leave(IpAddr),
+    Queue(FifoLimits),
+    Destroy,
+}
+
+/// How things were before a setting.
+pub(super) enum Undo {
+    Nothing,
+    Nameserver(Option<IpAddr>),
+    TunDebug(i32),
+    Forwarding(bool),
+    /// Take out the first, put the others back.
+    Routes(Option<(IpNet, Route)>, Vec<(IpNet, Route)>),
+    Interface {
+        dev: IfIndex,
+        addrs: Vec<IfAddr>,
+        flags: IfFlags,
+        lastchange: Duration,
+        mtu: u16,
+    },
+    Join(IfIndex, IpAddr),
+    Leave(IfIndex, IpAddr),
+}
+
+impl Setting {
+    /// Reads a line written to `node`. `None` if it says nothing that the file takes.
+    pub(super) fn parse(node: &Node, line: &str) -> Option<Self> {
+        let line = line.trim_ascii();
+        Some(match node {
+            Node::Nameserver => Self::Nameserver(line.parse().ok().filter(is_host)?),
+            Node::TunDebug => Self::TunDebug(line.parse().ok()?),
+            Node::Forwarding => Self::Forwarding(match line {
+                "0" => false,
+                "1" => true,
+                _ => return None,
+            }),
+            Node::RouteAdd => Self::AddRoute(RouteSpec::parse(line)?),
+            Node::RouteRm => Self::RemoveRoute(RouteSpec::parse(line)?),
+            Node::RouteList => return None,
+            Node::Interface(name, node) => {
+                Self::Interface(name.clone(), IfSetting::parse(*node, line)?)
+            }
+        })
+    }
+}
+
+impl IfSetting {
+    fn parse(node: IfNode, line: &str) -> Option<Self> {
+        Some(match node {
+            IfNode::AddrSet => Self::SetAddr(IfAddr::parse(line)?),
+            IfNode::AddrAdd => Self::AddAddr(IfAddr::parse(line)?),
+            IfNode::AddrRm => Self::RemoveAddr(IfAddr::parse(line)?),
+            IfNode::Mtu => Self::Mtu(parse_decimal(line).filter(|&mtu| mtu >= IF_MINMTU)?),
+            IfNode::Flags => Self::Up(match line {
+                "up" => true,
+                "down" => false,
+                _ => return None,
+            }),
+            IfNode::Multicast => {
+                let (verb, group) = line.split_once(' ')?;
+                let group: IpAddr = group.trim_ascii().parse().ok()?;
+                match verb {
+                    _ if !group.is_multicast() => return None,
+                    "join" => Self::Join(group),
+                    "leave" => Self::Leave(group),
+                    _ => return None,
+                }
+            }
+            IfNode::Queue => Self::Queue(FifoLimits::parse(line)?),
+            IfNode::Destroy if line == "1" => Self::Destroy,
+            // Only Ethernet has one to set.
+            IfNode::Mac => return None,
+            IfNode::Destroy
+            | IfNode::AddrList
+            | IfNode::Status
+            | IfNode::Stats
+            | IfNode::Ledger => return None,
+        })
+    }
+}
+
+impl Net {
+    /// Does one thing, or refuses it and changes nothing.
+    pub(super) fn apply(&mut self, setting: Setting) -> Result<Undo, Errno> {
+        Ok(match setting {
+            Setting::Nameserver(addr) => Undo::Nameserver(self.nameserver.replace(addr)),
+            Setting::TunDebug(debug) => {
+                Undo::TunDebug(std::mem::replace(&mut self.tun.debug, debug))
+            }
+            Setting::Forwarding(on) => {
+                Undo::Forwarding(std::mem::replace(&mut self.forwarding, on))
+            }
+            Setting::AddRoute(spec) => {
+                let route = self.resolve_route(&spec)?;
+                let old = self
+                    .routes
+                    .insert(spec.prefix, route)
+                    .map_err(|_| errno::ENOSPC)?;
+                let old = old.into_iter().map(|old| (spec.prefix, old)).collect();
+                Undo::Routes(Some((spec.prefix, route)), old)
+            }
+            Setting::RemoveRoute(spec) => {
+                let ifs = &self.ifs;
+                let removed = self.routes.remove(spec.prefix, |route| {
+                    ifs.get(route.dev)
+                        .is_some_and(|ifp| spec.matches(route, &ifp.name))
+                });
+                if removed.is_empty() {
+                    return Err(errno::EINVAL);
+                }
+                let removed = removed.into_iter().map(|old| (spec.prefix, old)).collect();
+                Undo::Routes(None, removed)
+            }
+            Setting::Interface(name, setting) => {
+                let dev = self.ifs.by_name(&name).ok_or(errno::ENOENT)?;
+                self.apply_to(dev, setting)?
+            }
+        })
+    }
+
+    fn apply_to(&mut self, dev: IfIndex, setting: IfSetting) -> Result<Undo, Errno> {
+        let ifp = self.ifs.get(dev).ok_or(errno::ENOENT)?;
+        let (driver, ipv6) = (ifp.driver, ifp.has_ipv6());
+        let has = |addr: &IfAddr| ifp.addrs.iter().any(|own| own.addr == addr.addr);
+        let undo = Undo::Interface {
+            dev,
+            addrs: ifp.addrs.clone(),
+            flags: ifp.flags,
+            lastchange: ifp.stats.lastchange,
+            mtu: ifp.mtu,
+        };
+        match setting {
+            IfSetting::SetAddr(addr) => {
+                if addr.addr.is_ipv6() && !ipv6 {
+                    return Err(errno::EINVAL);
+                }
+                for old in ifp.addrs.clone() {
+                    self.remove_addr(dev, &old);
+                }
+                self.ifs.add_addr(dev, addr);
+                self.if_init(dev);
+            }
+            IfSetting::AddAddr(addr) => {
+                if (addr.addr.is_ipv6() && !ipv6) || has(&addr) || ifp.addrs.len() >= MAX_ADDRS {
+                    return Err(errno::EINVAL);
+                }
+                self.ifs.add_addr(dev, addr);
+                self.if_init(dev);
+            }
+            IfSetting::RemoveAddr(addr) => {
+                // The address alone is enough to say which.
+                let own = ifp.addrs.iter().find(|own| {
+                    own.addr == addr.addr && (**own == addr || addr == IfAddr::host(addr.addr))
+                });
+                let own = *own.ok_or(errno::EINVAL)?;
+                self.remove_addr(dev, &own);
+            }
+            IfSetting::Mtu(mtu) => self.set_mtu(dev, mtu)?,
+            IfSetting::Up(up) => self.set_up(dev, up),
+            IfSetting::Join(group) => {
+                if !self.group_join(dev, group) {
+                    return Err(errno::EINVAL);
+                }
+                return Ok(Undo::Join(dev, group));
+            }
+            IfSetting::Leave(group) => {
+                if !self.group_leave(dev, group) {
+                    return Err(errno::EINVAL);
+                }
+                return Ok(Undo::Leave(dev, group));
+            }
+            IfSetting::Queue(limits) => {
+                self.set_queue(dev, limits);
+                return Ok(Undo::Nothing);
+            }
+            IfSetting::Destroy => {
+                let Driver::Tun(unit) = driver else {
+                    return Err(errno::EINVAL);
+                };
+                if !self.tun_destroy(unit) {
+                    return Err(errno::EBUSY);
+                }
+                return Ok(Undo::Nothing);
+            }
+        }
+        Ok(undo)
+    }
+
+    /// Puts things back as they were.
+    pub(super) fn undo(&mut self, undo: Undo) {
+        match undo {
+            Undo::Nothing => {}
+            Undo::Nameserver(addr) => self.nameserver = addr,
+            Undo::TunDebug(debug) => self.tun.debug = debug,
+            Undo::Forwarding(on) => self.forwarding = on,
+            Undo::Routes(added, removed) => {
+                if let Some((prefix, added)) = added {
+                    self.routes.remove(prefix, |route| *route == added);
+                }
+                for (prefix, route) in removed {
+                    // There was room for it before.
+                    let _ = self.routes.insert(prefix, route);
+                }
+            }
+            Undo::Interface {
+                dev,
+                addrs,
+                flags,
+                lastchange,
+                mtu,
+            } => {
+                let now = self.ifs.get(dev).map(|ifp| ifp.addrs.clone());
+                for addr in now.into_iter().flatten() {
+                    self.remove_addr(dev, &addr);
+                }
+                for addr in addrs {
+                    self.ifs.add_addr(dev, addr);
+                }
+                if let Some(ifp) = self.ifs.get_mut(dev) {
+                    ifp.flags = flags;
+                    ifp.mtu = mtu;
+                    ifp.stats.lastchange = lastchange;
+                }
+                self.connect_routes(dev);
+            }
+            Undo::Join(dev, group) => {
+                self.group_leave(dev, group);
+            }
+            Undo::Leave(dev, group) => {
+                self.group_join(dev, group);
+            }
+        }
+    }
+
+    /// Completes a route: which interface, if the line does not say, is the one that reaches the
+    /// router.
+    fn resolve_route(&self, spec: &RouteSpec) -> Result<Route, Errno> {
+        let dev = match (&spec.dev, spec.via) {
+            (Some(name), _) => self.ifs.by_name(name).ok_or(errno::EINVAL)?,
+            (None, Some(via)) => {
+                let route = self
+                    .routes
+                    .lookup(&via, |_| true)
+                    .map_err(|_| errno::EINVAL)?;
+                // A router must be on the link.
+                match route.via {
+                    None => route.dev,
+                    Some(_) => return Err(errno::EINVAL),
+                }
+            }
+            (None, None) => return Err(errno::EINVAL),
+        };
+        if spec.src.is_some_and(|src| !self.ifs.is_local(&src)) {
+            return Err(errno::EINVAL);
+        }
+        Ok(Route {
+            dev,
+            via: spec.via,
+            src: spec.src,
+            metric: spec.metric.unwrap_or(0),
+            origin: Origin::Static,
+        })
+    }
+
+    /// Takes an address away, and its route unless another address needs it.
+    pub(crate) fn remove_addr(&mut self, dev: IfIndex, addr: &IfAddr) {
+        if !self.ifs.remove_addr(dev, addr) {
+            return;
+        }
+        if let Some(prefix) = addr.prefix() {
+            self.routes.remove(prefix, |route| {
+                route.dev == dev && route.origin == Origin::Connected
+            });
+        }
+        self.connect_routes(dev);
+    }
+
+    /// `if_up` and `if_down`. An interface with addresses comes up as `tuninit` brings it up.
+    fn set_up(&mut self, dev: IfIndex, up: bool) {
+        let now = self.now;
+        let Some(ifp) = self.ifs.get_mut(dev) else {
+            return;
+        };
+        if up && !ifp.addrs.is_empty() {
+            if !ifp.is_up() || !ifp.flags.contains(IfFlags::RUNNING) {
+                self.if_init(dev);
+            }
+            return;
+        }
+        if ifp.is_up() != up {
+            ifp.flags.set(IfFlags::UP, up);
+            stamp(ifp, now);
+        }
+        self.routes.touch();
+        self.tcp_unblock(dev);
+    }
+
+    fn set_queue(&mut self, dev: IfIndex, limits: FifoLimits) {
+        let now = self.now;
+        let Some(ifp) = self.ifs.get_mut(dev) else {
+            return;
+        };
+        // What is queued stays, in its order.
+        let mut held = Vec::with_capacity(ifp.snd.len());
+        while let Some(frame) = ifp.snd.dequeue(now) {
+            held.push(frame);
+        }
+        let mut fifo: Box<dyn crate::ifnet::Discipline> = Box::new(Fifo::new(limits));
+        for frame in held.into_iter().rev() {
+            fifo.requeue(frame);
+        }
+        ifp.snd = fifo;
+        self.tcp_unblock(dev);
+    }
+}

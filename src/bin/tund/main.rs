@@ -1,0 +1,98 @@
+//! The daemon: wiring only.
+
+#[cfg(target_os = "linux")]
+mod demo;
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tund::{Config, Net, Services};
+
+/// The TUN device and network stack for Redox OS.
+///
+/// On Redox it serves the schemes tun, netcfg, bpf and icmp. On Linux, `--mount DIR` serves the same
+/// tree as files, and without arguments a demonstration runs in one process.
+#[derive(Debug, Parser)]
+#[command(version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    /// Serve the tree at this directory, through FUSE, until interrupted (Linux, as root)
+    #[arg(long, value_name = "DIR")]
+    mount: Option<PathBuf>,
+    /// Run small services on TCP and UDP of every interface: echo, discard, chargen
+    #[arg(long, value_name = "LIST", global = true)]
+    serve: Option<Services>,
+    /// Say more; twice for even more
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Stack, driver and a client in one process: pings, UDP, and TCP through a real tun device
+    #[cfg(target_os = "linux")]
+    Demo(demo::Options),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let level = match cli.verbose {
+        0 => log::LevelFilter::Info,
+        1 => log::LevelFilter::Debug,
+        _ => log::LevelFilter::Trace,
+    };
+    env_logger::Builder::new().filter_level(level).init();
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("tund: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Chance from the system, once: the network itself has none.
+fn config(services: Option<Services>) -> Config {
+    Config {
+        seed: RandomState::new().build_hasher().finish(),
+        services: services.unwrap_or(Services::empty()),
+    }
+}
+
+#[cfg(target_os = "linux")]
+fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
+    use std::os::fd::AsFd;
+
+    use scheme::fuse::{self, LinuxProcesses, Mount};
+    use scheme::local::SystemClock;
+
+    let config = config(cli.serve);
+    match (cli.command, cli.mount) {
+        (Some(Command::Demo(_)), Some(_)) => Err("the demonstration needs no mount".into()),
+        (Some(Command::Demo(options)), None) => demo::run(config, options),
+        (None, None) => demo::run(config, demo::Options::default()),
+        (None, Some(dir)) => {
+            let mount = Mount::new(&dir)
+                .map_err(|error| format!("cannot mount at {}: {error}", dir.display()))?;
+            let stop = fuse::stop_signals()?;
+            let net = Net::new(config, LinuxProcesses);
+            println!("tund: serving {}", mount.dir().display());
+            fuse::serve(net, &mount, &SystemClock::default(), stop.as_fd())?;
+            Ok(())
+        }
+    }
+}
+
+#[cfg(target_os = "redox")]
+fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
+    if cli.mount.is_some() {
+        return Err("--mount is for Linux; here the schemes are served at /scheme".into());
+    }
+    let net = Net::new(config(cli.serve), scheme::redox::RedoxProcesses);
+    scheme::redox::serve(net, &tund::net::SCHEMES)?;
+    Ok(())
+}

@@ -8,7 +8,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::Parser;
 use tund::{Config, Net, Services};
 
 /// The TUN device and network stack for Redox OS.
@@ -18,6 +18,7 @@ use tund::{Config, Net, Services};
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
+    #[cfg(target_os = "linux")]
     #[command(subcommand)]
     command: Option<Command>,
     /// Serve the tree at this directory, through FUSE, until interrupted (Linux, as root)
@@ -29,12 +30,16 @@ struct Cli {
     /// Say more; twice for even more
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
+    /// Serve, as the child of the parent that starts a daemon which died again
+    #[cfg(target_os = "redox")]
+    #[arg(long, hide = true)]
+    worker: bool,
 }
 
-#[derive(Debug, Subcommand)]
+#[cfg(target_os = "linux")]
+#[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Stack, driver and a client in one process: pings, UDP, and TCP through a real tun device
-    #[cfg(target_os = "linux")]
     Demo(demo::Options),
 }
 
@@ -89,10 +94,16 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(target_os = "redox")]
 fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
+    use std::process::Command;
+
     if cli.mount.is_some() {
         return Err("--mount is for Linux; here the schemes are served at /scheme".into());
     }
-    let net = Net::new(config(cli.serve), scheme::redox::RedoxProcesses);
-    scheme::redox::serve(net, &tund::net::SCHEMES)?;
-    Ok(())
+    if cli.worker {
+        let net = Net::new(config(cli.serve), scheme::redox::RedoxProcesses);
+        return Ok(scheme::redox::serve(net, &tund::net::SCHEMES)?);
+    }
+    let mut worker = Command::new(std::env::current_exe()?);
+    worker.args(std::env::args_os().skip(1)).arg("--worker");
+    Ok(scheme::redox::supervise(worker, &tund::net::SCHEMES)?)
 }

@@ -1,0 +1,199 @@
+//! Processes, clocks and signals of Redox. All the unsafe code of the adapter.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::time::Duration;
+
+use libredox::Fd;
+use libredox::data::TimeSpec;
+
+use crate::server::{Now, Pid, Processes, SignalTarget};
+
+// The libc crate does not declare it for Redox.
+unsafe extern "C" {
+    fn getsid(pid: libc::pid_t) -> libc::pid_t;
+}
+
+/// Redox's processes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct RedoxProcesses;
+
+impl Processes for RedoxProcesses {
+    fn session(&self, target: SignalTarget) -> Option<Pid> {
+        let pid = match target {
+            SignalTarget::Process(pid) | SignalTarget::Group(pid) => pid,
+        };
+        let pid = i32::try_from(pid.0).ok()?;
+        let reached = match target {
+            SignalTarget::Process(_) => pid,
+            SignalTarget::Group(_) => -pid,
+        };
+        if !exists(reached) {
+            return None;
+        }
+        // SAFETY: getsid takes a number and touches no memory of ours.
+        let session = unsafe { getsid(pid) };
+        u32::try_from(session).ok().map(Pid)
+    }
+
+    fn alive(&self, pid: Pid) -> bool {
+        i32::try_from(pid.0).is_ok_and(exists)
+    }
+
+    fn closes_get_lost(&self) -> bool {
+        true
+    }
+}
+
+fn exists(pid: i32) -> bool {
+    // SAFETY: signal 0 is not delivered; kill touches no memory of ours.
+    let found = unsafe { libc::kill(pid, 0) } == 0;
+    found || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+/// Sends `SIGIO`.
+pub(super) fn signal(target: SignalTarget) {
+    let pid = match target {
+        SignalTarget::Process(pid) => i32::try_from(pid.0).ok(),
+        SignalTarget::Group(group) => i32::try_from(group.0).ok().map(|group| -group),
+    };
+    if let Some(pid) = pid {
+        // SAFETY: kill touches no memory of ours. That nobody is there is not our affair.
+        unsafe { libc::kill(pid, libc::SIGIO) };
+    }
+}
+
+/// Both clocks.
+pub(super) fn now() -> Now {
+    let read = |clock: i32| {
+        let time = libredox::call::clock_gettime(clock).ok()?;
+        Some(Duration::new(
+            u64::try_from(time.tv_sec).ok()?,
+            u32::try_from(time.tv_nsec).ok()?,
+        ))
+    };
+    Now {
+        monotonic: read(libredox::flag::CLOCK_MONOTONIC).unwrap_or_default(),
+        wall: read(libredox::flag::CLOCK_REALTIME).unwrap_or_default(),
+    }
+}
+
+/// A timer of `/scheme/time`: readable when the time has come.
+pub(super) struct Timer {
+    fd: Fd,
+    armed: Option<Duration>,
+}
+
+impl Timer {
+    pub(super) fn new() -> io::Result<Self> {
+        let path = format!("/scheme/time/{}", libredox::flag::CLOCK_MONOTONIC);
+        let flags = libredox::flag::O_RDWR | libredox::flag::O_NONBLOCK | libredox::flag::O_CLOEXEC;
+        let fd = Fd::open(&path, flags, 0)?;
+        Ok(Self { fd, armed: None })
+    }
+
+    pub(super) fn raw(&self) -> usize {
+        self.fd.raw()
+    }
+
+    /// Asks for an event at `deadline`. An earlier one that was asked for still comes.
+    pub(super) fn arm(&mut self, deadline: Duration) -> io::Result<()> {
+        if self.armed.is_some_and(|armed| armed <= deadline) {
+            return Ok(());
+        }
+        let time = TimeSpec {
+            tv_sec: i64::try_from(deadline.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: deadline.subsec_nanos() as _,
+        };
+        // SAFETY: a TimeSpec is plain numbers, and the slice covers exactly its bytes.
+        let bytes = unsafe {
+            std::slice::from_raw_parts((&raw const time).cast::<u8>(), size_of::<TimeSpec>())
+        };
+        self.fd.write(bytes)?;
+        self.armed = Some(deadline);
+        Ok(())
+    }
+
+    /// Its event came.
+    pub(super) fn fired(&mut self) {
+        self.armed = None;
+        let mut time = [0; size_of::<TimeSpec>()];
+        // What it reads is the time, which is of no use.
+        let _ = self.fd.read(&mut time);
+    }
+}
+
+static STOP: AtomicBool = AtomicBool::new(false);
+static CHILD: AtomicI32 = AtomicI32::new(0);
+
+extern "C" fn on_stop(_signal: libc::c_int) {
+    STOP.store(true, Ordering::SeqCst);
+    let child = CHILD.load(Ordering::SeqCst);
+    if child > 0 {
+        // SAFETY: kill may be called from a handler.
+        unsafe { libc::kill(child, libc::SIGTERM) };
+    }
+}
+
+/// From now on SIGTERM and SIGINT only set what [`stopped`] tells, and are passed on to the
+/// [child](set_child).
+pub(super) fn catch_stop() {
+    for signal in [libc::SIGTERM, libc::SIGINT] {
+        // SAFETY: the handler only stores to an atomic and calls kill, which is allowed there.
+        unsafe { libc::signal(signal, on_stop as *const () as libc::sighandler_t) };
+    }
+}
+
+pub(super) fn stopped() -> bool {
+    STOP.load(Ordering::SeqCst)
+}
+
+pub(super) fn set_child(pid: u32) {
+    CHILD.store(i32::try_from(pid).unwrap_or(0), Ordering::SeqCst);
+}
+
+/// Takes a scheme's name out of our namespace, where a daemon that died has left it.
+pub(super) fn unlink_scheme(name: &str) {
+    let Ok(namespace) = libredox::call::getns() else {
+        return;
+    };
+    let path = format!("/scheme/{name}");
+    // SAFETY: the path is readable for its length during the call.
+    let unlinked = unsafe {
+        syscall::syscall4(
+            syscall::SYS_UNLINKAT,
+            namespace,
+            path.as_ptr() as usize,
+            path.len(),
+            0,
+        )
+    };
+    if let Err(error) = unlinked {
+        log::debug!("unlink {path}: {error}");
+    }
+}
+
+/// The pipe on which init waits to hear that we are ready.
+pub(super) struct Notify(Option<std::fs::File>);
+
+impl Notify {
+    /// Takes it from the environment. Whoever has it keeps init waiting.
+    pub(super) fn take() -> Self {
+        use std::os::fd::FromRawFd;
+
+        let fd = std::env::var("INIT_NOTIFY").ok().and_then(|fd| fd.parse().ok());
+        // SAFETY: init made the descriptor for us, says so, and nobody else here uses it.
+        Self(fd.map(|fd: i32| unsafe { std::fs::File::from_raw_fd(fd) }))
+    }
+
+    /// Says so.
+    pub(super) fn ready(self) {
+        use std::io::Write;
+
+        if let Some(mut pipe) = self.0
+            && let Err(error) = pipe.write_all(&[0])
+        {
+            log::warn!("cannot tell init that we are ready: {error}");
+        }
+    }
+}

@@ -15,9 +15,7 @@ use syscall::schemev2::NewFdFlags;
 use crate::dispatch::{Answer, Dispatch, Request};
 use crate::errno::{self, Errno};
 use crate::readiness::Watches;
-use crate::server::{
-    Caller, FileId, FileKind, FileServer, OpenFlags, Outcome, Pid, Ready, Stat,
-};
+use crate::server::{Caller, FileId, FileKind, FileServer, OpenFlags, Outcome, Pid, Ready, Stat};
 use crate::wait::{Direction, Tag};
 
 /// The number of a scheme's root.
@@ -70,7 +68,10 @@ impl Call {
         match (&self.op, result) {
             (Op::Dup(_), Ok(made)) => {
                 let flags = NewFdFlags::empty();
-                let opened = OpenResult::ThisScheme { number: made, flags };
+                let opened = OpenResult::ThisScheme {
+                    number: made,
+                    flags,
+                };
                 Response::open_dup_like(Ok(opened), self.op)
             }
             (_, result) => Response::new(result.map_err(error), self.op),
@@ -312,7 +313,12 @@ impl<S: FileServer> Face<S> {
             && let Ok(made) = file(made)
         {
             self.dispatch.adopt(made);
-            self.note_open(request.scheme, made, request.caller.pid, request.nonblocking);
+            self.note_open(
+                request.scheme,
+                made,
+                request.caller.pid,
+                request.nonblocking,
+            );
         }
         out.push(Outgoing {
             scheme: request.scheme,
@@ -349,7 +355,11 @@ impl<S: FileServer> Face<S> {
                 _ => return Err(error(errno::ENOTDIR)),
             }
         };
-        Ok(if path.is_empty() { base } else { format!("{base}/{path}") })
+        Ok(if path.is_empty() {
+            base
+        } else {
+            format!("{base}/{path}")
+        })
     }
 }
 
@@ -405,13 +415,21 @@ impl<S: FileServer> SchemeSync for One<'_, S> {
         open.set(OpenFlags::DIRECTORY, flags & O_DIRECTORY == O_DIRECTORY);
         open.set(OpenFlags::CREATE, flags & O_CREAT == O_CREAT);
         open.set(OpenFlags::TRUNCATE, flags & O_TRUNC == O_TRUNC);
-        let file = self.face.dispatch.open(&path, open, caller(ctx, true)).map_err(error)?;
+        let file = self
+            .face
+            .dispatch
+            .open(&path, open, caller(ctx, true))
+            .map_err(error)?;
         let fcntl_flags = fcntl_flags as usize;
         let nonblocking = fcntl_flags & O_NONBLOCK != 0;
         let user = caller(ctx, true).pid;
         self.face.note_open(self.scheme, file, user, nonblocking);
         if fcntl_flags & O_ASYNC != 0 {
-            self.face.dispatch.server.set_async(file, true).map_err(error)?;
+            self.face
+                .dispatch
+                .server
+                .set_async(file, true)
+                .map_err(error)?;
         }
         let flags = match stat.kind {
             // The kernel keeps the offset of texts; packets have none.

@@ -58,9 +58,15 @@ pub fn serve<S: FileServer>(server: S, names: &[&'static str]) -> io::Result<()>
         let mut drained = true;
         let mut served = 0;
         for (at, scheme) in schemes.iter_mut().enumerate() {
-            match scheme.socket.read_requests(&mut requests, SignalBehavior::Interrupt) {
+            match scheme
+                .socket
+                .read_requests(&mut requests, SignalBehavior::Interrupt)
+            {
                 Ok(()) => {}
-                Err(Error { errno: EAGAIN | EINTR, .. }) => {}
+                Err(Error {
+                    errno: EAGAIN | EINTR,
+                    ..
+                }) => {}
                 Err(error) => return Err(io_error(error)),
             }
             drained &= requests.len() < REQUESTS;
@@ -143,7 +149,9 @@ impl Scheme {
         while !self.outbox.is_empty() {
             self.outbox.make_contiguous();
             let before = self.outbox.len();
-            let written = self.socket.write_responses(&mut self.outbox, SignalBehavior::Restart);
+            let written = self
+                .socket
+                .write_responses(&mut self.outbox, SignalBehavior::Restart);
             let delivered = before - self.outbox.len();
             for _ in 0..delivered {
                 if let Some(Some(file)) = self.settles.pop_front() {

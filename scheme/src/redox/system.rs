@@ -181,7 +181,9 @@ impl Notify {
     pub(super) fn take() -> Self {
         use std::os::fd::FromRawFd;
 
-        let fd = std::env::var("INIT_NOTIFY").ok().and_then(|fd| fd.parse().ok());
+        let fd = std::env::var("INIT_NOTIFY")
+            .ok()
+            .and_then(|fd| fd.parse().ok());
         // SAFETY: init made the descriptor for us, says so, and nobody else here uses it.
         Self(fd.map(|fd: i32| unsafe { std::fs::File::from_raw_fd(fd) }))
     }

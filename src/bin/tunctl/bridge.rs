@@ -1,0 +1,91 @@
+//! Pumps packets between a tun device of tund and one of the Linux kernel.
+
+use crate::tree::{Failure, Tree};
+
+#[cfg(target_os = "linux")]
+pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
+    use std::io;
+    use std::thread;
+
+    use tun::Tun;
+    use tun::host::HostTun;
+
+    /// Longest packet either end has.
+    const LONGEST: usize = 65_536;
+
+    let path = format!("tun/{unit}");
+    let ours = Tun::open(tree.root(), unit).map_err(|error| tree.explain(&path, None, &error))?;
+    // With the family in front both versions of IP go through.
+    ours.set_ifhead(true)
+        .map_err(|error| tree.explain(&path, None, &error))?;
+    let name = ours
+        .name()
+        .map_err(|error| tree.explain(&path, None, &error))?;
+    let theirs = HostTun::open(hostif)
+        .map_err(|error| Failure::new(format!("the kernel's {hostif}: {error}")))?;
+    eprintln!("Pumping packets between {name} and the kernel's {hostif}; interrupt to stop.");
+
+    let again = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
+    let outward = || -> io::Result<()> {
+        let mut frame = vec![0; 4 + LONGEST];
+        loop {
+            let len = match ours.read(&mut frame) {
+                Ok(len) => len,
+                Err(error) if again(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let Some(packet) = frame.get(4..len) else {
+                continue;
+            };
+            // The kernel refuses packets while its interface is down: they are lost, as on a wire.
+            if let Err(error) = theirs.write(packet) {
+                log::debug!("{hostif}: {error}");
+            }
+        }
+    };
+    let inward = || -> io::Result<()> {
+        let mut frame = vec![0; 4 + LONGEST];
+        loop {
+            let len = match theirs.read(&mut frame[4..]) {
+                Ok(len) => len,
+                Err(error) if again(&error) => continue,
+                Err(error) => return Err(error),
+            };
+            let family: u32 = match frame[4] >> 4 {
+                6 => 10,
+                _ => 2,
+            };
+            frame[..4].copy_from_slice(&family.to_be_bytes());
+            if let Err(error) = ours.write(&frame[..4 + len]) {
+                // A device that was shut ends us; one packet that is refused does not.
+                if error.raw_os_error() == Some(112) {
+                    return Err(error);
+                }
+                log::debug!("{name}: {error}");
+            }
+        }
+    };
+    // Either way ends with an error only, and the other then with the process.
+    let ended = thread::scope(|scope| {
+        scope.spawn(|| {
+            let error = outward();
+            eprintln!("tunctl: {name}: {}", describe(error));
+            std::process::exit(1);
+        });
+        inward()
+    });
+    Err(Failure::new(format!("{hostif}: {}", describe(ended))))
+}
+
+#[cfg(target_os = "linux")]
+fn describe(ended: std::io::Result<()>) -> String {
+    match ended {
+        Ok(()) => "ended".to_owned(),
+        Err(error) => error.to_string(),
+    }
+}
+
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn run(_tree: &Tree, _unit: u16, _hostif: &str) -> Result<(), Failure> {
+    Err(Failure::new("only Linux has another kernel to bridge to"))
+}

@@ -1,0 +1,125 @@
+//! Copies a capture from `bpf/IF` to a file.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::path::Path;
+
+use crate::tree::{Failure, Tree};
+
+/// Bytes of the header of a pcap stream, and of that of each packet.
+const HEADERS: (usize, usize) = (24, 16);
+
+/// Finds out where packets end in a stream that comes in pieces.
+#[derive(Default)]
+struct Counter {
+    pending: Vec<u8>,
+    started: bool,
+    packets: u64,
+}
+
+impl Counter {
+    /// Takes a piece; returns how much of it belongs to the first `limit` packets.
+    fn take(&mut self, piece: &[u8], limit: u64) -> usize {
+        let held = self.pending.len();
+        self.pending.extend_from_slice(piece);
+        let mut at = 0;
+        if !self.started && self.pending.len() >= HEADERS.0 {
+            self.started = true;
+            at = HEADERS.0;
+        }
+        while self.started && self.packets < limit {
+            let Some(header) = self.pending.get(at..at + HEADERS.1) else {
+                break;
+            };
+            let len = u32::from_ne_bytes([header[8], header[9], header[10], header[11]]);
+            let end = at + HEADERS.1 + len as usize;
+            if end > self.pending.len() {
+                break;
+            }
+            at = end;
+            self.packets += 1;
+        }
+        self.pending.drain(..at);
+        match self.packets >= limit {
+            true => at.saturating_sub(held),
+            false => piece.len(),
+        }
+    }
+}
+
+pub(crate) fn run(
+    tree: &Tree,
+    interface: &str,
+    to: &Path,
+    packets: Option<u64>,
+) -> Result<(), Failure> {
+    let path = format!("bpf/{}", tree.interface(interface)?);
+    let mut from =
+        File::open(tree.path(&path)).map_err(|error| tree.explain(&path, None, &error))?;
+    let to_stdout = to == Path::new("-");
+    let mut to_file: Box<dyn Write> = if to_stdout {
+        Box::new(io::stdout())
+    } else {
+        let file = File::create(to);
+        let file = file.map_err(|error| Failure::new(format!("{}: {error}", to.display())))?;
+        eprintln!(
+            "Capturing {interface} to {}; interrupt to stop.",
+            to.display()
+        );
+        Box::new(file)
+    };
+    let mut counter = Counter::default();
+    let limit = packets.unwrap_or(u64::MAX);
+    let mut piece = vec![0; 256 << 10];
+    while counter.packets < limit {
+        let len = match from.read(&mut piece) {
+            Ok(0) => break,
+            Ok(len) => len,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            // ENXIO: the interface is gone, and so ends the capture.
+            Err(error) if error.raw_os_error() == Some(6) => break,
+            Err(error) => return Err(tree.explain(&path, None, &error)),
+        };
+        let len = counter.take(&piece[..len], limit);
+        let written = to_file
+            .write_all(&piece[..len])
+            .and_then(|()| to_file.flush());
+        written.map_err(|error| Failure::new(format!("{}: {error}", to.display())))?;
+    }
+    if !to_stdout {
+        eprintln!("{} packets", counter.packets);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn stream(lens: &[usize]) -> Vec<u8> {
+        let mut stream = vec![0; HEADERS.0];
+        for &len in lens {
+            let mut header = [0; HEADERS.1];
+            header[8..12].copy_from_slice(&(len as u32).to_ne_bytes());
+            stream.extend_from_slice(&header);
+            stream.resize(stream.len() + len, 7);
+        }
+        stream
+    }
+
+    #[test]
+    fn stops_at_the_end_of_a_packet_wherever_the_pieces_end() {
+        let stream = stream(&[40, 100, 1]);
+        let two = HEADERS.0 + 2 * HEADERS.1 + 140;
+        for size in 1..stream.len() {
+            let mut counter = Counter::default();
+            let mut taken = 0;
+            for piece in stream.chunks(size) {
+                if counter.packets < 2 {
+                    taken += counter.take(piece, 2);
+                }
+            }
+            assert_eq!((taken, counter.packets), (two, 2), "pieces of {size}");
+        }
+    }
+}

@@ -1,0 +1,125 @@
+//! Echo requests through `icmp/echo/ADDR`.
+
+use std::fs::OpenOptions;
+use std::io::{Read, Write};
+use std::net::IpAddr;
+use std::sync::mpsc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use serde::Serialize;
+
+use crate::tree::{Failure, Tree};
+
+/// What to send, and how.
+pub(crate) struct Options {
+    pub(crate) address: IpAddr,
+    pub(crate) count: Option<u16>,
+    pub(crate) interval: Duration,
+    pub(crate) size: u16,
+    pub(crate) timeout: Duration,
+}
+
+/// What came of it. Times are in milliseconds.
+#[derive(Debug, Serialize)]
+struct Summary {
+    address: IpAddr,
+    sent: u64,
+    received: u64,
+    min: Option<f64>,
+    average: Option<f64>,
+    max: Option<f64>,
+}
+
+pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Failure> {
+    let path = format!("icmp/echo/{}", options.address);
+    let explain = |error: &std::io::Error| tree.explain(&path, None, error);
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(tree.path(&path));
+    let mut socket = file.map_err(|error| explain(&error))?;
+    let mut replies = socket.try_clone().map_err(|error| explain(&error))?;
+    let (sender, receiver) = mpsc::channel();
+    // Ends with the process: nothing else would end its wait.
+    thread::spawn(move || {
+        let mut reply = vec![0; 65_536];
+        while let Ok(len) = replies.read(&mut reply) {
+            let told = reply
+                .get(..2)
+                .map(|sequence| u16::from_be_bytes([sequence[0], sequence[1]]));
+            if let Some(sequence) = told
+                && sender.send((sequence, len, Instant::now())).is_err()
+            {
+                return;
+            }
+        }
+    });
+    if !json {
+        println!("PING {}: {} bytes of data", options.address, options.size);
+    }
+    let mut request = vec![0x55; 2 + usize::from(options.size)];
+    let mut sent_at = std::collections::HashMap::new();
+    let mut times = Vec::new();
+    let mut sent = 0;
+    let mut sequence = 0_u16;
+    while options.count.is_none_or(|count| sent < u64::from(count)) {
+        request[..2].copy_from_slice(&sequence.to_be_bytes());
+        let start = Instant::now();
+        socket
+            .write_all(&request)
+            .map_err(|error| explain(&error))?;
+        sent_at.insert(sequence, start);
+        sent += 1;
+        sequence = sequence.wrapping_add(1);
+        let last = options.count.is_some_and(|count| sent == u64::from(count));
+        let pause = if last {
+            options.timeout
+        } else {
+            options.interval
+        };
+        let end = start + pause;
+        while let Ok((sequence, len, at)) =
+            receiver.recv_timeout(end.saturating_duration_since(Instant::now()))
+        {
+            let Some(start) = sent_at.remove(&sequence) else {
+                continue;
+            };
+            let millis = at.duration_since(start).as_secs_f64() * 1e3;
+            times.push(millis);
+            if !json {
+                let bytes = len + 6;
+                println!(
+                    "{bytes} bytes from {}: seq={sequence} time={millis:.3} ms",
+                    options.address
+                );
+            }
+            if last && sent_at.is_empty() {
+                break;
+            }
+        }
+        // Of those long unanswered nothing is remembered.
+        sent_at.retain(|_, start| start.elapsed() < Duration::from_secs(60));
+    }
+    let summary = Summary {
+        address: options.address,
+        sent,
+        received: times.len() as u64,
+        min: times.iter().copied().reduce(f64::min),
+        average: (!times.is_empty()).then(|| times.iter().sum::<f64>() / times.len() as f64),
+        max: times.iter().copied().reduce(f64::max),
+    };
+    if json {
+        let text = serde_json::to_string_pretty(&summary);
+        println!("{}", text.map_err(|error| Failure::new(error.to_string()))?);
+    } else {
+        println!("{} sent, {} received", summary.sent, summary.received);
+        if let (Some(min), Some(average), Some(max)) = (summary.min, summary.average, summary.max) {
+            println!("min/avg/max {min:.3}/{average:.3}/{max:.3} ms");
+        }
+    }
+    match summary.received {
+        0 => Err(Failure::new(format!("no reply from {}", options.address))),
+        _ => Ok(()),
+    }
+}

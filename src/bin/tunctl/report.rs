@@ -1,0 +1,295 @@
+//! Tables for people, JSON for programs.
+
+use std::collections::BTreeMap;
+use std::io::{IsTerminal, Write};
+use std::time::{Duration, Instant};
+
+use comfy_table::presets::{NOTHING, UTF8_FULL_CONDENSED};
+use comfy_table::{CellAlignment, Table};
+use serde::Serialize;
+
+use crate::tree::{Failure, Tree};
+
+/// Everything about an interface.
+#[derive(Debug, Serialize)]
+struct Interface {
+    name: String,
+    flags: Vec<String>,
+    mtu: u16,
+    addresses: Vec<String>,
+    mac: Option<String>,
+    opened_by: Option<u32>,
+    queue: String,
+    multicast: Vec<String>,
+    stats: BTreeMap<String, u64>,
+    ledger: BTreeMap<String, u64>,
+}
+
+impl Interface {
+    fn read(tree: &Tree, name: &str) -> Result<Self, Failure> {
+        let get = |file: &str| tree.get(name, file);
+        let words = |text: String, separator: char| -> Vec<String> {
+            let words = text.trim().split(separator).map(str::to_owned);
+            words.filter(|word| !word.is_empty()).collect()
+        };
+        let mtu = get("mtu")?;
+        let mac = get("mac")?;
+        let opened = get("status")?;
+        Ok(Self {
+            name: name.to_owned(),
+            flags: words(get("flags")?, ','),
+            mtu: mtu
+                .trim()
+                .parse()
+                .map_err(|_| Failure::new(format!("{name}: mtu {mtu}")))?,
+            addresses: words(get("addr/list")?, '\n'),
+            mac: Some(mac.trim().to_owned()).filter(|mac| mac != "Not configured"),
+            opened_by: opened
+                .rsplit(' ')
+                .next()
+                .and_then(|pid| pid.trim().parse().ok()),
+            queue: get("queue")?.trim().to_owned(),
+            multicast: words(get("multicast")?, '\n'),
+            stats: counters(&get("stats")?),
+            ledger: counters(&get("ledger")?),
+        })
+    }
+}
+
+/// Lines of names and numbers.
+fn counters(text: &str) -> BTreeMap<String, u64> {
+    let counter = |line: &str| {
+        let (name, count) = line.split_once(' ')?;
+        Some((name.to_owned(), count.parse().ok()?))
+    };
+    text.lines().filter_map(counter).collect()
+}
+
+fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+    let text = serde_json::to_string_pretty(value);
+    let text = text.map_err(|error| Failure::new(error.to_string()))?;
+    say(&text)
+}
+
+/// Prints; whoever stopped reading has seen enough.
+fn say(text: &str) -> Result<(), Failure> {
+    match writeln!(std::io::stdout(), "{text}") {
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
+        Err(error) => Err(Failure::new(error.to_string())),
+        Ok(()) => Ok(()),
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header);
+    table
+}
+
+fn align_right(table: &mut Table, from: usize) {
+    for column in table.column_iter_mut().skip(from) {
+        column.set_cell_alignment(CellAlignment::Right);
+    }
+}
+
+/// A text of one setting a line.
+pub(crate) fn lines(text: &str, json: bool) -> Result<(), Failure> {
+    match json {
+        true => print_json(&text.lines().collect::<Vec<_>>()),
+        false => say(text.trim_end()),
+    }
+}
+
+pub(crate) fn list(tree: &Tree, json: bool) -> Result<(), Failure> {
+    let names = tree.interfaces()?;
+    let read = |name: &String| Interface::read(tree, name);
+    let interfaces: Vec<_> = names.iter().map(read).collect::<Result<_, _>>()?;
+    if json {
+        return print_json(&interfaces);
+    }
+    let mut table = table(&["interface", "flags", "mtu", "addresses", "opened by"]);
+    for Interface {
+        name,
+        flags,
+        mtu,
+        addresses,
+        opened_by,
+        ..
+    } in interfaces
+    {
+        let opened_by = opened_by.map_or_else(String::new, |pid| format!("PID {pid}"));
+        table.add_row([
+            name,
+            flags.join(","),
+            mtu.to_string(),
+            addresses.join("\n"),
+            opened_by,
+        ]);
+    }
+    say(&table.to_string())
+}
+
+pub(crate) fn show(tree: &Tree, name: &str, json: bool) -> Result<(), Failure> {
+    let interface = Interface::read(tree, name)?;
+    if json {
+        return print_json(&interface);
+    }
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    let none = |text: String| {
+        if text.is_empty() {
+            "none".to_owned()
+        } else {
+            text
+        }
+    };
+    let opened = interface
+        .opened_by
+        .map_or_else(|| "nobody".to_owned(), |pid| format!("PID {pid}"));
+    table.add_row(["interface", &interface.name]);
+    table.add_row(["flags", &interface.flags.join(",")]);
+    table.add_row(["mtu", &interface.mtu.to_string()]);
+    table.add_row(["addresses", &none(interface.addresses.join("\n"))]);
+    if let Some(mac) = &interface.mac {
+        table.add_row(["mac", mac]);
+    }
+    table.add_row(["opened by", &opened]);
+    table.add_row(["queue", &interface.queue]);
+    table.add_row(["groups", &none(interface.multicast.join("\n"))]);
+    say(&table.to_string())?;
+    say("")?;
+    say(&stats_table(&interface.stats, &interface.ledger))
+}
+
+fn stats_table(stats: &BTreeMap<String, u64>, ledger: &BTreeMap<String, u64>) -> String {
+    let get = |from: &BTreeMap<String, u64>, name: &str| from.get(name).copied().unwrap_or(0);
+    let mut text = String::new();
+    let mut counted = table(&["", "packets", "bytes", "errors", "drops"]);
+    for (way, letter, drops) in [("in", 'i', "iqdrops"), ("out", 'o', "odrops")] {
+        let stat = |name: &str| get(stats, &format!("{letter}{name}")).to_string();
+        let drops = get(stats, drops).to_string();
+        counted.add_row([
+            way.to_owned(),
+            stat("packets"),
+            stat("bytes"),
+            stat("errors"),
+            drops,
+        ]);
+    }
+    align_right(&mut counted, 1);
+    text.push_str(&counted.to_string());
+    let parts = ["offered", "delivered", "forwarded", "queued", "dropped"];
+    let mut books = table(&["ledger", parts[0], parts[1], parts[2], parts[3], parts[4]]);
+    for way in ["in", "out"] {
+        let part = |part: &&str| get(ledger, &format!("{way}.{part}")).to_string();
+        books.add_row(std::iter::once(way.to_owned()).chain(parts.iter().map(part)));
+    }
+    align_right(&mut books, 1);
+    text.push('\n');
+    text.push_str(&books.to_string());
+    for (name, count) in stats {
+        if let (Some(reason), 1..) = (name.strip_prefix("drop."), *count) {
+            text.push_str(&format!(
+                "\n  dropped, {}: {count}",
+                reason.replace('_', " ")
+            ));
+        }
+    }
+    text
+}
+
+pub(crate) fn stats(tree: &Tree, name: &str, json: bool) -> Result<(), Failure> {
+    let stats = counters(&tree.get(name, "stats")?);
+    if json {
+        return print_json(&stats);
+    }
+    say(&stats_table(&stats, &counters(&tree.get(name, "ledger")?)))
+}
+
+/// The counters again and again, with rates; on a terminal in the same place.
+pub(crate) fn watch(
+    tree: &Tree,
+    name: &str,
+    interval: Duration,
+    json: bool,
+) -> Result<(), Failure> {
+    let mut before = counters(&tree.get(name, "stats")?);
+    let mut looked = Instant::now();
+    loop {
+        std::thread::sleep(interval);
+        let now = counters(&tree.get(name, "stats")?);
+        let took = looked.elapsed().as_secs_f64();
+        looked = Instant::now();
+        if json {
+            print_json(&now)?;
+            before = now;
+            continue;
+        }
+        let rate = |counter: &str| {
+            let get = |from: &BTreeMap<String, u64>| from.get(counter).copied().unwrap_or(0);
+            get(&now).saturating_sub(get(&before)) as f64 / took
+        };
+        let mut rates = table(&[name, "packets/s", "Mbit/s"]);
+        for (way, packets, bytes) in [("in", "ipackets", "ibytes"), ("out", "opackets", "obytes")] {
+            let packets = format!("{:.0}", rate(packets));
+            let megabits = format!("{:.2}", rate(bytes) * 8e-6);
+            rates.add_row([way.to_owned(), packets, megabits]);
+        }
+        align_right(&mut rates, 1);
+        if std::io::stdout().is_terminal() {
+            // Home, and clear to the end.
+            say("\x1b[H\x1b[J")?;
+        }
+        say(&rates.to_string())?;
+        say(&stats_table(&now, &counters(&tree.get(name, "ledger")?)))?;
+        before = now;
+    }
+}
+
+/// A line of the routing table.
+#[derive(Debug, Default, Serialize)]
+struct Route {
+    prefix: String,
+    via: Option<String>,
+    dev: Option<String>,
+    src: Option<String>,
+    metric: u32,
+}
+
+pub(crate) fn routes(tree: &Tree, json: bool) -> Result<(), Failure> {
+    let text = tree.read("netcfg/route/list")?;
+    let parse = |line: &str| {
+        let mut words = line.split_ascii_whitespace().map(str::to_owned);
+        let prefix = words.next().unwrap_or_default();
+        let mut route = Route {
+            prefix,
+            ..Route::default()
+        };
+        while let (Some(word), Some(value)) = (words.next(), words.next()) {
+            match word.as_str() {
+                "via" => route.via = Some(value),
+                "dev" => route.dev = Some(value),
+                "src" => route.src = Some(value),
+                _ => route.metric = value.parse().unwrap_or(0),
+            }
+        }
+        route
+    };
+    let routes: Vec<_> = text.lines().map(parse).collect();
+    if json {
+        return print_json(&routes);
+    }
+    let mut table = table(&["destination", "via", "interface", "source", "metric"]);
+    for Route {
+        prefix,
+        via,
+        dev,
+        src,
+        metric,
+    } in routes
+    {
+        let text = |text: Option<String>| text.unwrap_or_default();
+        table.add_row([prefix, text(via), text(dev), text(src), metric.to_string()]);
+    }
+    say(&table.to_string())
+}

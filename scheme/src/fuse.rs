@@ -32,7 +32,7 @@ use crate::wait::{Direction, Tag};
 const MAX_OPERATION: usize = 1 << 20;
 /// The same in pages, as the kernel counts.
 const MAX_PAGES: u16 = 256;
-/// Requests served before timers and queued work get their turn.
+/// Requests served before the stop signal is looked at again.
 const REQUESTS_PER_TURN: usize = 64;
 /// The kernel allows several writes at once (`FOPEN_PARALLEL_DIRECT_WRITES`); without it a waiting
 /// read would hold the lock that a write needs.
@@ -161,6 +161,7 @@ pub fn serve<S: FileServer>(
     let mut buffer = vec![0; MAX_OPERATION + 4096];
     loop {
         let mut turn = session.dispatch.turn(clock.now());
+        session.answer_the_waiting();
         let mut served = 0;
         while session.connected && served < REQUESTS_PER_TURN {
             match rustix::io::read(session.device, &mut buffer[..]) {
@@ -172,14 +173,14 @@ pub fn serve<S: FileServer>(
                 Err(error) => return Err(error.into()),
             }
             served += 1;
+            // What a request leads to comes before the next request: whoever writes a packet and
+            // then changes something finds that done to the next packet, not to this one.
+            turn = session.dispatch.turn(clock.now());
+            session.answer_the_waiting();
         }
         if !session.connected {
             return Ok(());
         }
-        if served > 0 {
-            turn = session.dispatch.turn(clock.now());
-        }
-        session.answer_the_waiting();
         if turn.pending || served == REQUESTS_PER_TURN {
             continue;
         }

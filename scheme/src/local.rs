@@ -83,6 +83,18 @@ impl<C: Clock + ?Sized> Clock for Arc<C> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Fd(u32);
 
+impl Fd {
+    /// The descriptor with this number, whether it is open or not.
+    pub const fn from_raw(number: u32) -> Self {
+        Self(number)
+    }
+
+    /// Its number.
+    pub const fn raw(self) -> u32 {
+        self.0
+    }
+}
+
 /// The kernel that the processes share.
 pub struct Local<S> {
     kernel: Mutex<Kernel<S>>,

@@ -54,9 +54,9 @@ pub fn serve<S: FileServer>(server: S, names: &[&'static str]) -> io::Result<()>
     let mut requests = Vec::with_capacity(REQUESTS);
     let mut out = Vec::new();
     loop {
-        let mut turn = face.dispatch.turn(system::now());
+        let now = system::now();
+        let mut turn = face.dispatch.turn(now);
         let mut drained = true;
-        let mut served = 0;
         for (at, scheme) in schemes.iter_mut().enumerate() {
             match scheme
                 .socket
@@ -70,13 +70,11 @@ pub fn serve<S: FileServer>(server: S, names: &[&'static str]) -> io::Result<()>
                 Err(error) => return Err(io_error(error)),
             }
             drained &= requests.len() < REQUESTS;
-            served += requests.len();
             for request in requests.drain(..) {
                 handle(&mut face, at, &mut scheme.state, request.kind(), &mut out);
+                // What a request leads to comes before the next request.
+                turn = face.dispatch.turn(now);
             }
-        }
-        if served > 0 {
-            turn = face.dispatch.turn(system::now());
         }
         face.wakeups(|pid| RedoxProcesses.alive(pid), &mut out);
         for outgoing in out.drain(..) {

@@ -1,0 +1,6 @@
+//! What the tests share: packets, and two systems to make system calls on.
+
+#![allow(dead_code, missing_docs, unreachable_pub)]
+
+pub mod packet;
+pub mod system;

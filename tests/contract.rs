@@ -54,13 +54,25 @@ type Scenario = fn(&Arc<dyn System>);
 const SCENARIOS: [(&str, Scenario); 17] = [
     ("units_and_exclusive_open", units_and_exclusive_open),
     ("ping_goes_round", ping_goes_round),
-    ("short_read_loses_the_rest_and_counts_it", short_read_loses_the_rest_and_counts_it),
+    (
+        "short_read_loses_the_rest_and_counts_it",
+        short_read_loses_the_rest_and_counts_it,
+    ),
     ("write_sizes_and_families", write_sizes_and_families),
-    ("a_waiting_read_gets_the_packet", a_waiting_read_gets_the_packet),
-    ("a_waiting_read_ends_with_its_descriptor", a_waiting_read_ends_with_its_descriptor),
+    (
+        "a_waiting_read_gets_the_packet",
+        a_waiting_read_gets_the_packet,
+    ),
+    (
+        "a_waiting_read_ends_with_its_descriptor",
+        a_waiting_read_ends_with_its_descriptor,
+    ),
     ("tunshut_gives_the_unit_back", tunshut_gives_the_unit_back),
     ("readiness", readiness),
-    ("header_modes_exclude_each_other", header_modes_exclude_each_other),
+    (
+        "header_modes_exclude_each_other",
+        header_modes_exclude_each_other,
+    ),
     ("interface_info_and_mode", interface_info_and_mode),
     ("batch_mode", batch_mode),
     ("last_close", last_close),
@@ -97,7 +109,10 @@ fn run(scenario: Scenario, system: Arc<dyn System>) -> Result<(), Failed> {
     scenario(&system);
     let names = ["lo0", "tun0", "tun1", "tun7"];
     for name in names {
-        if system.open(&format!("netcfg/ifaces/{name}/stats"), true, false).is_ok() {
+        if system
+            .open(&format!("netcfg/ifaces/{name}/stats"), true, false)
+            .is_ok()
+        {
             system.assert_ledger_closes(name);
         }
     }
@@ -126,7 +141,15 @@ fn ping(sequence: u16) -> Vec<u8> {
 }
 
 fn units_and_exclusive_open(system: &Arc<dyn System>) {
-    for path in ["tun/00", "tun/x", "tun/-1", "tun/+1", "tun/32768", "tun/99999999999", "tun/0x0"] {
+    for path in [
+        "tun/00",
+        "tun/x",
+        "tun/-1",
+        "tun/+1",
+        "tun/32768",
+        "tun/99999999999",
+        "tun/0x0",
+    ] {
         assert_eq!(system.open(path, true, true), Err(ENOENT), "{path}");
     }
     let last = system.open_rw("tun/32767");
@@ -148,7 +171,10 @@ fn units_and_exclusive_open(system: &Arc<dyn System>) {
     assert_eq!(system.text("netcfg/ifaces/tun0/status"), "");
     system.close(last).unwrap();
     system.set("netcfg/ifaces/tun32767/destroy", "1\n").unwrap();
-    assert_eq!(system.open("netcfg/ifaces/tun32767/mtu", true, false), Err(ENOENT));
+    assert_eq!(
+        system.open("netcfg/ifaces/tun32767/mtu", true, false),
+        Err(ENOENT)
+    );
 }
 
 fn ping_goes_round(system: &Arc<dyn System>) {
@@ -185,7 +211,12 @@ fn write_sizes_and_families(system: &Arc<dyn System>) {
     assert_eq!(system.write(tun, &[0; 16_384]), Ok(16_384));
     assert_eq!(system.write(tun, &[0; 16_385]), Err(EIO));
     int(system, tun, TUNSIFHEAD, 1).unwrap();
-    for (len, result) in [(1, Err(EINVAL)), (3, Err(EINVAL)), (16_388, Ok(16_388)), (16_389, Err(EIO))] {
+    for (len, result) in [
+        (1, Err(EINVAL)),
+        (3, Err(EINVAL)),
+        (16_388, Ok(16_388)),
+        (16_389, Err(EIO)),
+    ] {
         let mut frame = vec![0; len];
         if let Some(family) = frame.get_mut(3) {
             *family = 2;
@@ -199,7 +230,11 @@ fn write_sizes_and_families(system: &Arc<dyn System>) {
     }
     for family in [0_u32, 4, 5, 16, 23, 99, 2 << 24] {
         let frame = [&family.to_be_bytes()[..], &[0; 20]].concat();
-        assert_eq!(system.write(tun, &frame), Err(EAFNOSUPPORT), "family {family}");
+        assert_eq!(
+            system.write(tun, &frame),
+            Err(EAFNOSUPPORT),
+            "family {family}"
+        );
     }
     assert_eq!(system.stat("tun0", "ipackets"), before + 4);
     assert_eq!(system.stat("tun0", "drop.unknown_family"), 7);
@@ -286,11 +321,16 @@ fn header_modes_exclude_each_other(system: &Arc<dyn System>) {
     payload_v4(&frame[4..len]);
     system.write(tun, &ping(2)).unwrap();
     let len = system.read(tun, &mut frame).unwrap();
-    assert_eq!(frame[..16], [16, 2, 0, 0, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0]);
+    assert_eq!(
+        frame[..16],
+        [16, 2, 0, 0, 10, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0]
+    );
     payload_v4(&frame[16..len]);
     int(system, tun, TUNSLMODE, 0).unwrap();
     // Without a family in front IPv6 cannot leave.
-    system.set("netcfg/ifaces/tun0/addr/add", "fd00::1/64\n").unwrap();
+    system
+        .set("netcfg/ifaces/tun0/addr/add", "fd00::1/64\n")
+        .unwrap();
     let icmp = system.open_rw("icmp/echo/fd00::2");
     assert_eq!(system.write(icmp, &[0, 1, 2, 3]), Err(EAFNOSUPPORT));
     int(system, tun, TUNSIFHEAD, 1).unwrap();
@@ -331,7 +371,11 @@ fn interface_info_and_mode(system: &Arc<dyn System>) {
     assert_eq!(flags(), "UP,BROADCAST,RUNNING,MULTICAST\n");
     assert_eq!(int(system, tun, TUNSIFMODE, 0x10), Err(EBUSY));
     for unknown in [iow(b't', 100, 4), iow(b't', 96, 8), ior(b'x', 1, 4)] {
-        assert_eq!(system.ioctl(tun, unknown, &mut [0; 8]), Err(ENOTTY), "{unknown:#x}");
+        assert_eq!(
+            system.ioctl(tun, unknown, &mut [0; 8]),
+            Err(ENOTTY),
+            "{unknown:#x}"
+        );
     }
 }
 
@@ -351,22 +395,28 @@ fn batch_mode(system: &Arc<dyn System>) {
     assert_eq!(system.read(tun, &mut vec![0; frame_len - 1]), Err(EMSGSIZE));
     let mut replies = vec![0; 65_536];
     let len = system.read(tun, &mut replies).unwrap();
-    let sequences: Vec<u8> =
-        tun::batch::packets(&replies[..len]).map(|packet| payload_v4(packet)[7]).collect();
+    let sequences: Vec<u8> = tun::batch::packets(&replies[..len])
+        .map(|packet| payload_v4(packet)[7])
+        .collect();
     assert_eq!(sequences, (0..50).collect::<Vec<_>>());
     assert_eq!(system.stat("tun0", "ipackets"), 50);
 }
 
 fn last_close(system: &Arc<dyn System>) {
     let tun = tunnel(system);
-    system.set("netcfg/route/add", "10.9.0.0/16 dev tun0\n").unwrap();
+    system
+        .set("netcfg/route/add", "10.9.0.0/16 dev tun0\n")
+        .unwrap();
     int(system, tun, TUNSLMODE, 1).unwrap();
     int(system, tun, TUNSBATCH, 1).unwrap();
     int(system, tun, TUNSBATCH, 0).unwrap();
     system.write(tun, &ping(1)).unwrap();
     system.close(tun).unwrap();
     assert_eq!(system.text("netcfg/route/list"), "");
-    assert_eq!(system.text("netcfg/ifaces/tun0/flags"), "POINTOPOINT,MULTICAST\n");
+    assert_eq!(
+        system.text("netcfg/ifaces/tun0/flags"),
+        "POINTOPOINT,MULTICAST\n"
+    );
     assert_eq!(system.text("netcfg/ifaces/tun0/addr/list"), "10.0.0.1/24\n");
     assert_eq!(system.stat("tun0", "drop.purged"), 1);
     let tun = system.open_rw("tun/0");
@@ -376,7 +426,10 @@ fn last_close(system: &Arc<dyn System>) {
     assert_eq!(system.text("netcfg/route/list"), "10.0.0.0/24 dev tun0\n");
     int(system, tun, TUNSTRANSIENT, 1).unwrap();
     system.close(tun).unwrap();
-    assert_eq!(system.open("netcfg/ifaces/tun0/mtu", true, false), Err(ENOENT));
+    assert_eq!(
+        system.open("netcfg/ifaces/tun0/mtu", true, false),
+        Err(ENOENT)
+    );
 }
 
 fn down_is_for_routing(system: &Arc<dyn System>) {
@@ -399,7 +452,10 @@ fn down_is_for_routing(system: &Arc<dyn System>) {
 fn settings_are_atomic(system: &Arc<dyn System>) {
     let tun = tunnel(system);
     let add = "netcfg/ifaces/tun0/addr/add";
-    assert_eq!(system.set(add, "10.1.0.1/24\n10.2.0.1/24\nnonsense\n"), Err(EINVAL));
+    assert_eq!(
+        system.set(add, "10.1.0.1/24\n10.2.0.1/24\nnonsense\n"),
+        Err(EINVAL)
+    );
     assert_eq!(system.set(add, "10.1.0.1/24\n10.0.0.1/24\n"), Err(EINVAL));
     assert_eq!(system.text("netcfg/ifaces/tun0/addr/list"), "10.0.0.1/24\n");
     assert_eq!(system.text("netcfg/route/list"), "10.0.0.0/24 dev tun0\n");
@@ -414,7 +470,12 @@ fn settings_are_atomic(system: &Arc<dyn System>) {
     system.write(file, b"1300").unwrap();
     system.close(file).unwrap();
     assert_eq!(system.text("netcfg/ifaces/tun0/mtu"), "1300\n");
-    for (path, bad) in [("mtu", "71\n"), ("mtu", "65536\n"), ("flags", "sideways\n"), ("queue", "codel\n")] {
+    for (path, bad) in [
+        ("mtu", "71\n"),
+        ("mtu", "65536\n"),
+        ("flags", "sideways\n"),
+        ("queue", "codel\n"),
+    ] {
         let path = format!("netcfg/ifaces/tun0/{path}");
         let before = system.text(&path);
         assert_eq!(system.set(&path, bad), Err(EINVAL), "{path}: {bad}");

@@ -19,7 +19,9 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 fn missing() -> Option<&'static str> {
     let tool = |name: &str| {
-        let found = Command::new("sh").args(["-c", &format!("command -v {name}")]).output();
+        let found = Command::new("sh")
+            .args(["-c", &format!("command -v {name}")])
+            .output();
         found.is_ok_and(|output| output.status.success())
     };
     MountSystem::missing().or_else(|| {
@@ -42,7 +44,10 @@ fn main() {
         ("kernel_ping_fragmented", kernel_ping_fragmented),
         ("our_ping", our_ping),
         ("udp_every_byte", udp_every_byte),
-        ("tcp_several_hundred_connections", tcp_several_hundred_connections),
+        (
+            "tcp_several_hundred_connections",
+            tcp_several_hundred_connections,
+        ),
     ];
     let trials = tests.map(|(name, test)| {
         Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
@@ -71,14 +76,22 @@ impl Bridge {
         let namespace = format!("tund-{}-{}", std::process::id(), name.len());
         ip(&["netns", "add", &namespace]);
         let mut pump = Command::new("ip")
-            .args(["netns", "exec", &namespace, env!("CARGO_BIN_EXE_tunctl"), "--root"])
+            .args([
+                "netns",
+                "exec",
+                &namespace,
+                env!("CARGO_BIN_EXE_tunctl"),
+                "--root",
+            ])
             .arg(system.dir())
             .args(["bridge", "0", "peer0"])
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(pump.stderr.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(pump.stderr.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         assert!(line.contains("Pumping"), "tunctl bridge said {line:?}");
         for address in ["10.0.0.2/24", "fd00::2/64"] {
             let nodad = address.contains(":").then_some("nodad");
@@ -86,8 +99,12 @@ impl Bridge {
             ip(&args.into_iter().chain(nodad).collect::<Vec<_>>());
         }
         ip(&["-n", &namespace, "link", "set", "peer0", "up"]);
-        system.set("netcfg/ifaces/tun0/addr/set", "10.0.0.1/24\n").unwrap();
-        system.set("netcfg/ifaces/tun0/addr/add", "fd00::1/64\n").unwrap();
+        system
+            .set("netcfg/ifaces/tun0/addr/set", "10.0.0.1/24\n")
+            .unwrap();
+        system
+            .set("netcfg/ifaces/tun0/addr/add", "fd00::1/64\n")
+            .unwrap();
         Self {
             system,
             namespace,
@@ -105,7 +122,11 @@ impl Bridge {
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         let errors = String::from_utf8_lossy(&output.stderr);
-        assert!(output.status.success(), "{program:?}: {}\n{text}\n{errors}", output.status);
+        assert!(
+            output.status.success(),
+            "{program:?}: {}\n{text}\n{errors}",
+            output.status
+        );
         text
     }
 
@@ -138,7 +159,9 @@ fn kernel_ping(bridge: &Bridge) {
 
 fn kernel_ping_fragmented(bridge: &Bridge) {
     for address in ["10.0.0.1", "fd00::1"] {
-        let text = bridge.run(&["ping", "-c", "5", "-i", "0.02", "-s", "20000", "-W", "5", address]);
+        let text = bridge.run(&[
+            "ping", "-c", "5", "-i", "0.02", "-s", "20000", "-W", "5", address,
+        ]);
         assert!(text.contains("5 received"), "{text}");
     }
     assert!(bridge.system.stat("tun0", "ipackets") >= 2 * 5 * 14);
@@ -149,7 +172,9 @@ fn our_ping(bridge: &Bridge) {
         let output = Command::new(env!("CARGO_BIN_EXE_tunctl"))
             .arg("--root")
             .arg(bridge.system.dir())
-            .args(["--json", "ping", "-c", "5", "-i", "0.02", "-s", "3000", address])
+            .args([
+                "--json", "ping", "-c", "5", "-i", "0.02", "-s", "3000", address,
+            ])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout);

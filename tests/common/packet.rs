@@ -109,6 +109,9 @@ pub fn payload_v4(packet: &[u8]) -> &[u8] {
     assert_eq!(packet[0] >> 4, 4, "not IPv4: {packet:02x?}");
     let len = usize::from(packet[0] & 15) * 4;
     assert_eq!(checksum(&[&packet[..len]]), 0, "header checksum");
-    assert_eq!(usize::from(u16::from_be_bytes([packet[2], packet[3]])), packet.len());
+    assert_eq!(
+        usize::from(u16::from_be_bytes([packet[2], packet[3]])),
+        packet.len()
+    );
     &packet[len..]
 }

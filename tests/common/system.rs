@@ -29,11 +29,14 @@ pub trait System: Send + Sync {
     fn pid(&self) -> u32;
 
     fn open_rw(&self, path: &str) -> i32 {
-        self.open(path, true, true).unwrap_or_else(|error| panic!("open {path}: {error}"))
+        self.open(path, true, true)
+            .unwrap_or_else(|error| panic!("open {path}: {error}"))
     }
 
     fn text(&self, path: &str) -> String {
-        let fd = self.open(path, true, false).unwrap_or_else(|error| panic!("{path}: {error}"));
+        let fd = self
+            .open(path, true, false)
+            .unwrap_or_else(|error| panic!("{path}: {error}"));
         let mut text = Vec::new();
         let mut buf = [0; 8192];
         loop {
@@ -56,16 +59,24 @@ pub trait System: Send + Sync {
     /// A counter of an interface.
     fn stat(&self, interface: &str, name: &str) -> u64 {
         let text = self.text(&format!("netcfg/ifaces/{interface}/stats"));
-        let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+        let line = text
+            .lines()
+            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        line.unwrap_or_else(|| panic!("no {name} in {text}"))
+            .parse()
+            .unwrap()
     }
 
     /// Every packet of the interface is in exactly one place.
     fn assert_ledger_closes(&self, interface: &str) {
         let text = self.text(&format!("netcfg/ifaces/{interface}/ledger"));
         let get = |name: &str| -> u64 {
-            let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.unwrap_or_else(|| panic!("no {name} in {text}")).parse().unwrap()
+            let line = text
+                .lines()
+                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+            line.unwrap_or_else(|| panic!("no {name} in {text}"))
+                .parse()
+                .unwrap()
         };
         for way in ["in", "out"] {
             let parts = ["delivered", "forwarded", "queued", "dropped"];
@@ -74,8 +85,14 @@ pub trait System: Send + Sync {
         }
         let stats = self.text(&format!("netcfg/ifaces/{interface}/stats"));
         let drops = stats.lines().filter(|line| line.starts_with("drop."));
-        let drops: u64 = drops.map(|line| line.split(' ').nth(1).unwrap().parse::<u64>().unwrap()).sum();
-        assert_eq!(drops, get("in.dropped") + get("out.dropped"), "{stats}\n{text}");
+        let drops: u64 = drops
+            .map(|line| line.split(' ').nth(1).unwrap().parse::<u64>().unwrap())
+            .sum();
+        assert_eq!(
+            drops,
+            get("in.dropped") + get("out.dropped"),
+            "{stats}\n{text}"
+        );
     }
 }
 
@@ -131,7 +148,9 @@ impl System for LocalSystem {
         flags.set(OpenFlags::READ, read);
         flags.set(OpenFlags::WRITE, write);
         let opened = self.process.open(&format!("/scheme/{path}"), flags);
-        opened.map(|fd| fd.raw() as i32).map_err(|error| error.raw())
+        opened
+            .map(|fd| fd.raw() as i32)
+            .map_err(|error| error.raw())
     }
 
     fn read(&self, at: i32, buf: &mut [u8]) -> Result<usize, Errno> {
@@ -139,24 +158,32 @@ impl System for LocalSystem {
     }
 
     fn write(&self, at: i32, bytes: &[u8]) -> Result<usize, Errno> {
-        self.process.write(fd(at), bytes).map_err(|error| error.raw())
+        self.process
+            .write(fd(at), bytes)
+            .map_err(|error| error.raw())
     }
 
     fn ioctl(&self, at: i32, request: u32, arg: &mut [u8]) -> Result<(), Errno> {
-        self.process.ioctl(fd(at), request, arg).map_err(|error| error.raw())
+        self.process
+            .ioctl(fd(at), request, arg)
+            .map_err(|error| error.raw())
     }
 
     fn poll(&self, at: i32, timeout: Duration) -> Result<(bool, bool), Errno> {
         // As poll(2) with POLLIN alone, and then a look at both.
         let wait = self.process.poll(&[(fd(at), Ready::READ)], Some(timeout));
         wait.map_err(|error| error.raw())?;
-        let ready = self.process.poll(&[(fd(at), Ready::all())], Some(Duration::ZERO));
+        let ready = self
+            .process
+            .poll(&[(fd(at), Ready::all())], Some(Duration::ZERO));
         let ready = ready.map_err(|error| error.raw())?[0];
         Ok((ready.contains(Ready::READ), ready.contains(Ready::WRITE)))
     }
 
     fn set_nonblocking(&self, at: i32) -> Result<(), Errno> {
-        self.process.set_nonblocking(fd(at), true).map_err(|error| error.raw())
+        self.process
+            .set_nonblocking(fd(at), true)
+            .map_err(|error| error.raw())
     }
 
     fn dup(&self, at: i32) -> Result<i32, Errno> {
@@ -207,7 +234,9 @@ impl MountSystem {
             .spawn()
             .unwrap();
         let mut line = String::new();
-        BufReader::new(daemon.stdout.take().unwrap()).read_line(&mut line).unwrap();
+        BufReader::new(daemon.stdout.take().unwrap())
+            .read_line(&mut line)
+            .unwrap();
         assert!(line.contains("serving"), "tund said {line:?}");
         Self {
             dir,
@@ -277,7 +306,11 @@ impl System for MountSystem {
     fn poll(&self, fd: i32, timeout: Duration) -> Result<(bool, bool), Errno> {
         let ask = |events, timeout| {
             let revents = 0;
-            let mut poll = libc::pollfd { fd, events, revents };
+            let mut poll = libc::pollfd {
+                fd,
+                events,
+                revents,
+            };
             // SAFETY: one pollfd, writable.
             check(unsafe { libc::poll(&raw mut poll, 1, timeout) })?;
             Ok::<i16, Errno>(poll.revents)

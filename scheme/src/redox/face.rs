@@ -327,6 +327,15 @@ impl<S: FileServer> Face<S> {
         });
     }
 
+    /// The open file with this number.
+    fn file(&self, number: usize) -> Result<FileId> {
+        let file = file(number)?;
+        match self.open.contains_key(&file) {
+            true => Ok(file),
+            false => Err(error(errno::EBADF)),
+        }
+    }
+
     fn note_open(&mut self, scheme: usize, file: FileId, user: Pid, nonblocking: bool) {
         let open = Open {
             scheme,
@@ -348,7 +357,7 @@ impl<S: FileServer> Face<S> {
                 _ => return Err(error(errno::ENOTDIR)),
             }
         } else {
-            let file = file(dir)?;
+            let file = self.file(dir)?;
             let server = &mut self.dispatch.server;
             match server.fstat(file).map_err(error)?.kind {
                 FileKind::Directory => server.path(file).map_err(error)?,
@@ -448,7 +457,7 @@ impl<S: FileServer> SchemeSync for One<'_, S> {
             // The kernel answers with what it keeps; it only wants to hear no error.
             F_GETFL => Ok(0),
             F_SETFL => {
-                let file = file(id)?;
+                let file = self.face.file(id)?;
                 let open = self.face.open.get_mut(&file).ok_or(error(errno::EBADF))?;
                 open.nonblocking = arg & O_NONBLOCK != 0;
                 let server = &mut self.face.dispatch.server;
@@ -460,7 +469,7 @@ impl<S: FileServer> SchemeSync for One<'_, S> {
     }
 
     fn fevent(&mut self, id: usize, flags: EventFlags, _ctx: &CallerCtx) -> Result<EventFlags> {
-        let Ok(file) = file(id) else {
+        let Ok(file) = self.face.file(id) else {
             // Never an error: poll would fail for all the files it was asked about.
             return Ok(EventFlags::empty());
         };
@@ -477,7 +486,8 @@ impl<S: FileServer> SchemeSync for One<'_, S> {
         } else if let Some(look) = self.face.looks.get(&id) {
             look.path.clone()
         } else {
-            self.face.dispatch.server.path(file(id)?).map_err(error)?
+            let file = self.face.file(id)?;
+            self.face.dispatch.server.path(file).map_err(error)?
         };
         let path = format!("/scheme/{path}");
         let len = path.len().min(buf.len());
@@ -486,25 +496,27 @@ impl<S: FileServer> SchemeSync for One<'_, S> {
     }
 
     fn fstat(&mut self, id: usize, stat: &mut syscall::Stat, _ctx: &CallerCtx) -> Result<()> {
-        let server = &mut self.face.dispatch.server;
         let found = if id == ROOT {
-            server.stat(self.face.names[self.scheme])
+            let name = self.face.names[self.scheme];
+            self.face.dispatch.server.stat(name)
         } else if let Some(look) = self.face.looks.get(&id) {
             Ok(look.stat)
         } else {
-            server.fstat(file(id)?)
+            let file = self.face.file(id)?;
+            self.face.dispatch.server.fstat(file)
         };
         fill(found.map_err(error)?, stat);
         Ok(())
     }
 
     fn fsync(&mut self, id: usize, _ctx: &CallerCtx) -> Result<()> {
-        self.face.dispatch.server.sync(file(id)?).map_err(error)
+        let file = self.face.file(id)?;
+        self.face.dispatch.server.sync(file).map_err(error)
     }
 
     fn ftruncate(&mut self, id: usize, _len: u64, _ctx: &CallerCtx) -> Result<()> {
         // O_TRUNC and ftruncate change nothing: there is no file to shorten.
-        file(id).map(drop)
+        self.face.file(id).map(drop)
     }
 
     fn getdents<'buf>(
@@ -513,7 +525,8 @@ impl<S: FileServer> SchemeSync for One<'_, S> {
         mut buf: DirentBuf<&'buf mut [u8]>,
         opaque_offset: u64,
     ) -> Result<DirentBuf<&'buf mut [u8]>> {
-        let entries = self.face.dispatch.server.list(file(id)?).map_err(error)?;
+        let file = self.face.file(id)?;
+        let entries = self.face.dispatch.server.list(file).map_err(error)?;
         let start = usize::try_from(opaque_offset).map_err(|_| error(errno::EINVAL))?;
         for (at, entry) in entries.iter().enumerate().skip(start) {
             let kind = match entry.kind {

@@ -1,0 +1,313 @@
+//! The real dispatcher of redox-scheme, driven with hand-made requests: what a kernel would hand
+//! out, decoded by redox-scheme, answered by our face of a file server.
+#![cfg(feature = "redox-dispatch")]
+#![allow(missing_docs)]
+
+use redox_scheme::scheme::{Op, SchemeState};
+use redox_scheme::{CallerCtx, Request, RequestKind, Response};
+use scheme::redox::face::{Face, Outgoing, ROOT};
+use scheme::{
+    Argument, Caller, DirEntry, Errno, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid,
+    Ready, Stat, Turn, Wakeup, errno,
+};
+use syscall::flag::{EventFlags, O_NONBLOCK, O_RDONLY, O_RDWR, O_STAT};
+use syscall::schemev2::{Cqe, Opcode, Sqe};
+
+/// A mailbox: what is written is read, one message each; a read of an empty one waits.
+#[derive(Default)]
+struct Mailbox {
+    mail: Vec<Vec<u8>>,
+    unsettled: Vec<Vec<u8>>,
+    open: u32,
+    edges: Vec<Ready>,
+}
+
+const DEVICE: Stat = Stat {
+    kind: FileKind::Device,
+    mode: 0o600,
+    size: 0,
+};
+
+impl FileServer for Mailbox {
+    fn turn(&mut self, _now: Now) -> Turn {
+        Turn {
+            pending: false,
+            deadline: None,
+        }
+    }
+
+    fn poll_wakeup(&mut self) -> Option<Wakeup> {
+        let ready = self.edges.pop()?;
+        let file = FileId(0);
+        Some(Wakeup { file, ready })
+    }
+
+    fn stat(&mut self, path: &str) -> Result<Stat, Errno> {
+        match path {
+            "mail/box" => Ok(DEVICE),
+            "mail" => Ok(Stat {
+                kind: FileKind::Directory,
+                ..DEVICE
+            }),
+            _ => Err(errno::ENOENT),
+        }
+    }
+
+    fn open(&mut self, path: &str, _flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
+        if caller.uid != 0 {
+            return Err(errno::EPERM);
+        }
+        assert_eq!(path, "mail/box");
+        self.open += 1;
+        Ok(FileId(self.open - 1))
+    }
+
+    fn read(&mut self, _: FileId, buf: &mut [u8], _: u64, _: Caller) -> Outcome<usize> {
+        if self.mail.is_empty() {
+            return Outcome::Wait;
+        }
+        let message = self.mail.remove(0);
+        buf[..message.len()].copy_from_slice(&message);
+        let len = message.len();
+        self.unsettled.push(message);
+        Outcome::Done(Ok(len))
+    }
+
+    fn settle(&mut self, _: FileId, delivered: bool) {
+        let message = self.unsettled.remove(0);
+        if !delivered {
+            self.mail.insert(0, message);
+        }
+    }
+
+    fn write(&mut self, _: FileId, buf: &[u8], _: u64, _: Caller) -> Outcome<usize> {
+        if self.mail.is_empty() {
+            self.edges.push(Ready::READ);
+        }
+        self.mail.push(buf.to_vec());
+        Outcome::Done(Ok(buf.len()))
+    }
+
+    fn ioctl(&mut self, _: FileId, _: u32, _: Argument<'_>, _: Caller) -> Result<(), Errno> {
+        Err(errno::ENOTTY)
+    }
+
+    fn call(
+        &mut self,
+        _: FileId,
+        payload: &mut [u8],
+        words: &[u64],
+        who: Caller,
+    ) -> Outcome<usize> {
+        assert_eq!(
+            who.uid,
+            u32::MAX,
+            "the user of a call is the client's choice"
+        );
+        payload.reverse();
+        Outcome::Done(Ok(words[0] as usize))
+    }
+
+    fn fstat(&mut self, _: FileId) -> Result<Stat, Errno> {
+        Ok(DEVICE)
+    }
+
+    fn list(&mut self, _: FileId) -> Result<Vec<DirEntry>, Errno> {
+        Err(errno::ENOTDIR)
+    }
+
+    fn path(&self, _: FileId) -> Result<String, Errno> {
+        Ok("mail/box".to_owned())
+    }
+
+    fn ready(&mut self, _: FileId) -> Ready {
+        match self.mail.is_empty() {
+            true => Ready::WRITE,
+            false => Ready::all(),
+        }
+    }
+
+    fn close(&mut self, _: FileId) {}
+}
+
+/// A kernel that hands out requests one by one.
+struct Kernel {
+    face: Face<Mailbox>,
+    state: SchemeState,
+    tag: u32,
+}
+
+impl Kernel {
+    fn new() -> Self {
+        Self {
+            face: Face::new(Mailbox::default(), &["mail"]),
+            state: SchemeState::new(),
+            tag: 0,
+        }
+    }
+
+    /// A request as the kernel writes it; the answers that it led to, as results by tag.
+    fn request(&mut self, opcode: Opcode, args: [u64; 6], uid: u32) -> Vec<(u32, i64)> {
+        self.tag += 1;
+        let sqe = Sqe {
+            opcode: opcode as u8,
+            tag: self.tag,
+            args,
+            caller: 7,
+            ..Sqe::default()
+        };
+        // SAFETY: the addresses among the arguments are those of buffers that outlive the answer.
+        let op = unsafe { Op::from_sqe_unchecked(&sqe) }.expect("a known opcode");
+        let RequestKind::Call(call) = Request::default().kind() else {
+            panic!("an empty request is a call");
+        };
+        let ctx = CallerCtx {
+            pid: 7,
+            uid,
+            gid: 0,
+            id: call.request_id(),
+        };
+        let mut out = Vec::new();
+        self.face.handle(0, &mut self.state, op, &ctx, &mut out);
+        let _ = self.face.dispatch.turn(Now::default());
+        self.face.wakeups(|pid| pid == Pid(7), &mut out);
+        self.results(out)
+    }
+
+    fn results(&mut self, out: Vec<Outgoing>) -> Vec<(u32, i64)> {
+        let mut results = Vec::new();
+        for Outgoing {
+            response, settles, ..
+        } in out
+        {
+            // SAFETY: a response is a Cqe and nothing else (repr(transparent)).
+            let cqe: Cqe = unsafe { std::mem::transmute::<Response, Cqe>(response) };
+            results.push((cqe.tag, cqe.result as i64));
+            if let Some(file) = settles {
+                self.face.dispatch.server.settle(file, true);
+            }
+        }
+        results
+    }
+
+    fn open(&mut self, dir: usize, path: &str, flags: usize, uid: u32) -> i64 {
+        let (at, len) = (path.as_ptr() as u64, path.len() as u64);
+        let fcntl = (flags & O_NONBLOCK) as u64;
+        let args = [dir as u64, at, len, flags as u64, fcntl, u64::from(uid)];
+        let results = self.request(Opcode::OpenAt, args, uid);
+        results[0].1
+    }
+}
+
+fn buffer(opcode_args: (i64, &mut [u8]), flags: usize) -> [u64; 6] {
+    let (number, buf) = opcode_args;
+    [
+        number as u64,
+        buf.as_mut_ptr() as u64,
+        buf.len() as u64,
+        0,
+        flags as u64,
+        0,
+    ]
+}
+
+#[test]
+fn open_checks_paths_users_and_handles() {
+    let mut kernel = Kernel::new();
+    assert_eq!(kernel.open(ROOT, "box", O_RDWR, 1000), -1);
+    assert_eq!(kernel.open(ROOT, "nothing", O_RDWR, 0), -2);
+    let number = kernel.open(ROOT, "box", O_RDWR, 0);
+    assert!(number > 0);
+    // A device is no directory.
+    assert_eq!(kernel.open(number as usize, "x", O_RDWR, 0), -20);
+    assert_eq!(kernel.open(77, "x", O_RDWR, 0), -9);
+    // A look claims nothing and needs no right.
+    assert!(kernel.open(ROOT, "box", O_RDONLY | O_STAT, 1000) > 1 << 32);
+    assert_eq!(kernel.face.dispatch.server.open, 1);
+}
+
+#[test]
+fn access_modes_are_ours_to_enforce() {
+    let mut kernel = Kernel::new();
+    let number = kernel.open(ROOT, "box", O_RDONLY, 0);
+    let mut buf = *b"abc";
+    let results = kernel.request(Opcode::Write, buffer((number, &mut buf), 0), 0);
+    assert_eq!(results[0].1, -9);
+}
+
+#[test]
+fn a_read_waits_and_is_answered_once() {
+    let mut kernel = Kernel::new();
+    let number = kernel.open(ROOT, "box", O_RDWR, 0);
+    let (mut first, mut second, mut message) = ([0; 8], [0; 8], *b"hello");
+    assert_eq!(
+        kernel.request(Opcode::Read, buffer((number, &mut first), 0), 0),
+        []
+    );
+    let waiting = kernel.tag;
+    // Who may not wait hears so at once.
+    let results = kernel.request(Opcode::Read, buffer((number, &mut second), O_NONBLOCK), 0);
+    assert_eq!(results, [(kernel.tag, -11)]);
+    let results = kernel.request(Opcode::Write, buffer((number, &mut message), 0), 0);
+    assert_eq!(results, [(kernel.tag, 5), (waiting, 5)]);
+    assert_eq!(first[..5], *b"hello");
+    assert_eq!(kernel.face.dispatch.waiting(), 0);
+}
+
+#[test]
+fn events_tell_the_present_state_and_then_edges() {
+    let mut kernel = Kernel::new();
+    let number = kernel.open(ROOT, "box", O_RDWR, 0);
+    let both = EventFlags::EVENT_READ | EventFlags::EVENT_WRITE;
+    let fevent = [number as u64, both.bits() as u64, 0, 0, 0, 0];
+    let results = kernel.request(Opcode::Fevent, fevent, 0);
+    assert_eq!(results[0].1, EventFlags::EVENT_WRITE.bits() as i64);
+    let mut message = *b"x";
+    let write = buffer((number, &mut message), 0);
+    // The answer, and an event: its tag is the flags, its result the file.
+    let results = kernel.request(Opcode::Write, write, 0);
+    assert_eq!(results[1], (EventFlags::EVENT_READ.bits() as u32, number));
+    assert_eq!(kernel.request(Opcode::Write, write, 0).len(), 1);
+    let results = kernel.request(Opcode::Fevent, fevent, 0);
+    assert_eq!(results[0].1, both.bits() as i64);
+    // Never an error, whatever the handle.
+    let strange = [999, both.bits() as u64, 0, 0, 0, 0];
+    assert_eq!(kernel.request(Opcode::Fevent, strange, 0)[0].1, 0);
+}
+
+#[test]
+fn cancel_and_close_end_waits() {
+    let mut kernel = Kernel::new();
+    let number = kernel.open(ROOT, "box", O_RDWR, 0);
+    let mut buf = [0; 8];
+    assert_eq!(
+        kernel.request(Opcode::Read, buffer((number, &mut buf), 0), 0),
+        []
+    );
+    let waiting = kernel.tag;
+    let mut out = Vec::new();
+    kernel.face.close(number as usize, &mut out);
+    assert_eq!(kernel.results(out), [(waiting, -9)]);
+    let mut message = *b"late";
+    let results = kernel.request(Opcode::Write, buffer((number, &mut message), 0), 0);
+    assert_eq!(results[0].1, -9);
+}
+
+#[test]
+fn calls_are_not_believed_about_their_user() {
+    let mut kernel = Kernel::new();
+    let number = kernel.open(ROOT, "box", O_RDWR, 0);
+    let mut payload = *b"abc";
+    let at = payload.as_mut_ptr() as u64;
+    let results = kernel.request(Opcode::Call, [number as u64, at, 3, 42, 0, 0], 0);
+    assert_eq!(results[0].1, 42);
+    assert_eq!(payload, *b"cba");
+}
+
+#[test]
+fn nothing_is_ever_mapped() {
+    let mut kernel = Kernel::new();
+    let number = kernel.open(ROOT, "box", O_RDWR, 0);
+    let results = kernel.request(Opcode::MmapPrep, [number as u64, 4096, 2, 0, 0, 0], 0);
+    assert_eq!(results[0].1, -19);
+}

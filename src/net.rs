@@ -16,7 +16,7 @@ use crate::netcfg;
 use crate::netisr::{Budget, Netisr};
 use crate::route::RouteTable;
 use crate::serve::{Servers, Services};
-use crate::socket::IcmpSockets;
+use crate::socket::{self, IcmpSockets, InetSockets, Kind};
 use crate::stack::{Engines, Tcp, Udp};
 use crate::tun;
 
@@ -24,7 +24,7 @@ use crate::tun;
 const MAX_FILES: usize = 65_536;
 
 /// The schemes served, in the order in which they are listed.
-pub const SCHEMES: [&str; 4] = ["tun", "netcfg", "bpf", "icmp"];
+pub const SCHEMES: [&str; 6] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp"];
 
 /// How to start.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,7 @@ impl Default for Config {
     }
 }
 
-/// Interfaces, routes, sockets, and the files of `tun`, `netcfg`, `bpf` and `icmp`.
+/// Interfaces, routes, sockets, and the files of `tun`, `netcfg`, `bpf`, `tcp`, `udp` and `icmp`.
 ///
 /// It is driven through [`FileServer`], and by nothing else: it reads no clock, no descriptor, no
 /// environment and no randomness.
@@ -59,6 +59,7 @@ pub struct Net {
     pub(crate) tcp: Tcp,
     pub(crate) udp: Udp,
     pub(crate) icmp: IcmpSockets,
+    pub(crate) inet: InetSockets,
     pub(crate) servers: Servers,
     pub(crate) tun: tun::Units,
     pub(crate) watchers: netcfg::Watchers,
@@ -78,6 +79,8 @@ pub(crate) enum File {
     Text(netcfg::Handle),
     Bpf(Box<bpf::Handle>),
     Icmp(u32),
+    Inet(Box<socket::Socket>),
+    InetSetting(socket::Setting),
 }
 
 struct Slot {
@@ -102,6 +105,7 @@ impl Net {
             tcp: Tcp::new(hasher()),
             udp: Udp::new(hasher()),
             icmp: IcmpSockets::default(),
+            inet: InetSockets::default(),
             servers: Servers::default(),
             tun: tun::Units::default(),
             watchers: netcfg::Watchers::default(),
@@ -163,6 +167,11 @@ impl Net {
         Ok(&mut slot.file)
     }
 
+    /// Takes back a file that was made but cannot be given out.
+    pub(crate) fn discard_file(&mut self, id: FileId) {
+        self.files.try_remove(id.0 as usize);
+    }
+
     /// Something became possible on a file: on the edge, and at most once until it is taken.
     pub(crate) fn wake(&mut self, id: FileId, ready: Ready) {
         let Some(slot) = self.files.get_mut(id.0 as usize) else {
@@ -199,7 +208,7 @@ impl Net {
             ("", "") => Ok(Self::root_entries()),
             ("tun", "") => Ok(self.tun_list()),
             ("bpf", "") => Ok(self.bpf_list()),
-            ("icmp", "") => Ok(Vec::new()),
+            ("tcp" | "udp" | "icmp", "") => Ok(Vec::new()),
             ("netcfg", rest) => self.netcfg_list(rest),
             _ => Err(errno::ENOTDIR),
         }
@@ -223,12 +232,19 @@ impl FileServer for Net {
         // A clock that goes back is held still.
         self.now.monotonic = self.now.monotonic.max(now.monotonic);
         self.now.wall = now.wall;
-        let mut pending = self.netisr_run(Budget::TURN);
-        pending |= self.tcp_run(Budget::TURN);
+        self.netisr_run(Budget::TURN);
+        self.tcp_run(Budget::TURN);
         self.netisr_expire();
-        pending |= self.serve_run(Budget::TURN);
+        self.inet_expire();
+        self.serve_run(Budget::TURN);
         self.netcfg_watch();
-        let deadlines = [self.tcp.deadline(), self.netisr.deadline()];
+        // Each of them may have left work to those before it.
+        let pending = self.netisr.has_work() || self.tcp.has_work() || self.udp.has_work();
+        let deadlines = [
+            self.tcp.deadline(),
+            self.netisr.deadline(),
+            self.inet.deadline(),
+        ];
         Turn {
             pending,
             deadline: deadlines.into_iter().flatten().min(),
@@ -254,16 +270,29 @@ impl FileServer for Net {
     fn stat(&mut self, path: &str) -> Result<Stat, Errno> {
         match split(path) {
             ("", "") => Ok(DIRECTORY),
-            ("tun" | "bpf" | "netcfg" | "icmp", "") => Ok(DIRECTORY),
+            ("tun" | "bpf" | "netcfg" | "tcp" | "udp" | "icmp", "") => Ok(DIRECTORY),
             ("tun", rest) => tun::stat(rest),
             ("bpf", rest) => self.bpf_stat(rest),
             ("netcfg", rest) => self.netcfg_stat(rest),
-            ("icmp", rest) => crate::socket::icmp_stat(rest),
+            ("icmp", rest) => socket::icmp_stat(rest),
+            ("tcp" | "udp", rest) => socket::inet_stat(rest),
             _ => Err(errno::ENOENT),
         }
     }
 
     fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
+        // The bare scheme is a socket without a name.
+        if let ("tcp" | "udp", "") = split(path)
+            && !flags.contains(OpenFlags::DIRECTORY)
+            && flags.contains(OpenFlags::WRITE)
+        {
+            let kind = if split(path).0 == "tcp" {
+                Kind::Tcp
+            } else {
+                Kind::Udp
+            };
+            return self.inet_open(kind, "", caller);
+        }
         let stat = self.stat(path)?;
         if stat.kind == FileKind::Directory {
             if flags.contains(OpenFlags::WRITE) {
@@ -280,12 +309,21 @@ impl FileServer for Net {
             ("bpf", rest) => self.bpf_open(rest, caller),
             ("netcfg", rest) => self.netcfg_open(rest, flags, caller),
             ("icmp", rest) => self.icmp_open(rest),
+            ("tcp", rest) => self.inet_open(Kind::Tcp, rest, caller),
+            ("udp", rest) => self.inet_open(Kind::Udp, rest, caller),
             _ => Err(errno::ENOENT),
         }
     }
 
-    fn dup(&mut self, file: FileId, verb: &[u8], caller: Caller) -> Outcome<FileId> {
+    fn dup(
+        &mut self,
+        file: FileId,
+        verb: &[u8],
+        nonblocking: bool,
+        caller: Caller,
+    ) -> Outcome<FileId> {
         match self.file(file) {
+            Ok(File::Inet(_)) => self.inet_dup(file, verb, nonblocking),
             Ok(File::Tun(_)) => self.tun_dup(file, verb, caller).into(),
             Ok(_) => errno::EINVAL.into(),
             Err(error) => error.into(),
@@ -299,6 +337,8 @@ impl FileServer for Net {
             Ok(File::Text(_)) => self.netcfg_read(id, buf, offset).into(),
             Ok(File::Bpf(_)) => self.bpf_read(id, buf),
             Ok(File::Icmp(_)) => self.icmp_read(id, buf),
+            Ok(File::Inet(_)) => self.inet_read(id, buf),
+            Ok(&File::InetSetting(setting)) => self.inet_setting_read(setting, buf).into(),
             Ok(File::Directory(_)) => errno::EISDIR.into(),
             Err(error) => error.into(),
         }
@@ -317,6 +357,8 @@ impl FileServer for Net {
             Ok(File::Text(_)) => self.netcfg_write(id, buf).into(),
             Ok(File::Bpf(_)) => self.bpf_write(id, buf).into(),
             Ok(File::Icmp(_)) => self.icmp_write(id, buf).into(),
+            Ok(File::Inet(_)) => self.inet_write(id, buf, false),
+            Ok(&File::InetSetting(setting)) => self.inet_setting_write(setting, buf).into(),
             Ok(File::Directory(_)) => errno::EISDIR.into(),
             Err(error) => error.into(),
         }
@@ -345,6 +387,7 @@ impl FileServer for Net {
     ) -> Outcome<usize> {
         match self.file(id) {
             Ok(File::Tun(_)) => self.tun_call(id, payload, metadata, caller).into(),
+            Ok(File::Inet(_)) => self.inet_call(id, payload, metadata),
             Ok(File::Bpf(_)) => {
                 let request = metadata.first().copied().unwrap_or_default();
                 let Ok(request) = u32::try_from(request) else {
@@ -355,6 +398,12 @@ impl FileServer for Net {
             }
             Ok(_) => errno::EOPNOTSUPP.into(),
             Err(error) => error.into(),
+        }
+    }
+
+    fn forget_wait(&mut self, id: FileId) {
+        if let Ok(File::Inet(_)) = self.file(id) {
+            self.inet_forget_wait(id);
         }
     }
 
@@ -378,7 +427,7 @@ impl FileServer for Net {
             File::Tun(_) | File::TunPgrp(_) => Ok(tun::DEVICE),
             File::Bpf(_) => Ok(bpf::DEVICE),
             File::Text(handle) => Ok(handle.stat()),
-            File::Icmp(_) => Ok(crate::socket::SOCKET),
+            File::Icmp(_) | File::Inet(_) | File::InetSetting(_) => Ok(socket::SOCKET),
         }
     }
 
@@ -397,6 +446,8 @@ impl FileServer for Net {
             File::Text(handle) => Ok(handle.path()),
             File::Bpf(handle) => Ok(handle.path()),
             File::Icmp(socket) => Ok(self.icmp_path(*socket)),
+            File::Inet(_) => Ok(self.inet_path(id)),
+            File::InetSetting(_) => Err(errno::EBADF),
         }
     }
 
@@ -406,7 +457,8 @@ impl FileServer for Net {
             Ok(File::Text(_)) => self.netcfg_ready(id),
             Ok(File::Bpf(_)) => self.bpf_ready(id),
             Ok(File::Icmp(_)) => self.icmp_ready(id),
-            Ok(File::Directory(_) | File::TunPgrp(_)) => Ready::all(),
+            Ok(File::Inet(_)) => self.inet_ready(id),
+            Ok(File::Directory(_) | File::TunPgrp(_) | File::InetSetting(_)) => Ready::all(),
             Err(_) => Ready::empty(),
         }
     }
@@ -417,7 +469,8 @@ impl FileServer for Net {
             Ok(File::Text(_)) => self.netcfg_close(id),
             Ok(File::Bpf(_)) => self.bpf_close(id),
             Ok(File::Icmp(_)) => self.icmp_close(id),
-            Ok(File::Directory(_) | File::TunPgrp(_)) => {}
+            Ok(File::Inet(_)) => self.inet_close(id),
+            Ok(File::Directory(_) | File::TunPgrp(_) | File::InetSetting(_)) => {}
             Err(_) => return,
         }
         self.files.try_remove(id.0 as usize);

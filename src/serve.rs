@@ -110,9 +110,8 @@ impl Net {
         }
     }
 
-    /// Serves what happened on the sockets. True if some is left when the budget is spent.
-    #[must_use]
-    pub(crate) fn serve_run(&mut self, budget: Budget) -> bool {
+    /// Tells owners what happened on their sockets, and serves those that are ours.
+    pub(crate) fn serve_run(&mut self, budget: Budget) {
         for _ in 0..budget.get() {
             if let Some(event) = self.tcp.poll_event() {
                 match event {
@@ -130,14 +129,17 @@ impl Net {
             } else if let Some(event) = self.udp.poll_event() {
                 let UdpEvent { socket, owner } = event;
                 match owner {
-                    Owner::Service(service) => self.serve_socket(socket, service, budget),
-                    Owner::File(file) => self.wake(file, scheme::Ready::READ),
+                    Owner::Service(service) => self.serve_socket(socket, service),
+                    Owner::File(_) => {
+                        for file in self.inet.holders(socket) {
+                            self.wake(file, scheme::Ready::READ);
+                        }
+                    }
                 }
             } else {
-                return false;
+                return;
             }
         }
-        true
     }
 
     fn serve_accept(&mut self, listener: ListenerId) {
@@ -208,11 +210,9 @@ impl Net {
         }
     }
 
-    fn serve_socket(&mut self, id: UdpId, service: Service, budget: Budget) {
-        for _ in 0..budget.get() {
-            let Some(datagram) = self.udp.recv(id) else {
-                return;
-            };
+    fn serve_socket(&mut self, id: UdpId, service: Service) {
+        // The queue is bounded, and nothing comes meanwhile.
+        while let Some(datagram) = self.udp.recv(id) {
             self.serve_datagram(id, service, &datagram);
         }
     }

@@ -97,6 +97,7 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
             match request.attempt(&mut self.server) {
                 Outcome::Done(result) => return Some(Answer { request, result }),
                 Outcome::Wait if request.nonblocking() => {
+                    self.server.forget_wait(file);
                     let result = Err(errno::EAGAIN);
                     return Some(Answer { request, result });
                 }
@@ -151,6 +152,7 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
     /// Ends one wait, with `error`. `None` if it was answered already.
     pub fn cancel(&mut self, tag: Tag, error: Errno) -> Option<Answer<R>> {
         let Waiter { request, .. } = self.waits.cancel(tag)?;
+        self.server.forget_wait(request.file());
         let result = Err(error);
         Some(Answer { request, result })
     }
@@ -158,6 +160,9 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
     /// Ends, with `EINTR`, those waits on a file for which `wanted` holds.
     pub fn interrupt(&mut self, file: FileId, wanted: impl Fn(&R) -> bool) -> Vec<Answer<R>> {
         let waiters = self.waits.purge(file, |waiter| wanted(&waiter.request));
+        if !waiters.is_empty() {
+            self.server.forget_wait(file);
+        }
         answers(waiters, errno::EINTR)
     }
 

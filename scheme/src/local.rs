@@ -171,7 +171,8 @@ impl Request for Call {
         match &mut self.kind {
             CallKind::Read(buf) => server.read(self.file, buf, self.offset, self.caller),
             CallKind::Write(buf) => server.write(self.file, buf, self.offset, self.caller),
-            CallKind::Dup(verb) => match server.dup(self.file, verb, self.caller) {
+            CallKind::Dup(verb) => match server.dup(self.file, verb, self.nonblocking, self.caller)
+            {
                 Outcome::Done(result) => Outcome::Done(result.map(|file| file.0 as usize)),
                 Outcome::Wait => Outcome::Wait,
             },

@@ -11,7 +11,14 @@ use crate::server::{FileId, Ready};
 /// What each watched file's watchers want to hear of.
 #[derive(Debug, Default)]
 pub struct Watches {
-    masks: BTreeMap<FileId, Ready>,
+    files: BTreeMap<FileId, Watch>,
+}
+
+#[derive(Debug)]
+struct Watch {
+    mask: Ready,
+    /// What they have heard of, and have not used since.
+    told: Ready,
 }
 
 impl Watches {
@@ -19,29 +26,58 @@ impl Watches {
     /// Returns what to tell at once.
     #[must_use]
     pub fn arm(&mut self, file: FileId, mask: Ready, ready: Ready) -> Ready {
+        let told = ready & mask;
         if mask.is_empty() {
-            self.masks.remove(&file);
+            self.files.remove(&file);
         } else {
-            self.masks.insert(file, mask);
+            self.files.insert(file, Watch { mask, told });
         }
-        ready & mask
+        told
     }
 
     /// What to tell the watchers of `file` when `risen` became possible; empty for nothing.
     #[must_use]
-    pub fn post(&self, file: FileId, risen: Ready) -> Ready {
-        self.masks.get(&file).copied().unwrap_or_default() & risen
+    pub fn post(&mut self, file: FileId, risen: Ready) -> Ready {
+        let Some(watch) = self.files.get_mut(&file) else {
+            return Ready::empty();
+        };
+        let news = watch.mask & risen & !watch.told;
+        watch.told |= news;
+        news
+    }
+
+    /// A request used what the watchers had heard of: they may hear of it again.
+    pub fn used(&mut self, file: FileId, used: Ready) {
+        if let Some(watch) = self.files.get_mut(&file) {
+            watch.told.remove(used);
+        }
     }
 
     /// Forgets a closed file.
     pub fn close(&mut self, file: FileId) {
-        self.masks.remove(&file);
+        self.files.remove(&file);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn told_once_until_it_is_used_or_asked_anew() {
+        let mut watches = Watches::default();
+        let file = FileId(3);
+        assert_eq!(
+            watches.arm(file, Ready::READ, Ready::empty()),
+            Ready::empty()
+        );
+        assert_eq!(watches.post(file, Ready::all()), Ready::READ);
+        assert_eq!(watches.post(file, Ready::READ), Ready::empty());
+        watches.used(file, Ready::READ);
+        assert_eq!(watches.post(file, Ready::READ), Ready::READ);
+        assert_eq!(watches.arm(file, Ready::READ, Ready::READ), Ready::READ);
+        assert_eq!(watches.post(file, Ready::READ), Ready::empty());
+    }
 
     #[test]
     fn asking_answers_the_present_state() {
@@ -52,7 +88,7 @@ mod tests {
             watches.arm(file, Ready::READ, Ready::READ | Ready::WRITE),
             Ready::READ
         );
-        assert_eq!(watches.post(file, Ready::all()), Ready::READ);
+        assert_eq!(watches.post(file, Ready::all()), Ready::empty());
         assert_eq!(
             watches.arm(file, Ready::empty(), Ready::READ),
             Ready::empty()

@@ -243,10 +243,23 @@ pub trait FileServer {
     /// Opens the file at `path`.
     fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno>;
 
-    /// Makes a new file from an open one, as a verb says. Plain dup never gets here.
-    fn dup(&mut self, file: FileId, verb: &[u8], caller: Caller) -> Outcome<FileId> {
-        let _ = (file, verb, caller);
+    /// Makes a new file from an open one, as a verb says. Plain dup never gets here. An answer of
+    /// [`Outcome::Wait`] to a `nonblocking` caller becomes `EAGAIN`.
+    fn dup(
+        &mut self,
+        file: FileId,
+        verb: &[u8],
+        nonblocking: bool,
+        caller: Caller,
+    ) -> Outcome<FileId> {
+        let _ = (file, verb, nonblocking, caller);
         errno::EINVAL.into()
+    }
+
+    /// A request that was told to wait will not be tried again: it was interrupted, or would not
+    /// wait.
+    fn forget_wait(&mut self, file: FileId) {
+        let _ = file;
     }
 
     /// Reads into `buf`; `offset` counts only for [`FileKind::Text`].

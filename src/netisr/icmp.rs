@@ -7,6 +7,8 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
+use scheme::errno;
+
 use super::Verdict;
 use super::checksum;
 use super::input::{Header, IPV4_HEADER, IPV6_HEADER, Place, Walk, addresses, proto, walk};
@@ -333,6 +335,12 @@ impl Net {
             }
             Notice::Refused | Notice::Unreachable if protocol == proto::TCP => {
                 self.tcp_unreachable(&endpoints, notice);
+            }
+            Notice::Refused if protocol == proto::UDP => {
+                self.udp.refuse(&endpoints, errno::ECONNREFUSED);
+            }
+            Notice::Unreachable if protocol == proto::UDP => {
+                self.udp.refuse(&endpoints, errno::EHOSTUNREACH);
             }
             Notice::Refused | Notice::Unreachable => {}
         }

@@ -114,6 +114,11 @@ impl Netisr {
         }
     }
 
+    /// Whether packets are queued.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.queue.is_empty()
+    }
+
     /// When something is due.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         [self.reassembly.deadline(), self.reports.deadline()]
@@ -163,12 +168,11 @@ impl Net {
         });
     }
 
-    /// Handles queued packets. True if some are left when the budget is spent.
-    #[must_use]
-    pub(crate) fn netisr_run(&mut self, budget: Budget) -> bool {
+    /// Handles queued packets, as many as the budget allows.
+    pub(crate) fn netisr_run(&mut self, budget: Budget) {
         for _ in 0..budget.get() {
             let Some(received) = self.netisr.queue.pop_front() else {
-                return false;
+                return;
             };
             let Received {
                 rcvif,
@@ -196,7 +200,6 @@ impl Net {
                 }
             }
         }
-        !self.netisr.queue.is_empty()
     }
 
     /// Timers: fragments whose time is over, and reports that are due.

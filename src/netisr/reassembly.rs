@@ -82,7 +82,6 @@ pub(crate) struct First {
 
 #[derive(Debug)]
 struct Datagram {
-    until: Duration,
     /// Number in the order of arrival, to tell it from a later one with the same key.
     serial: u64,
     payload: Vec<u8>,
@@ -237,7 +236,6 @@ impl Reassembly {
         self.serial += 1;
         let until = now + TIMEOUT;
         let datagram = Datagram {
-            until,
             serial: self.serial,
             payload: Vec::new(),
             pieces: Vec::new(),

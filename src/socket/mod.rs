@@ -1,5 +1,25 @@
-//! Sockets as files. So far `icmp`.
+//! Sockets as files, with the names, verbs and layouts of Redox's C library.
+//!
+//! - [`inet`]: `tcp` and `udp`;
+//! - [`name`]: addresses as text, in paths and answers;
+//! - [`message`]: the payloads of `recvmsg` and `sendmsg`;
+//! - [`echo`]: `icmp/echo/ADDR`.
+//!
+//! docs/sockets.md has the whole surface as a table.
 
-mod icmp;
+mod echo;
+mod inet;
+mod message;
+mod name;
 
-pub(crate) use icmp::{IcmpSockets, SOCKET, stat as icmp_stat};
+use scheme::{FileKind, Stat};
+
+pub(crate) use echo::{IcmpSockets, stat as icmp_stat};
+pub(crate) use inet::{InetSockets, Kind, Setting, Socket, stat as inet_stat};
+
+/// What a socket looks like.
+pub(crate) const SOCKET: Stat = Stat {
+    kind: FileKind::Device,
+    mode: 0o666,
+    size: 0,
+};

@@ -14,8 +14,8 @@ use std::net::IpAddr;
 use scheme::FileId;
 
 pub(crate) use engine::Engines;
+pub(crate) use tcp::{EPHEMERAL, Tcp, TcpEvent, clamp_mss};
 pub use tcp::{FlowId, ListenerId};
-pub(crate) use tcp::{Tcp, TcpEvent, clamp_mss};
 pub use udp::UdpId;
 pub(crate) use udp::{Datagram, Udp, UdpEvent};
 

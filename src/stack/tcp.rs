@@ -38,7 +38,7 @@ const HANDSHAKE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75
 /// A connection that nobody holds any more is given up after so long without an answer.
 const ORPHAN: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
 /// Ports for connections that do not name one (RFC 6335 section 6).
-const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
+pub(crate) const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 
 /// Number of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -201,9 +201,9 @@ impl Tcp {
         self.by_endpoints.contains_key(endpoints)
     }
 
-    /// How many connections there are, in whatever state.
-    pub(crate) fn len(&self) -> usize {
-        self.flows.len()
+    /// Whether connections have something to send, or owners something to hear.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.ready.is_empty() || !self.events.is_empty()
     }
 
     /// When a timer is due.
@@ -237,6 +237,38 @@ impl Tcp {
     pub(crate) fn socket(&mut self, id: FlowId) -> Option<&mut Socket<'static>> {
         let flow = self.flow_mut(id)?;
         Some(flow.set.get_mut::<Socket<'static>>(flow.socket))
+    }
+
+    /// Whether a listener has connections to accept.
+    pub(crate) fn has_queued(&self, id: ListenerId) -> bool {
+        let listener = self.listeners.get(id.0 as usize);
+        listener.is_some_and(|listener| !listener.queue.is_empty())
+    }
+
+    /// Both ends of a connection, ours first.
+    pub(crate) fn endpoints(&self, id: FlowId) -> Option<((IpAddr, u16), (IpAddr, u16))> {
+        let Endpoints { local, remote } = self.flow(id)?.endpoints;
+        Some((local, remote))
+    }
+
+    /// Our end of a connection.
+    pub(crate) fn local(&self, id: FlowId) -> Option<(IpAddr, u16)> {
+        Some(self.flow(id)?.endpoints.local)
+    }
+
+    /// Gives a connection to somebody else.
+    pub(crate) fn set_owner(&mut self, id: FlowId, owner: Owner) {
+        if let Some(flow) = self.flow_mut(id) {
+            flow.holder = Holder::Owner(owner);
+        }
+        self.tell(id);
+    }
+
+    /// The program knows why its connection ended.
+    pub(crate) fn clear_error(&mut self, id: FlowId) {
+        if let Some(flow) = self.flow_mut(id) {
+            flow.error = None;
+        }
     }
 
     /// Why a connection ended, if not as it should.
@@ -616,10 +648,9 @@ impl Net {
         }
     }
 
-    /// Runs timers that are due and connections that have something to send. True if some are left
-    /// when the budget is spent.
-    #[must_use]
-    pub(crate) fn tcp_run(&mut self, budget: Budget) -> bool {
+    /// Runs timers that are due and connections that have something to send, as many as the budget
+    /// allows.
+    pub(crate) fn tcp_run(&mut self, budget: Budget) {
         let now = self.now.monotonic;
         while let Some(&Reverse((at, id))) = self.tcp.timers.peek() {
             if at > now {
@@ -644,7 +675,6 @@ impl Net {
                 self.tcp_drive(id, None);
             }
         }
-        !self.tcp.ready.is_empty()
     }
 
     /// Lets a connection process a packet, if one came, and send what it has to.

@@ -1,7 +1,7 @@
 //! UDP: sockets with bounded queues of their own, and fan-out.
 
 use std::collections::{HashMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 
 use scheme::errno::{self, Errno};
@@ -34,8 +34,6 @@ pub(crate) struct Datagram {
     pub(crate) from: (IpAddr, u16),
     /// The address it was sent to.
     pub(crate) to: IpAddr,
-    /// The interface it came by.
-    pub(crate) rcvif: IfIndex,
     packet: Packet,
     data: Range<usize>,
 }
@@ -53,6 +51,8 @@ struct UdpSocket {
     local: Option<IpAddr>,
     port: u16,
     remote: Option<(IpAddr, u16)>,
+    /// What ICMP said of our last datagrams to `remote`.
+    error: Option<Errno>,
     queue: VecDeque<Datagram>,
     bytes: usize,
     /// Whether an event about it waits to be taken.
@@ -107,6 +107,7 @@ impl Udp {
             local,
             port,
             remote: None,
+            error: None,
             queue: VecDeque::new(),
             bytes: 0,
             told: false,
@@ -124,6 +125,57 @@ impl Udp {
         Some(datagram)
     }
 
+    /// The oldest datagram, which stays.
+    pub(crate) fn peek(&self, id: UdpId) -> Option<&Datagram> {
+        self.sockets.get(id.0 as usize)?.queue.front()
+    }
+
+    /// Whether there is something to read.
+    pub(crate) fn has_queued(&self, id: UdpId) -> bool {
+        let socket = self.sockets.get(id.0 as usize);
+        socket.is_some_and(|socket| !socket.queue.is_empty() || socket.error.is_some())
+    }
+
+    /// Takes datagrams of one sender only from now on, or of all.
+    pub(crate) fn connect(&mut self, id: UdpId, remote: Option<(IpAddr, u16)>) {
+        if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
+            socket.remote = remote;
+        }
+    }
+
+    /// What ICMP said of our datagrams; told once.
+    pub(crate) fn take_error(&mut self, id: UdpId) -> Option<Errno> {
+        self.sockets.get_mut(id.0 as usize)?.error.take()
+    }
+
+    /// A datagram of ours did not arrive: the socket that is connected there hears of it.
+    pub(crate) fn refuse(&mut self, endpoints: &Endpoints, error: Errno) {
+        let holders = self.ports.get(&endpoints.local.1);
+        for &id in holders.map_or(&[][..], Vec::as_slice) {
+            if let Some(socket) = self.sockets.get_mut(id as usize)
+                && socket.remote == Some(endpoints.remote)
+            {
+                socket.error = Some(error);
+                if !std::mem::replace(&mut socket.told, true) {
+                    self.events.push_back(id);
+                }
+            }
+        }
+    }
+
+    /// Ends a socket; what it has not read is lost.
+    pub(crate) fn unbind(&mut self, id: UdpId) {
+        let Some(socket) = self.sockets.try_remove(id.0 as usize) else {
+            return;
+        };
+        if let Some(holders) = self.ports.get_mut(&socket.port) {
+            holders.retain(|&holder| holder != id.0);
+            if holders.is_empty() {
+                self.ports.remove(&socket.port);
+            }
+        }
+    }
+
     /// The port of a socket.
     pub(crate) fn port(&self, id: UdpId) -> Option<u16> {
         Some(self.sockets.get(id.0 as usize)?.port)
@@ -131,13 +183,22 @@ impl Udp {
 
     /// The next socket with something to read that was not told before.
     pub(crate) fn poll_event(&mut self) -> Option<UdpEvent> {
-        let id = self.events.pop_front()?;
-        let socket = self.sockets.get_mut(id as usize)?;
-        socket.told = false;
-        Some(UdpEvent {
-            socket: UdpId(id),
-            owner: socket.owner,
-        })
+        loop {
+            let id = self.events.pop_front()?;
+            // It may have been ended since.
+            if let Some(socket) = self.sockets.get_mut(id as usize) {
+                socket.told = false;
+                return Some(UdpEvent {
+                    socket: UdpId(id),
+                    owner: socket.owner,
+                });
+            }
+        }
+    }
+
+    /// Whether owners have something to hear.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.events.is_empty()
     }
 
     /// Whether a socket of ours could have sent this.
@@ -215,7 +276,6 @@ impl Net {
         let datagram = Datagram {
             from,
             to: header.dst,
-            rcvif,
             packet,
             data,
         };
@@ -241,7 +301,10 @@ impl Net {
         let port = self.udp.port(id).ok_or(NetError::NoAddress)?;
         let len = u16::try_from(HEADER + data.len()).map_err(|_| NetError::TooBig)?;
         let path = self.route_to(&dst.0, None)?;
-        let src = src.or(path.src).ok_or(NetError::NoAddress)?;
+        // Who asks everybody for an address has none yet.
+        let everybody = matches!(dst.0, IpAddr::V4(dst) if dst.is_broadcast());
+        let nobody = everybody.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let src = src.or(path.src).or(nobody).ok_or(NetError::NoAddress)?;
         let mut head = [0; HEADER];
         head[..2].copy_from_slice(&port.to_be_bytes());
         head[2..4].copy_from_slice(&dst.1.to_be_bytes());

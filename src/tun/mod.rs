@@ -133,7 +133,7 @@ impl Net {
             .ifs
             .attach(&name, Driver::Tun(unit), flags, IFT_PPP, TUNMTU);
         let dev = dev.ok_or(errno::EEXIST)?;
-        self.tun.units.insert(unit, Softc::new(unit, dev));
+        self.tun.units.insert(unit, Softc::new(dev));
         Ok(())
     }
 

@@ -33,7 +33,7 @@ bitflags! {
 /// file.
 #[derive(Debug)]
 pub(crate) struct Softc {
-    pub(super) unit: u16,
+    /// Its interface.
     pub(super) dev: IfIndex,
     pub(super) flags: TunFlags,
     /// The open file.
@@ -49,9 +49,8 @@ pub(crate) struct Softc {
 }
 
 impl Softc {
-    pub(super) fn new(unit: u16, dev: IfIndex) -> Self {
+    pub(super) fn new(dev: IfIndex) -> Self {
         Self {
-            unit,
             dev,
             flags: TunFlags::empty(),
             file: None,
@@ -167,7 +166,7 @@ mod tests {
         let mut units = Units::default();
         assert_eq!(units.lowest_free(), Some(0));
         for unit in [0, 1, 3] {
-            let mut softc = Softc::new(unit, IfIndex(0));
+            let mut softc = Softc::new(IfIndex(0));
             softc.open(FileId(unit.into()), Pid(1));
             units.units.insert(unit, softc);
         }

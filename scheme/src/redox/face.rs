@@ -119,7 +119,7 @@ impl Request for Call {
                 server.read(file, read.buf(), offset, caller)
             }
             Op::Write(write) => server.write(file, write.buf(), write.offset, caller),
-            Op::Dup(dup) => match server.dup(file, dup.buf(), caller) {
+            Op::Dup(dup) => match server.dup(file, dup.buf(), self.nonblocking, caller) {
                 Outcome::Done(made) => Outcome::Done(made.map(number)),
                 Outcome::Wait => Outcome::Wait,
             },
@@ -308,6 +308,12 @@ impl<S: FileServer> Face<S> {
     fn answer(&mut self, answer: Answer<Call>, out: &mut Vec<Outgoing>) {
         let Answer { request, result } = answer;
         self.tags.remove(&(request.scheme, request.id));
+        let used = match request.op {
+            Op::Read(_) | Op::Dup(_) => Ready::READ,
+            Op::Write(_) => Ready::WRITE,
+            _ => Ready::all(),
+        };
+        self.watches.used(request.file, used);
         let settles = matches!(request.op, Op::Read(_)) && result.is_ok();
         if let (Op::Dup(_), Ok(made)) = (&request.op, result)
             && let Ok(made) = file(made)

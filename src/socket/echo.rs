@@ -4,8 +4,9 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 
+use super::SOCKET;
 use scheme::errno::{self, Errno};
-use scheme::{FileId, FileKind, Outcome, Ready, Stat};
+use scheme::{FileId, Outcome, Ready, Stat};
 use slab::Slab;
 
 use crate::ifnet::DropReason;
@@ -21,12 +22,6 @@ const MAX_SOCKETS: usize = 32_768;
 const QUEUE_PACKETS: usize = 128;
 /// Most bytes of them.
 const QUEUE_BYTES: usize = 208 << 10;
-
-pub(crate) const SOCKET: Stat = Stat {
-    kind: FileKind::Device,
-    mode: 0o666,
-    size: 0,
-};
 
 #[derive(Debug)]
 struct EchoSocket {

@@ -1,0 +1,472 @@
+//! Sockets, called as relibc's socket layer calls them: the same opens, dups, calls and layouts,
+//! through the local adapter over `lo0`.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::sync::Arc;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use common::system::TestProcesses;
+use scheme::errno::{self, Errno};
+use scheme::local::{Fd, Local, Process};
+use scheme::{OpenFlags, Ready};
+use tund::{Config, Net, Services};
+
+const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
+
+fn system() -> Arc<Local<Net>> {
+    let config = Config {
+        seed: 3,
+        services: Services::ECHO,
+    };
+    Local::new(Net::new(config, TestProcesses))
+}
+
+/// What relibc does for a program.
+struct Libc(Process<Net>);
+
+impl Libc {
+    fn new(system: &Arc<Local<Net>>) -> Arc<Self> {
+        Arc::new(Self(system.process(1, 0)))
+    }
+
+    fn socket(&self, scheme: &str) -> Fd {
+        self.0.open(&format!("/scheme/{scheme}"), BOTH).unwrap()
+    }
+
+    /// A dup whose result takes the place of the descriptor.
+    fn renamed(&self, fd: Fd, verb: &str) -> Result<Fd, Errno> {
+        let new = self.0.dup_verb(fd, verb.as_bytes())?;
+        self.0.close(fd).unwrap();
+        Ok(new)
+    }
+
+    fn bind(&self, fd: Fd, name: &str) -> Result<Fd, Errno> {
+        self.renamed(fd, &format!("/{name}"))
+    }
+
+    fn connect(&self, fd: Fd, name: &str) -> Result<Fd, Errno> {
+        self.renamed(fd, name)
+    }
+
+    fn accept(&self, fd: Fd) -> Result<Fd, Errno> {
+        self.0.dup_verb(fd, b"listen")
+    }
+
+    /// The part of fpath behind the last slash.
+    fn sockname(&self, fd: Fd) -> String {
+        self.0
+            .path(fd)
+            .unwrap()
+            .rsplit('/')
+            .next()
+            .unwrap()
+            .to_owned()
+    }
+
+    fn peername(&self, fd: Fd) -> Result<String, Errno> {
+        let mut payload = [0; 256];
+        let len = self.0.sys_call(fd, &mut payload, &[8])?;
+        Ok(String::from_utf8(payload[..len].to_vec()).unwrap())
+    }
+
+    fn timeout(&self, fd: Fd, verb: &str, timeout: Duration) {
+        let setting = self.0.dup_verb(fd, verb.as_bytes()).unwrap();
+        let mut time = [0; 16];
+        time[..8].copy_from_slice(&(timeout.as_secs() as i64).to_ne_bytes());
+        time[8..12].copy_from_slice(&(timeout.subsec_nanos() as i32).to_ne_bytes());
+        assert_eq!(self.0.write(setting, &time), Ok(16));
+        self.0.close(setting).unwrap();
+    }
+
+    /// recvmsg: the sender's name, the length there was, and the data.
+    fn recvmsg(&self, fd: Fd, room: usize, flags: u64) -> Result<(String, usize, Vec<u8>), Errno> {
+        let mut payload = vec![0; 64 + 8 + 128 + 8 + room + 8];
+        payload[..8].copy_from_slice(&128_u64.to_le_bytes());
+        payload[8..16].copy_from_slice(&(room as u64).to_le_bytes());
+        let total = self.0.sys_call(fd, &mut payload, &[5, flags])?;
+        let word = |at: usize| u64::from_le_bytes(payload[at..at + 8].try_into().unwrap()) as usize;
+        let name = word(0);
+        let len = word(8 + name);
+        let data = payload[16 + name..total].to_vec();
+        let name = String::from_utf8(payload[8..8 + name].to_vec()).unwrap();
+        Ok((name, len, data))
+    }
+
+    fn shutdown(&self, fd: Fd, how: u64) -> Result<usize, Errno> {
+        self.0.sys_call(fd, &mut [], &[9, how])
+    }
+
+    fn read_all(&self, fd: Fd) -> Vec<u8> {
+        let mut all = Vec::new();
+        let mut buf = vec![0; 65_536];
+        loop {
+            match self.0.read(fd, &mut buf).unwrap() {
+                0 => return all,
+                len => all.extend_from_slice(&buf[..len]),
+            }
+        }
+    }
+
+    fn write_all(&self, fd: Fd, mut bytes: &[u8]) {
+        while !bytes.is_empty() {
+            let len = self.0.write(fd, bytes).unwrap();
+            bytes = &bytes[len..];
+        }
+    }
+
+    /// A listener, and its port.
+    fn listener(&self, address: &str) -> (Fd, String) {
+        let fd = self
+            .bind(self.socket("tcp"), &format!("{address}:0"))
+            .unwrap();
+        let name = self.sockname(fd);
+        (fd, name.rsplit(':').next().unwrap().to_owned())
+    }
+
+    /// Both ends of a connection.
+    fn pair(&self) -> (Fd, Fd) {
+        let (listener, port) = self.listener("127.0.0.1");
+        let client = self
+            .connect(self.socket("tcp"), &format!("127.0.0.1:{port}"))
+            .unwrap();
+        let server = self.accept(listener).unwrap();
+        self.0.close(listener).unwrap();
+        (client, server)
+    }
+}
+
+#[test]
+fn names_of_both_ends() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let fresh = libc.socket("tcp");
+    assert_eq!(
+        libc.0.path(fresh).unwrap(),
+        "/scheme/tcp/0.0.0.0:0/0.0.0.0:0"
+    );
+    let (listener, port) = libc.listener("0.0.0.0");
+    assert_eq!(
+        libc.0.path(listener).unwrap(),
+        format!("/scheme/tcp/0.0.0.0:0/0.0.0.0:{port}")
+    );
+    let client = libc.connect(fresh, &format!("127.0.0.1:{port}")).unwrap();
+    let server = libc.accept(listener).unwrap();
+    let client_name = libc.sockname(client);
+    assert_eq!(
+        libc.0.path(server).unwrap(),
+        format!("/scheme/tcp/{client_name}/127.0.0.1:{port}")
+    );
+    assert_eq!(libc.peername(server).unwrap(), libc.0.path(server).unwrap());
+    assert_eq!(libc.peername(listener), Err(errno::ENOTCONN));
+    // Names that relibc asks for by accident.
+    assert_eq!(libc.0.dup_verb(client, b"termios"), Err(errno::EINVAL));
+}
+
+#[test]
+fn every_byte_both_ways_and_the_end_of_each() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (client, server) = libc.pair();
+    let data: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let echo = {
+        let libc = Arc::clone(&libc);
+        thread::spawn(move || {
+            let all = libc.read_all(server);
+            libc.write_all(server, &all);
+            libc.0.close(server).unwrap();
+        })
+    };
+    libc.write_all(client, &data);
+    assert_eq!(libc.shutdown(client, 1), Ok(0));
+    assert_eq!(libc.0.write(client, b"more"), Err(errno::EPIPE));
+    assert_eq!(libc.read_all(client), data);
+    echo.join().unwrap();
+}
+
+#[test]
+fn a_dropped_stream_loses_nothing_and_ends() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (client, server) = libc.pair();
+    let data = vec![7; 200_000];
+    let writer = {
+        let (libc, data) = (Arc::clone(&libc), data.clone());
+        thread::spawn(move || {
+            libc.write_all(client, &data);
+            libc.0.close(client).unwrap();
+        })
+    };
+    assert_eq!(libc.read_all(server).len(), data.len());
+    writer.join().unwrap();
+}
+
+#[test]
+fn a_closed_port_refuses() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let fd = libc.socket("tcp");
+    assert_eq!(
+        libc.0.dup_verb(fd, b"127.0.0.1:4"),
+        Err(errno::ECONNREFUSED)
+    );
+    // And the socket is as good as new.
+    assert_eq!(libc.0.dup_verb(fd, b"10.9.9.9:4"), Err(errno::ENETUNREACH));
+    let fd = libc.connect(fd, "127.0.0.1:7").unwrap();
+    libc.write_all(fd, b"hello");
+    let mut buf = [0; 10];
+    assert_eq!(libc.0.read(fd, &mut buf), Ok(5));
+}
+
+#[test]
+fn twelve_at_once_are_all_accepted() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (listener, port) = libc.listener("127.0.0.1");
+    let clients: Vec<_> = (0..12)
+        .map(|number| {
+            let (libc, port) = (Arc::clone(&libc), port.clone());
+            thread::spawn(move || {
+                let fd = libc
+                    .connect(libc.socket("tcp"), &format!("127.0.0.1:{port}"))
+                    .unwrap();
+                libc.write_all(fd, &[number]);
+                let mut buf = [0; 1];
+                assert_eq!(libc.0.read(fd, &mut buf), Ok(1));
+                assert_eq!(buf[0], number + 100);
+            })
+        })
+        .collect();
+    for _ in 0..12 {
+        let fd = libc.accept(listener).unwrap();
+        let mut buf = [0; 1];
+        libc.0.read(fd, &mut buf).unwrap();
+        libc.write_all(fd, &[buf[0] + 100]);
+    }
+    clients
+        .into_iter()
+        .for_each(|client| client.join().unwrap());
+}
+
+#[test]
+fn connecting_without_waiting() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (listener, port) = libc.listener("127.0.0.1");
+    let fd = libc.socket("tcp");
+    libc.0.set_nonblocking(fd, true).unwrap();
+    let name = format!("127.0.0.1:{port}");
+    assert_eq!(
+        libc.0.dup_verb(fd, name.as_bytes()),
+        Err(errno::EINPROGRESS)
+    );
+    let ready = libc
+        .0
+        .poll(&[(fd, Ready::WRITE)], Some(Duration::from_secs(10)))
+        .unwrap();
+    assert_eq!(ready, [Ready::WRITE]);
+    libc.write_all(fd, b"x");
+    let server = libc.accept(listener).unwrap();
+    let mut buf = [0; 9];
+    assert_eq!(libc.0.read(server, &mut buf), Ok(1));
+    // Refused: it shows as readiness, and then as the error, once.
+    let fd = libc.socket("tcp");
+    libc.0.set_nonblocking(fd, true).unwrap();
+    assert_eq!(libc.0.dup_verb(fd, b"127.0.0.1:4"), Err(errno::EINPROGRESS));
+    let ready = libc
+        .0
+        .poll(&[(fd, Ready::all())], Some(Duration::from_secs(10)))
+        .unwrap();
+    assert_eq!(ready, [Ready::all()]);
+    assert_eq!(libc.0.read(fd, &mut buf), Err(errno::ECONNREFUSED));
+    assert_eq!(libc.0.read(fd, &mut buf), Ok(0));
+}
+
+#[test]
+fn timeouts_are_for_their_own_direction() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (client, server) = libc.pair();
+    let mut buf = [0; 10];
+    libc.timeout(client, "write_timeout", Duration::from_millis(1));
+    libc.timeout(client, "read_timeout", Duration::from_millis(200));
+    for _ in 0..2 {
+        let start = Instant::now();
+        assert_eq!(libc.0.read(client, &mut buf), Err(errno::ETIMEDOUT));
+        assert!(
+            start.elapsed() >= Duration::from_millis(200),
+            "{:?}",
+            start.elapsed()
+        );
+    }
+    // What can be done at once is.
+    libc.write_all(client, b"x");
+    libc.write_all(server, b"y");
+    assert_eq!(libc.0.read(client, &mut buf), Ok(1));
+    // Zero means none.
+    libc.timeout(client, "read_timeout", Duration::ZERO);
+    let reader = {
+        let libc = Arc::clone(&libc);
+        thread::spawn(move || libc.0.read(client, &mut [0; 10]))
+    };
+    thread::sleep(Duration::from_millis(300));
+    libc.write_all(server, b"z");
+    assert_eq!(reader.join().unwrap(), Ok(1));
+    // And a datagram socket has them as well.
+    let udp = libc.bind(libc.socket("udp"), "127.0.0.1:0").unwrap();
+    libc.timeout(udp, "read_timeout", Duration::from_millis(50));
+    assert_eq!(libc.0.read(udp, &mut buf), Err(errno::ETIMEDOUT));
+}
+
+#[test]
+fn datagrams_whole_short_and_peeked() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let server = libc.bind(libc.socket("udp"), "127.0.0.1:0").unwrap();
+    let server_name = libc.sockname(server);
+    let client = libc.connect(libc.socket("udp"), &server_name).unwrap();
+    for size in [0, 1, 1458, 1459, 20_000, 65_507] {
+        let data: Vec<u8> = (0..size).map(|at| at as u8).collect();
+        assert_eq!(libc.0.write(client, &data), Ok(size));
+        let (peeker, len, peeked) = libc.recvmsg(server, 70_000, 2).unwrap();
+        let (sender, again, read) = libc.recvmsg(server, 70_000, 0).unwrap();
+        assert_eq!((len, &peeked), (size, &data));
+        assert_eq!((again, &read), (size, &data));
+        assert_eq!(peeker, sender);
+        assert_eq!(sender, format!("/scheme/udp/{}", libc.sockname(client)));
+    }
+    assert_eq!(libc.0.write(client, &vec![0; 65_508]), Err(errno::EMSGSIZE));
+    // A short buffer loses the rest, and says how much there was.
+    libc.0.write(client, &[5; 100]).unwrap();
+    let (_, len, data) = libc.recvmsg(server, 10, 0).unwrap();
+    assert_eq!((len, data.len()), (100, 10));
+    libc.0.write(client, &[5; 100]).unwrap();
+    assert_eq!(libc.0.read(server, &mut [0; 10]), Ok(10));
+    assert_eq!(libc.recvmsg(server, 10, 64), Err(errno::EAGAIN));
+    assert_eq!(libc.0.write(server, b"x"), Err(errno::EDESTADDRREQ));
+}
+
+#[test]
+fn sendto_is_a_copy_that_filters_nothing() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let server = libc.bind(libc.socket("udp"), "127.0.0.1:0").unwrap();
+    let other = libc.bind(libc.socket("udp"), "127.0.0.1:0").unwrap();
+    let client = libc.socket("udp");
+    let copy = libc
+        .0
+        .dup_verb(client, libc.sockname(server).as_bytes())
+        .unwrap();
+    libc.0.write(copy, b"question").unwrap();
+    libc.0.close(copy).unwrap();
+    // The socket has a port now, and hears from everybody.
+    let name = libc.sockname(client);
+    let port = name.rsplit(':').next().unwrap();
+    for from in [server, other] {
+        let copy = libc
+            .0
+            .dup_verb(from, format!("127.0.0.1:{port}").as_bytes())
+            .unwrap();
+        libc.0.write(copy, b"answer").unwrap();
+        libc.0.close(copy).unwrap();
+        let (sender, _, data) = libc.recvmsg(client, 100, 0).unwrap();
+        assert_eq!(data, b"answer");
+        assert_eq!(sender, format!("/scheme/udp/{}", libc.sockname(from)));
+    }
+    // Once connected it does not.
+    let client = libc.connect(client, &libc.sockname(server)).unwrap();
+    let copy = libc
+        .0
+        .dup_verb(other, libc.sockname(client).as_bytes())
+        .unwrap();
+    libc.0.write(copy, b"intruder").unwrap();
+    assert_eq!(libc.recvmsg(client, 100, 64), Err(errno::EAGAIN));
+}
+
+#[test]
+fn a_datagram_to_nobody_is_told_to_who_is_connected() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let client = libc.connect(libc.socket("udp"), "127.0.0.1:4").unwrap();
+    libc.0.write(client, b"x").unwrap();
+    assert_eq!(libc.0.read(client, &mut [0; 10]), Err(errno::ECONNREFUSED));
+}
+
+#[test]
+fn ports_are_guarded_and_taken_once() {
+    let system = system();
+    let user = Libc(system.process(2, 1000));
+    let fd = user.0.open("/scheme/tcp", BOTH).unwrap();
+    assert_eq!(user.0.dup_verb(fd, b"/0.0.0.0:1024"), Err(errno::EACCES));
+    assert_eq!(
+        user.0.dup_verb(fd, b"/10.1.2.3:2000"),
+        Err(errno::EADDRNOTAVAIL)
+    );
+    let bound = user.0.dup_verb(fd, b"/0.0.0.0:2000").unwrap();
+    assert_eq!(
+        user.0.dup_verb(fd, b"/0.0.0.0:2000"),
+        Err(errno::EADDRINUSE)
+    );
+    user.0.close(bound).unwrap();
+    assert!(user.0.dup_verb(fd, b"/0.0.0.0:2000").is_ok());
+}
+
+#[test]
+fn ipv6_by_path() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let fd = libc.connect(libc.socket("tcp"), "[::1]:7").unwrap();
+    libc.write_all(fd, b"six");
+    let mut buf = [0; 10];
+    assert_eq!(libc.0.read(fd, &mut buf), Ok(3));
+    assert!(
+        libc.0
+            .path(fd)
+            .unwrap()
+            .starts_with("/scheme/tcp/[::1]:7/[::1]:")
+    );
+}
+
+#[test]
+fn a_listener_is_readable_when_there_is_somebody_to_accept() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (listener, port) = libc.listener("127.0.0.1");
+    let poll = || {
+        libc.0
+            .poll(&[(listener, Ready::all())], Some(Duration::ZERO))
+            .unwrap()[0]
+    };
+    assert_eq!(poll(), Ready::empty());
+    let client = libc
+        .connect(libc.socket("tcp"), &format!("127.0.0.1:{port}"))
+        .unwrap();
+    assert_eq!(poll(), Ready::READ);
+    let server = libc.accept(listener).unwrap();
+    assert_eq!(poll(), Ready::empty());
+    // A reset is told as one, after what came before it was read.
+    libc.write_all(server, b"unread");
+    let mut buf = [0; 3];
+    libc.0.read(client, &mut buf).unwrap();
+    libc.0.close(client).unwrap();
+    assert_eq!(libc.0.read(server, &mut buf), Err(errno::ECONNRESET));
+    assert_eq!(libc.0.read(server, &mut buf), Ok(0));
+    assert_eq!(libc.0.write(server, b"x"), Err(errno::EPIPE));
+}
+
+#[test]
+fn a_time_wait_does_not_refuse_a_new_connection() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (listener, port) = libc.listener("127.0.0.1");
+    for _ in 0..3 {
+        let names = format!("127.0.0.1:{port}/127.0.0.1:40000");
+        let client = libc.connect(libc.socket("tcp"), &names).unwrap();
+        let server = libc.accept(listener).unwrap();
+        libc.0.close(server).unwrap();
+        assert_eq!(libc.0.read(client, &mut [0; 1]), Ok(0));
+        libc.0.close(client).unwrap();
+    }
+}

@@ -3,6 +3,7 @@
 import errno
 import os
 import shutil
+import signal
 import struct
 import subprocess
 import tempfile
@@ -10,7 +11,7 @@ import unittest
 
 import packet as wire
 from case import Contract
-from procs import Background, as_user, raw_read, wait_in_call
+from procs import Background, as_user, outcome, raw_read, wait_in_call
 from tree import wait_until
 
 MAGIC = struct.pack("=IHHiIII", 0xA1B2C3D4, 2, 4, 0, 0, 65535, 0)
@@ -102,6 +103,26 @@ class Bpf(Contract):
         kind, data = reader.result()
         self.assertEqual(kind, "value")
         self.assertEqual(self.records(MAGIC + data), [(2, packet)])
+
+    def test_wait_can_be_ended(self):
+        """A waiting read of a capture ends with EINTR on a signal, and can be killed."""
+        self.open()
+        tap = self.keep(self.tree.bpf(self.name, os.O_RDWR))
+        self.assertEqual(raw_read(tap), MAGIC)
+
+        def reader(pipe):
+            signal.signal(signal.SIGUSR1, lambda number, frame: None)
+            pipe.send("ready")
+            pipe.send(outcome(lambda: raw_read(tap)))
+
+        for number in (signal.SIGUSR1, signal.SIGKILL):
+            child = self.child(reader)
+            child.hear()
+            wait_in_call(tap, child.pid)
+            child.kill(number)
+            if number == signal.SIGUSR1:
+                self.assertEqual(child.hear(), ("errno", errno.EINTR))
+            child.wait()
 
     def test_before_the_header(self):
         """What goes out is captured without the header that the reader gets."""

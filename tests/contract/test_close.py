@@ -153,6 +153,29 @@ class Down(Contract):
         self.assertEqual(os.write(file, b"\0\1data"), 6)
         self.assertEqual(link.recv().dst, link.peer)
 
+    def test_errors_of_the_output_reach_the_sender(self):
+        """EHOSTDOWN from a closed unit, ENOBUFS from a full queue, EAFNOSUPPORT without IFHEAD."""
+        link = self.link(six=True)
+        four = self.keep(os.open(self.tree.path("icmp", "echo", link.peer), os.O_RDWR))
+        six = self.keep(os.open(self.tree.path("icmp", "echo", link.peer6), os.O_RDWR))
+        self.fails(errno.EAFNOSUPPORT, os.write, six, b"\0\1data")
+        self.tree.write(f"ifaces/{link.name}/queue", "fifo limit 1 packets 1048576 bytes\n")
+        self.assertEqual(os.write(four, b"\0\1data"), 6)
+        self.fails(errno.ENOBUFS, os.write, four, b"\0\2data")
+        os.close(link.file)
+        self.tree.write(f"ifaces/{link.name}/flags", "up\n")
+        self.fails(errno.EHOSTDOWN, os.write, four, b"\0\3data")
+
+    def test_ping_ourselves(self):
+        """Our own addresses answer, those of lo0 and of a unit, and no packet leaves."""
+        link = self.link()
+        for target in ("127.0.0.1", "::1", link.here):
+            file = self.keep(os.open(self.tree.path("icmp", "echo", target), os.O_RDWR))
+            os.write(file, b"\0\5self")
+            self.assertTrue(self.readable(file, 10))
+            self.assertEqual(os.read(file, 100), b"\0\5self")
+        self.assertFalse(self.readable(link.file))
+
     def test_ipv6_needs_its_mtu(self):
         """Below an mtu of 1280 an address of IPv6 is EINVAL."""
         self.open()

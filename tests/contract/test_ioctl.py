@@ -153,6 +153,13 @@ class Ioctl(Contract):
         sizes = [len(os.read(self.file, 200)) for _ in range(4)]
         self.assertEqual(sizes, [40, 45, 58, 43])
 
+    def test_lmode_carries_no_ipv6(self):
+        """LMODE without IFHEAD takes AF_INET only: EAFNOSUPPORT for the rest, counted."""
+        self.set(self.file, "TUNSLMODE", 1)
+        self.fails(errno.EAFNOSUPPORT, self.tree.inject, self.name, wire.echo("fd00::1", "fd00::2"), 28)
+        self.assertEqual(self.tree.drops(self.name), 1)
+        self.assertEqual(self.tree.stats(self.name)["opackets"], 0)
+
     def test_next_hop(self):
         """LMODE: a sockaddr_in of the gateway that the route gives, or of the destination."""
         link = self.link_of_file()

@@ -109,6 +109,16 @@ class Netcfg(Contract):
         os.close(file)
         self.assertEqual(self.tree.read(mtu), "1402\n")
 
+    def test_endless_line(self):
+        """A line that never ends is refused at some length, and leaves the setting alone."""
+        self.open()
+        file = os.open(self.tree.path("netcfg", self.of("mtu")), os.O_WRONLY)
+        with self.assertRaises(OSError):
+            for _ in range(256):
+                os.write(file, b"1" * 65536)
+        os.close(file)
+        self.assertEqual(self.tree.read(self.of("mtu")), "1500\n")
+
     def test_several_lines(self):
         """One setting per line: a write of several lines makes all of them."""
         self.open()

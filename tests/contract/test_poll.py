@@ -144,6 +144,16 @@ class Poll(Contract):
         """The same with poll(2)."""
         self.stress(lambda: self.readable(self.file, PATIENCE))
 
+    def test_shut_wakes(self):
+        """The end of the device wakes those who poll."""
+        poller = self.poller(select.EPOLLIN | select.EPOLLET)
+        poll = select.poll()
+        poll.register(self.file, select.POLLIN)
+        waiters = [Background(lambda: bool(poll.poll(PATIENCE * 1000))), Background(lambda: bool(poller.poll(PATIENCE)))]
+        self.set(self.file, "TUNSHUT")
+        for waiter in waiters:
+            self.assertEqual(waiter.result(2 * PATIENCE), ("value", True))
+
     def test_other_units_stay_quiet(self):
         """A packet wakes the poll of its own unit only."""
         other = self.open(next(self.units))

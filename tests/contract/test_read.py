@@ -190,6 +190,66 @@ class Read(Contract):
         self.tree.inject(self.name, sample(40))
         self.assertEqual(reader.result(), ("value", sample(40)))
 
+    def test_close_of_our_copy(self):
+        """Our close does not end the wait of a child that has a descriptor of its own."""
+
+        def reader(pipe):
+            pipe.send("ready")
+            pipe.send(outcome(lambda: raw_read(self.file)))
+
+        child = self.child(reader)
+        child.hear()
+        wait_in_call(self.file, child.pid)
+        os.close(self.file)
+        self.assertFalse(child.pipe.poll(0.2), "the wait goes on")
+        self.tree.inject(self.name, sample(40))
+        self.assertEqual(child.hear(), ("value", sample(40)))
+        child.wait()
+
+    def test_signals_race_with_packets(self):
+        """Under a rain of signals every packet is read once and in order."""
+        total = 2000
+
+        def reader(pipe):
+            signal.signal(signal.SIGALRM, lambda number, frame: None)
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.0003)
+            seen, interrupted = [], 0
+            while len(seen) < total:
+                kind, found = outcome(lambda: raw_read(self.file))
+                if kind == "value":
+                    seen.append(struct.unpack("!I", found[20:24])[0])
+                elif found == errno.EINTR:
+                    interrupted += 1
+                else:
+                    break
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            pipe.send((seen, interrupted))
+
+        child = self.child(reader)
+        tap = self.keep(self.tree.bpf(self.name, os.O_WRONLY))
+        for number in range(total):
+            packet = wire.ip4("10.1.1.1", "10.1.1.2", 253, struct.pack("!I", number))
+            while outcome(lambda: os.write(tap, struct.pack("=I", 2) + packet))[0] == "errno":
+                pass
+            if number % 20 == 0:
+                wait_until(lambda: self.get(self.file, "FIONREAD") == 0, "an empty queue")
+        seen, interrupted = child.hear(30)
+        child.wait()
+        self.assertEqual(seen, list(range(total)))
+        self.assertGreater(interrupted, 0)
+
+    def test_many_wait(self):
+        """A hundred waiting reads keep nobody else from anything."""
+        readers = [Background(lambda: raw_read(self.file)) for _ in range(100)]
+        for reader in readers:
+            wait_in_call(self.file, thread=reader)
+        other = self.open(next(self.units))
+        self.assertEqual(os.write(other, sample(40)), 40)
+        self.assertIn(self.name, self.tree.interfaces())
+        self.set(self.file, "TUNSHUT")
+        for reader in readers:
+            self.assertEqual(reader.result(), ("errno", errno.EHOSTDOWN))
+
     def test_shut(self):
         """TUNSHUT ends waits with EHOSTDOWN, gives the unit back, and the old handle is dead."""
         readers = [Background(lambda: raw_read(self.file)) for _ in range(3)]

@@ -22,6 +22,11 @@ class Units(Contract):
         answer = fcntl.ioctl(file, numbers.linux(request), b"\xee" * 32)
         return answer[:16].rstrip(b"\0").decode()
 
+    def test_schemes(self):
+        """The tree has every scheme of the contract (netisr is for later)."""
+        expected = {"tun", "netcfg", "bpf", "icmp", "tcp", "udp", "ip"}
+        self.assertEqual(expected - set(os.listdir(self.tree.root)), set(), "schemes that are missing")
+
     def test_limits_of_the_number(self):
         """0 and 32767 open; everything that is not a plain decimal up to 32767 is ENOENT."""
         for unit in ("0", "32767"):
@@ -195,6 +200,32 @@ class Units(Contract):
             child.pipe.send("done")
             child.wait()
         wait_until(lambda: not self.is_busy(), "a closed unit")
+
+    def test_path_only(self):
+        """A descriptor that is only a path (O_PATH) does not claim the unit."""
+        os.close(self.tree.tun(self.unit))
+        self.keep(self.tree.tun(self.unit, os.O_PATH))
+        self.assertFalse(self.is_busy())
+
+    def test_names_are_fixed(self):
+        """Nobody creates, removes or renames files of the tree."""
+        os.close(self.tree.tun(self.unit))
+        path, other = self.tree.path("tun", self.unit), self.tree.path("tun", "new")
+        for work in (
+            lambda: os.unlink(path),
+            lambda: os.rename(path, other),
+            lambda: os.mkdir(other),
+            lambda: os.symlink("x", other),
+            lambda: os.link(path, other),
+            lambda: os.rmdir(self.tree.path("tun")),
+        ):
+            self.assertEqual(outcome(work)[0], "errno")
+        self.assertIn(str(self.unit), os.listdir(self.tree.path("tun")))
+
+    def test_many_units(self):
+        """Hundreds of units can be open at a time."""
+        files = [self.open(unit) for unit in range(20000, 20400)]
+        self.assertEqual(len({self.unit_name(file) for file in files}), 400)
 
     def test_wrong_way(self):
         """A read on a write-only handle and a write on a read-only one are EBADF."""

@@ -149,6 +149,20 @@ class Write(Contract):
         self.assertEqual(len(link.drain()), 250)
         self.assertEqual(link.before_pong(), [])
 
+    def test_writers_in_threads(self):
+        """Writes of four threads on one descriptor are all taken, each as one packet."""
+        link = self.link()
+        ping = wire.udp(link.peer, link.here, 5, 9, bytes(50))
+
+        def write():
+            for _ in range(1000):
+                link.send(ping)
+
+        for writer in [Background(write) for _ in range(4)]:
+            self.assertEqual(writer.result(30), ("value", None))
+        stats = self.tree.stats(link.name)
+        self.assertEqual((stats["ipackets"], stats["ibytes"]), (4000, 4000 * len(ping)))
+
     def test_counters(self):
         """ipackets and ibytes count packets without headers, opackets and obytes as well."""
         link = self.link(head=True, six=False)

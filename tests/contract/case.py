@@ -87,6 +87,9 @@ class Contract(unittest.TestCase):
         cls.tree.stop()
 
     def setUp(self):
+        if self.tree.daemon.poll() is not None:
+            self.tree.lost()
+            type(self).tree = Tree()  # A test before us lost its daemon, and has said so.
         self.unit = next(self.units)
         self.name = f"tun{self.unit}"
         self.before = set(self.tree.interfaces())

@@ -159,6 +159,25 @@ class Bpf(Contract):
                 self.assertEqual(os.read(file, 200), struct.pack("!I", shown) + packet)
         self.assertEqual(self.records(self.stream(tap)), [(2, four), (28, six), (28, six)])
 
+    def test_unknown_family_goes_the_output_path(self):
+        """Of a family that is no IP: EAFNOSUPPORT without IFHEAD, after capture, and counted."""
+        self.open()
+        for family in (77, 0, 23, 16):
+            with self.subTest(family=family):
+                tap, drops = self.tap(), self.tree.drops(self.name)
+                self.fails(errno.EAFNOSUPPORT, self.tree.inject, self.name, b"not for the internet", family)
+                self.assertEqual(self.records(self.stream(tap)), [(family, b"not for the internet")])
+                self.assertEqual(self.tree.drops(self.name), drops + 1)
+
+    def test_closed_comes_first(self):
+        """Out of a closed interface everything is EHOSTDOWN, whatever its family, and counted."""
+        os.close(self.open())
+        for family in (2, 28, 77):
+            with self.subTest(family=family):
+                drops = self.tree.drops(self.name)
+                self.fails(errno.EHOSTDOWN, self.tree.inject, self.name, bytes(40), family)
+                self.assertEqual(self.tree.drops(self.name), drops + 1)
+
     def test_injection_length(self):
         """Fewer than 4 bytes are EINVAL; nothing goes out."""
         file = self.open()
@@ -184,6 +203,15 @@ class Bpf(Contract):
         self.assertLess(len(found), 2 * total)
         for family, packet in found:
             self.assertEqual((family, len(packet)), (2, 1428))
+
+    def test_loopback(self):
+        """A ping of ourselves is seen on lo0: request and reply, out and in again."""
+        tap = self.tap("lo0")
+        file = self.keep(os.open(self.tree.path("icmp", "echo", "127.0.0.1"), os.O_RDWR))
+        os.write(file, b"\0\1data")
+        self.assertTrue(self.readable(file, 10))
+        found = [wire.Packet(packet) for _, packet in self.records(self.stream(tap))]
+        self.assertLessEqual({(8, 0), (0, 0)}, {packet.kind for packet in found})
 
     def test_every_handle_has_its_own(self):
         """Two captures see the same packets; one opened later sees the later ones."""

@@ -69,9 +69,9 @@ class LastClose(Contract):
 
     def test_connected_routes_come_back(self):
         """Up again, the interface has its connected routes again, and only those."""
-        link = self.link()
+        link = self.link(head=True)
         connected = self.routes()
-        self.assertEqual(len(connected), 1)
+        self.assertEqual(len(connected), 2)
         self.tree.write("route/add", f"198.18.0.0/16 dev {link.name}\n")
         os.close(link.file)
         wait_until(lambda: self.routes() == [], "no routes")
@@ -80,6 +80,7 @@ class LastClose(Contract):
         self.tree.write(f"ifaces/{self.name}/flags", "up\n")
         self.assertEqual(self.routes(), connected)
         self.assertEqual(link.before_pong(), [])
+        self.assertEqual(link.before_pong(six=True), [])
 
     def test_transient(self):
         """With TRANSIENT the last close destroys the interface; the next open is a new one."""
@@ -199,3 +200,9 @@ class Down(Contract):
             self.assertEqual(link.send(ping), len(ping) + 4)
             self.assertEqual(link.before_pong(), [])
             self.assertEqual(self.tree.ledger(self.name)["in.dropped"], before + count)
+        sent = self.tree.ledger(self.name)["out.dropped"]
+        try:
+            self.tree.inject(self.name, ping, 28)
+        except OSError:
+            pass  # The contract names no error for it.
+        self.assertEqual(self.tree.ledger(self.name)["out.dropped"], sent + 1)

@@ -109,6 +109,16 @@ class Netcfg(Contract):
         os.close(file)
         self.assertEqual(self.tree.read(mtu), "1402\n")
 
+    def test_line_in_pieces_by_children(self):
+        """The exit of a child that inherited the file is not the close that ends a line."""
+        self.open()
+        file = os.open(self.tree.path("netcfg", self.of("mtu")), os.O_WRONLY)
+        os.write(file, b"14")
+        self.child(lambda pipe: None).wait()
+        self.assertEqual(os.write(file, b"00\n"), 3)
+        os.close(file)
+        self.assertEqual(self.tree.read(self.of("mtu")), "1400\n")
+
     def test_endless_line(self):
         """A line that never ends is refused at some length, and leaves the setting alone."""
         self.open()
@@ -439,9 +449,15 @@ class Changes(Contract):
             "route/list": lambda: self.tree.write("route/add", f"198.18.0.0/16 dev {self.name}\n"),
             "resolv/nameserver": lambda: self.tree.write("resolv/nameserver", "192.0.2.99\n"),
             "ip/forwarding": lambda: self.tree.write("ip/forwarding", "1\n"),
+            f"{name}/multicast": lambda: self.tree.write(f"{name}/multicast", "join 239.1.2.3\n"),
+            f"{name}/queue": lambda: self.tree.write(f"{name}/queue", "fifo limit 9 packets 9999 bytes\n"),
+            f"{name}/stats": lambda: os.write(self.file, bytes(40)),
+            f"{name}/ledger": lambda: os.write(self.file, bytes(40)),
+            "debug/if_tun_debug": lambda: self.tree.write("debug/if_tun_debug", "2\n"),
             f"{name}/status": lambda: self.set(self.file, "TUNSHUT"),
         }
         self.addCleanup(self.tree.write, "ip/forwarding", "0\n")
+        self.addCleanup(self.tree.write, "debug/if_tun_debug", "0\n")
         for path, change in changes.items():
             with self.subTest(path=path):
                 self.watch(path, change)

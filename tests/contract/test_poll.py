@@ -82,7 +82,7 @@ class Poll(Contract):
         """An edge-triggered epoll reports every change from empty to occupied, once."""
         poller = self.poller(select.EPOLLIN | select.EPOLLET)
         self.assertEqual(poller.poll(0), [])
-        for _ in range(50):
+        for _ in range(2000):
             self.tree.inject(self.name, sample())
             self.assertEqual(poller.poll(PATIENCE), [(self.file, select.EPOLLIN)])
             self.assertEqual(poller.poll(0), [])

@@ -268,6 +268,16 @@ class Read(Contract):
         self.assertEqual(os.read(second, 100), sample(44))
         self.fails(errno.EBUSY, self.tree.tun, self.unit)
 
+    def test_shut_races_with_reads(self):
+        """A read that comes just before or just after TUNSHUT is EHOSTDOWN; none waits on."""
+        for _ in range(200):
+            readers = [Background(lambda: raw_read(self.file)) for _ in range(2)]
+            self.set(self.file, "TUNSHUT")
+            for reader in readers:
+                self.assertEqual(reader.result(), ("errno", errno.EHOSTDOWN))
+            os.close(self.file)
+            self.file = self.open()
+
     def test_bounds_of_a_packet_are_kept_under_load(self):
         """Readers in four threads see every packet once and whole."""
         total, seen = 2000, []

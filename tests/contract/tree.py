@@ -59,6 +59,14 @@ class Tree:
         with open(self.log, "rb") as log:
             return log.read().decode(errors="replace")
 
+    def lost(self):
+        """Forgets a daemon that died, and its mount."""
+        if self in Tree.running:
+            Tree.running.remove(self)
+        self.daemon.stdout.close()
+        if subprocess.run(["umount", "-l", self.root], capture_output=True, check=False).returncode == 0:
+            shutil.rmtree(self.base, ignore_errors=True)
+
     def stop(self):
         """Ends the daemon as a user would; it has to leave in order, and unmounted."""
         Tree.running.remove(self)

@@ -29,7 +29,7 @@ class Daemon(unittest.TestCase):
                 self.assertEqual(tree.daemon.wait(PATIENCE), 0)
                 self.assertEqual(reader.result()[0], "errno")
                 self.assertEqual(outcome(lambda file=file: raw_read(file))[0], "errno")
-                self.assertFalse(os.path.ismount(tree.root))
+                self.assertFalse(tree.mounted())
                 tree.stop()
 
     def test_one_line(self):

@@ -15,6 +15,8 @@ WORDS = """10.0.0.1 10.0.0.1/24 10.0.0.0/8 0.0.0.0/0 255.255.255.255/32 fd00::1/
 peer via dev src metric default tun0 tun1 tun2 lo0 x 0 1 -1 71 72 1280 1500 65535 65536 4294967296
 up down join leave 224.0.0.5 fifo limit packets bytes 1024 / , . % \0 \u00e9""".split(" ")
 
+SETTINGS = "add rm set mtu flags queue multicast nameserver forwarding destroy mac".split()
+
 
 class Fuzz(Contract):
     """Some 20000 calls with random arguments."""
@@ -51,7 +53,8 @@ class Fuzz(Contract):
             part, start = chance.randbytes(8 * chance.randrange(20)), 8 * chance.randrange(30)
             data = wire.fragment(peer, here, 17, part, start, chance.random() < 0.7, chance.randrange(4))
         else:
-            body = wire.icmp(peer, here, chance.randrange(256), chance.randrange(5), chance.randbytes(4), chance.randbytes(60))
+            kind, code = chance.randrange(256), chance.randrange(5)
+            body = wire.icmp(peer, here, kind, code, chance.randbytes(4), chance.randbytes(60))
             data = wire.ip(peer, here, 58 if ":" in here else 1, body)
         data = bytearray(data)
         if chance.random() < 0.5:
@@ -87,7 +90,7 @@ class Fuzz(Contract):
         found = []
         for where, _, names in os.walk(self.tree.path("netcfg")):
             for name in names:
-                if name in ("add", "rm", "set", "mtu", "flags", "queue", "multicast", "nameserver", "forwarding", "destroy", "mac"):
+                if name in SETTINGS:
                     found.append(os.path.join(where, name))
         return sorted(found)
 

@@ -149,7 +149,8 @@ class Poll(Contract):
         poller = self.poller(select.EPOLLIN | select.EPOLLET)
         poll = select.poll()
         poll.register(self.file, select.POLLIN)
-        waiters = [Background(lambda: bool(poll.poll(PATIENCE * 1000))), Background(lambda: bool(poller.poll(PATIENCE)))]
+        waits = (lambda: bool(poll.poll(PATIENCE * 1000)), lambda: bool(poller.poll(PATIENCE)))
+        waiters = [Background(wait) for wait in waits]
         self.set(self.file, "TUNSHUT")
         for waiter in waiters:
             self.assertEqual(waiter.result(2 * PATIENCE), ("value", True))

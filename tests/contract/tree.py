@@ -51,7 +51,10 @@ class Tree:
         line = self.daemon.stdout.readline() if ready else b""
         if not line:
             self.daemon.kill()
-            raise AssertionError(f"tund did not get ready: {self.said()}")
+            self.daemon.wait()
+            said = self.said()
+            self.clear()
+            raise AssertionError(f"tund did not get ready: {said}")
         Tree.running.append(self)
 
     def said(self):
@@ -59,13 +62,24 @@ class Tree:
         with open(self.log, "rb") as log:
             return log.read().decode(errors="replace")
 
+    def mounted(self):
+        """Whether the mount is there, even one whose daemon is dead, which stat cannot tell."""
+        with open("/proc/self/mounts", encoding="utf-8") as mounts:
+            return any(line.split(" ")[1] == self.root for line in mounts)
+
+    def clear(self):
+        """Removes the mount, if the daemon left it, and the directory; whether it was left."""
+        left = self.mounted()
+        if left:
+            subprocess.run(["umount", "-l", self.root], check=False)
+        shutil.rmtree(self.base, ignore_errors=True)
+        return left
+
     def lost(self):
         """Forgets a daemon that died, and its mount."""
-        if self in Tree.running:
-            Tree.running.remove(self)
+        Tree.running.remove(self)
         self.daemon.stdout.close()
-        if subprocess.run(["umount", "-l", self.root], capture_output=True, check=False).returncode == 0:
-            shutil.rmtree(self.base, ignore_errors=True)
+        self.clear()
 
     def stop(self):
         """Ends the daemon as a user would; it has to leave in order, and unmounted."""
@@ -77,16 +91,13 @@ class Tree:
             self.daemon.kill()
             status = self.daemon.wait()
         self.daemon.stdout.close()
-        mounted = os.path.ismount(self.root)
-        if mounted:
-            subprocess.run(["umount", "-l", self.root], check=False)
         said = self.said()
-        shutil.rmtree(self.base, ignore_errors=True)
+        left = self.clear()
         if "panicked" in said:
             raise AssertionError(f"tund panicked: {said[-2000:]}")
         if status != 0:
             raise AssertionError(f"tund ended with {status} at SIGTERM: {said[-2000:]}")
-        if mounted:
+        if left:
             raise AssertionError("tund left its mount behind")
 
     def path(self, *names):

@@ -17,6 +17,8 @@ use common::system::{MountSystem, System};
 /// How long anything may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
+type Test = fn(&Bridge);
+
 fn missing() -> Option<&'static str> {
     let tool = |name: &str| {
         let found = Command::new("sh")
@@ -39,7 +41,7 @@ fn missing() -> Option<&'static str> {
 fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
-    let tests: [(&str, fn(&Bridge)); 5] = [
+    let tests: [(&str, Test); 5] = [
         ("kernel_ping", kernel_ping),
         ("kernel_ping_fragmented", kernel_ping_fragmented),
         ("our_ping", our_ping),

@@ -182,10 +182,9 @@ impl Net {
             IpAddr::V4(v4) => is_host(src) && !self.ifs.is_broadcast(v4),
             IpAddr::V6(_) => is_host(src),
         };
-        let (protocol, at) = match inner(packet) {
-            Some((protocol, at)) => (protocol, at),
-            // A fragment that is not the first.
-            None => return false,
+        // A fragment that is not the first.
+        let Some((protocol, at)) = inner(packet) else {
+            return false;
         };
         let about_error = match (protocol, packet.get(at)) {
             (proto::ICMP, Some(kind)) => matches!(

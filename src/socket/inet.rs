@@ -54,6 +54,9 @@ mod option {
 const MSG_PEEK: u64 = 2;
 const MSG_DONTWAIT: u64 = 64;
 
+/// Takes what arrived, and who sent it.
+type Take<'a> = &'a mut dyn FnMut(&[u8], (IpAddr, u16));
+
 /// Which scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
@@ -653,13 +656,7 @@ impl Net {
 
     /// Gives `take` a datagram, or as much of a stream as there is in one piece and as `limit`
     /// allows; nothing at the end of a stream.
-    fn receive(
-        &mut self,
-        id: FileId,
-        limit: usize,
-        peek: bool,
-        take: &mut dyn FnMut(&[u8], (IpAddr, u16)),
-    ) -> Outcome<()> {
+    fn receive(&mut self, id: FileId, limit: usize, peek: bool, take: Take<'_>) -> Outcome<()> {
         let socket = match self.inet(id) {
             Ok(socket) => socket,
             Err(error) => return error.into(),

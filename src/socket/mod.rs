@@ -3,7 +3,7 @@
 //! - [`inet`]: `tcp` and `udp`;
 //! - [`name`]: addresses as text, in paths and answers;
 //! - [`message`]: the payloads of `recvmsg` and `sendmsg`;
-//! - [`echo`]: `icmp/echo/ADDR`.
+//! - [`mod@echo`]: pings, through `icmp`.
 //!
 //! docs/sockets.md has the whole surface as a table.
 

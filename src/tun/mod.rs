@@ -217,9 +217,8 @@ impl Net {
 
     /// The unit that a handle holds, noting who uses it.
     fn tun_unit(&mut self, id: FileId, caller: Option<Caller>) -> Result<u16, Errno> {
-        let &Handle { unit, gone } = match self.file(id)? {
-            File::Tun(handle) => handle,
-            _ => return Err(errno::EBADF),
+        let &File::Tun(Handle { unit, gone }) = self.file(id)? else {
+            return Err(errno::EBADF);
         };
         if gone {
             return Err(errno::EHOSTDOWN);

@@ -321,8 +321,11 @@ impl Bare {
     }
 }
 
+/// What is measured.
+type Body<'a> = Box<dyn FnMut() + 'a>;
+
 /// Nanoseconds a round, by turns: the median of many short runs of each.
-fn measure(rounds: usize, runs: usize, bodies: &mut [(&str, Box<dyn FnMut() + '_>)]) -> Vec<f64> {
+fn measure(rounds: usize, runs: usize, bodies: &mut [(&str, Body<'_>)]) -> Vec<f64> {
     let mut times = vec![Vec::new(); bodies.len()];
     for _ in 0..runs {
         for ((_, body), times) in bodies.iter_mut().zip(&mut times) {

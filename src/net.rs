@@ -16,7 +16,7 @@ use crate::netcfg;
 use crate::netisr::{Budget, Netisr};
 use crate::route::RouteTable;
 use crate::serve::{Servers, Services};
-use crate::socket::{self, IcmpSockets, InetSockets, Kind};
+use crate::socket::{self, IcmpSockets, InetSockets, Kind, RawSockets};
 use crate::stack::{Engines, Tcp, Udp};
 use crate::tun;
 
@@ -24,7 +24,7 @@ use crate::tun;
 const MAX_FILES: usize = 65_536;
 
 /// The schemes served, in the order in which they are listed.
-pub const SCHEMES: [&str; 6] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp"];
+pub const SCHEMES: [&str; 7] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp", "ip"];
 
 /// How to start.
 #[derive(Clone, Copy, Debug)]
@@ -45,7 +45,8 @@ impl Default for Config {
     }
 }
 
-/// Interfaces, routes, sockets, and the files of `tun`, `netcfg`, `bpf`, `tcp`, `udp` and `icmp`.
+/// Interfaces, routes, sockets, and the files of `tun`, `netcfg`, `bpf`, `tcp`, `udp`, `icmp`
+/// and `ip`.
 ///
 /// It is driven through [`FileServer`], and by nothing else: it reads no clock, no descriptor, no
 /// environment and no randomness.
@@ -60,6 +61,7 @@ pub struct Net {
     pub(crate) udp: Udp,
     pub(crate) icmp: IcmpSockets,
     pub(crate) inet: InetSockets,
+    pub(crate) raw: RawSockets,
     pub(crate) servers: Servers,
     pub(crate) tun: tun::Units,
     pub(crate) watchers: netcfg::Watchers,
@@ -79,6 +81,7 @@ pub(crate) enum File {
     Text(netcfg::Handle),
     Bpf(Box<bpf::Handle>),
     Icmp(u32),
+    Raw(u32),
     Inet(Box<socket::Socket>),
     InetSetting(socket::Setting),
 }
@@ -106,6 +109,7 @@ impl Net {
             udp: Udp::new(hasher()),
             icmp: IcmpSockets::default(),
             inet: InetSockets::default(),
+            raw: RawSockets::default(),
             servers: Servers::default(),
             tun: tun::Units::default(),
             watchers: netcfg::Watchers::default(),
@@ -203,22 +207,35 @@ impl Net {
         SCHEMES.iter().map(entry).collect()
     }
 
+    fn stat_exact(&self, path: &str) -> Result<Stat, Errno> {
+        match split(path) {
+            ("", "") => Ok(DIRECTORY),
+            ("tun" | "bpf" | "netcfg" | "tcp" | "udp" | "icmp" | "ip", "") => Ok(DIRECTORY),
+            ("tun", rest) => tun::stat(rest),
+            ("bpf", rest) => self.bpf_stat(rest),
+            ("netcfg", rest) => self.netcfg_stat(rest),
+            ("icmp", rest) => socket::icmp_stat(rest),
+            ("tcp" | "udp", rest) => socket::inet_stat(rest),
+            ("ip", rest) => socket::raw_stat(rest),
+            _ => Err(errno::ENOENT),
+        }
+    }
+
     fn list_path(&self, path: &str) -> Result<Vec<DirEntry>, Errno> {
         match split(path) {
             ("", "") => Ok(Self::root_entries()),
             ("tun", "") => Ok(self.tun_list()),
             ("bpf", "") => Ok(self.bpf_list()),
-            ("tcp" | "udp" | "icmp", "") => Ok(Vec::new()),
+            ("tcp" | "udp" | "icmp" | "ip", "") => Ok(Vec::new()),
             ("netcfg", rest) => self.netcfg_list(rest),
             _ => Err(errno::ENOTDIR),
         }
     }
 }
 
-/// Parts `scheme/rest`. A slash at the end is allowed, once.
+/// Parts `scheme/rest`.
 fn split(path: &str) -> (&str, &str) {
-    let (scheme, rest) = path.split_once('/').unwrap_or((path, ""));
-    (scheme, rest.strip_suffix('/').unwrap_or(rest))
+    path.split_once('/').unwrap_or((path, ""))
 }
 
 pub(crate) const DIRECTORY: Stat = Stat {
@@ -268,16 +285,15 @@ impl FileServer for Net {
     }
 
     fn stat(&mut self, path: &str) -> Result<Stat, Errno> {
-        match split(path) {
-            ("", "") => Ok(DIRECTORY),
-            ("tun" | "bpf" | "netcfg" | "tcp" | "udp" | "icmp", "") => Ok(DIRECTORY),
-            ("tun", rest) => tun::stat(rest),
-            ("bpf", rest) => self.bpf_stat(rest),
-            ("netcfg", rest) => self.netcfg_stat(rest),
-            ("icmp", rest) => socket::icmp_stat(rest),
-            ("tcp" | "udp", rest) => socket::inet_stat(rest),
-            _ => Err(errno::ENOENT),
+        // A slash at the end is for directories.
+        if let Some(path) = path.strip_suffix('/') {
+            let stat = self.stat_exact(path)?;
+            return match stat.kind {
+                FileKind::Directory if !path.ends_with('/') => Ok(stat),
+                _ => Err(errno::ENOENT),
+            };
         }
+        self.stat_exact(path)
     }
 
     fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
@@ -311,6 +327,7 @@ impl FileServer for Net {
             ("icmp", rest) => self.icmp_open(rest),
             ("tcp", rest) => self.inet_open(Kind::Tcp, rest, caller),
             ("udp", rest) => self.inet_open(Kind::Udp, rest, caller),
+            ("ip", rest) => self.raw_open(rest, caller),
             _ => Err(errno::ENOENT),
         }
     }
@@ -337,6 +354,7 @@ impl FileServer for Net {
             Ok(File::Text(_)) => self.netcfg_read(id, buf, offset).into(),
             Ok(File::Bpf(_)) => self.bpf_read(id, buf),
             Ok(File::Icmp(_)) => self.icmp_read(id, buf),
+            Ok(File::Raw(_)) => self.raw_read(id, buf),
             Ok(File::Inet(_)) => self.inet_read(id, buf),
             Ok(&File::InetSetting(setting)) => self.inet_setting_read(setting, buf).into(),
             Ok(File::Directory(_)) => errno::EISDIR.into(),
@@ -357,6 +375,7 @@ impl FileServer for Net {
             Ok(File::Text(_)) => self.netcfg_write(id, buf).into(),
             Ok(File::Bpf(_)) => self.bpf_write(id, buf).into(),
             Ok(File::Icmp(_)) => self.icmp_write(id, buf).into(),
+            Ok(File::Raw(_)) => self.raw_write(id, buf).into(),
             Ok(File::Inet(_)) => self.inet_write(id, buf, false),
             Ok(&File::InetSetting(setting)) => self.inet_setting_write(setting, buf).into(),
             Ok(File::Directory(_)) => errno::EISDIR.into(),
@@ -427,7 +446,9 @@ impl FileServer for Net {
             File::Tun(_) | File::TunPgrp(_) => Ok(tun::DEVICE),
             File::Bpf(_) => Ok(bpf::DEVICE),
             File::Text(handle) => Ok(handle.stat()),
-            File::Icmp(_) | File::Inet(_) | File::InetSetting(_) => Ok(socket::SOCKET),
+            File::Icmp(_) | File::Raw(_) | File::Inet(_) | File::InetSetting(_) => {
+                Ok(socket::SOCKET)
+            }
         }
     }
 
@@ -446,6 +467,7 @@ impl FileServer for Net {
             File::Text(handle) => Ok(handle.path()),
             File::Bpf(handle) => Ok(handle.path()),
             File::Icmp(socket) => Ok(self.icmp_path(*socket)),
+            File::Raw(socket) => Ok(self.raw_path(*socket)),
             File::Inet(_) => Ok(self.inet_path(id)),
             File::InetSetting(_) => Err(errno::EBADF),
         }
@@ -457,6 +479,7 @@ impl FileServer for Net {
             Ok(File::Text(_)) => self.netcfg_ready(id),
             Ok(File::Bpf(_)) => self.bpf_ready(id),
             Ok(File::Icmp(_)) => self.icmp_ready(id),
+            Ok(File::Raw(_)) => self.raw_ready(id),
             Ok(File::Inet(_)) => self.inet_ready(id),
             Ok(File::Directory(_) | File::TunPgrp(_) | File::InetSetting(_)) => Ready::all(),
             Err(_) => Ready::empty(),
@@ -469,6 +492,7 @@ impl FileServer for Net {
             Ok(File::Text(_)) => self.netcfg_close(id),
             Ok(File::Bpf(_)) => self.bpf_close(id),
             Ok(File::Icmp(_)) => self.icmp_close(id),
+            Ok(File::Raw(_)) => self.raw_close(id),
             Ok(File::Inet(_)) => self.inet_close(id),
             Ok(File::Directory(_) | File::TunPgrp(_) | File::InetSetting(_)) => {}
             Err(_) => return,

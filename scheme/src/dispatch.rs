@@ -31,6 +31,12 @@ pub trait Request {
         }
     }
 
+    /// Whether it stands behind those that wait already. What never takes anything from them, such
+    /// as an ioctl, does not.
+    fn queues(&self) -> bool {
+        true
+    }
+
     /// Tries it once.
     fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize>;
 }
@@ -92,7 +98,8 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
             return Some(Answer { request, result });
         }
         // No overtaking: who comes later stands behind, unless it would rather not wait.
-        let must_queue = self.waits.occupied(file, direction) && !request.nonblocking();
+        let must_queue =
+            request.queues() && !request.nonblocking() && self.waits.occupied(file, direction);
         if !must_queue {
             match request.attempt(&mut self.server) {
                 Outcome::Done(result) => return Some(Answer { request, result }),

@@ -167,6 +167,10 @@ impl Request for Call {
         }
     }
 
+    fn queues(&self) -> bool {
+        matches!(self.kind, CallKind::Read(_) | CallKind::Write(_))
+    }
+
     fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize> {
         match &mut self.kind {
             CallKind::Read(buf) => server.read(self.file, buf, self.offset, self.caller),
@@ -518,9 +522,10 @@ impl<S: FileServer> Process<S> {
 
     fn kernel<T>(&self, body: impl FnOnce(&mut Kernel<S>) -> T) -> T {
         let mut kernel = self.local.lock();
-        kernel.turn(self.local.clock.now());
+        let now = self.local.clock.now();
+        kernel.turn(now);
         let result = body(&mut kernel);
-        let woke = kernel.run(self.local.clock.now());
+        let woke = kernel.run(now);
         drop(kernel);
         if woke {
             self.local.wake.notify_all();

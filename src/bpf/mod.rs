@@ -152,10 +152,13 @@ impl Net {
     pub(crate) fn bpf_write(&mut self, id: FileId, buf: &[u8]) -> Result<usize, Errno> {
         let dev = self.bpf(id)?.dev.ok_or(errno::ENXIO)?;
         let (af, packet) = buf.split_first_chunk().ok_or(errno::EINVAL)?;
-        let family = Family::from_af(u32::from_ne_bytes(*af)).ok_or(errno::EAFNOSUPPORT)?;
+        let af = u32::from_ne_bytes(*af);
         if packet.is_empty() {
             return Err(errno::EINVAL);
         }
+        let Some(family) = Family::from_af(af) else {
+            return Err(self.if_refuse(dev, af, packet).into());
+        };
         let mtu = self.ifs.get(dev).ok_or(errno::ENXIO)?.mtu;
         if packet.len() > usize::from(mtu) {
             return Err(errno::EMSGSIZE);

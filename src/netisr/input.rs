@@ -430,6 +430,7 @@ impl Net {
         if !sound {
             return Verdict::Dropped(DropReason::BadChecksum);
         }
+        let shown = self.raw_input(header.protocol, &packet);
         match (header.protocol, header.dst) {
             (proto::TCP, _) => self.tcp_input(rcvif, header, packet),
             (proto::UDP, _) => self.udp_input(rcvif, header, packet),
@@ -437,6 +438,7 @@ impl Net {
             (proto::ICMPV6, IpAddr::V6(_)) => self.icmp6_input(rcvif, header, packet),
             (proto::IGMP, IpAddr::V4(_)) => self.igmp_input(rcvif, header, &packet),
             (proto::NO_NEXT, IpAddr::V6(_)) => Verdict::Dropped(DropReason::NoProtocol),
+            _ if shown => Verdict::Delivered,
             _ => {
                 if header.place == Place::Host {
                     let pointer = next_header_at(&packet, header.payload);

@@ -212,6 +212,25 @@ impl Net {
         Ok(())
     }
 
+    /// The way of a packet of a family that has no name here: as far as the capture.
+    pub(crate) fn if_refuse(&mut self, dev: IfIndex, af: u32, packet: &[u8]) -> NetError {
+        let open = match self.ifs.get(dev).map(|ifp| ifp.driver) {
+            Some(Driver::Tun(unit)) => self.tun.is_open(unit),
+            _ => true,
+        };
+        let (reason, error) = if open {
+            self.bpf_tap(dev, af, packet);
+            (DropReason::FamilyRefused, NetError::Family)
+        } else {
+            (DropReason::NotOpen, NetError::HostDown)
+        };
+        if let Some(ifp) = self.ifs.get_mut(dev) {
+            ifp.stats.output.offered += 1;
+            ifp.stats.drop_output(reason, 1);
+        }
+        error
+    }
+
     /// `if_output`: gives a packet to an interface, and so to its driver.
     pub(crate) fn if_output(
         &mut self,

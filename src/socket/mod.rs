@@ -3,7 +3,8 @@
 //! - [`inet`]: `tcp` and `udp`;
 //! - [`name`]: addresses as text, in paths and answers;
 //! - [`message`]: the payloads of `recvmsg` and `sendmsg`;
-//! - [`mod@echo`]: pings, through `icmp`.
+//! - [`mod@echo`]: pings, through `icmp`;
+//! - [`raw`]: whole packets, through `ip`.
 //!
 //! docs/sockets.md has the whole surface as a table.
 
@@ -11,11 +12,13 @@ mod echo;
 mod inet;
 mod message;
 mod name;
+mod raw;
 
 use scheme::{FileKind, Stat};
 
 pub(crate) use echo::{IcmpSockets, stat as icmp_stat};
 pub(crate) use inet::{InetSockets, Kind, Setting, Socket, stat as inet_stat};
+pub(crate) use raw::{RawSockets, stat as raw_stat};
 
 /// What a socket looks like.
 pub(crate) const SOCKET: Stat = Stat {

@@ -111,6 +111,10 @@ impl Request for Call {
         }
     }
 
+    fn queues(&self) -> bool {
+        matches!(self.op, Op::Read(_) | Op::Write(_))
+    }
+
     fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize> {
         let (file, caller) = (self.file, self.caller);
         match &mut self.op {

@@ -9,7 +9,7 @@ use redox_scheme::{RequestKind, Response, SignalBehavior, Socket};
 use syscall::error::{EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, Error};
 
 use super::face::{Face, Outgoing, ROOT};
-use super::system::{self, Notify, RedoxProcesses, Timer};
+use super::system::{self, Clock, Notify, RedoxProcesses, Timer};
 use crate::server::{FileId, FileServer, Processes};
 
 /// Most requests taken from one scheme before the others get their turn.
@@ -53,11 +53,14 @@ pub fn serve<S: FileServer>(server: S, names: &[&'static str]) -> io::Result<()>
 
     let mut requests = Vec::with_capacity(REQUESTS);
     let mut out = Vec::new();
+    // Which schemes may have requests: at first all, whose events may have come before we listened.
+    let mut awake: Vec<usize> = (0..schemes.len()).collect();
+    let mut clock = Clock::default();
     loop {
-        let now = system::now();
+        let now = clock.now();
         let mut turn = face.dispatch.turn(now);
-        let mut drained = true;
-        for (at, scheme) in schemes.iter_mut().enumerate() {
+        awake.retain(|&at| {
+            let scheme = &mut schemes[at];
             match scheme
                 .socket
                 .read_requests(&mut requests, SignalBehavior::Interrupt)
@@ -67,15 +70,17 @@ pub fn serve<S: FileServer>(server: S, names: &[&'static str]) -> io::Result<()>
                     errno: EAGAIN | EINTR,
                     ..
                 }) => {}
-                Err(error) => return Err(io_error(error)),
+                Err(error) => log::error!("scheme {}: {error}", names[at]),
             }
-            drained &= requests.len() < REQUESTS;
+            // Fewer than there was room for: that was all, and the next one brings an event.
+            let more = requests.len() == REQUESTS;
             for request in requests.drain(..) {
                 handle(&mut face, at, &mut scheme.state, request.kind(), &mut out);
                 // What a request leads to comes before the next request.
                 turn = face.dispatch.turn(now);
             }
-        }
+            more
+        });
         face.wakeups(|pid| RedoxProcesses.alive(pid), &mut out);
         for outgoing in out.drain(..) {
             let scheme = &mut schemes[outgoing.scheme];
@@ -91,7 +96,7 @@ pub fn serve<S: FileServer>(server: S, names: &[&'static str]) -> io::Result<()>
         if system::stopped() {
             return Ok(());
         }
-        if turn.pending || !drained {
+        if turn.pending || !awake.is_empty() {
             continue;
         }
         if let Some(deadline) = turn.deadline {
@@ -99,7 +104,7 @@ pub fn serve<S: FileServer>(server: S, names: &[&'static str]) -> io::Result<()>
         }
         match queue.next_event() {
             Ok(event) if event.user_data == TIMER => timer.fired(),
-            Ok(_) => {}
+            Ok(event) => awake.push(event.user_data),
             Err(error) if error.errno() == EINTR => {}
             Err(error) => return Err(error.into()),
         }

@@ -20,6 +20,10 @@ pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
     // The child inherits the pipe by its number. Ours closes with the first child's start, and
     // those after it hear nothing of it.
     let mut notify = Some(Notify::take());
+    // A daemon and its parent may both have been killed.
+    for name in names.iter().filter(|name| system::is_orphan(name)) {
+        system::unlink_scheme(name);
+    }
     loop {
         let started = Instant::now();
         let mut child = command.spawn()?;

@@ -63,19 +63,44 @@ pub(super) fn signal(target: SignalTarget) {
     }
 }
 
-/// Both clocks.
-pub(super) fn now() -> Now {
-    let read = |clock: i32| {
+/// Both clocks. Each costs a system call, so the one for people is looked at once in a while.
+#[derive(Debug, Default)]
+pub(super) struct Clock {
+    /// The time since 1970 less the monotonic time, and when it was found.
+    offset: Option<(Duration, Duration)>,
+}
+
+impl Clock {
+    /// How long the wall clock is believed to run like the other.
+    const BELIEVED: Duration = Duration::from_secs(1);
+
+    pub(super) fn now(&mut self) -> Now {
+        let monotonic = read(libredox::flag::CLOCK_MONOTONIC);
+        let offset = match self.offset {
+            Some((offset, found)) if monotonic < found + Self::BELIEVED => offset,
+            _ => {
+                let wall = read(libredox::flag::CLOCK_REALTIME);
+                let offset = wall.saturating_sub(monotonic);
+                self.offset = Some((offset, monotonic));
+                offset
+            }
+        };
+        Now {
+            monotonic,
+            wall: monotonic + offset,
+        }
+    }
+}
+
+fn read(clock: i32) -> Duration {
+    let read = || {
         let time = libredox::call::clock_gettime(clock).ok()?;
         Some(Duration::new(
             u64::try_from(time.tv_sec).ok()?,
             u32::try_from(time.tv_nsec).ok()?,
         ))
     };
-    Now {
-        monotonic: read(libredox::flag::CLOCK_MONOTONIC).unwrap_or_default(),
-        wall: read(libredox::flag::CLOCK_REALTIME).unwrap_or_default(),
-    }
+    read().unwrap_or_default()
 }
 
 /// A timer of `/scheme/time`: readable when the time has come.
@@ -171,6 +196,12 @@ pub(super) fn unlink_scheme(name: &str) {
     if let Err(error) = unlinked {
         log::debug!("unlink {path}: {error}");
     }
+}
+
+/// Whether a scheme's name is there, and its daemon is not.
+pub(super) fn is_orphan(name: &str) -> bool {
+    let root = Fd::open(&format!("/scheme/{name}"), libredox::flag::O_RDONLY, 0);
+    matches!(root, Err(error) if error.errno() == libc::ENODEV)
 }
 
 /// The pipe on which init waits to hear that we are ready.

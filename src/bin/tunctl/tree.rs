@@ -3,7 +3,7 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 /// What went wrong, with what to do about it.
 #[derive(Debug)]
@@ -32,7 +32,8 @@ impl Tree {
         Self { root }
     }
 
-    pub(crate) fn root(&self) -> &Path {
+    #[cfg(target_os = "linux")]
+    pub(crate) fn root(&self) -> &std::path::Path {
         &self.root
     }
 

@@ -13,7 +13,7 @@ use tund::{Config, Net, Services};
 
 /// The TUN device and network stack for Redox OS.
 ///
-/// On Redox it serves the schemes tun, netcfg, bpf and icmp. On Linux, `--mount DIR` serves the same
+/// On Redox it serves the schemes tun, netcfg, bpf, tcp, udp, icmp and ip. On Linux, `--mount DIR` serves the same
 /// tree as files, and without arguments a demonstration runs in one process.
 #[derive(Debug, Parser)]
 #[command(version)]

@@ -12,6 +12,7 @@ use slab::Slab;
 
 use crate::bpf;
 use crate::ifnet::{Driver, IfAddr, IfFlags, IfIndex, IfTable, Ifnet};
+use crate::link::Ports;
 use crate::netcfg;
 use crate::netisr::{Budget, Netisr};
 use crate::route::RouteTable;
@@ -64,6 +65,7 @@ pub struct Net {
     pub(crate) raw: RawSockets,
     pub(crate) servers: Servers,
     pub(crate) tun: tun::Units,
+    pub(crate) links: Ports,
     pub(crate) watchers: netcfg::Watchers,
     pub(crate) nameserver: Option<IpAddr>,
     pub(crate) forwarding: bool,
@@ -112,6 +114,7 @@ impl Net {
             raw: RawSockets::default(),
             servers: Servers::default(),
             tun: tun::Units::default(),
+            links: Ports::default(),
             watchers: netcfg::Watchers::default(),
             nameserver: None,
             forwarding: false,
@@ -253,6 +256,7 @@ impl FileServer for Net {
         self.tcp_run(Budget::TURN);
         self.netisr_expire();
         self.inet_expire();
+        self.links_run();
         self.serve_run(Budget::TURN);
         self.netcfg_watch();
         // Each of them may have left work to those before it.
@@ -261,6 +265,7 @@ impl FileServer for Net {
             self.tcp.deadline(),
             self.netisr.deadline(),
             self.inet.deadline(),
+            self.links.deadline(),
         ];
         Turn {
             pending,

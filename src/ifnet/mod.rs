@@ -16,6 +16,8 @@ use ipnet::IpNet;
 use scheme::{FileId, Now};
 use slab::Slab;
 
+use crate::link::PortId;
+
 pub use family::Family;
 pub use queue::{Discipline, Fifo, FifoLimits, Frame, Full};
 pub use stats::{DropReason, IfStats, Ledger};
@@ -40,6 +42,8 @@ pub enum Driver {
     Loopback,
     /// The tun device of this unit.
     Tun(u16),
+    /// The Ethernet adapter with this number.
+    Ethernet(PortId),
 }
 
 bitflags! {

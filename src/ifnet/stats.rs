@@ -67,8 +67,8 @@ pub enum DropReason {
     Truncated,
     /// Out: still queued at the last close.
     Purged,
-    /// Out: the driver below refused it.
-    DriverFull,
+    /// Out: the neighbour it was for does not answer, or too many wait for one.
+    NoNeighbor,
 }
 
 impl DropReason {
@@ -102,7 +102,7 @@ impl DropReason {
         Self::QueueFull,
         Self::Truncated,
         Self::Purged,
-        Self::DriverFull,
+        Self::NoNeighbor,
     ];
 
     /// The name after `drop.`.
@@ -136,7 +136,7 @@ impl DropReason {
             Self::QueueFull => "queue_full",
             Self::Truncated => "truncated",
             Self::Purged => "purged",
-            Self::DriverFull => "driver_full",
+            Self::NoNeighbor => "no_neighbor",
         }
     }
 }
@@ -256,7 +256,7 @@ impl IfStats {
             DropReason::NotOpen
             | DropReason::FamilyRefused
             | DropReason::NoIpv6
-            | DropReason::DriverFull => {
+            | DropReason::NoNeighbor => {
                 self.oerrors += packets;
             }
             _ => {}

@@ -133,14 +133,19 @@ impl Node {
 impl IfNode {
     fn read(self, net: &Net, ifp: &Ifnet) -> String {
         match self {
-            Self::Mac => "Not configured\n".to_owned(),
+            Self::Mac => match ifp.driver {
+                Driver::Ethernet(port) => net
+                    .mac_of(port)
+                    .map_or_else(String::new, |mac| format!("{mac}\n")),
+                _ => "Not configured\n".to_owned(),
+            },
             Self::AddrList => ifp.addrs.iter().map(|addr| format!("{addr}\n")).collect(),
             Self::AddrSet | Self::AddrAdd | Self::AddrRm | Self::Destroy => String::new(),
             Self::Mtu => format!("{}\n", ifp.mtu),
             Self::Flags => format!("{}\n", ifp.flags),
             Self::Status => match ifp.driver {
                 Driver::Tun(unit) => net.tun_status(unit),
-                Driver::Loopback => String::new(),
+                Driver::Loopback | Driver::Ethernet(_) => String::new(),
             },
             Self::Multicast => ifp
                 .groups

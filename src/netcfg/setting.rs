@@ -11,6 +11,7 @@ use crate::ifnet::{
     Driver, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, MAX_ADDRS, is_host,
     parse_decimal, stamp,
 };
+use crate::link::{Mac, PortId};
 use crate::net::Net;
 use crate::route::{Origin, Route, RouteSpec};
 
@@ -36,6 +37,7 @@ pub(super) enum IfSetting {
     Join(IpAddr),
     Leave(IpAddr),
     Queue(FifoLimits),
+    Mac(Mac),
     Destroy,
 }
 
@@ -56,6 +58,7 @@ pub(super) enum Undo {
     },
     Join(IfIndex, IpAddr),
     Leave(IfIndex, IpAddr),
+    Mac(PortId, Mac),
 }
 
 impl Setting {
@@ -104,8 +107,7 @@ impl IfSetting {
             }
             IfNode::Queue => Self::Queue(FifoLimits::parse(line)?),
             IfNode::Destroy if line == "1" => Self::Destroy,
-            // Only Ethernet has one to set.
-            IfNode::Mac => return None,
+            IfNode::Mac => Self::Mac(Mac::parse(line)?),
             IfNode::Destroy
             | IfNode::AddrList
             | IfNode::Status
@@ -171,7 +173,9 @@ impl Net {
                     return Err(errno::EINVAL);
                 }
                 for old in ifp.addrs.clone() {
-                    self.remove_addr(dev, &old);
+                    if !self.is_own_link_local(dev, &old) {
+                        self.remove_addr(dev, &old);
+                    }
                 }
                 self.ifs.add_addr(dev, addr);
                 self.if_init(dev);
@@ -208,6 +212,15 @@ impl Net {
             IfSetting::Queue(limits) => {
                 self.set_queue(dev, limits);
                 return Ok(Undo::Nothing);
+            }
+            IfSetting::Mac(mac) => {
+                // Only Ethernet has one to set.
+                let Driver::Ethernet(port) = driver else {
+                    return Err(errno::EINVAL);
+                };
+                let old = self.mac_of(port).ok_or(errno::EINVAL)?;
+                self.set_mac(port, mac);
+                return Ok(Undo::Mac(port, old));
             }
             IfSetting::Destroy => {
                 let Driver::Tun(unit) = driver else {
@@ -259,6 +272,7 @@ impl Net {
                 }
                 self.connect_routes(dev);
             }
+            Undo::Mac(port, mac) => self.set_mac(port, mac),
             Undo::Join(dev, group) => {
                 self.group_leave(dev, group);
             }

@@ -26,11 +26,28 @@ const UNSOLICITED: Duration = Duration::from_secs(10);
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     due: BTreeMap<(IfIndex, IpAddr), Duration>,
+    /// Not later than the first of them.
+    first: Option<Duration>,
 }
 
 impl Reports {
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.due.values().min().copied()
+        self.first
+    }
+
+    /// Plans a report, or brings forward one that is planned.
+    fn plan(&mut self, dev: IfIndex, group: IpAddr, at: Duration) {
+        let due = self.due.entry((dev, group)).or_insert(at);
+        *due = at.min(*due);
+        self.first = Some(self.first.map_or(at, |first| first.min(at)));
+    }
+
+    /// Takes those whose time has come.
+    fn take_ripe(&mut self, now: Duration) -> Vec<(IfIndex, IpAddr)> {
+        let ripe = self.due.extract_if(.., |_, at| *at <= now);
+        let ripe = ripe.map(|(key, _)| key).collect();
+        self.first = self.due.values().min().copied();
+        ripe
     }
 
     pub(crate) fn detach(&mut self, dev: IfIndex) {
@@ -88,11 +105,7 @@ impl Net {
         if self.netisr.reports.deadline().is_none_or(|due| due > now) {
             return;
         }
-        let due = &mut self.netisr.reports.due;
-        let ripe: Vec<_> = due
-            .extract_if(.., |_, at| *at <= now)
-            .map(|(key, _)| key)
-            .collect();
+        let ripe = self.netisr.reports.take_ripe(now);
         for (dev, group) in ripe {
             self.group_report(dev, group);
         }
@@ -158,8 +171,7 @@ impl Net {
         let now = self.now.monotonic;
         for group in groups {
             let at = now + within.mul_f64(self.rng.f64());
-            let due = self.netisr.reports.due.entry((rcvif, group)).or_insert(at);
-            *due = at.min(*due);
+            self.netisr.reports.plan(rcvif, group, at);
         }
         Verdict::Delivered
     }

@@ -33,6 +33,7 @@ const ECHO_REPLY_V6: u8 = 129;
 const MLD_QUERY: u8 = 130;
 const MLD_REPORT: u8 = 131;
 const REDIRECT_V6: u8 = 137;
+const ROUTER_SOLICITATION: u8 = 133;
 
 /// Bytes of an ICMP header.
 const HEADER: usize = 8;
@@ -50,6 +51,8 @@ pub(crate) enum Problem {
     Protocol { pointer: u32 },
     /// No route.
     NoRoute,
+    /// The last hop does not find it.
+    Host,
     /// Larger than the next link, and may not be split.
     TooBig { mtu: u16 },
     /// Its hop limit is used up.
@@ -71,6 +74,8 @@ impl Problem {
             (Self::Protocol { pointer }, true) => (PARAMETER_V6, 1, pointer.to_be_bytes()),
             (Self::NoRoute, false) => (UNREACHABLE_V4, 0, NONE),
             (Self::NoRoute, true) => (UNREACHABLE_V6, 0, NONE),
+            (Self::Host, false) => (UNREACHABLE_V4, 1, NONE),
+            (Self::Host, true) => (UNREACHABLE_V6, 3, NONE),
             // RFC 1191 section 4: the mtu is in the lower half.
             (Self::TooBig { mtu }, false) => (UNREACHABLE_V4, 4, (mtu as u32).to_be_bytes()),
             (Self::TooBig { mtu }, true) => (TOO_BIG_V6, 0, (mtu as u32).to_be_bytes()),
@@ -165,6 +170,14 @@ impl Net {
     /// The error about a datagram whose fragments did not all come (RFC 8200 section 4.5).
     pub(crate) fn icmp_reassembly_timeout(&mut self, first: &First) {
         self.icmp_error(first.rcvif, &first.packet, Problem::Reassembly);
+    }
+
+    /// Tells the sender of a packet that we passed on that its host does not answer.
+    pub(crate) fn icmp_unreachable_host(&mut self, dev: IfIndex, packet: &[u8]) {
+        let from_us = addresses(packet).is_none_or(|(src, _)| self.ifs.is_local(&src));
+        if !from_us {
+            self.icmp_error(dev, packet, Problem::Host);
+        }
     }
 
     fn may_complain(&self, packet: &[u8], src: &IpAddr, dst: &IpAddr, problem: Problem) -> bool {
@@ -280,6 +293,7 @@ impl Net {
             }
             TIME_EXCEEDED_V6 | PARAMETER_V6 => Verdict::Delivered,
             MLD_QUERY | MLD_REPORT => self.mld_input(rcvif, &header, message),
+            ROUTER_SOLICITATION..=REDIRECT_V6 => self.nd_input(rcvif, &header, message),
             _ => Verdict::Dropped(DropReason::NotWanted),
         }
     }
@@ -296,7 +310,7 @@ impl Net {
 
     /// Somebody says something about a packet of ours, of which `quote` is the beginning. Believed
     /// only if it is about something that we are really doing (RFC 5927).
-    fn icmp_notice(&mut self, quote: &[u8], notice: Notice) -> Verdict {
+    pub(crate) fn icmp_notice(&mut self, quote: &[u8], notice: Notice) -> Verdict {
         const REJECT: Verdict = Verdict::Dropped(DropReason::NotWanted);
 
         let Some((src, dst)) = addresses(quote) else {

@@ -185,9 +185,13 @@ impl Net {
             Ok(place) => place,
             Err(reason) => return reason.into(),
         };
-        if place == Place::Elsewhere {
-            return Fate::Decided(self.ip_forward(rcvif, packet));
-        }
+        let place = match place {
+            Place::Elsewhere if self.is_dhcp_reply(rcvif, protocol, &packet[header_len..]) => {
+                Place::Host
+            }
+            Place::Elsewhere => return Fate::Decided(self.ip_forward(rcvif, packet)),
+            place => place,
+        };
         let mut header = Header {
             src,
             dst,
@@ -395,6 +399,18 @@ impl Net {
             return Err(DropReason::BadSource);
         }
         Ok(place)
+    }
+
+    /// Whether this offers an address to an interface that has none: servers may send it to the
+    /// address that they offer (RFC 2131 section 4.1).
+    fn is_dhcp_reply(&self, rcvif: IfIndex, protocol: u8, payload: &[u8]) -> bool {
+        const CLIENT: [u8; 2] = 68_u16.to_be_bytes();
+
+        let waits = self.ifs.get(rcvif).is_some_and(|ifp| {
+            let ethernet = matches!(ifp.driver, Driver::Ethernet(_));
+            ethernet && !ifp.addrs.iter().any(|addr| addr.addr.is_ipv4())
+        });
+        waits && protocol == proto::UDP && payload.get(2..4) == Some(&CLIENT)
     }
 
     fn place_of(&self, dst: &IpAddr) -> Place {

@@ -89,34 +89,36 @@ impl Net {
             let ifp = self.ifs.get(dev).ok_or(NetError::NoRoute)?;
             return self.direct(ifp, dst);
         }
-        let everybody = match dst {
-            IpAddr::V4(dst) if dst.is_broadcast() => Some(IfFlags::UP),
+        // What is for many goes out directly: a broadcast by the first interface that can, a group
+        // by its route's or the first that can.
+        let many = match dst {
+            IpAddr::V4(dst) if dst.is_broadcast() => Some(IfFlags::UP | IfFlags::BROADCAST),
             _ if dst.is_multicast() => Some(IfFlags::UP | IfFlags::MULTICAST),
             _ => None,
         };
-        match (self.routes.lookup(dst, |dev| self.is_up(dev)), everybody) {
-            (Ok(route), _) => {
-                let ifp = self.ifs.get(route.dev).ok_or(NetError::NoRoute)?;
-                let next_hop = route.via.unwrap_or(*dst);
-                let src = route.src.or_else(|| self.source(ifp, dst, &next_hop));
-                Ok(Path {
-                    dev: route.dev,
-                    next_hop,
-                    src,
-                    mtu: ifp.mtu,
-                })
-            }
-            // Without a route, by the first interface that can.
-            (Err(_), Some(flags)) => {
-                let fits = |ifp: &&Ifnet| {
-                    ifp.flags.contains(flags) && !ifp.flags.contains(IfFlags::LOOPBACK)
-                };
-                let ifp = self.ifs.iter().find(fits).ok_or(NetError::NoRoute)?;
-                self.direct(ifp, dst)
-            }
-            (Err(LookupError::NoRoute), None) => Err(NetError::NoRoute),
-            (Err(LookupError::Down), None) => Err(NetError::Down),
+        let found = self.routes.lookup(dst, |dev| self.is_up(dev));
+        if let Some(flags) = many {
+            let routed = found.ok().filter(|_| dst.is_multicast());
+            let fits =
+                |ifp: &&Ifnet| ifp.flags.contains(flags) && !ifp.flags.contains(IfFlags::LOOPBACK);
+            let ifp = routed
+                .and_then(|route| self.ifs.get(route.dev))
+                .filter(fits);
+            let ifp = ifp.or_else(|| self.ifs.iter().find(fits));
+            return self.direct(ifp.ok_or(NetError::NoRoute)?, dst);
         }
+        let route = found.map_err(|error| match error {
+            LookupError::NoRoute => NetError::NoRoute,
+            LookupError::Down => NetError::Down,
+        })?;
+        let ifp = self.ifs.get(route.dev).ok_or(NetError::NoRoute)?;
+        let next_hop = route.via.unwrap_or(*dst);
+        Ok(Path {
+            dev: route.dev,
+            next_hop,
+            src: route.src.or_else(|| self.source(ifp, dst, &next_hop)),
+            mtu: ifp.mtu,
+        })
     }
 
     fn direct(&self, ifp: &Ifnet, dst: &IpAddr) -> Result<Path, NetError> {
@@ -246,6 +248,7 @@ impl Net {
         ifp.stats.output.offered += 1;
         match ifp.driver {
             Driver::Tun(unit) => self.tun_output(unit, dev, family, packet, next_hop),
+            Driver::Ethernet(port) => self.ether_output(port, dev, family, packet, next_hop),
             Driver::Loopback => {
                 if !taken_back {
                     ifp.stats.drop_output(DropReason::FamilyRefused, 1);

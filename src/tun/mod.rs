@@ -205,14 +205,19 @@ impl Net {
         let Some(softc) = self.tun.units.remove(&unit) else {
             return false;
         };
-        let dev = softc.dev;
+        self.if_destroy(softc.dev);
+        true
+    }
+
+    /// `if_detach`: an interface is gone, and with it all that was of it.
+    pub(crate) fn if_destroy(&mut self, dev: IfIndex) {
         self.netisr_detach(dev);
         self.routes.purge(|_, route| route.dev == dev);
         if let Some(ifp) = self.ifs.detach(dev) {
             self.bpf_detach(&ifp);
         }
         self.routes.touch();
-        true
+        self.tcp_unblock(dev);
     }
 
     /// The unit that a handle holds, noting who uses it.

@@ -1,0 +1,389 @@
+//! Ethernet: interfaces on adapters that carry frames.
+//!
+//! The core has no descriptors: whoever has an adapter [attaches](Net::attach_ethernet) it, hands in
+//! the frames that came ([`Net::handle_frame`]) and takes those to send ([`Net::poll_frame`]).
+//!
+//! - [`neighbor`]: who is at which hardware address, and what waits for an answer;
+//! - [`resolve`]: ARP and IPv6 neighbour discovery, on smoltcp's wire formats.
+
+mod neighbor;
+mod resolve;
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::ifnet::{Driver, DropReason, Family, Frame, IfAddr, IfFlags, IfIndex};
+use crate::net::Net;
+use crate::netisr::NetError;
+use crate::packet::Packet;
+use neighbor::{Lookup, Neighbors};
+
+const IFT_ETHER: u8 = 6;
+const ETHERMTU: u16 = 1500;
+/// Bytes of a frame's header.
+pub const HEADER: usize = 14;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+const BROADCAST: Mac = Mac([0xff; 6]);
+
+/// A hardware address.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Mac(pub [u8; 6]);
+
+impl Mac {
+    /// Reads `02-00-00-00-00-01`, with dashes or colons. `None` for anything but one station's.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut octets = [0; 6];
+        let mut parts = text.split(['-', ':']);
+        for octet in &mut octets {
+            let part = parts.next()?;
+            let hex = part.len() == 2 && part.bytes().all(|byte| byte.is_ascii_hexdigit());
+            if !hex {
+                return None;
+            }
+            *octet = u8::from_str_radix(part, 16).ok()?;
+        }
+        let mac = Self(octets);
+        (parts.next().is_none() && mac.is_station()).then_some(mac)
+    }
+
+    fn is_station(self) -> bool {
+        self.0[0] & 1 == 0 && self.0 != [0; 6]
+    }
+
+    /// The link-local address that a station with this address gives itself (RFC 4291, appendix A).
+    pub fn link_local(self) -> Ipv6Addr {
+        let [a, b, c, d, e, f] = self.0;
+        let interface = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
+        let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+        octets[8..].copy_from_slice(&interface);
+        octets.into()
+    }
+}
+
+impl std::fmt::Display for Mac {
+    /// With dashes, as netstack writes it.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let [a, b, c, d, e, g] = self.0;
+        write!(f, "{a:02x}-{b:02x}-{c:02x}-{d:02x}-{e:02x}-{g:02x}")
+    }
+}
+
+/// Number of an adapter. Used again after it is detached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct PortId(pub u32);
+
+#[derive(Debug)]
+struct Port {
+    dev: IfIndex,
+    mac: Mac,
+    neighbors: Neighbors,
+}
+
+/// Every adapter.
+#[derive(Debug, Default)]
+pub(crate) struct Ports {
+    ports: Slab<Port>,
+}
+
+impl Ports {
+    /// When a neighbour has to be asked again.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.ports
+            .iter()
+            .filter_map(|(_, port)| port.neighbors.deadline())
+            .min()
+    }
+
+    fn get_mut(&mut self, id: PortId) -> Option<&mut Port> {
+        self.ports.get_mut(id.0 as usize)
+    }
+}
+
+/// Where on the wire a packet goes.
+enum Target {
+    /// To these.
+    Known(Mac),
+    /// To a neighbour that has to be found first.
+    Neighbor,
+}
+
+impl Net {
+    /// Makes `ethN`, the lowest that is free, on an adapter with this address. It is up at once, so
+    /// that a program can ask the network for an address.
+    pub fn attach_ethernet(&mut self, mac: Mac) -> Option<PortId> {
+        let entry = self.links.ports.vacant_entry();
+        let id = PortId(u32::try_from(entry.key()).ok()?);
+        let free = |name: &String| self.ifs.by_name(name).is_none();
+        let name = (0..).map(|number| format!("eth{number}")).find(free)?;
+        let flags = IfFlags::UP | IfFlags::BROADCAST | IfFlags::RUNNING | IfFlags::MULTICAST;
+        let dev = self
+            .ifs
+            .attach(&name, Driver::Ethernet(id), flags, IFT_ETHER, ETHERMTU)?;
+        entry.insert(Port {
+            dev,
+            mac,
+            neighbors: Neighbors::default(),
+        });
+        self.add_link_local(dev, mac);
+        Some(id)
+    }
+
+    fn add_link_local(&mut self, dev: IfIndex, mac: Mac) {
+        let addr = IfAddr {
+            addr: mac.link_local().into(),
+            prefix_len: 64,
+            peer: None,
+        };
+        self.ifs.add_addr(dev, addr);
+        self.connect_routes(dev);
+    }
+
+    /// An adapter is gone, and its interface with it.
+    pub fn detach_ethernet(&mut self, id: PortId) {
+        if let Some(port) = self.links.ports.try_remove(id.0 as usize) {
+            self.if_destroy(port.dev);
+        }
+    }
+
+    /// The interface of an adapter.
+    pub fn ethernet_name(&self, id: PortId) -> Option<&str> {
+        let port = self.links.ports.get(id.0 as usize)?;
+        Some(&self.ifs.get(port.dev)?.name)
+    }
+
+    /// The address of an interface's adapter.
+    pub(crate) fn mac_of(&self, id: PortId) -> Option<Mac> {
+        Some(self.links.ports.get(id.0 as usize)?.mac)
+    }
+
+    /// Gives an adapter another address.
+    pub(crate) fn set_mac(&mut self, id: PortId, mac: Mac) {
+        let Some(port) = self.links.get_mut(id) else {
+            return;
+        };
+        let dev = port.dev;
+        let old = std::mem::replace(&mut port.mac, mac);
+        let own = IfAddr {
+            addr: old.link_local().into(),
+            prefix_len: 64,
+            peer: None,
+        };
+        self.remove_addr(dev, &own);
+        self.add_link_local(dev, mac);
+    }
+
+    /// Whether an address came with the adapter, and not from anybody's setting.
+    pub(crate) fn is_own_link_local(&self, dev: IfIndex, addr: &IfAddr) -> bool {
+        let Some(Driver::Ethernet(id)) = self.ifs.get(dev).map(|ifp| ifp.driver) else {
+            return false;
+        };
+        self.mac_of(id)
+            .is_some_and(|mac| addr.addr == IpAddr::V6(mac.link_local()))
+    }
+
+    /// A frame came, without its check sequence.
+    pub fn handle_frame(&mut self, id: PortId, frame: &[u8]) {
+        let Some(&mut Port { dev, mac, .. }) = self.links.get_mut(id) else {
+            return;
+        };
+        let Some((header, payload)) = frame.split_first_chunk::<HEADER>() else {
+            return self.drop_frame(dev, DropReason::Malformed);
+        };
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
+        let (dst, src) = ([d0, d1, d2, d3, d4, d5], Mac([s0, s1, s2, s3, s4, s5]));
+        if Mac(dst) != mac && dst[0] & 1 == 0 {
+            return self.drop_frame(dev, DropReason::NotForUs);
+        }
+        match u16::from_be_bytes([t0, t1]) {
+            ETHERTYPE_IPV4 => self.handle_packet(dev, Family::Inet, payload),
+            ETHERTYPE_IPV6 => self.handle_packet(dev, Family::Inet6, payload),
+            ETHERTYPE_ARP => self.arp_input(id, src, payload),
+            _ => self.drop_frame(dev, DropReason::UnknownFamily),
+        }
+    }
+
+    fn handle_packet(&mut self, dev: IfIndex, family: Family, packet: &[u8]) {
+        self.bpf_tap(dev, family.dlt_null(), packet);
+        self.netisr_enqueue(dev, family, Packet::from(packet));
+    }
+
+    fn drop_frame(&mut self, dev: IfIndex, reason: DropReason) {
+        if let Some(ifp) = self.ifs.get_mut(dev) {
+            ifp.stats.input.offered += 1;
+            ifp.stats.drop_input(reason, 1);
+        }
+    }
+
+    /// The next frame to send, if there is one.
+    #[must_use]
+    pub fn poll_frame(&mut self, id: PortId) -> Option<Packet> {
+        let dev = self.links.get_mut(id)?.dev;
+        let now = self.now;
+        let ifp = self.ifs.get_mut(dev)?;
+        let frame = ifp.snd.dequeue(now)?;
+        ifp.stats.output.queued -= 1;
+        ifp.stats.output.delivered += 1;
+        self.tcp_unblock(dev);
+        Some(frame.bytes)
+    }
+
+    /// Gives a packet to its neighbour, or finds out who that is first.
+    pub(crate) fn ether_output(
+        &mut self,
+        id: PortId,
+        dev: IfIndex,
+        family: Family,
+        packet: Packet,
+        next_hop: IpAddr,
+    ) -> Result<(), NetError> {
+        self.bpf_tap(dev, family.dlt_null(), &packet);
+        let refused = match self.ifs.get(dev) {
+            Some(ifp) if family == Family::Inet6 && !ifp.has_ipv6() => Some(DropReason::NoIpv6),
+            _ if !self.netisr_takes(family) => Some(DropReason::FamilyRefused),
+            _ => None,
+        };
+        if let Some(reason) = refused {
+            if let Some(ifp) = self.ifs.get_mut(dev) {
+                ifp.stats.drop_output(reason, 1);
+            }
+            return Err(NetError::Family);
+        }
+        match self.target(dev, &next_hop) {
+            Target::Known(mac) => self.ether_send(id, dev, family, packet, mac),
+            Target::Neighbor => {
+                let now = self.now.monotonic;
+                let Some(port) = self.links.get_mut(id) else {
+                    return Err(NetError::NoRoute);
+                };
+                match port.neighbors.look_up(next_hop, family, packet, now) {
+                    Lookup::Known { packet, mac, ask } => {
+                        if ask {
+                            self.solicit(id, next_hop, Some(mac));
+                        }
+                        self.ether_send(id, dev, family, packet, mac)
+                    }
+                    Lookup::Kept { ask, thrown_out } => {
+                        if let Some(ifp) = self.ifs.get_mut(dev) {
+                            ifp.stats.output.queued += 1;
+                            ifp.stats.output.queued -= thrown_out;
+                            ifp.stats.drop_output(DropReason::NoNeighbor, thrown_out);
+                        }
+                        if ask {
+                            self.solicit(id, next_hop, None);
+                        }
+                        Ok(())
+                    }
+                    Lookup::Full => {
+                        if let Some(ifp) = self.ifs.get_mut(dev) {
+                            ifp.stats.drop_output(DropReason::NoNeighbor, 1);
+                        }
+                        Err(NetError::NoBuffers)
+                    }
+                }
+            }
+        }
+    }
+
+    fn target(&self, dev: IfIndex, next_hop: &IpAddr) -> Target {
+        match next_hop {
+            IpAddr::V4(v4) => {
+                let broadcasts = self.ifs.get(dev).is_some_and(|ifp| ifp.broadcasts(v4));
+                let [_, b, c, d] = v4.octets();
+                if v4.is_broadcast() || broadcasts {
+                    Target::Known(BROADCAST)
+                } else if v4.is_multicast() {
+                    // RFC 1112 section 6.4.
+                    Target::Known(Mac([0x01, 0x00, 0x5e, b & 0x7f, c, d]))
+                } else {
+                    Target::Neighbor
+                }
+            }
+            IpAddr::V6(v6) if v6.is_multicast() => {
+                // RFC 2464 section 7.
+                let octets = v6.octets();
+                Target::Known(Mac([
+                    0x33, 0x33, octets[12], octets[13], octets[14], octets[15],
+                ]))
+            }
+            IpAddr::V6(_) => Target::Neighbor,
+        }
+    }
+
+    /// Puts a packet on the send queue, in a frame.
+    fn ether_send(
+        &mut self,
+        id: PortId,
+        dev: IfIndex,
+        family: Family,
+        mut packet: Packet,
+        dst: Mac,
+    ) -> Result<(), NetError> {
+        let ethertype = match family {
+            Family::Inet6 => ETHERTYPE_IPV6,
+            _ => ETHERTYPE_IPV4,
+        };
+        let Some(src) = self.mac_of(id) else {
+            return Err(NetError::NoRoute);
+        };
+        let len = packet.len();
+        packet.prepend(&header(dst, src, ethertype));
+        let frame = Frame {
+            bytes: packet,
+            header: HEADER,
+        };
+        self.queue_frame(dev, frame, len)
+    }
+
+    fn queue_frame(&mut self, dev: IfIndex, frame: Frame, len: usize) -> Result<(), NetError> {
+        let now = self.now;
+        let Some(ifp) = self.ifs.get_mut(dev) else {
+            return Err(NetError::NoRoute);
+        };
+        if ifp.snd.enqueue(frame, now).is_err() {
+            ifp.stats.drop_output(DropReason::QueueFull, 1);
+            return Err(NetError::NoBuffers);
+        }
+        ifp.stats.opackets += 1;
+        ifp.stats.obytes += len as u64;
+        ifp.stats.output.queued += 1;
+        Ok(())
+    }
+}
+
+fn header(dst: Mac, src: Mac, ethertype: u16) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..6].copy_from_slice(&dst.0);
+    header[6..12].copy_from_slice(&src.0);
+    header[12..].copy_from_slice(&ethertype.to_be_bytes());
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn hardware_addresses_as_text() {
+        let mac = Mac([0x52, 0x54, 0, 0x12, 0x34, 0x56]);
+        assert_eq!(mac.to_string(), "52-54-00-12-34-56");
+        assert_eq!(Mac::parse("52-54-00-12-34-56"), Some(mac));
+        assert_eq!(Mac::parse("52:54:00:12:34:56"), Some(mac));
+        let bad = [
+            "",
+            "52-54-00-12-34",
+            "52-54-00-12-34-56-78",
+            "01-00-5e-00-00-01",
+            "00-00-00-00-00-00",
+            "+2-54-00-12-34-56",
+            "5-54-00-12-34-56",
+        ];
+        for bad in bad {
+            assert_eq!(Mac::parse(bad), None, "{bad:?}");
+        }
+        assert_eq!(mac.link_local().to_string(), "fe80::5054:ff:fe12:3456");
+    }
+}

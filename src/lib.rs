@@ -11,7 +11,7 @@
 //! - [`netisr`]: what is received: input, reassembly, forwarding, ICMP; and the way out.
 //! - [`route`]: the longest-prefix table.
 //! - [`stack`]: TCP and UDP on smoltcp.
-//! - [`link`]: Ethernet.
+//! - Ethernet is in [`link`].
 //! - [`serve`]: the small services echo, discard and chargen.
 //!
 //! A packet written to `tun/0` goes tun → capture → netisr → IP → flow → socket. A packet for the

@@ -2,7 +2,7 @@
 //!
 //! - [`face`]: requests as redox-scheme decodes them, answered by a
 //!   [`FileServer`](crate::FileServer). Builds on any system, to be tested with hand-made requests.
-//! - `serve`: sockets, events, timer, and the order of things.
+//! - `serve`: threads, sockets, timer, adapters, and the order of things.
 //! - `supervise`: the parent that starts a daemon again.
 //! - `system`: processes, clocks and signals.
 
@@ -16,7 +16,7 @@ mod supervise;
 mod system;
 
 #[cfg(target_os = "redox")]
-pub use serve::serve;
+pub use serve::{Adapter, serve};
 #[cfg(target_os = "redox")]
 pub use supervise::supervise;
 #[cfg(target_os = "redox")]

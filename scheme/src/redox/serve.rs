@@ -1,164 +1,273 @@
-//! The daemon's loop: sockets, events, timer, and the order of things.
+//! The daemon's threads, and the order of things.
+//!
+//! One thread waits for each scheme's requests, and the first thread for everything else: the timer,
+//! the adapters, the end. To wait for all of them at one place would cost every request a second
+//! system call and a second wake-up. There is one state behind one lock, so nothing happens at the
+//! same time; whoever has a request does all that it leads to, for whichever scheme.
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 
 use event::{EventFlags, EventQueue};
 use redox_scheme::scheme::{SchemeState, register_scheme_inner};
-use redox_scheme::{RequestKind, Response, SignalBehavior, Socket};
+use redox_scheme::{Request, RequestKind, Response, SignalBehavior, Socket};
 use syscall::error::{EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, Error};
 
 use super::face::{Face, Outgoing, ROOT};
 use super::system::{self, Clock, Notify, RedoxProcesses, Timer};
 use crate::server::{FileId, FileServer, Processes};
 
-/// Most requests taken from one scheme before the others get their turn.
+/// Most requests taken from one scheme at a time.
 const REQUESTS: usize = 64;
-/// What the timer's event carries; those of the schemes carry their place.
+/// What the timer's event carries; those of the adapters carry their place.
 const TIMER: usize = usize::MAX;
+/// Requests are handled on it, and nothing there is deep.
+const STACK: usize = 512 << 10;
 
-/// A scheme: its socket, the locks on its files, and what is to be written.
-struct Scheme {
-    socket: Socket,
-    state: SchemeState,
-    outbox: VecDeque<Response>,
+/// Something outside that the server exchanges bytes with, such as a network adapter.
+pub trait Adapter<S>: Send {
+    /// The descriptor that becomes readable when there is something to receive.
+    fn raw_fd(&self) -> usize;
+
+    /// Receives all there is.
+    fn receive(&mut self, server: &mut S);
+
+    /// Sends all there is to send.
+    fn transmit(&mut self, server: &mut S);
+}
+
+/// What is to be written to a scheme's socket.
+struct Outbox {
+    socket: Arc<Socket>,
+    responses: VecDeque<Response>,
     /// For each response, the file whose read it settles.
     settles: VecDeque<Option<FileId>>,
 }
 
+/// Everything, behind one lock.
+struct State<S> {
+    face: Face<S>,
+    outboxes: Vec<Outbox>,
+    adapters: Vec<Box<dyn Adapter<S>>>,
+    timer: Timer,
+    clock: Clock,
+    /// Kept from time to time, to be filled anew.
+    out: Vec<Outgoing>,
+}
+
 /// Registers a scheme for each of `names` and serves them until SIGTERM. Init hears that we are
 /// ready when all are there; then the process leaves its namespace.
-pub fn serve<S: FileServer>(server: S, names: &[&'static str]) -> io::Result<()> {
+pub fn serve<S: FileServer + Send + 'static>(
+    server: S,
+    names: &[&'static str],
+    adapters: Vec<Box<dyn Adapter<S>>>,
+) -> io::Result<()> {
     let notify = Notify::take();
     system::catch_stop();
-    let mut timer = Timer::new()?;
+    let timer = Timer::new()?;
     let queue = EventQueue::<usize>::new()?;
     queue.subscribe(timer.raw(), TIMER, EventFlags::READ)?;
-    let mut schemes = Vec::with_capacity(names.len());
-    for (at, name) in names.iter().enumerate() {
-        let socket = Socket::nonblock().map_err(io_error)?;
-        queue.subscribe(socket.inner().raw(), at, EventFlags::READ)?;
+    for (at, adapter) in adapters.iter().enumerate() {
+        queue.subscribe(adapter.raw_fd(), at, EventFlags::READ)?;
+    }
+    let mut outboxes = Vec::with_capacity(names.len());
+    for name in names {
+        let socket = Socket::create().map_err(io_error)?;
         register_scheme_inner(&socket, name, ROOT).map_err(io_error)?;
-        schemes.push(Scheme {
-            socket,
-            state: SchemeState::new(),
-            outbox: VecDeque::new(),
+        outboxes.push(Outbox {
+            socket: Arc::new(socket),
+            responses: VecDeque::new(),
             settles: VecDeque::new(),
         });
     }
-    let mut face = Face::new(server, names);
+    let sockets: Vec<_> = outboxes
+        .iter()
+        .map(|outbox| Arc::clone(&outbox.socket))
+        .collect();
+    let state = Arc::new(Mutex::new(State {
+        face: Face::new(server, names),
+        outboxes,
+        adapters,
+        timer,
+        clock: Clock::default(),
+        out: Vec::new(),
+    }));
+    for (at, socket) in sockets.into_iter().enumerate() {
+        let state = Arc::clone(&state);
+        let builder = thread::Builder::new()
+            .name(names[at].to_owned())
+            .stack_size(STACK);
+        builder.spawn(move || attend(at, &socket, &state))?;
+    }
     notify.ready();
     libredox::call::setrens(0, 0)?;
     log::debug!("serving {names:?}");
 
-    let mut requests = Vec::with_capacity(REQUESTS);
-    let mut out = Vec::new();
-    // Which schemes may have requests: at first all, whose events may have come before we listened.
-    let mut awake: Vec<usize> = (0..schemes.len()).collect();
-    let mut clock = Clock::default();
-    loop {
-        let now = clock.now();
-        let mut turn = face.dispatch.turn(now);
-        awake.retain(|&at| {
-            let scheme = &mut schemes[at];
-            match scheme
-                .socket
-                .read_requests(&mut requests, SignalBehavior::Interrupt)
-            {
-                Ok(()) => {}
-                Err(Error {
-                    errno: EAGAIN | EINTR,
-                    ..
-                }) => {}
-                Err(error) => log::error!("scheme {}: {error}", names[at]),
-            }
-            // Fewer than there was room for: that was all, and the next one brings an event.
-            let more = requests.len() == REQUESTS;
-            for request in requests.drain(..) {
-                handle(&mut face, at, &mut scheme.state, request.kind(), &mut out);
-                // What a request leads to comes before the next request.
-                turn = face.dispatch.turn(now);
-            }
-            more
-        });
-        face.wakeups(|pid| RedoxProcesses.alive(pid), &mut out);
-        for outgoing in out.drain(..) {
-            let scheme = &mut schemes[outgoing.scheme];
-            scheme.outbox.push_back(outgoing.response);
-            scheme.settles.push_back(outgoing.settles);
+    // What came before anybody listened.
+    let mut woken = Some(None);
+    while !system::stopped() {
+        if let Some(source) = woken {
+            run(&state, |state| match source {
+                Some(at) => state.receive(at),
+                None => (0..state.adapters.len()).for_each(|at| state.receive(at)),
+            })?;
         }
-        while let Some(target) = face.dispatch.server.poll_signal() {
+        woken = match queue.next_event() {
+            Ok(event) if event.user_data == TIMER => {
+                lock(&state).timer.fired();
+                Some(Some(TIMER))
+            }
+            Ok(event) => Some(Some(event.user_data)),
+            Err(error) if error.errno() == EINTR => None,
+            Err(error) => return Err(error.into()),
+        };
+    }
+    Ok(())
+}
+
+/// A panic in one thread has ended the process; there is no poison to respect.
+fn lock<S>(state: &Mutex<State<S>>) -> MutexGuard<'_, State<S>> {
+    state.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// Serves one scheme.
+fn attend<S: FileServer>(at: usize, socket: &Socket, state: &Mutex<State<S>>) {
+    // Whatever ends this thread ends the daemon: its clients would wait for ever.
+    let end = End;
+    let mut locks = SchemeState::new();
+    let mut requests = Vec::with_capacity(REQUESTS);
+    loop {
+        match socket.read_requests(&mut requests, SignalBehavior::Interrupt) {
+            Ok(()) if requests.is_empty() => break,
+            Ok(()) => {}
+            Err(Error { errno: EINTR, .. }) if !system::stopped() => continue,
+            Err(Error { errno: EINTR, .. }) => std::process::exit(0),
+            Err(error) => {
+                log::error!("requests: {error}");
+                break;
+            }
+        }
+        let handled = run(state, |state| state.handle(at, &mut locks, &mut requests));
+        if let Err(error) = handled {
+            log::error!("timer: {error}");
+            break;
+        }
+    }
+    drop(end);
+}
+
+/// Ends the process when it is dropped, by a panic for one.
+struct End;
+
+impl Drop for End {
+    fn drop(&mut self) {
+        std::process::exit(1);
+    }
+}
+
+/// Does `first`, and then all that it leads to, a turn at a time.
+fn run<S: FileServer>(
+    state: &Mutex<State<S>>,
+    first: impl FnOnce(&mut State<S>),
+) -> io::Result<()> {
+    let mut first = Some(first);
+    loop {
+        // Between turns others may have theirs.
+        let mut state = lock(state);
+        let now = state.clock.now();
+        let mut turn = state.face.dispatch.turn(now);
+        if let Some(first) = first.take() {
+            first(&mut state);
+            turn = state.face.dispatch.turn(now);
+        }
+        state.finish();
+        if !turn.pending {
+            return match turn.deadline {
+                Some(deadline) => state.timer.arm(deadline),
+                None => Ok(()),
+            };
+        }
+    }
+}
+
+impl<S: FileServer> State<S> {
+    fn handle(&mut self, at: usize, locks: &mut SchemeState, requests: &mut Vec<Request>) {
+        let now = self.clock.last();
+        for (number, request) in requests.drain(..).enumerate() {
+            if number > 0 {
+                // What a request leads to comes before the next one.
+                let _ = self.face.dispatch.turn(now);
+            }
+            let Self { face, out, .. } = self;
+            match request.kind() {
+                RequestKind::Call(call) => {
+                    let ctx = call.caller();
+                    match call.op() {
+                        Ok(op) => face.handle(at, locks, op, &ctx, out),
+                        Err(call) => out.push(Outgoing::answer(at, Response::err(ENOSYS, call))),
+                    }
+                }
+                RequestKind::Cancellation(cancel) => face.cancel(at, cancel.id, out),
+                RequestKind::OnClose { id } => face.close(id, out),
+                // We take no descriptors and give none; but whoever asks gets an answer.
+                RequestKind::SendFd(request) => {
+                    out.push(Outgoing::answer(at, Response::err(EOPNOTSUPP, request)));
+                }
+                RequestKind::RecvFd(request) => {
+                    out.push(Outgoing::answer(at, Response::err(EOPNOTSUPP, request)));
+                }
+                // Nothing is ever mapped, and nobody asked to hear of a detach.
+                RequestKind::MsyncMsg
+                | RequestKind::MunmapMsg
+                | RequestKind::MmapMsg
+                | RequestKind::OnDetach { .. } => {}
+            }
+        }
+    }
+
+    fn receive(&mut self, at: usize) {
+        if let Some(adapter) = self.adapters.get_mut(at) {
+            adapter.receive(&mut self.face.dispatch.server);
+        }
+    }
+
+    /// Hands out what a turn led to: answers, events, frames, signals.
+    fn finish(&mut self) {
+        self.face
+            .wakeups(|pid| RedoxProcesses.alive(pid), &mut self.out);
+        for outgoing in self.out.drain(..) {
+            let outbox = &mut self.outboxes[outgoing.scheme];
+            outbox.responses.push_back(outgoing.response);
+            outbox.settles.push_back(outgoing.settles);
+        }
+        for outbox in &mut self.outboxes {
+            outbox.flush(&mut self.face.dispatch.server);
+        }
+        for adapter in &mut self.adapters {
+            adapter.transmit(&mut self.face.dispatch.server);
+        }
+        while let Some(target) = self.face.dispatch.server.poll_signal() {
             system::signal(target);
         }
-        for scheme in &mut schemes {
-            scheme.flush(&mut face);
-        }
-        if system::stopped() {
-            return Ok(());
-        }
-        if turn.pending || !awake.is_empty() {
-            continue;
-        }
-        if let Some(deadline) = turn.deadline {
-            timer.arm(deadline)?;
-        }
-        match queue.next_event() {
-            Ok(event) if event.user_data == TIMER => timer.fired(),
-            Ok(event) => awake.push(event.user_data),
-            Err(error) if error.errno() == EINTR => {}
-            Err(error) => return Err(error.into()),
-        }
     }
 }
 
-fn handle<S: FileServer>(
-    face: &mut Face<S>,
-    at: usize,
-    state: &mut SchemeState,
-    kind: RequestKind,
-    out: &mut Vec<Outgoing>,
-) {
-    match kind {
-        RequestKind::Call(call) => {
-            let ctx = call.caller();
-            match call.op() {
-                Ok(op) => face.handle(at, state, op, &ctx, out),
-                Err(call) => {
-                    out.push(Outgoing::answer(at, Response::err(ENOSYS, call)));
-                }
-            }
-        }
-        RequestKind::Cancellation(cancel) => face.cancel(at, cancel.id, out),
-        RequestKind::OnClose { id } => face.close(id, out),
-        // We take no descriptors and give none; but whoever asks gets an answer.
-        RequestKind::SendFd(request) => {
-            out.push(Outgoing::answer(at, Response::err(EOPNOTSUPP, request)));
-        }
-        RequestKind::RecvFd(request) => {
-            out.push(Outgoing::answer(at, Response::err(EOPNOTSUPP, request)));
-        }
-        // Nothing is ever mapped, and nobody asked to hear of a detach.
-        RequestKind::MsyncMsg
-        | RequestKind::MunmapMsg
-        | RequestKind::MmapMsg
-        | RequestKind::OnDetach { .. } => {}
-    }
-}
-
-impl Scheme {
+impl Outbox {
     /// Writes everything. What the kernel refuses (a caller that is gone) is passed over, and its
     /// packet goes back.
-    fn flush<S: FileServer>(&mut self, face: &mut Face<S>) {
-        while !self.outbox.is_empty() {
-            self.outbox.make_contiguous();
-            let before = self.outbox.len();
+    fn flush<S: FileServer>(&mut self, server: &mut S) {
+        while !self.responses.is_empty() {
+            self.responses.make_contiguous();
+            let before = self.responses.len();
             let written = self
                 .socket
-                .write_responses(&mut self.outbox, SignalBehavior::Restart);
-            let delivered = before - self.outbox.len();
+                .write_responses(&mut self.responses, SignalBehavior::Restart);
+            let delivered = before - self.responses.len();
             for _ in 0..delivered {
                 if let Some(Some(file)) = self.settles.pop_front() {
-                    face.dispatch.server.settle(file, true);
+                    server.settle(file, true);
                 }
             }
             match written {
@@ -166,9 +275,9 @@ impl Scheme {
                 Err(Error { errno: EAGAIN, .. }) => {}
                 Ok(()) | Err(_) => {
                     // Its caller is gone; there is nothing to free.
-                    self.outbox.pop_front();
+                    self.responses.pop_front();
                     if let Some(Some(file)) = self.settles.pop_front() {
-                        face.dispatch.server.settle(file, false);
+                        server.settle(file, false);
                     }
                 }
             }

@@ -68,6 +68,7 @@ pub(super) fn signal(target: SignalTarget) {
 pub(super) struct Clock {
     /// The time since 1970 less the monotonic time, and when it was found.
     offset: Option<(Duration, Duration)>,
+    last: Now,
 }
 
 impl Clock {
@@ -85,10 +86,16 @@ impl Clock {
                 offset
             }
         };
-        Now {
+        self.last = Now {
             monotonic,
             wall: monotonic + offset,
-        }
+        };
+        self.last
+    }
+
+    /// What was read last.
+    pub(super) fn last(&self) -> Now {
+        self.last
     }
 }
 

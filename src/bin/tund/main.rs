@@ -2,6 +2,8 @@
 
 #[cfg(target_os = "linux")]
 mod demo;
+#[cfg(target_os = "redox")]
+mod network;
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -100,8 +102,9 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         return Err("--mount is for Linux; here the schemes are served at /scheme".into());
     }
     if cli.worker {
-        let net = Net::new(config(cli.serve), scheme::redox::RedoxProcesses);
-        return Ok(scheme::redox::serve(net, &tund::net::SCHEMES)?);
+        let mut net = Net::new(config(cli.serve), scheme::redox::RedoxProcesses);
+        let adapters = network::attach_all(&mut net);
+        return Ok(scheme::redox::serve(net, &tund::net::SCHEMES, adapters)?);
     }
     let mut worker = Command::new(std::env::current_exe()?);
     worker.args(std::env::args_os().skip(1)).arg("--worker");

@@ -70,6 +70,9 @@ pub struct Net {
     pub(crate) nameserver: Option<IpAddr>,
     pub(crate) forwarding: bool,
     pub(crate) processes: Box<dyn Processes + Send>,
+    /// What the last turn said, as long as nothing has been done since that could change it. Most
+    /// turns have nothing to do, and should not have to look everywhere to find that out.
+    idle: Option<Turn>,
     files: Slab<Slot>,
     wakeups: VecDeque<FileId>,
     signals: VecDeque<SignalTarget>,
@@ -119,6 +122,7 @@ impl Net {
             nameserver: None,
             forwarding: false,
             processes: Box::new(processes),
+            idle: None,
             files: Slab::new(),
             wakeups: VecDeque::new(),
             signals: VecDeque::new(),
@@ -172,6 +176,11 @@ impl Net {
     pub(crate) fn file_mut(&mut self, id: FileId) -> Result<&mut File, Errno> {
         let slot = self.files.get_mut(id.0 as usize).ok_or(errno::EBADF)?;
         Ok(&mut slot.file)
+    }
+
+    /// There may be something to do: the next turn looks.
+    pub(crate) fn stir(&mut self) {
+        self.idle = None;
     }
 
     /// Takes back a file that was made but cannot be given out.
@@ -252,6 +261,13 @@ impl FileServer for Net {
         // A clock that goes back is held still.
         self.now.monotonic = self.now.monotonic.max(now.monotonic);
         self.now.wall = now.wall;
+        if let Some(turn) = self.idle
+            && turn
+                .deadline
+                .is_none_or(|deadline| self.now.monotonic < deadline)
+        {
+            return turn;
+        }
         self.netisr_run(Budget::TURN);
         self.tcp_run(Budget::TURN);
         self.netisr_expire();
@@ -267,10 +283,12 @@ impl FileServer for Net {
             self.inet.deadline(),
             self.links.deadline(),
         ];
-        Turn {
+        let turn = Turn {
             pending,
             deadline: deadlines.into_iter().flatten().min(),
-        }
+        };
+        self.idle = (!pending).then_some(turn);
+        turn
     }
 
     fn poll_wakeup(&mut self) -> Option<Wakeup> {
@@ -302,6 +320,7 @@ impl FileServer for Net {
     }
 
     fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
+        self.stir();
         // The bare scheme is a socket without a name.
         if let ("tcp" | "udp", "") = split(path)
             && !flags.contains(OpenFlags::DIRECTORY)
@@ -344,6 +363,7 @@ impl FileServer for Net {
         nonblocking: bool,
         caller: Caller,
     ) -> Outcome<FileId> {
+        self.stir();
         match self.file(file) {
             Ok(File::Inet(_)) => self.inet_dup(file, verb, nonblocking),
             Ok(File::Tun(_)) => self.tun_dup(file, verb, caller).into(),
@@ -360,7 +380,10 @@ impl FileServer for Net {
             Ok(File::Bpf(_)) => self.bpf_read(id, buf),
             Ok(File::Icmp(_)) => self.icmp_read(id, buf),
             Ok(File::Raw(_)) => self.raw_read(id, buf),
-            Ok(File::Inet(_)) => self.inet_read(id, buf),
+            Ok(File::Inet(_)) => {
+                self.stir();
+                self.inet_read(id, buf)
+            }
             Ok(&File::InetSetting(setting)) => self.inet_setting_read(setting, buf).into(),
             Ok(File::Directory(_)) => errno::EISDIR.into(),
             Err(error) => error.into(),
@@ -374,6 +397,7 @@ impl FileServer for Net {
     }
 
     fn write(&mut self, id: FileId, buf: &[u8], _offset: u64, caller: Caller) -> Outcome<usize> {
+        self.stir();
         match self.file(id) {
             Ok(File::Tun(_)) => self.tun_write(id, buf, caller).into(),
             Ok(File::TunPgrp(_)) => self.tun_pgrp_write(id, buf, caller).into(),
@@ -395,6 +419,7 @@ impl FileServer for Net {
         arg: Argument<'_>,
         caller: Caller,
     ) -> Result<(), Errno> {
+        self.stir();
         match self.file(id)? {
             File::Tun(_) => self.tun_ioctl(id, request, arg, caller),
             File::Bpf(_) => self.bpf_ioctl(id, request, arg),
@@ -409,6 +434,7 @@ impl FileServer for Net {
         metadata: &[u64],
         caller: Caller,
     ) -> Outcome<usize> {
+        self.stir();
         match self.file(id) {
             Ok(File::Tun(_)) => self.tun_call(id, payload, metadata, caller).into(),
             Ok(File::Inet(_)) => self.inet_call(id, payload, metadata),
@@ -426,6 +452,7 @@ impl FileServer for Net {
     }
 
     fn forget_wait(&mut self, id: FileId) {
+        self.stir();
         if let Ok(File::Inet(_)) = self.file(id) {
             self.inet_forget_wait(id);
         }
@@ -439,6 +466,7 @@ impl FileServer for Net {
     }
 
     fn sync(&mut self, id: FileId) -> Result<(), Errno> {
+        self.stir();
         match self.file(id)? {
             File::Text(_) => self.netcfg_sync(id),
             _ => Ok(()),
@@ -479,6 +507,7 @@ impl FileServer for Net {
     }
 
     fn ready(&mut self, id: FileId) -> Ready {
+        self.stir();
         match self.file(id) {
             Ok(File::Tun(_)) => self.tun_ready(id),
             Ok(File::Text(_)) => self.netcfg_ready(id),
@@ -492,6 +521,7 @@ impl FileServer for Net {
     }
 
     fn close(&mut self, id: FileId) {
+        self.stir();
         match self.file(id) {
             Ok(File::Tun(_)) => self.tun_close(id),
             Ok(File::Text(_)) => self.netcfg_close(id),

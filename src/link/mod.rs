@@ -87,6 +87,8 @@ struct Port {
 #[derive(Debug, Default)]
 pub(crate) struct Ports {
     ports: Slab<Port>,
+    /// Frames queued on all of them. Whoever has adapters asks after every turn.
+    queued: usize,
 }
 
 impl Ports {
@@ -115,6 +117,7 @@ impl Net {
     /// Makes `ethN`, the lowest that is free, on an adapter with this address. It is up at once, so
     /// that a program can ask the network for an address.
     pub fn attach_ethernet(&mut self, mac: Mac) -> Option<PortId> {
+        self.stir();
         let entry = self.links.ports.vacant_entry();
         let id = PortId(u32::try_from(entry.key()).ok()?);
         let free = |name: &String| self.ifs.by_name(name).is_none();
@@ -144,7 +147,10 @@ impl Net {
 
     /// An adapter is gone, and its interface with it.
     pub fn detach_ethernet(&mut self, id: PortId) {
+        self.stir();
         if let Some(port) = self.links.ports.try_remove(id.0 as usize) {
+            let queued = self.ifs.get(port.dev).map_or(0, |ifp| ifp.snd.len());
+            self.links.queued -= queued;
             self.if_destroy(port.dev);
         }
     }
@@ -187,6 +193,7 @@ impl Net {
 
     /// A frame came, without its check sequence.
     pub fn handle_frame(&mut self, id: PortId, frame: &[u8]) {
+        self.stir();
         let Some(&mut Port { dev, mac, .. }) = self.links.get_mut(id) else {
             return;
         };
@@ -221,10 +228,14 @@ impl Net {
     /// The next frame to send, if there is one.
     #[must_use]
     pub fn poll_frame(&mut self, id: PortId) -> Option<Packet> {
+        if self.links.queued == 0 {
+            return None;
+        }
         let dev = self.links.get_mut(id)?.dev;
         let now = self.now;
         let ifp = self.ifs.get_mut(dev)?;
         let frame = ifp.snd.dequeue(now)?;
+        self.links.queued -= 1;
         ifp.stats.output.queued -= 1;
         ifp.stats.output.delivered += 1;
         self.tcp_unblock(dev);
@@ -350,6 +361,7 @@ impl Net {
         ifp.stats.opackets += 1;
         ifp.stats.obytes += len as u64;
         ifp.stats.output.queued += 1;
+        self.links.queued += 1;
         Ok(())
     }
 }

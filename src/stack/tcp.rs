@@ -17,7 +17,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{IpListenEndpoint, TcpPacket};
 
 use super::{Endpoints, Owner};
-use crate::ifnet::{DropReason, Family, IfIndex};
+use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex};
 use crate::net::Net;
 use crate::netisr::icmp::Notice;
 use crate::netisr::input::{Header, IPV4_HEADER, IPV6_HEADER, Place, proto};
@@ -610,6 +610,7 @@ impl Net {
         if self.tcp.blocked.is_empty() {
             return;
         }
+        self.stir();
         for id in self.tcp.blocked.remove(&dev).unwrap_or_default() {
             if let Some(flow) = self.tcp.flow_mut(id) {
                 flow.blocked = false;
@@ -749,9 +750,11 @@ impl Net {
         let flow = self.tcp.flow_mut(id)?;
         flow.path = path.map(|path| (generation, path));
         let mtu = path.map_or(flow.mtu, |path| path.mtu);
-        // Whoever has no way sends into the void, and needs some size for that.
+        // Whoever has no way sends into the void, and needs some size for that. Below 1280 there is
+        // no IPv6, and no room for its headers either.
         flow.mtu = match mtu {
-            0 => 1280,
+            0 => IPV6_MINMTU,
+            mtu if remote.is_ipv6() => mtu.min(known.unwrap_or(u16::MAX)).max(IPV6_MINMTU),
             mtu => mtu.min(known.unwrap_or(u16::MAX)),
         };
         Some(path)

@@ -243,7 +243,9 @@ impl<S: FileServer> State<S> {
             outbox.settles.push_back(outgoing.settles);
         }
         for outbox in &mut self.outboxes {
-            outbox.flush(&mut self.face.dispatch.server);
+            if !outbox.responses.is_empty() {
+                outbox.flush(&mut self.face.dispatch.server);
+            }
         }
         for adapter in &mut self.adapters {
             adapter.transmit(&mut self.face.dispatch.server);

@@ -1,0 +1,200 @@
+//! Runs tests, each in a process of its own, and prints one line for each:
+//! `redox-test NAME ok|FAILED|skipped REASON`.
+//!
+//! A test is a function that panics when something is not as it should be. The program runs them
+//! one after the other, so that all of them can use the one network of the system, and ends those
+//! that hang. The same functions are `#[test]`s of the standard harness (one thread, please).
+
+use std::any::Any;
+use std::io::{self, Write};
+use std::os::unix::process::CommandExt;
+use std::panic::{self, PanicHookInfo, UnwindSafe};
+use std::process::{Command, ExitCode};
+use std::sync::Mutex;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How long a test may take.
+const LIMIT: Duration = Duration::from_secs(40);
+/// Exit codes of a process that runs one test.
+const FAILED: u8 = 1;
+const SKIPPED: u8 = 77;
+
+/// A test: its name and what it does.
+#[derive(Clone, Copy)]
+pub(crate) struct Test {
+    pub(crate) name: &'static str,
+    pub(crate) body: fn(),
+}
+
+/// Lists the tests of a module, for the program and for the standard harness.
+#[macro_export]
+macro_rules! tests {
+    ($($name:ident),* $(,)?) => {
+        pub(crate) const TESTS: &[$crate::harness::Test] = &[
+            $($crate::harness::Test { name: stringify!($name), body: $name }),*
+        ];
+
+        #[cfg(test)]
+        mod libtest {
+            $(
+                #[test]
+                fn $name() {
+                    $crate::harness::under_libtest(stringify!($name), super::$name);
+                }
+            )*
+        }
+    };
+}
+
+/// Why a test does not apply.
+struct Skip(String);
+
+/// Ends the test: it cannot be done here.
+pub(crate) fn skip(reason: &str) -> ! {
+    panic::panic_any(Skip(reason.to_owned()))
+}
+
+/// What became of a test.
+enum Verdict {
+    Ok,
+    Failed(String),
+    Skipped(String),
+}
+
+/// Where the last panic was.
+static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
+
+fn remember(info: &PanicHookInfo<'_>) {
+    let place = info
+        .location()
+        .map(|at| format!("{}:{}: ", at.file(), at.line()));
+    if let Ok(mut last) = LAST_PANIC.lock() {
+        *last = place.unwrap_or_default();
+    }
+}
+
+/// What a panic said.
+pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
+    let said = payload
+        .downcast_ref::<String>()
+        .map(String::as_str)
+        .or_else(|| payload.downcast_ref::<&str>().copied())
+        .unwrap_or("panic");
+    let place = LAST_PANIC.lock().map(|last| last.clone());
+    format!("{}{said}", place.unwrap_or_default())
+}
+
+/// Runs `body` and tells why it failed, if it did.
+pub(crate) fn caught(body: impl FnOnce() + UnwindSafe) -> Result<(), Box<dyn Any + Send>> {
+    panic::set_hook(Box::new(remember));
+    let done = panic::catch_unwind(body);
+    let _ = panic::take_hook();
+    done
+}
+
+fn run(body: fn()) -> Verdict {
+    match caught(body) {
+        Ok(()) => Verdict::Ok,
+        Err(payload) => match payload.downcast_ref::<Skip>() {
+            Some(Skip(reason)) => Verdict::Skipped(reason.clone()),
+            None => Verdict::Failed(message(&*payload)),
+        },
+    }
+}
+
+/// Prints a line in one write, so that nothing gets into the middle of it.
+pub(crate) fn say(line: &str) {
+    let line = format!("{}\n", line.replace('\n', " | "));
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(line.as_bytes());
+    let _ = out.flush();
+}
+
+fn report(name: &str, verdict: &Verdict) {
+    match verdict {
+        Verdict::Ok => say(&format!("redox-test {name} ok")),
+        Verdict::Failed(why) => say(&format!("redox-test {name} FAILED {why}")),
+        Verdict::Skipped(why) => say(&format!("redox-test {name} skipped {why}")),
+    }
+}
+
+/// Runs a test in a thread of the standard harness. They take turns.
+#[cfg(test)]
+pub(crate) fn under_libtest(name: &str, body: fn()) {
+    static TURN: Mutex<()> = Mutex::new(());
+
+    let _turn = TURN.lock();
+    let verdict = run(body);
+    report(name, &verdict);
+    if let Verdict::Failed(why) = verdict {
+        panic!("{why}");
+    }
+}
+
+/// Runs one test in this process.
+pub(crate) fn run_one(test: Test) -> ExitCode {
+    let verdict = run(test.body);
+    report(test.name, &verdict);
+    match verdict {
+        Verdict::Ok => ExitCode::SUCCESS,
+        Verdict::Failed(_) => FAILED.into(),
+        Verdict::Skipped(_) => SKIPPED.into(),
+    }
+}
+
+/// Runs tests, each in a process of its own, and counts.
+pub(crate) fn run_all(tests: &[Test]) -> ExitCode {
+    let (mut passed, mut failed, mut skipped) = (0, 0, 0);
+    for test in tests {
+        match run_apart(*test) {
+            Ok(0) => passed += 1,
+            Ok(code) if code == SKIPPED.into() => skipped += 1,
+            Ok(code) if code == FAILED.into() => failed += 1,
+            Ok(code) => {
+                failed += 1;
+                report(
+                    test.name,
+                    &Verdict::Failed(format!("ended with code {code}")),
+                );
+            }
+            Err(why) => {
+                failed += 1;
+                report(test.name, &Verdict::Failed(why));
+            }
+        }
+    }
+    say(&format!(
+        "redox-test: {passed} passed, {failed} failed, {skipped} skipped"
+    ));
+    match failed {
+        0 => ExitCode::SUCCESS,
+        _ => ExitCode::FAILURE,
+    }
+}
+
+/// Exit code of a process that runs one test, or why there is none.
+fn run_apart(test: Test) -> Result<i32, String> {
+    let program = std::env::current_exe().map_err(|error| error.to_string())?;
+    let mut process = Command::new(program)
+        .args(["--one", test.name])
+        // Signals to a test's group are its own business.
+        .process_group(0)
+        .spawn()
+        .map_err(|error| format!("cannot start: {error}"))?;
+    let start = Instant::now();
+    loop {
+        match process.try_wait() {
+            Ok(Some(status)) => return status.code().ok_or_else(|| status.to_string()),
+            Ok(None) if start.elapsed() < LIMIT => thread::sleep(Duration::from_millis(5)),
+            Ok(None) => {
+                // Not waited for: what hangs in the kernel does not even die.
+                let _ = process.kill();
+                thread::sleep(Duration::from_millis(300));
+                let _ = process.try_wait();
+                return Err(format!("no end within {LIMIT:?}"));
+            }
+            Err(error) => return Err(error.to_string()),
+        }
+    }
+}

@@ -118,10 +118,7 @@ fn measure() {
     }
 
     // Single operations.
-    cost(
-        "ioctl_us",
-        time(|| _ = black_box(tun.get(bsd::TUNGIFHEAD))),
-    );
+    cost("ioctl_us", time(|| _ = black_box(tun.get(bsd::TUNGIFHEAD))));
     tun.set_nonblocking(true);
     cost("read_empty_us", time(|| drop(tun.read(100))));
     tun.set_nonblocking(false);

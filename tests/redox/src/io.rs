@@ -228,7 +228,7 @@ fn output_while_closed() {
 
 fn bad_memory() {
     /// Nobody has a page there.
-    const NOWHERE: usize = 4096;
+    const NOWHERE: usize = 0x6000_0000_0000;
 
     let tun = Tun::up(20);
     tun.inject(&[numbered(20, 1, 60)]);

@@ -42,7 +42,7 @@ fn two_hundred_units() {
 fn thousands_of_operations_in_flight() {
     const UNITS: u16 = 20;
     const READERS: u32 = 100;
-    const STACK: usize = 32 << 10;
+    const STACK: usize = 64 << 10;
 
     let tuns: Vec<_> = (40..40 + UNITS).map(Tun::up).collect();
     let (send, received) = std::sync::mpsc::channel();

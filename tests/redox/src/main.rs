@@ -74,7 +74,7 @@ fn main() -> ExitCode {
         },
         ["--cost"] => cost::run(),
         ["--with-cost"] => {
-            cost::run();
+            harness::run_cost();
             harness::run_all(&all().collect::<Vec<_>>())
         }
         ["--idle-scheme", name] => idle::serve(name),

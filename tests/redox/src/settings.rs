@@ -391,11 +391,12 @@ fn netcfg_bad_paths() {
         "/ip/forwarding",
         "ip/forwarding/x",
         "ifaces/../ip/forwarding",
-        "ip/forwarding/",
     ];
     for path in paths {
         assert_errno(fs::File::open(netcfg::path(path)), libc::ENOENT);
     }
+    let file_as_directory = fs::File::open(netcfg::path("ip/forwarding/"));
+    assert!(file_as_directory.is_err());
 }
 
 fn netcfg_modes() {

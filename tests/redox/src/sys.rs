@@ -469,6 +469,7 @@ impl Child {
         let status = self.wait();
         let mut said = String::new();
         let _ = self.said.read_to_string(&mut said);
+        let said = said.trim_start_matches(['!', '?']);
         assert!(status == 0, "in the child: {said} (status {status})");
     }
 }

@@ -119,17 +119,22 @@ fn report(name: &str, verdict: &Verdict) {
     }
 }
 
-/// Runs a test in a thread of the standard harness. They take turns.
+/// Runs a test for the standard harness, in a process of its own, where it is the main thread: the
+/// one that signals reach. They take turns.
 #[cfg(test)]
 pub(crate) fn under_libtest(name: &str, body: fn()) {
     static TURN: Mutex<()> = Mutex::new(());
 
+    libtest::keep_awake();
     let _turn = TURN.lock();
-    let verdict = run(body);
-    report(name, &verdict);
-    if let Verdict::Failed(why) = verdict {
-        panic!("{why}");
-    }
+    let child = crate::sys::fork(|_| {
+        let verdict = run(body);
+        report(name, &verdict);
+        if let Verdict::Failed(_) = verdict {
+            crate::sys::exit_now(FAILED.into());
+        }
+    });
+    child.finish();
 }
 
 /// Runs one test in this process.
@@ -205,5 +210,48 @@ fn run_apart(test: Test) -> Result<i32, String> {
             }
             Err(error) => return Err(error.to_string()),
         }
+    }
+}
+
+/// What the standard harness needs here. Its main thread sleeps on a futex while a test runs; after
+/// a fork the page is another one, and Redox, which knows futexes by the page, wakes nobody. So
+/// the main thread is interrupted now and then, and looks for itself.
+#[cfg(test)]
+mod libtest {
+    use std::ffi::c_int;
+    use std::sync::Once;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::thread;
+    use std::time::Duration;
+
+    use crate::sys;
+
+    static MAIN: AtomicUsize = AtomicUsize::new(0);
+
+    #[used]
+    #[unsafe(link_section = ".init_array")]
+    static AT_START: extern "C" fn() = remember_main;
+
+    extern "C" fn remember_main() {
+        // SAFETY: takes nothing.
+        MAIN.store(unsafe { libc::pthread_self() } as usize, Ordering::Relaxed);
+    }
+
+    extern "C" fn nothing(_: c_int) {}
+
+    pub(super) fn keep_awake() {
+        static STARTED: Once = Once::new();
+
+        STARTED.call_once(|| {
+            sys::on_signal(libc::SIGUSR2, nothing, false);
+            thread::spawn(|| {
+                loop {
+                    thread::sleep(Duration::from_millis(100));
+                    let main = MAIN.load(Ordering::Relaxed) as libc::pthread_t;
+                    // SAFETY: the main thread lives as long as the process.
+                    unsafe { libc::pthread_kill(main, libc::SIGUSR2) };
+                }
+            });
+        });
     }
 }

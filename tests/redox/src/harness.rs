@@ -128,6 +128,7 @@ pub(crate) fn under_libtest(name: &str, body: fn()) {
     libtest::keep_awake();
     let _turn = TURN.lock();
     let child = crate::sys::fork(|_| {
+        crate::sys::new_group();
         let verdict = run(body);
         report(name, &verdict);
         if let Verdict::Failed(_) = verdict {

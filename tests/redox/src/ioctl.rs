@@ -6,9 +6,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::device::{Tun, assert_errno, bsd, linux};
-use crate::packet::numbered;
+use crate::harness::skip;
+use crate::packet::{number, numbered};
 use crate::sys::{self, fork};
-use crate::{netcfg, tests};
+use crate::{netcfg, process, tests};
 
 tests![
     ioctl_in_both_encodings,
@@ -30,6 +31,8 @@ tests![
     pgrp_through_relibc,
     sigio,
     sigio_by_o_async,
+    sigio_ignored,
+    sigio_does_not_end_the_daemon,
 ];
 
 fn ioctl_in_both_encodings() {
@@ -364,4 +367,65 @@ fn sigio_by_o_async() {
     tun.inject(&[numbered(22, 2, 60)]);
     sys::pause(100);
     assert_eq!(SIGNALS.load(Ordering::Relaxed), before);
+}
+
+/// A group that ignores SIGIO: who sleeps goes on sleeping, who waits goes on waiting.
+fn sigio_ignored() {
+    let tun = Tun::up(22);
+    let mut sleeper = fork(|parent| {
+        sys::new_group();
+        sys::ignore(libc::SIGIO);
+        parent.ready();
+        sys::pause(400);
+        parent.ready();
+    });
+    sleeper.ready();
+    tun.set(bsd::FIOSETOWN, -sleeper.pid);
+    tun.set(bsd::FIOASYNC, 1);
+    for number in 0..3 {
+        tun.inject(&[numbered(22, number, 60)]);
+        sys::pause(30);
+    }
+    sleeper.ready();
+    sleeper.finish();
+    tun.set(bsd::FIOSETOWN, 0);
+    tun.set(bsd::FIOASYNC, 0);
+    while tun.get(bsd::FIONREAD) != 0 {
+        tun.read_now();
+    }
+    let mut waiter = fork(|parent| {
+        sys::new_group();
+        sys::ignore(libc::SIGIO);
+        parent.ready();
+        let packet = tun.read(100).expect("read");
+        assert_eq!(number(&packet), 9);
+    });
+    waiter.waiting();
+    sys::kill(-waiter.pid, libc::SIGIO).expect("kill");
+    sys::pause(50);
+    tun.inject(&[numbered(22, 9, 60)]);
+    waiter.finish();
+}
+
+/// Init's services are one process group, the daemon among them, and on Redox SIGIO ends a process
+/// that does not say otherwise: a service that is the owner by its group must not end the daemon.
+fn sigio_does_not_end_the_daemon() {
+    let Some(daemon) = process::daemon() else {
+        skip("no process named tund");
+    };
+    let tun = Tun::fresh(22);
+    for process in [Some(daemon.clone()), process::supervisor()] {
+        if let Some(process) = process {
+            sys::kill(process.pid, libc::SIGIO).expect("kill");
+        }
+    }
+    sys::pause(300);
+    let same = process::daemon().is_some_and(|now| now.pid == daemon.pid);
+    sys::becomes(Duration::from_secs(5), process::is_serving);
+    assert!(same, "SIGIO ended it");
+    assert!(
+        process::supervisor().is_some(),
+        "SIGIO ended the one that watches over it"
+    );
+    assert_eq!(tun.get(bsd::TUNGIFHEAD), 0);
 }

@@ -259,6 +259,12 @@ pub(crate) fn on_signal(signal: c_int, handler: extern "C" fn(c_int), restart: b
         .expect("sigaction");
 }
 
+/// Lets `signal` do nothing.
+pub(crate) fn ignore(signal: c_int) {
+    // SAFETY: takes numbers.
+    unsafe { libc::signal(signal, libc::SIG_IGN) };
+}
+
 /// `kill(2)`.
 pub(crate) fn kill(pid: i32, signal: c_int) -> io::Result<()> {
     // SAFETY: takes numbers.
@@ -274,6 +280,12 @@ pub(crate) fn pid() -> i32 {
 pub(crate) fn group() -> i32 {
     // SAFETY: takes nothing.
     unsafe { libc::getpgrp() }
+}
+
+/// Puts this process into a group of its own.
+pub(crate) fn new_group() {
+    // SAFETY: takes numbers.
+    check(unsafe { libc::setpgid(0, 0) }).expect("setpgid");
 }
 
 /// Makes this process the leader of a session of its own.

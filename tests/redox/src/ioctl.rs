@@ -6,10 +6,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use crate::device::{Tun, assert_errno, bsd, linux};
-use crate::harness::skip;
 use crate::packet::{number, numbered};
 use crate::sys::{self, fork};
-use crate::{netcfg, process, tests};
+use crate::{netcfg, tests};
 
 tests![
     ioctl_in_both_encodings,
@@ -32,7 +31,6 @@ tests![
     sigio,
     sigio_by_o_async,
     sigio_ignored,
-    sigio_does_not_end_the_daemon,
 ];
 
 fn ioctl_in_both_encodings() {
@@ -405,27 +403,4 @@ fn sigio_ignored() {
     sys::pause(50);
     tun.inject(&[numbered(22, 9, 60)]);
     waiter.finish();
-}
-
-/// Init's services are one process group, the daemon among them, and on Redox SIGIO ends a process
-/// that does not say otherwise: a service that is the owner by its group must not end the daemon.
-fn sigio_does_not_end_the_daemon() {
-    let Some(daemon) = process::daemon() else {
-        skip("no process named tund");
-    };
-    let tun = Tun::fresh(22);
-    for process in [Some(daemon.clone()), process::supervisor()] {
-        if let Some(process) = process {
-            sys::kill(process.pid, libc::SIGIO).expect("kill");
-        }
-    }
-    sys::pause(300);
-    let same = process::daemon().is_some_and(|now| now.pid == daemon.pid);
-    sys::becomes(Duration::from_secs(5), process::is_serving);
-    assert!(same, "SIGIO ended it");
-    assert!(
-        process::supervisor().is_some(),
-        "SIGIO ended the one that watches over it"
-    );
-    assert_eq!(tun.get(bsd::TUNGIFHEAD), 0);
 }

@@ -10,6 +10,7 @@ use crate::sys::{self, fork};
 use crate::{netcfg, tests};
 
 tests![
+    sigio_does_not_end_the_daemon,
     killed_daemon_comes_back,
     killed_daemon_comes_back_again_and_again,
     terminated_daemon_ends_clean,
@@ -34,6 +35,27 @@ fn kill_daemon() {
     sys::kill(old.pid, libc::SIGKILL).expect("kill");
     let other = || daemon().is_some_and(|new| new.pid != old.pid) && is_serving();
     assert!(sys::becomes(LONG, other), "no daemon comes in its place");
+}
+
+/// Init's services are one process group, the daemon among them, and on Redox SIGIO ends a process
+/// that does not say otherwise: a service that is the owner by its group must not end the daemon.
+fn sigio_does_not_end_the_daemon() {
+    let (Some(old), watcher) = (daemon(), supervisor()) else {
+        skip("no process named tund");
+    };
+    for process in watcher.iter().chain([&old]) {
+        sys::kill(process.pid, libc::SIGIO).expect("kill");
+    }
+    sys::pause(300);
+    let same = daemon().is_some_and(|now| now.pid == old.pid);
+    let watched = supervisor().map(|now| now.pid) == watcher.map(|watcher| watcher.pid);
+    if !sys::becomes(Duration::from_secs(3), is_serving) {
+        // For the tests that follow.
+        start_daemon();
+    }
+    assert!(same, "SIGIO ended it");
+    assert!(watched, "SIGIO ended the one that watches over it");
+    assert_works();
 }
 
 fn killed_daemon_comes_back() {

@@ -117,6 +117,16 @@ fn measure() {
         cost(&format!("round_trip_{len}_ratio"), ours / nothing);
     }
 
+    // A daemon that keeps timers reads the clock.
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        black_box(Instant::now());
+    }
+    cost(
+        "clock_read_us",
+        start.elapsed().as_secs_f64() * 1e6 / ROUNDS as f64,
+    );
+
     // Single operations.
     cost("ioctl_us", time(|| _ = black_box(tun.get(bsd::TUNGIFHEAD))));
     tun.set_nonblocking(true);

@@ -127,6 +127,16 @@ fn measure() {
         start.elapsed().as_secs_f64() * 1e6 / ROUNDS as f64,
     );
 
+    // And one that allocates pays for the C library's lock.
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        drop(black_box(vec![0_u8; black_box(100)]));
+    }
+    cost(
+        "allocate_and_free_us",
+        start.elapsed().as_secs_f64() * 1e6 / ROUNDS as f64,
+    );
+
     // Single operations.
     cost("ioctl_us", time(|| _ = black_box(tun.get(bsd::TUNGIFHEAD))));
     tun.set_nonblocking(true);

@@ -2,8 +2,10 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use scheme::errno::{self, Errno};
+use scheme::wait::Direction;
 use scheme::{
     Argument, Caller, DirEntry, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Processes,
     Ready, SignalTarget, Stat, Turn, Wakeup,
@@ -23,6 +25,8 @@ use crate::tun;
 
 /// Most files open at once.
 const MAX_FILES: usize = 65_536;
+/// Of these, what only the superuser may still open.
+const RESERVED_FILES: usize = 4096;
 
 /// The schemes served, in the order in which they are listed.
 pub const SCHEMES: [&str; 7] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp", "ip"];
@@ -74,6 +78,8 @@ pub struct Net {
     /// turns have nothing to do, and should not have to look everywhere to find that out.
     idle: Option<Turn>,
     files: Slab<Slot>,
+    /// Of the file made last.
+    serial: u64,
     wakeups: VecDeque<FileId>,
     signals: VecDeque<SignalTarget>,
 }
@@ -93,8 +99,17 @@ pub(crate) enum File {
 
 struct Slot {
     file: File,
+    /// Never used again, unlike the number.
+    serial: u64,
     /// What rose since the last wake-up was taken.
     risen: Ready,
+}
+
+/// One file that another remembers, and that may be closed meanwhile.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Held {
+    id: FileId,
+    serial: u64,
 }
 
 impl Net {
@@ -124,6 +139,7 @@ impl Net {
             processes: Box::new(processes),
             idle: None,
             files: Slab::new(),
+            serial: 0,
             wakeups: VecDeque::new(),
             signals: VecDeque::new(),
             engines: Engines::new(rng.u64(..)),
@@ -164,7 +180,14 @@ impl Net {
             return Err(errno::ENFILE);
         }
         let risen = Ready::empty();
-        let key = self.files.insert(Slot { file, risen });
+        self.serial += 1;
+        let serial = self.serial;
+        let slot = Slot {
+            file,
+            serial,
+            risen,
+        };
+        let key = self.files.insert(slot);
         u32::try_from(key).map(FileId).map_err(|_| errno::ENFILE)
     }
 
@@ -176,6 +199,32 @@ impl Net {
     pub(crate) fn file_mut(&mut self, id: FileId) -> Result<&mut File, Errno> {
         let slot = self.files.get_mut(id.0 as usize).ok_or(errno::EBADF)?;
         Ok(&mut slot.file)
+    }
+
+    /// Remembers a file.
+    pub(crate) fn hold(&self, id: FileId) -> Result<Held, Errno> {
+        let slot = self.files.get(id.0 as usize).ok_or(errno::EBADF)?;
+        let serial = slot.serial;
+        Ok(Held { id, serial })
+    }
+
+    /// The file that was remembered; `EBADF` if it is closed, even if its number is another's now.
+    pub(crate) fn held(&self, held: Held) -> Result<FileId, Errno> {
+        let slot = self.files.get(held.id.0 as usize);
+        let same = slot.is_some_and(|slot| slot.serial == held.serial);
+        same.then_some(held.id).ok_or(errno::EBADF)
+    }
+
+    /// The last files are the superuser's: nobody else can lock everybody out.
+    fn check_share(&self, caller: Caller) -> Result<(), Errno> {
+        let limit = match caller.uid {
+            0 => MAX_FILES,
+            _ => MAX_FILES - RESERVED_FILES,
+        };
+        match self.files.len() < limit {
+            true => Ok(()),
+            false => Err(errno::ENFILE),
+        }
     }
 
     /// There may be something to do: the next turn looks.
@@ -271,7 +320,6 @@ impl FileServer for Net {
         self.netisr_run(Budget::TURN);
         self.tcp_run(Budget::TURN);
         self.netisr_expire();
-        self.inet_expire();
         self.links_run();
         self.serve_run(Budget::TURN);
         self.netcfg_watch();
@@ -280,7 +328,6 @@ impl FileServer for Net {
         let deadlines = [
             self.tcp.deadline(),
             self.netisr.deadline(),
-            self.inet.deadline(),
             self.links.deadline(),
         ];
         let turn = Turn {
@@ -321,6 +368,7 @@ impl FileServer for Net {
 
     fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
         self.stir();
+        self.check_share(caller)?;
         // The bare scheme is a socket without a name.
         if let ("tcp" | "udp", "") = split(path)
             && !flags.contains(OpenFlags::DIRECTORY)
@@ -364,6 +412,9 @@ impl FileServer for Net {
         caller: Caller,
     ) -> Outcome<FileId> {
         self.stir();
+        if let Err(error) = self.check_share(caller) {
+            return error.into();
+        }
         match self.file(file) {
             Ok(File::Inet(_)) => self.inet_dup(file, verb, nonblocking),
             Ok(File::Tun(_)) => self.tun_dup(file, verb, caller).into(),
@@ -405,7 +456,7 @@ impl FileServer for Net {
             Ok(File::Bpf(_)) => self.bpf_write(id, buf).into(),
             Ok(File::Icmp(_)) => self.icmp_write(id, buf).into(),
             Ok(File::Raw(_)) => self.raw_write(id, buf).into(),
-            Ok(File::Inet(_)) => self.inet_write(id, buf, false),
+            Ok(File::Inet(_)) => self.inet_write(id, buf),
             Ok(&File::InetSetting(setting)) => self.inet_setting_write(setting, buf).into(),
             Ok(File::Directory(_)) => errno::EISDIR.into(),
             Err(error) => error.into(),
@@ -451,11 +502,16 @@ impl FileServer for Net {
         }
     }
 
-    fn forget_wait(&mut self, id: FileId) {
-        self.stir();
-        if let Ok(File::Inet(_)) = self.file(id) {
-            self.inet_forget_wait(id);
-        }
+    fn patience(&self, id: FileId, direction: Direction) -> Option<Duration> {
+        self.inet_patience(id, direction)
+    }
+
+    fn dup_direction(&self, verb: &[u8]) -> Direction {
+        socket::dup_direction(verb)
+    }
+
+    fn call_direction(&self, metadata: &[u64]) -> Direction {
+        socket::call_direction(metadata)
     }
 
     fn set_async(&mut self, id: FileId, on: bool) -> Result<(), Errno> {

@@ -470,3 +470,133 @@ fn a_time_wait_does_not_refuse_a_new_connection() {
         libc.0.close(client).unwrap();
     }
 }
+
+/// Runs a call that may wait in a thread of its own; its answer, if it comes in time.
+fn in_time<T: Send + 'static>(
+    limit: Duration,
+    call: impl FnOnce() -> T + Send + 'static,
+) -> Option<T> {
+    let (answer, answered) = std::sync::mpsc::channel();
+    thread::spawn(move || {
+        let _ = answer.send(call());
+    });
+    answered.recv_timeout(limit).ok()
+}
+
+#[test]
+fn a_sendmsg_that_waits_does_not_hold_up_reads() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (client, server) = libc.pair();
+    // Nobody reads at the server: fill the way to it.
+    libc.0.set_nonblocking(client, true).unwrap();
+    while libc.0.write(client, &[1; 65_536]).is_ok()
+        || libc
+            .0
+            .poll(&[(client, Ready::WRITE)], Some(Duration::from_millis(300)))
+            .unwrap()[0]
+            == Ready::WRITE
+    {}
+    libc.0.set_nonblocking(client, false).unwrap();
+    let sender = libc.clone();
+    thread::spawn(move || {
+        let mut payload = 30_000_u64.to_le_bytes().to_vec();
+        payload.resize(8 + 30_000, 7);
+        let _ = sender.0.sys_call(client, &mut payload, &[4, 0]);
+    });
+    while system.waiting() == 0 {
+        thread::yield_now();
+    }
+    libc.0.write(server, b"hello").unwrap();
+    let reader = libc.clone();
+    let read = move || reader.0.read(client, &mut [0; 16]);
+    assert_eq!(in_time(Duration::from_secs(10), read), Some(Ok(5)));
+}
+
+#[test]
+fn each_waiting_read_has_its_own_timeout() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let fd = libc.bind(libc.socket("udp"), "127.0.0.1:4000").unwrap();
+    libc.timeout(fd, "read_timeout", Duration::from_millis(300));
+    // A receive that would not wait does not give the others more time; nor do they each other.
+    let receives: Vec<_> = (0..4)
+        .map(|_| {
+            let libc = libc.clone();
+            thread::spawn(move || {
+                let start = Instant::now();
+                let result = libc.0.read(fd, &mut [0; 16]);
+                (result, start.elapsed())
+            })
+        })
+        .collect();
+    while !receives.iter().all(thread::JoinHandle::is_finished) {
+        assert!(libc.recvmsg(fd, 16, 64).is_err());
+        thread::sleep(Duration::from_millis(20));
+    }
+    for receive in receives {
+        let (result, took) = receive.join().unwrap();
+        assert_eq!(result, Err(errno::ETIMEDOUT));
+        assert!(took >= Duration::from_millis(300), "{took:?}");
+    }
+}
+
+#[test]
+fn a_setting_does_not_outlive_its_socket() {
+    let system = system();
+    let (alice, bob) = (system.process(10, 1000), system.process(20, 0));
+    let socket = alice.open("/scheme/udp", BOTH).unwrap();
+    let setting = alice.dup_verb(socket, b"read_timeout").unwrap();
+    alice.close(socket).unwrap();
+    // It gets the number that is free now.
+    bob.open("/scheme/udp", BOTH).unwrap();
+    assert_eq!(alice.write(setting, &[1; 16]), Err(errno::EBADF));
+    assert_eq!(alice.read(setting, &mut [0; 16]), Err(errno::EBADF));
+}
+
+#[test]
+fn a_connect_that_fails_leaves_every_listener_alone() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let bound = libc.bind(libc.socket("tcp"), "127.0.0.1:5000").unwrap();
+    let unreachable = libc.0.dup_verb(bound, b"10.9.9.9:80");
+    assert_eq!(unreachable, Err(errno::ENETUNREACH));
+    let other = libc.bind(libc.socket("tcp"), "127.0.0.1:5001").unwrap();
+    let client = libc.connect(libc.socket("tcp"), "127.0.0.1:5001").unwrap();
+    libc.0.set_nonblocking(bound, true).unwrap();
+    assert_eq!(libc.accept(bound), Err(errno::EAGAIN));
+    libc.0.close(bound).unwrap();
+    let server = libc.accept(other).unwrap();
+    assert_eq!(libc.0.write(client, b"still here"), Ok(10));
+    assert_eq!(libc.0.read(server, &mut [0; 16]), Ok(10));
+}
+
+#[test]
+fn the_peer_of_a_nonblocking_connect_has_a_name() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (listener, port) = libc.listener("127.0.0.1");
+    let fd = libc.socket("tcp");
+    libc.0.set_nonblocking(fd, true).unwrap();
+    let begun = libc.0.dup_verb(fd, format!("127.0.0.1:{port}").as_bytes());
+    assert_eq!(begun, Err(errno::EINPROGRESS));
+    let ready = libc
+        .0
+        .poll(&[(fd, Ready::WRITE)], Some(Duration::from_secs(10)));
+    assert_eq!(ready, Ok(vec![Ready::WRITE]));
+    assert!(
+        libc.peername(fd)
+            .unwrap()
+            .contains(&format!("127.0.0.1:{port}"))
+    );
+    libc.accept(listener).unwrap();
+}
+
+#[test]
+fn a_stream_is_not_bound_to_a_group() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let bound = libc.0.dup_verb(libc.socket("tcp"), b"/239.1.2.3:5000");
+    assert_eq!(bound, Err(errno::EADDRNOTAVAIL));
+    libc.bind(libc.socket("udp"), "239.1.2.3:5000").unwrap();
+}

@@ -1,6 +1,7 @@
 //! The bookkeeping every adapter needs: access modes, waits, and exactly one answer per request.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use crate::errno::{self, Errno};
 use crate::server::{Caller, FileId, FileServer, Now, OpenFlags, Outcome, Ready, Turn};
@@ -37,6 +38,9 @@ pub trait Request {
         true
     }
 
+    /// It is about to wait: gives back what memory it can do without.
+    fn park(&mut self) {}
+
     /// Tries it once.
     fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize>;
 }
@@ -54,7 +58,7 @@ pub struct Answer<R> {
 /// A server together with the requests that wait for it.
 ///
 /// Every request given to [`submit`](Self::submit) comes back exactly once as an [`Answer`]: from
-/// `submit` itself, from [`wakeups`](Self::wakeups), [`cancel`](Self::cancel),
+/// `submit` itself, from [`turn`](Self::turn), [`cancel`](Self::cancel),
 /// [`interrupt`](Self::interrupt) or [`close`](Self::close).
 #[derive(Debug)]
 pub struct Dispatch<S, R> {
@@ -62,6 +66,8 @@ pub struct Dispatch<S, R> {
     pub server: S,
     open: BTreeMap<FileId, OpenFlags>,
     waits: Waits<R>,
+    /// Of the last turn, monotonic.
+    now: Duration,
 }
 
 impl<S: FileServer, R: Request> Dispatch<S, R> {
@@ -71,6 +77,7 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
             server,
             open: BTreeMap::new(),
             waits: Waits::default(),
+            now: Duration::ZERO,
         }
     }
 
@@ -104,28 +111,46 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
             match request.attempt(&mut self.server) {
                 Outcome::Done(result) => return Some(Answer { request, result }),
                 Outcome::Wait if request.nonblocking() => {
-                    self.server.forget_wait(file);
                     let result = Err(errno::EAGAIN);
                     return Some(Answer { request, result });
                 }
                 Outcome::Wait => {}
             }
         }
-        let tag = request.tag();
-        self.waits.park(file, direction, Waiter { tag, request });
+        request.park();
+        let patience = self.server.patience(file, direction);
+        let waiter = Waiter {
+            tag: request.tag(),
+            deadline: patience.map(|patience| self.now.saturating_add(patience)),
+            request,
+        };
+        self.waits.park(file, direction, waiter);
         None
     }
 
-    /// [`FileServer::turn`].
-    pub fn turn(&mut self, now: Now) -> Turn {
-        self.server.turn(now)
-    }
-
-    /// Serves the waits whose time has come, and gathers what watchers are to be told.
+    /// [`FileServer::turn`], serving the waits whose time has come and gathering what watchers are
+    /// to be told. It is pending, too, when a wait was served, which may have led to more.
     ///
     /// `alive` is asked before a waiter is given anything; the requests of the dead come back with
     /// `EINTR` and eat nothing.
-    pub fn wakeups(
+    pub fn turn(
+        &mut self,
+        now: Now,
+        answers: &mut Vec<Answer<R>>,
+        edges: &mut Vec<(FileId, Ready)>,
+        alive: impl FnMut(&R) -> bool,
+    ) -> Turn {
+        self.now = self.now.max(now.monotonic);
+        let mut turn = self.server.turn(now);
+        let before = answers.len();
+        self.wakeups(answers, edges, alive);
+        turn.pending |= answers.len() > before;
+        let deadlines = [turn.deadline, self.waits.deadline()];
+        turn.deadline = deadlines.into_iter().flatten().min();
+        turn
+    }
+
+    fn wakeups(
         &mut self,
         answers: &mut Vec<Answer<R>>,
         edges: &mut Vec<(FileId, Ready)>,
@@ -154,12 +179,15 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
                 edges.push((file, risen));
             }
         }
+        while let Some(Waiter { request, .. }) = self.waits.expire(self.now) {
+            let result = Err(errno::ETIMEDOUT);
+            answers.push(Answer { request, result });
+        }
     }
 
     /// Ends one wait, with `error`. `None` if it was answered already.
     pub fn cancel(&mut self, tag: Tag, error: Errno) -> Option<Answer<R>> {
         let Waiter { request, .. } = self.waits.cancel(tag)?;
-        self.server.forget_wait(request.file());
         let result = Err(error);
         Some(Answer { request, result })
     }
@@ -167,9 +195,6 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
     /// Ends, with `EINTR`, those waits on a file for which `wanted` holds.
     pub fn interrupt(&mut self, file: FileId, wanted: impl Fn(&R) -> bool) -> Vec<Answer<R>> {
         let waiters = self.waits.purge(file, |waiter| wanted(&waiter.request));
-        if !waiters.is_empty() {
-            self.server.forget_wait(file);
-        }
         answers(waiters, errno::EINTR)
     }
 
@@ -185,11 +210,6 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
     /// Whether anybody waits for this file.
     pub fn has_waiters(&self, file: FileId) -> bool {
         self.waits.occupied(file, Direction::Read) || self.waits.occupied(file, Direction::Write)
-    }
-
-    /// Whether the file is open.
-    pub fn is_open(&self, file: FileId) -> bool {
-        self.open.contains_key(&file)
     }
 
     /// How many requests wait.

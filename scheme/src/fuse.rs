@@ -23,8 +23,8 @@ use crate::dispatch::{Answer, Dispatch, Request};
 use crate::errno::{self, Errno};
 use crate::local::Clock;
 use crate::server::{
-    Argument, Caller, FileId, FileKind, FileServer, OpenFlags, Outcome, Pid, Processes, Ready,
-    SignalTarget, Stat,
+    Argument, Caller, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid, Processes, Ready,
+    SignalTarget, Stat, Turn,
 };
 use crate::wait::{Direction, Tag};
 
@@ -37,6 +37,12 @@ const REQUESTS_PER_TURN: usize = 64;
 /// The kernel allows several writes at once (`FOPEN_PARALLEL_DIRECT_WRITES`); without it a waiting
 /// read would hold the lock that a write needs.
 const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
+
+/// The size of what has none, bytes.
+const ENDLESS: u64 = 1 << 40;
+/// Most of a write that is kept while it waits, bytes. Only streams wait for room, and they take a
+/// part.
+const KEPT: usize = 64 << 10;
 
 /// The kernel's number for the root of the tree.
 const ROOT: u64 = 1;
@@ -160,8 +166,7 @@ pub fn serve<S: FileServer>(
     };
     let mut buffer = vec![0; MAX_OPERATION + 4096];
     loop {
-        let mut turn = session.dispatch.turn(clock.now());
-        session.answer_the_waiting();
+        let mut turn = session.turn(clock.now());
         let mut served = 0;
         while session.connected && served < REQUESTS_PER_TURN {
             match rustix::io::read(session.device, &mut buffer[..]) {
@@ -175,8 +180,7 @@ pub fn serve<S: FileServer>(
             served += 1;
             // What a request leads to comes before the next request: whoever writes a packet and
             // then changes something finds that done to the next packet, not to this one.
-            turn = session.dispatch.turn(clock.now());
-            session.answer_the_waiting();
+            turn = session.turn(clock.now());
         }
         if !session.connected {
             return Ok(());
@@ -243,6 +247,13 @@ impl Request for Call {
 
     fn nonblocking(&self) -> bool {
         self.nonblocking
+    }
+
+    fn park(&mut self) {
+        if let CallKind::Write(bytes) = &mut self.kind {
+            bytes.truncate(KEPT);
+            bytes.shrink_to_fit();
+        }
     }
 
     fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize> {
@@ -620,9 +631,10 @@ impl<S: FileServer> Session<'_, S> {
         Ok(Vec::new())
     }
 
-    fn answer_the_waiting(&mut self) {
+    /// [`Dispatch::turn`], telling everybody what came of it.
+    fn turn(&mut self, now: Now) -> Turn {
         let (mut answers, mut edges) = (Vec::new(), Vec::new());
-        self.dispatch.wakeups(&mut answers, &mut edges, |_| true);
+        let turn = self.dispatch.turn(now, &mut answers, &mut edges, |_| true);
         for answer in answers {
             self.answer(answer);
         }
@@ -634,6 +646,7 @@ impl<S: FileServer> Session<'_, S> {
         while let Some(target) = self.dispatch.server.poll_signal() {
             signal(target);
         }
+        turn
     }
 
     fn answer(&mut self, answer: Answer<Call>) {
@@ -722,7 +735,12 @@ fn kind_bits(kind: FileKind) -> u32 {
 fn attributes(nodeid: u64, stat: Stat) -> abi::fuse_attr {
     abi::fuse_attr {
         ino: nodeid,
-        size: stat.size,
+        // A write past the end would have the kernel lock the path for all who write to it, and
+        // keep it locked while one of them waits.
+        size: match stat.kind {
+            FileKind::Device => ENDLESS,
+            _ => stat.size,
+        },
         mode: kind_bits(stat.kind) | u32::from(stat.mode),
         nlink: 1,
         blksize: 4096,

@@ -122,6 +122,7 @@ struct Description {
 struct Call {
     tag: Tag,
     file: FileId,
+    direction: Direction,
     caller: Caller,
     nonblocking: bool,
     offset: u64,
@@ -141,10 +142,7 @@ impl Request for Call {
     }
 
     fn direction(&self) -> Direction {
-        match self.kind {
-            CallKind::Write(_) => Direction::Write,
-            _ => Direction::Read,
-        }
+        self.direction
     }
 
     fn tag(&self) -> Tag {
@@ -222,7 +220,6 @@ impl<S: FileServer> Local<S> {
     /// Does what is due now: for a clock that was moved by hand.
     pub fn pump(&self) {
         let mut kernel = self.lock();
-        kernel.turn(self.clock.now());
         kernel.run(self.clock.now());
         drop(kernel);
         self.wake.notify_all();
@@ -255,24 +252,18 @@ impl<S: FileServer> Local<S> {
 }
 
 impl<S: FileServer> Kernel<S> {
-    fn turn(&mut self, now: Now) -> bool {
-        let turn = self.dispatch.turn(now);
-        self.deadline = if turn.pending {
-            Some(now.monotonic)
-        } else {
-            turn.deadline
-        };
-        turn.pending
-    }
-
     /// Runs the server until it is idle and hands out what came of it. True if anybody who sleeps
-    /// may have been meant.
+    /// may have been meant, if only to sleep less.
     fn run(&mut self, now: Now) -> bool {
         let mut woke = false;
+        let before = self.deadline;
         for _ in 0..TURNS_PER_CALL {
-            let pending = self.turn(now);
             let (mut answers, mut edges) = (Vec::new(), Vec::new());
-            self.dispatch.wakeups(&mut answers, &mut edges, |_| true);
+            let turn = self.dispatch.turn(now, &mut answers, &mut edges, |_| true);
+            self.deadline = match turn.pending {
+                true => Some(now.monotonic),
+                false => turn.deadline,
+            };
             woke |= !answers.is_empty() || !edges.is_empty();
             for answer in answers {
                 self.finish(answer);
@@ -280,11 +271,14 @@ impl<S: FileServer> Kernel<S> {
             while let Some(target) = self.dispatch.server.poll_signal() {
                 self.signals.push(target);
             }
-            if !pending {
+            if !turn.pending {
                 break;
             }
         }
-        woke
+        let earlier = self
+            .deadline
+            .is_some_and(|deadline| before.is_none_or(|before| deadline < before));
+        woke || earlier
     }
 
     /// Keeps the answer of a call that waited for the thread that made it.
@@ -486,7 +480,9 @@ impl<S: FileServer> Process<S> {
         let end = timeout.map(|timeout| clock.now().monotonic + timeout);
         let mut kernel = self.local.lock();
         loop {
-            kernel.run(clock.now());
+            if kernel.run(clock.now()) {
+                self.local.wake.notify_all();
+            }
             let mut ready = Vec::with_capacity(wanted.len());
             for &(fd, mask) in wanted {
                 let file = self.file(&kernel, fd)?;
@@ -523,9 +519,9 @@ impl<S: FileServer> Process<S> {
     fn kernel<T>(&self, body: impl FnOnce(&mut Kernel<S>) -> T) -> T {
         let mut kernel = self.local.lock();
         let now = self.local.clock.now();
-        kernel.turn(now);
+        let mut woke = kernel.run(now);
         let result = body(&mut kernel);
-        let woke = kernel.run(now);
+        woke |= kernel.run(now);
         drop(kernel);
         if woke {
             self.local.wake.notify_all();
@@ -536,14 +532,24 @@ impl<S: FileServer> Process<S> {
     fn call(&self, fd: Fd, kind: CallKind) -> Result<Answer<Call>, Errno> {
         let mut kernel = self.local.lock();
         let now = self.local.clock.now();
-        kernel.turn(now);
+        if kernel.run(now) {
+            self.local.wake.notify_all();
+        }
         kernel.next += 1;
         let id = self.description(fd)?;
         let description = kernel.descriptions.get(&id).ok_or(errno::EBADF)?;
         let tag = Tag(kernel.next);
+        let server = &kernel.dispatch.server;
+        let direction = match &kind {
+            CallKind::Read(_) => Direction::Read,
+            CallKind::Write(_) => Direction::Write,
+            CallKind::Dup(verb) => server.dup_direction(verb),
+            CallKind::Call(_, words) => server.call_direction(words),
+        };
         let call = Call {
             tag,
             file: description.file,
+            direction,
             caller: self.caller,
             nonblocking: description.nonblocking,
             offset: description.offset,

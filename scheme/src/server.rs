@@ -5,6 +5,7 @@ use std::time::Duration;
 use bitflags::bitflags;
 
 use crate::errno::{self, Errno};
+use crate::wait::Direction;
 
 /// One open file of a server, shared by every descriptor that was made from it by dup, fork or
 /// passing. Numbers are used again after [`FileServer::close`].
@@ -35,8 +36,6 @@ bitflags! {
         const WRITE = 2;
         /// The caller wants a directory, `ENOTDIR` if it is something else.
         const DIRECTORY = 4;
-        /// Make the file if it is not there.
-        const CREATE = 8;
         /// Empty the file.
         const TRUNCATE = 16;
     }
@@ -217,9 +216,10 @@ pub trait Processes {
 /// **Only these methods change a server, and only an adapter calls them, one at a time.** Order:
 ///
 /// 1. [`turn`](Self::turn) with the time, then any number of requests;
-/// 2. [`turn`](Self::turn) again, until it is not pending;
-/// 3. [`poll_wakeup`](Self::poll_wakeup) until `None`, serving the waits it names, and
-///    [`poll_signal`](Self::poll_signal) until `None`;
+/// 2. [`turn`](Self::turn) again, [`poll_wakeup`](Self::poll_wakeup) until `None`, serving the
+///    waits it names, and [`poll_signal`](Self::poll_signal) until `None`;
+/// 3. all of 2 again, while the turn was pending or a wait was served or a packet came back
+///    ([`settle`](Self::settle)): each may have led to more work, or to an earlier deadline;
 /// 4. sleep until a request comes or the deadline of the last turn passes.
 ///
 /// Paths come as `scheme/rest`, unnormalised: a server refuses `.`, `..` and empty parts.
@@ -256,10 +256,23 @@ pub trait FileServer {
         errno::EINVAL.into()
     }
 
-    /// A request that was told to wait will not be tried again: it was interrupted, or would not
-    /// wait.
-    fn forget_wait(&mut self, file: FileId) {
-        let _ = file;
+    /// How long a request for `file` may wait from now; then it ends with `ETIMEDOUT`. `None` is for
+    /// ever.
+    fn patience(&self, file: FileId, direction: Direction) -> Option<Duration> {
+        let _ = (file, direction);
+        None
+    }
+
+    /// The queue that a dup with this verb would wait in.
+    fn dup_direction(&self, verb: &[u8]) -> Direction {
+        let _ = verb;
+        Direction::Read
+    }
+
+    /// The queue that a call with these words would wait in.
+    fn call_direction(&self, metadata: &[u64]) -> Direction {
+        let _ = metadata;
+        Direction::Read
     }
 
     /// Reads into `buf`; `offset` counts only for [`FileKind::Text`].

@@ -1,6 +1,7 @@
 //! Requests that wait, first come first served for each file and direction.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
 
 use crate::server::FileId;
 
@@ -24,6 +25,8 @@ pub struct Waiter<W> {
     pub tag: Tag,
     /// The request itself.
     pub request: W,
+    /// The monotonic time at which it has waited long enough; `None` waits for ever.
+    pub deadline: Option<Duration>,
 }
 
 /// Every request that waits.
@@ -31,6 +34,7 @@ pub struct Waiter<W> {
 pub struct Waits<W> {
     queues: BTreeMap<(FileId, Direction), VecDeque<Waiter<W>>>,
     places: BTreeMap<Tag, (FileId, Direction)>,
+    deadlines: BTreeSet<(Duration, Tag)>,
 }
 
 impl<W> Default for Waits<W> {
@@ -38,6 +42,7 @@ impl<W> Default for Waits<W> {
         Self {
             queues: BTreeMap::new(),
             places: BTreeMap::new(),
+            deadlines: BTreeSet::new(),
         }
     }
 }
@@ -46,6 +51,8 @@ impl<W> Waits<W> {
     /// Keeps a request behind those that wait already.
     pub fn park(&mut self, file: FileId, direction: Direction, waiter: Waiter<W>) {
         self.places.insert(waiter.tag, (file, direction));
+        self.deadlines
+            .extend(waiter.deadline.map(|deadline| (deadline, waiter.tag)));
         self.queues
             .entry((file, direction))
             .or_default()
@@ -69,19 +76,20 @@ impl<W> Waits<W> {
         if queue.is_empty() {
             self.queues.remove(&(file, direction));
         }
-        self.places.remove(&waiter.tag);
+        self.forget(&waiter);
         Some(waiter)
     }
 
     /// Takes the request with this name, wherever it stands.
     pub fn cancel(&mut self, tag: Tag) -> Option<Waiter<W>> {
-        let place = self.places.remove(&tag)?;
+        let place = *self.places.get(&tag)?;
         let queue = self.queues.get_mut(&place)?;
         let at = queue.iter().position(|waiter| waiter.tag == tag)?;
         let waiter = queue.remove(at)?;
         if queue.is_empty() {
             self.queues.remove(&place);
         }
+        self.forget(&waiter);
         Some(waiter)
     }
 
@@ -99,9 +107,30 @@ impl<W> Waits<W> {
             taken.extend(out);
         }
         for waiter in &taken {
-            self.places.remove(&waiter.tag);
+            self.forget(waiter);
         }
         taken
+    }
+
+    /// When somebody has waited long enough next.
+    pub fn deadline(&self) -> Option<Duration> {
+        self.deadlines.first().map(|&(deadline, _)| deadline)
+    }
+
+    /// Takes one that has waited long enough.
+    pub fn expire(&mut self, now: Duration) -> Option<Waiter<W>> {
+        let &(deadline, tag) = self.deadlines.first()?;
+        if deadline > now {
+            return None;
+        }
+        self.cancel(tag)
+    }
+
+    fn forget(&mut self, waiter: &Waiter<W>) {
+        self.places.remove(&waiter.tag);
+        if let Some(deadline) = waiter.deadline {
+            self.deadlines.remove(&(deadline, waiter.tag));
+        }
     }
 
     /// How many wait.
@@ -127,6 +156,7 @@ mod tests {
             let waiter = Waiter {
                 tag: Tag(tag),
                 request: "r",
+                deadline: Some(Duration::from_secs(10 - tag)),
             };
             waits.park(FILE, Direction::Read, waiter);
         }
@@ -142,6 +172,19 @@ mod tests {
         assert_eq!(waits.pop(FILE, Direction::Read).unwrap().tag, Tag(3));
         assert!(!waits.occupied(FILE, Direction::Read));
         assert!(waits.is_empty());
+    }
+
+    #[test]
+    fn the_first_to_be_over_is_not_the_first_to_come() {
+        let mut waits = waits(&[1, 2, 3]);
+        assert_eq!(waits.deadline(), Some(Duration::from_secs(7)));
+        assert!(waits.expire(Duration::from_secs(6)).is_none());
+        let over = waits.expire(Duration::from_secs(8)).unwrap();
+        assert_eq!(over.tag, Tag(3));
+        assert!(waits.pop(FILE, Direction::Read).is_some());
+        assert_eq!(waits.deadline(), Some(Duration::from_secs(8)));
+        assert!(waits.cancel(Tag(2)).is_some());
+        assert_eq!(waits.deadline(), None);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use redox_scheme::scheme::{Op, SchemeState};
 use redox_scheme::{CallerCtx, Request, RequestKind, Response};
-use scheme::redox::face::{Face, Outgoing, ROOT};
+use scheme::redox::face::{Face, Outgoing, ROOT, Settles};
 use scheme::{
     Argument, Caller, DirEntry, Errno, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid,
     Ready, Stat, Turn, Wakeup, errno,
@@ -169,8 +169,8 @@ impl Kernel {
         };
         let mut out = Vec::new();
         self.face.handle(0, &mut self.state, op, &ctx, &mut out);
-        let _ = self.face.dispatch.turn(Now::default());
-        self.face.wakeups(|pid| pid == Pid(7), &mut out);
+        let alive = |pid| pid == Pid(7);
+        let _ = self.face.turn(Now::default(), alive, &mut out);
         self.results(out)
     }
 
@@ -183,7 +183,7 @@ impl Kernel {
             // SAFETY: a response is a Cqe and nothing else (repr(transparent)).
             let cqe: Cqe = unsafe { std::mem::transmute::<Response, Cqe>(response) };
             results.push((cqe.tag, cqe.result as i64));
-            if let Some(file) = settles {
+            if let Settles::Read(file) = settles {
                 self.face.dispatch.server.settle(file, true);
             }
         }

@@ -9,13 +9,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
 use scheme::errno::{self, Errno};
+use scheme::wait::Direction;
 use scheme::{Caller, FileId, Outcome, Ready, Stat};
 use smoltcp::socket::tcp::State as TcpState;
 
 use super::SOCKET;
 use super::message::{Wanted, sent};
 use super::name::{self, Names};
-use crate::net::{File, Net};
+use crate::net::{File, Held, Net};
 use crate::stack::{FlowId, ListenerId, Owner, UdpId};
 
 /// Connections that a listener lets wait. The C library does not tell what `listen` was given.
@@ -84,8 +85,6 @@ pub(crate) struct Socket {
     state: State,
     /// How long a read and a write may wait.
     timeouts: [Option<Duration>; 2],
-    /// Until when the read and the write under way may.
-    deadlines: [Option<Duration>; 2],
     shut_read: bool,
     shut_write: bool,
     keep_alive: bool,
@@ -120,9 +119,31 @@ enum State {
 /// A file that dup makes of a socket to read or write one of its settings.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Setting {
-    socket: FileId,
-    /// 0 reads, 1 writes.
-    direction: usize,
+    socket: Held,
+    direction: Direction,
+}
+
+const fn place(direction: Direction) -> usize {
+    match direction {
+        Direction::Read => 0,
+        Direction::Write => 1,
+    }
+}
+
+/// The queue that a dup waits in: to accept is to read, to connect is to write.
+pub(crate) fn dup_direction(verb: &[u8]) -> Direction {
+    match verb {
+        b"listen" => Direction::Read,
+        _ => Direction::Write,
+    }
+}
+
+/// The queue that a call waits in.
+pub(crate) fn call_direction(metadata: &[u64]) -> Direction {
+    match metadata.first() {
+        Some(&verb::SEND_MESSAGE) => Direction::Write,
+        _ => Direction::Read,
+    }
 }
 
 /// What all sockets share.
@@ -130,16 +151,9 @@ pub(crate) struct Setting {
 pub(crate) struct InetSockets {
     /// The files of each UDP socket: dup makes more than one.
     holders: BTreeMap<UdpId, Vec<FileId>>,
-    /// When a wait is over.
-    timers: BTreeMap<Duration, Vec<FileId>>,
 }
 
 impl InetSockets {
-    /// When a wait is over next.
-    pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.timers.keys().next().copied()
-    }
-
     /// The files of a UDP socket.
     pub(crate) fn holders(&self, socket: UdpId) -> Vec<FileId> {
         self.holders.get(&socket).cloned().unwrap_or_default()
@@ -179,7 +193,6 @@ impl Net {
             uid: caller.uid,
             state: State::Fresh,
             timeouts: [None; 2],
-            deadlines: [None; 2],
             shut_read: false,
             shut_write: false,
             keep_alive: false,
@@ -223,7 +236,6 @@ impl Net {
             uid: socket.uid,
             state,
             timeouts: socket.timeouts,
-            deadlines: [None; 2],
             shut_read: socket.shut_read,
             shut_write: socket.shut_write,
             keep_alive: socket.keep_alive,
@@ -239,18 +251,18 @@ impl Net {
         }
     }
 
-    fn check_local(&self, addr: IpAddr) -> Result<Option<IpAddr>, Errno> {
+    /// A datagram socket may be bound to a group, whose packets it then receives.
+    fn check_local(&self, kind: Kind, addr: IpAddr) -> Result<Option<IpAddr>, Errno> {
         match specific(addr) {
-            Some(addr) if !self.ifs.is_local(&addr) && !addr.is_multicast() => {
-                Err(errno::EADDRNOTAVAIL)
-            }
+            Some(addr) if kind == Kind::Udp && addr.is_multicast() => Ok(Some(addr)),
+            Some(addr) if !self.ifs.is_local(&addr) => Err(errno::EADDRNOTAVAIL),
             addr => Ok(addr),
         }
     }
 
     fn start_listen(&mut self, id: FileId, local: (IpAddr, u16)) -> Result<(), Errno> {
         self.check_port(id, local.1)?;
-        let addr = self.check_local(local.0)?;
+        let addr = self.check_local(Kind::Tcp, local.0)?;
         let owner = Owner::File(id);
         let (listener, port) = match local.1 {
             0 => {
@@ -277,7 +289,7 @@ impl Net {
     ) -> Result<(), Errno> {
         if let Some((addr, port)) = local {
             self.check_port(id, port)?;
-            self.check_local(addr)?;
+            self.check_local(Kind::Tcp, addr)?;
         }
         if remote.1 == 0 || remote.0.is_multicast() {
             return Err(errno::EADDRNOTAVAIL);
@@ -298,7 +310,7 @@ impl Net {
 
     fn bind_datagrams(&mut self, id: FileId, local: (IpAddr, u16)) -> Result<(), Errno> {
         self.check_port(id, local.1)?;
-        let addr = self.check_local(local.0)?;
+        let addr = self.check_local(Kind::Udp, local.0)?;
         let owner = Owner::File(id);
         let (socket, port) = match local.1 {
             0 => {
@@ -383,8 +395,8 @@ impl Net {
         match verb {
             "listen" => self.inet_accept(id),
             "disconnect" => self.inet_disconnect(id).into(),
-            "read_timeout" => self.inet_setting(id, 0).into(),
-            "write_timeout" => self.inet_setting(id, 1).into(),
+            "read_timeout" => self.inet_setting(id, Direction::Read).into(),
+            "write_timeout" => self.inet_setting(id, Direction::Write).into(),
             _ => match Names::parse(verb) {
                 Some(names) => self.inet_name(id, names, nonblocking),
                 None => errno::EINVAL.into(),
@@ -392,7 +404,8 @@ impl Net {
         }
     }
 
-    fn inet_setting(&mut self, socket: FileId, direction: usize) -> Result<FileId, Errno> {
+    fn inet_setting(&mut self, id: FileId, direction: Direction) -> Result<FileId, Errno> {
+        let socket = self.hold(id)?;
         self.add_file(File::InetSetting(Setting { socket, direction }))
     }
 
@@ -403,9 +416,8 @@ impl Net {
             Err(error) => return error.into(),
         };
         let Some(flow) = self.tcp.accept(listener) else {
-            return self.wait(id, 0);
+            return Outcome::Wait;
         };
-        self.no_wait(id, 0);
         let Some((local, remote)) = self.tcp.endpoints(flow) else {
             return errno::ECONNRESET.into();
         };
@@ -498,9 +510,12 @@ impl Net {
                 listener,
                 local: bound,
             }) => {
-                // A bound socket that turns out to be a client.
-                self.tcp_unlisten(listener);
-                self.start_connect(id, Some(bound), remote)
+                // A bound socket that turns out to be a client. It stays bound if that fails.
+                let begun = self.start_connect(id, Some(bound), remote);
+                if begun.is_ok() {
+                    self.tcp_unlisten(listener);
+                }
+                begun
             }
             Ok(State::Flow { told: true, .. }) => return errno::EISCONN.into(),
             Ok(State::Flow { .. }) if nonblocking => match self.inet_ready(id).is_empty() {
@@ -532,18 +547,16 @@ impl Net {
             .map_or(TcpState::Closed, |socket| socket.state());
         match state {
             TcpState::SynSent | TcpState::SynReceived if nonblocking => errno::EINPROGRESS.into(),
-            TcpState::SynSent | TcpState::SynReceived => self.wait(id, 1),
+            TcpState::SynSent | TcpState::SynReceived => Outcome::Wait,
             TcpState::Closed => {
                 let error = self.tcp.error(flow).unwrap_or(errno::ECONNREFUSED);
                 self.tcp_close(flow);
-                self.no_wait(id, 1);
                 if let Ok(socket) = self.inet(id) {
                     socket.state = State::Fresh;
                 }
                 error.into()
             }
             _ => {
-                self.no_wait(id, 1);
                 // The new file takes the connection along; the old one is about to be closed.
                 let state = State::Flow {
                     flow,
@@ -591,52 +604,11 @@ impl Net {
         self.share_datagrams(id, socket, local, peer)
     }
 
-    /// Says that a request has to wait, unless its time is over.
-    fn wait<T>(&mut self, id: FileId, direction: usize) -> Outcome<T> {
-        let now = self.now.monotonic;
-        let Ok(socket) = self.inet(id) else {
-            return errno::EBADF.into();
-        };
-        let Some(timeout) = socket.timeouts[direction] else {
-            return Outcome::Wait;
-        };
-        match socket.deadlines[direction] {
-            Some(deadline) if now >= deadline => {
-                socket.deadlines[direction] = None;
-                errno::ETIMEDOUT.into()
-            }
-            Some(_) => Outcome::Wait,
-            None => {
-                let deadline = now.saturating_add(timeout);
-                socket.deadlines[direction] = Some(deadline);
-                self.inet.timers.entry(deadline).or_default().push(id);
-                Outcome::Wait
-            }
-        }
-    }
-
-    fn no_wait(&mut self, id: FileId, direction: usize) {
-        if let Ok(socket) = self.inet(id) {
-            socket.deadlines[direction] = None;
-        }
-    }
-
-    /// Whoever waited was interrupted: the next one has all its time.
-    pub(crate) fn inet_forget_wait(&mut self, id: FileId) {
-        if let Ok(socket) = self.inet(id) {
-            socket.deadlines = [None; 2];
-        }
-    }
-
-    /// Wakes those whose wait is over.
-    pub(crate) fn inet_expire(&mut self) {
-        let now = self.now.monotonic;
-        while let Some(entry) = self.inet.timers.first_entry()
-            && *entry.key() <= now
-        {
-            for id in entry.remove() {
-                self.wake(id, Ready::all());
-            }
+    /// `SO_RCVTIMEO` and `SO_SNDTIMEO`.
+    pub(crate) fn inet_patience(&self, id: FileId, direction: Direction) -> Option<Duration> {
+        match self.file(id) {
+            Ok(File::Inet(socket)) => socket.timeouts[place(direction)],
+            _ => None,
         }
     }
 
@@ -686,15 +658,13 @@ impl Net {
                             (len, ())
                         })
                     };
-                    self.no_wait(id, 0);
                     self.tcp_touch(flow);
                     return received.map_err(|_| errno::EIO).into();
                 }
                 let connecting = matches!(tcp.state(), TcpState::SynSent | TcpState::SynReceived);
                 if tcp.may_recv() || connecting {
-                    return self.wait(id, 0);
+                    return Outcome::Wait;
                 }
-                self.no_wait(id, 0);
                 match error {
                     Some(error) => {
                         self.tcp.clear_error(flow);
@@ -712,18 +682,17 @@ impl Net {
                     false => self.udp.recv(socket),
                 };
                 let Some(datagram) = datagram else {
-                    return self.wait(id, 0);
+                    return Outcome::Wait;
                 };
-                self.no_wait(id, 0);
                 take(datagram.data(), datagram.from);
                 Outcome::Done(Ok(()))
             }
             // Nothing can come to a datagram socket without a name.
-            State::Fresh | State::Listening { .. } => self.wait(id, 0),
+            State::Fresh | State::Listening { .. } => Outcome::Wait,
         }
     }
 
-    pub(crate) fn inet_write(&mut self, id: FileId, buf: &[u8], whole: bool) -> Outcome<usize> {
+    pub(crate) fn inet_write(&mut self, id: FileId, buf: &[u8]) -> Outcome<usize> {
         let socket = match self.inet(id) {
             Ok(socket) => socket,
             Err(error) => return error.into(),
@@ -756,24 +725,20 @@ impl Net {
                     return errno::ENOTCONN.into();
                 };
                 if matches!(tcp.state(), TcpState::SynSent | TcpState::SynReceived) {
-                    return self.wait(id, 1);
+                    return Outcome::Wait;
                 }
                 if !tcp.may_send() {
                     self.tcp.clear_error(flow);
                     return error.unwrap_or(errno::EPIPE).into();
                 }
                 let room = tcp.send_capacity() - tcp.send_queue();
-                if whole && buf.len() > tcp.send_capacity() {
-                    return errno::EMSGSIZE.into();
-                }
                 if buf.is_empty() {
                     return Outcome::Done(Ok(0));
                 }
-                if room == 0 || (whole && room < buf.len()) {
-                    return self.wait(id, 1);
+                if room == 0 {
+                    return Outcome::Wait;
                 }
                 let taken = tcp.send_slice(buf).map_err(|_| errno::EPIPE);
-                self.no_wait(id, 1);
                 self.tcp_touch(flow);
                 taken.into()
             }
@@ -795,11 +760,8 @@ impl Net {
                 let Some(data) = sent(payload) else {
                     return errno::EINVAL.into();
                 };
-                match self.inet_write(id, data, true) {
-                    Outcome::Wait if word(1) & MSG_DONTWAIT != 0 => {
-                        self.no_wait(id, 1);
-                        errno::EAGAIN.into()
-                    }
+                match self.inet_write(id, data) {
+                    Outcome::Wait if word(1) & MSG_DONTWAIT != 0 => errno::EAGAIN.into(),
                     outcome => outcome,
                 }
             }
@@ -833,10 +795,7 @@ impl Net {
                 total.ok_or(errno::EMSGSIZE).into()
             }
             Outcome::Done(Err(error)) => error.into(),
-            Outcome::Wait if flags & MSG_DONTWAIT != 0 => {
-                self.no_wait(id, 0);
-                errno::EAGAIN.into()
-            }
+            Outcome::Wait if flags & MSG_DONTWAIT != 0 => errno::EAGAIN.into(),
             Outcome::Wait => Outcome::Wait,
         }
     }
@@ -920,11 +879,19 @@ impl Net {
     }
 
     fn peer_name(&mut self, id: FileId, payload: &mut [u8]) -> Result<usize, Errno> {
-        let socket = self.inet(id)?;
-        let remote = match socket.state {
+        let remote = match self.inet(id)?.state {
             State::Flow {
                 remote, told: true, ..
             } => Some(remote),
+            // Who does not wait for the connection hears of it from poll.
+            State::Flow { flow, remote, .. } => {
+                let socket = self.tcp.socket(flow);
+                let connected = socket.is_some_and(|socket| {
+                    use TcpState::{Closed, Listen, SynReceived, SynSent};
+                    !matches!(socket.state(), Closed | Listen | SynSent | SynReceived)
+                });
+                connected.then_some(remote)
+            }
             State::Datagrams { peer, .. } => peer,
             _ => None,
         };
@@ -1063,8 +1030,8 @@ impl Net {
             .ok()
             .filter(|&nanos| nanos < 1_000_000_000);
         let timeout = Duration::new(seconds, nanos.ok_or(errno::EINVAL)?);
-        let socket = self.inet(setting.socket)?;
-        socket.timeouts[setting.direction] = (!timeout.is_zero()).then_some(timeout);
+        let id = self.held(setting.socket)?;
+        self.inet(id)?.timeouts[place(setting.direction)] = (!timeout.is_zero()).then_some(timeout);
         Ok(16)
     }
 
@@ -1073,7 +1040,8 @@ impl Net {
         setting: Setting,
         buf: &mut [u8],
     ) -> Result<usize, Errno> {
-        let Some(timeout) = self.inet(setting.socket)?.timeouts[setting.direction] else {
+        let id = self.held(setting.socket)?;
+        let Some(timeout) = self.inet(id)?.timeouts[place(setting.direction)] else {
             return Ok(0);
         };
         let to: &mut [u8; 16] = buf.first_chunk_mut().ok_or(errno::EINVAL)?;

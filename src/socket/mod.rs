@@ -17,7 +17,9 @@ mod raw;
 use scheme::{FileKind, Stat};
 
 pub(crate) use echo::{IcmpSockets, stat as icmp_stat};
-pub(crate) use inet::{InetSockets, Kind, Setting, Socket, stat as inet_stat};
+pub(crate) use inet::{
+    InetSockets, Kind, Setting, Socket, call_direction, dup_direction, stat as inet_stat,
+};
 pub(crate) use raw::{RawSockets, stat as raw_stat};
 
 /// What a socket looks like.

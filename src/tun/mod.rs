@@ -21,7 +21,7 @@ use scheme::errno::{self, Errno};
 use scheme::{Caller, DirEntry, FileId, FileKind, Outcome, Pid, Ready, SignalTarget, Stat};
 
 use crate::ifnet::{Driver, DropReason, Family, Frame, IfFlags, IfIndex, parse_decimal, stamp};
-use crate::net::{File, Net};
+use crate::net::{File, Held, Net};
 use crate::netisr::NetError;
 use crate::packet::Packet;
 use crate::route::Origin;
@@ -54,8 +54,9 @@ pub(crate) struct Handle {
 }
 
 /// The file that dup `"pgrp"` makes: the process group, to read or write.
+#[derive(Clone, Copy)]
 pub(crate) struct PgrpHandle {
-    tun: FileId,
+    tun: Held,
     unit: u16,
 }
 
@@ -464,8 +465,9 @@ impl Net {
         caller: Caller,
     ) -> Result<FileId, Errno> {
         let unit = self.tun_unit(id, Some(caller))?;
+        let tun = self.hold(id)?;
         match verb {
-            b"pgrp" => self.add_file(File::TunPgrp(PgrpHandle { tun: id, unit })),
+            b"pgrp" => self.add_file(File::TunPgrp(PgrpHandle { tun, unit })),
             _ => Err(errno::EINVAL),
         }
     }
@@ -475,6 +477,7 @@ impl Net {
             return Err(errno::EBADF);
         };
         // The device may have been closed since, and its number used again.
+        let tun = self.held(tun).map_err(|_| errno::EHOSTDOWN)?;
         match self.tun_unit(tun, None) {
             Ok(still) if still == unit => Ok(unit),
             _ => Err(errno::EHOSTDOWN),

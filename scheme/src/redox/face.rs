@@ -8,14 +8,16 @@ use syscall::dirent::{DirEntry as SysDirEntry, DirentBuf, DirentKind};
 use syscall::error::{Error, Result};
 use syscall::flag::{
     EventFlags, F_GETFL, F_SETFL, MODE_CHR, MODE_DIR, MODE_FILE, MapFlags, O_ACCMODE, O_ASYNC,
-    O_CREAT, O_DIRECTORY, O_NONBLOCK, O_RDONLY, O_RDWR, O_STAT, O_TRUNC, O_WRONLY,
+    O_DIRECTORY, O_NONBLOCK, O_RDONLY, O_RDWR, O_STAT, O_TRUNC, O_WRONLY,
 };
 use syscall::schemev2::NewFdFlags;
 
 use crate::dispatch::{Answer, Dispatch, Request};
 use crate::errno::{self, Errno};
 use crate::readiness::Watches;
-use crate::server::{Caller, FileId, FileKind, FileServer, OpenFlags, Outcome, Pid, Ready, Stat};
+use crate::server::{
+    Caller, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid, Ready, Stat, Turn,
+};
 use crate::wait::{Direction, Tag};
 
 /// The number of a scheme's root.
@@ -58,6 +60,7 @@ pub struct Call {
     id: Id,
     tag: Tag,
     file: FileId,
+    direction: Direction,
     caller: Caller,
     nonblocking: bool,
 }
@@ -85,10 +88,7 @@ impl Request for Call {
     }
 
     fn direction(&self) -> Direction {
-        match self.op {
-            Op::Write(_) => Direction::Write,
-            _ => Direction::Read,
-        }
+        self.direction
     }
 
     fn tag(&self) -> Tag {
@@ -143,17 +143,28 @@ pub struct Outgoing {
     pub scheme: usize,
     /// An answer, or an event.
     pub response: Response,
-    /// The file whose read it answers: whether it arrives is for the server to know.
-    pub settles: Option<FileId>,
+    /// What hangs on its arrival.
+    pub settles: Settles,
+}
+
+/// What hangs on whether an answer arrives: its caller may be gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Settles {
+    /// Nothing.
+    Nothing,
+    /// What was read from this file: the server wants to know.
+    Read(FileId),
+    /// The handle with this number: nobody else would ever close it.
+    Handle(usize),
 }
 
 impl Outgoing {
-    /// The answer to a request that is no read.
+    /// An answer that nothing hangs on.
     pub fn answer(scheme: usize, response: Response) -> Self {
         Self {
             scheme,
             response,
-            settles: None,
+            settles: Settles::Nothing,
         }
     }
 }
@@ -222,21 +233,31 @@ impl<S: FileServer> Face<S> {
             return self.submit(scheme, file, op, ctx, out);
         }
         let mut one = One { face: self, scheme };
+        let mut settles = Settles::Nothing;
         let response = match op.handle_sync_dont_consume(ctx, &mut one, state) {
-            SchemeResponse::Opened(opened) => Response::open_dup_like(opened, op),
+            SchemeResponse::Opened(opened) => {
+                if let Ok(OpenResult::ThisScheme { number, .. }) = &opened {
+                    settles = Settles::Handle(*number);
+                }
+                Response::open_dup_like(opened, op)
+            }
             SchemeResponse::Regular(result) => Response::new(result, op),
             SchemeResponse::RegularAndNotifyOnDetach(result) => {
                 Response::new_notify_on_detach(result, op)
             }
         };
-        out.push(Outgoing::answer(scheme, response));
+        out.push(Outgoing {
+            scheme,
+            response,
+            settles,
+        });
     }
 
     fn submit(
         &mut self,
         scheme: usize,
         file: FileId,
-        op: Op,
+        mut op: Op,
         ctx: &CallerCtx,
         out: &mut Vec<Outgoing>,
     ) {
@@ -245,11 +266,19 @@ impl<S: FileServer> Face<S> {
         let tag = Tag(self.next_tag);
         let told = matches!(op, Op::Read(_) | Op::Write(_));
         let kept = self.open.get(&file).is_some_and(|open| open.nonblocking);
+        let server = &self.dispatch.server;
+        let direction = match &mut op {
+            Op::Write(_) => Direction::Write,
+            Op::Dup(dup) => server.dup_direction(dup.buf()),
+            Op::Call(call) => server.call_direction(call.payload_and_metadata().1),
+            _ => Direction::Read,
+        };
         let call = Call {
             scheme,
             id,
             tag,
             file,
+            direction,
             caller: caller(ctx, !matches!(op, Op::Call(_))),
             nonblocking: op.is_explicitly_nonblock() || (!told && kept),
             op,
@@ -286,12 +315,12 @@ impl<S: FileServer> Face<S> {
         }
     }
 
-    /// Serves the waits whose time has come. Where a handle is shared, nothing tells of a waiter
-    /// that was killed: then `alive` is asked before it is given anything.
-    pub fn wakeups(&mut self, alive: impl Fn(Pid) -> bool, out: &mut Vec<Outgoing>) {
+    /// [`Dispatch::turn`]. Where a handle is shared, nothing tells of a waiter that was killed:
+    /// then `alive` is asked before it is given anything.
+    pub fn turn(&mut self, now: Now, alive: impl Fn(Pid) -> bool, out: &mut Vec<Outgoing>) -> Turn {
         let (mut answers, mut edges) = (Vec::new(), Vec::new());
         let open = &self.open;
-        self.dispatch.wakeups(&mut answers, &mut edges, |call| {
+        let turn = self.dispatch.turn(now, &mut answers, &mut edges, |call| {
             let shared = open.get(&call.file).is_some_and(|open| open.shared);
             !shared || alive(call.caller.pid)
         });
@@ -307,6 +336,7 @@ impl<S: FileServer> Face<S> {
                 out.push(Outgoing::answer(open.scheme, event));
             }
         }
+        turn
     }
 
     fn answer(&mut self, answer: Answer<Call>, out: &mut Vec<Outgoing>) {
@@ -318,7 +348,11 @@ impl<S: FileServer> Face<S> {
             _ => Ready::all(),
         };
         self.watches.used(request.file, used);
-        let settles = matches!(request.op, Op::Read(_)) && result.is_ok();
+        let settles = match (&request.op, result) {
+            (Op::Read(_), Ok(_)) => Settles::Read(request.file),
+            (Op::Dup(_), Ok(made)) => Settles::Handle(made),
+            _ => Settles::Nothing,
+        };
         if let (Op::Dup(_), Ok(made)) = (&request.op, result)
             && let Ok(made) = file(made)
         {
@@ -332,7 +366,7 @@ impl<S: FileServer> Face<S> {
         }
         out.push(Outgoing {
             scheme: request.scheme,
-            settles: settles.then_some(request.file),
+            settles,
             response: request.respond(result),
         });
     }
@@ -432,7 +466,6 @@ impl<S: FileServer> SchemeSync for One<'_, S> {
             _ => OpenFlags::empty(),
         };
         open.set(OpenFlags::DIRECTORY, flags & O_DIRECTORY == O_DIRECTORY);
-        open.set(OpenFlags::CREATE, flags & O_CREAT == O_CREAT);
         open.set(OpenFlags::TRUNCATE, flags & O_TRUNC == O_TRUNC);
         let file = self
             .face

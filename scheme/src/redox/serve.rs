@@ -15,9 +15,9 @@ use redox_scheme::scheme::{SchemeState, register_scheme_inner};
 use redox_scheme::{Request, RequestKind, Response, SignalBehavior, Socket};
 use syscall::error::{EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, Error};
 
-use super::face::{Face, Outgoing, ROOT};
+use super::face::{Face, Outgoing, ROOT, Settles};
 use super::system::{self, Clock, Notify, RedoxProcesses, Timer};
-use crate::server::{FileId, FileServer, Processes};
+use crate::server::{FileServer, Processes, Turn};
 
 /// Most requests taken from one scheme at a time.
 const REQUESTS: usize = 64;
@@ -42,8 +42,8 @@ pub trait Adapter<S>: Send {
 struct Outbox {
     socket: Arc<Socket>,
     responses: VecDeque<Response>,
-    /// For each response, the file whose read it settles.
-    settles: VecDeque<Option<FileId>>,
+    /// For each response, what hangs on it.
+    settles: VecDeque<Settles>,
 }
 
 /// Everything, behind one lock.
@@ -176,14 +176,14 @@ fn run<S: FileServer>(
     loop {
         // Between turns others may have theirs.
         let mut state = lock(state);
-        let now = state.clock.now();
-        let mut turn = state.face.dispatch.turn(now);
+        state.clock.now();
+        let mut turn = state.turn();
         if let Some(first) = first.take() {
             first(&mut state);
-            turn = state.face.dispatch.turn(now);
+            turn = state.turn();
         }
-        state.finish();
-        if !turn.pending {
+        let came_back = state.finish();
+        if !turn.pending && !came_back {
             return match turn.deadline {
                 Some(deadline) => state.timer.arm(deadline),
                 None => Ok(()),
@@ -194,11 +194,10 @@ fn run<S: FileServer>(
 
 impl<S: FileServer> State<S> {
     fn handle(&mut self, at: usize, locks: &mut SchemeState, requests: &mut Vec<Request>) {
-        let now = self.clock.last();
         for (number, request) in requests.drain(..).enumerate() {
             if number > 0 {
                 // What a request leads to comes before the next one.
-                let _ = self.face.dispatch.turn(now);
+                let _ = self.turn();
             }
             let Self { face, out, .. } = self;
             match request.kind() {
@@ -233,10 +232,16 @@ impl<S: FileServer> State<S> {
         }
     }
 
-    /// Hands out what a turn led to: answers, events, frames, signals.
-    fn finish(&mut self) {
-        self.face
-            .wakeups(|pid| RedoxProcesses.alive(pid), &mut self.out);
+    fn turn(&mut self) -> Turn {
+        let now = self.clock.last();
+        let alive = |pid| RedoxProcesses.alive(pid);
+        self.face.turn(now, alive, &mut self.out)
+    }
+
+    /// Hands out what the turns led to: answers, events, frames, signals. True if something came
+    /// back, which others may have waited for.
+    fn finish(&mut self) -> bool {
+        let mut came_back = false;
         for outgoing in self.out.drain(..) {
             let outbox = &mut self.outboxes[outgoing.scheme];
             outbox.responses.push_back(outgoing.response);
@@ -244,7 +249,7 @@ impl<S: FileServer> State<S> {
         }
         for outbox in &mut self.outboxes {
             if !outbox.responses.is_empty() {
-                outbox.flush(&mut self.face.dispatch.server);
+                came_back |= outbox.flush(&mut self.face, &mut self.out);
             }
         }
         for adapter in &mut self.adapters {
@@ -253,13 +258,15 @@ impl<S: FileServer> State<S> {
         while let Some(target) = self.face.dispatch.server.poll_signal() {
             system::signal(target);
         }
+        came_back
     }
 }
 
 impl Outbox {
-    /// Writes everything. What the kernel refuses (a caller that is gone) is passed over, and its
-    /// packet goes back.
-    fn flush<S: FileServer>(&mut self, server: &mut S) {
+    /// Writes everything. What the kernel refuses (a caller that is gone) is passed over: its
+    /// packet goes back, its new handle is closed. True if there was such a one.
+    fn flush<S: FileServer>(&mut self, face: &mut Face<S>, out: &mut Vec<Outgoing>) -> bool {
+        let mut came_back = false;
         while !self.responses.is_empty() {
             self.responses.make_contiguous();
             let before = self.responses.len();
@@ -268,22 +275,26 @@ impl Outbox {
                 .write_responses(&mut self.responses, SignalBehavior::Restart);
             let delivered = before - self.responses.len();
             for _ in 0..delivered {
-                if let Some(Some(file)) = self.settles.pop_front() {
-                    server.settle(file, true);
+                if let Some(Settles::Read(file)) = self.settles.pop_front() {
+                    face.dispatch.server.settle(file, true);
                 }
             }
             match written {
                 Ok(()) if delivered > 0 => {}
-                Err(Error { errno: EAGAIN, .. }) => {}
+                // It blocks; but should it say so for a moment, others may run.
+                Err(Error { errno: EAGAIN, .. }) => thread::yield_now(),
                 Ok(()) | Err(_) => {
-                    // Its caller is gone; there is nothing to free.
+                    came_back = true;
                     self.responses.pop_front();
-                    if let Some(Some(file)) = self.settles.pop_front() {
-                        server.settle(file, false);
+                    match self.settles.pop_front() {
+                        Some(Settles::Read(file)) => face.dispatch.server.settle(file, false),
+                        Some(Settles::Handle(number)) => face.close(number, out),
+                        Some(Settles::Nothing) | None => {}
                     }
                 }
             }
         }
+        came_back
     }
 }
 

@@ -3,7 +3,10 @@
 use std::fmt;
 use std::fs::{self, OpenOptions};
 use std::io::{self, ErrorKind, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
+
+use ipnet::IpNet;
 
 /// What went wrong, with what to do about it.
 #[derive(Debug)]
@@ -96,46 +99,127 @@ impl Tree {
         )))
     }
 
+    /// Who has the device of an interface open, if somebody has and says so.
+    fn opened_by(&self, interface: &str) -> Option<u32> {
+        let status = self.path(&format!("netcfg/ifaces/{interface}/status"));
+        let status = fs::read_to_string(status).ok()?;
+        status.split_ascii_whitespace().last()?.parse().ok()
+    }
+
     /// Turns an error of the system into an explanation.
     pub(crate) fn explain(&self, path: &str, line: Option<&str>, error: &io::Error) -> Failure {
         let root = self.root.display();
+        if matches!(
+            error.kind(),
+            ErrorKind::ConnectionAborted | ErrorKind::NotConnected
+        ) {
+            return Failure::new(format!(
+                "tund, which served {root}, has ended. Start it again; if {root} is still mounted, \
+                 `umount {root}` first."
+            ));
+        }
         if !self.path("netcfg").exists() {
             return Failure::new(format!(
                 "tund serves nothing at {root}. On Linux start it with `tund --mount DIR`, as root, \
-                 and say where with `--root DIR`."
+                 and say where with `--root DIR` or TUND_ROOT=DIR."
             ));
         }
-        let what = line.unwrap_or(path);
+        let what = match line {
+            // What is written there says nothing.
+            Some(_) if path.ends_with("/destroy") => path,
+            Some(line) => line,
+            None => path,
+        };
         Failure::new(match (error.kind(), error.raw_os_error()) {
             (ErrorKind::PermissionDenied, _) => format!("{path}: only root may do that"),
-            (ErrorKind::InvalidInput, _) => format!("'{what}' was refused: {}", hint(path)),
-            (ErrorKind::ResourceBusy, _) => format!("{path}: it is open, by another program"),
+            (ErrorKind::InvalidInput, _) => {
+                format!("'{what}' was refused: {}", self.hint(path, what))
+            }
+            (ErrorKind::ResourceBusy, _) => {
+                let interface = interface_of(path).unwrap_or_default();
+                match self.opened_by(&interface) {
+                    Some(pid) => format!("{path}: the device is open by PID {pid}"),
+                    None => format!("{path}: the device is open, by another program"),
+                }
+            }
             (_, Some(100)) => {
                 format!("{path}: the interface of the route is down; `tunctl up` brings it up")
             }
             (_, Some(101)) => format!("{path}: no route; `tunctl route` shows those there are"),
+            (_, Some(112)) if path.starts_with("tun/") => {
+                format!("{path}: the device was shut, or its interface removed")
+            }
             (_, Some(112)) => format!("{path}: no program has the tun device open"),
             _ => format!("{path}: {error}"),
         })
     }
+
+    /// What a file takes, or why it did not take this line.
+    fn hint(&self, path: &str, line: &str) -> String {
+        let hint = match path.rsplit('/').next().unwrap_or_default() {
+            "set" | "add" if path.contains("/addr/") => return self.address_hint(path, line),
+            "rm" if path.contains("/addr/") => {
+                "the interface does not have that address; `tunctl addr` shows those it has"
+            }
+            "add" => {
+                "a route is PREFIX [via ROUTER] [dev INTERFACE] [src ADDRESS] [metric N], with a \
+                 router that is on a link or an interface that is there"
+            }
+            "rm" => "there is no such route; `tunctl route` shows those there are",
+            "mtu" => "an mtu is 72 to 65535",
+            "queue" => "a queue is: fifo limit N packets M bytes",
+            "destroy" if interface_of(path).as_deref() == Some("lo0") => {
+                "the loopback interface stays"
+            }
+            "destroy" => "only a tun interface can be removed",
+            _ => "see `tunctl --help`",
+        };
+        hint.to_owned()
+    }
+
+    /// Why an interface did not take an address.
+    fn address_hint(&self, path: &str, line: &str) -> String {
+        let interface = interface_of(path).unwrap_or_default();
+        let Some(wanted) = address(line) else {
+            return "an address is ADDRESS/LENGTH, or ADDRESS peer ADDRESS".to_owned();
+        };
+        let own = self.get(&interface, "addr/list").unwrap_or_default();
+        if path.ends_with("/add") && own.lines().any(|own| address(own) == Some(wanted)) {
+            return format!("{interface} already has {wanted}");
+        }
+        let mtu = self.get(&interface, "mtu").unwrap_or_default();
+        match mtu.trim().parse() {
+            Ok(0..1280_u32) if wanted.is_ipv6() => {
+                format!(
+                    "IPv6 needs an mtu of 1280, and {interface} has {}",
+                    mtu.trim()
+                )
+            }
+            _ => "no host can have this address, or the interface has as many as it can".to_owned(),
+        }
+    }
 }
 
-/// What a file takes.
-fn hint(path: &str) -> &'static str {
-    match path.rsplit('/').next().unwrap_or_default() {
-        "set" | "add" if path.contains("/addr/") => {
-            "an address is ADDRESS/LENGTH or ADDRESS peer ADDRESS, is not there yet, and IPv6 needs \
-             an mtu of 1280"
+/// The interface that a path is about.
+fn interface_of(path: &str) -> Option<String> {
+    match path.split('/').collect::<Vec<_>>()[..] {
+        ["netcfg", "ifaces", interface, ..] => Some(interface.to_owned()),
+        ["tun", unit] => Some(format!("tun{unit}")),
+        _ => None,
+    }
+}
+
+/// The address of a line `ADDRESS/LENGTH` or `ADDRESS peer ADDRESS`, if it is one.
+fn address(line: &str) -> Option<IpAddr> {
+    match line.split_ascii_whitespace().collect::<Vec<_>>()[..] {
+        [network] => match network.parse::<IpNet>() {
+            Ok(network) => Some(network.addr()),
+            Err(_) => network.parse().ok(),
+        },
+        [address, "peer", peer] => {
+            let _: IpAddr = peer.parse().ok()?;
+            address.parse().ok()
         }
-        "rm" if path.contains("/addr/") => "the interface does not have that address",
-        "add" => {
-            "a route is PREFIX [via ROUTER] [dev INTERFACE] [src ADDRESS] [metric N], with a router \
-             that is on a link or an interface that is there"
-        }
-        "rm" => "there is no such route; `tunctl route` shows those there are",
-        "mtu" => "an mtu is 72 to 65535",
-        "queue" => "a queue is: fifo limit N packets M bytes",
-        "destroy" => "only a tun interface can be removed",
-        _ => "see `tunctl --help`",
+        _ => None,
     }
 }

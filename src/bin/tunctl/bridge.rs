@@ -12,6 +12,7 @@ pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
 
     /// Longest packet either end has.
     const LONGEST: usize = 65_536;
+    const EHOSTDOWN: i32 = 112;
 
     let path = format!("tun/{unit}");
     let ours = Tun::open(tree.root(), unit).map_err(|error| tree.explain(&path, None, &error))?;
@@ -21,8 +22,18 @@ pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
     let name = ours
         .name()
         .map_err(|error| tree.explain(&path, None, &error))?;
-    let theirs = HostTun::open(hostif)
-        .map_err(|error| Failure::new(format!("the kernel's {hostif}: {error}")))?;
+    let theirs = HostTun::open(hostif).map_err(|error| {
+        Failure::new(match error.kind() {
+            io::ErrorKind::PermissionDenied => {
+                format!("the kernel's {hostif}: only root may do that")
+            }
+            io::ErrorKind::ResourceBusy => {
+                format!("the kernel's {hostif}: it is open, by another program")
+            }
+            io::ErrorKind::InvalidInput => format!("the kernel's {hostif} is no tun device"),
+            _ => format!("the kernel's {hostif}: {error}"),
+        })
+    })?;
     eprintln!("Pumping packets between {name} and the kernel's {hostif}; interrupt to stop.");
 
     let again = |error: &io::Error| error.kind() == io::ErrorKind::Interrupted;
@@ -38,9 +49,7 @@ pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
                 continue;
             };
             // The kernel refuses packets while its interface is down: they are lost, as on a wire.
-            if let Err(error) = theirs.write(packet) {
-                log::debug!("{hostif}: {error}");
-            }
+            let _ = theirs.write(packet);
         }
     };
     let inward = || -> io::Result<()> {
@@ -56,33 +65,28 @@ pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
                 _ => 2,
             };
             frame[..4].copy_from_slice(&family.to_be_bytes());
-            if let Err(error) = ours.write(&frame[..4 + len]) {
-                // A device that was shut ends us; one packet that is refused does not.
-                if error.raw_os_error() == Some(112) {
-                    return Err(error);
-                }
-                log::debug!("{name}: {error}");
+            // A device that was shut ends us; one packet that is refused does not.
+            if let Err(error) = ours.write(&frame[..4 + len])
+                && error.raw_os_error() == Some(EHOSTDOWN)
+            {
+                return Err(error);
             }
         }
     };
     // Either way ends with an error only, and the other then with the process.
     let ended = thread::scope(|scope| {
         scope.spawn(|| {
-            let error = outward();
-            eprintln!("tunctl: {name}: {}", describe(error));
+            if let Err(error) = outward() {
+                eprintln!("tunctl: {}", tree.explain(&path, None, &error));
+            }
             std::process::exit(1);
         });
         inward()
     });
-    Err(Failure::new(format!("{hostif}: {}", describe(ended))))
-}
-
-#[cfg(target_os = "linux")]
-fn describe(ended: std::io::Result<()>) -> String {
-    match ended {
-        Ok(()) => "ended".to_owned(),
-        Err(error) => error.to_string(),
-    }
+    ended.map_err(|error| match error.raw_os_error() {
+        Some(EHOSTDOWN) => tree.explain(&path, None, &error),
+        _ => Failure::new(format!("the kernel's {hostif}: {error}")),
+    })
 }
 
 #[cfg(not(target_os = "linux"))]

@@ -1,9 +1,12 @@
 //! Copies a capture from `bpf/IF` to a file.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, ErrorKind, IsTerminal, Read, Write};
 use std::path::Path;
+use std::sync::mpsc::{self, SyncSender};
+use std::thread;
 
+use crate::interrupt::at_interrupt;
 use crate::tree::{Failure, Tree};
 
 /// Bytes of the header of a pcap stream, and of that of each packet.
@@ -47,6 +50,13 @@ impl Counter {
     }
 }
 
+/// What the writer waits for.
+enum Event {
+    Piece(Vec<u8>),
+    End,
+    Failed(io::Error),
+}
+
 pub(crate) fn run(
     tree: &Tree,
     interface: &str,
@@ -54,9 +64,13 @@ pub(crate) fn run(
     packets: Option<u64>,
 ) -> Result<(), Failure> {
     let path = format!("bpf/{}", tree.interface(interface)?);
-    let mut from =
-        File::open(tree.path(&path)).map_err(|error| tree.explain(&path, None, &error))?;
     let to_stdout = to == Path::new("-");
+    if to_stdout && io::stdout().is_terminal() {
+        return Err(Failure::new(
+            "a capture is not for a terminal: give a file, or pipe it to a program",
+        ));
+    }
+    let from = File::open(tree.path(&path)).map_err(|error| tree.explain(&path, None, &error))?;
     let mut to_file: Box<dyn Write> = if to_stdout {
         Box::new(io::stdout())
     } else {
@@ -68,28 +82,57 @@ pub(crate) fn run(
         );
         Box::new(file)
     };
+    let (sender, events) = mpsc::sync_channel(4);
+    let stop = sender.clone();
+    // Without signals an interrupt just ends the process.
+    let _ = at_interrupt(move || drop(stop.send(Event::End)));
+    // Ends with the process: nothing else would end its wait.
+    thread::spawn(move || read(from, &sender));
+
     let mut counter = Counter::default();
     let limit = packets.unwrap_or(u64::MAX);
-    let mut piece = vec![0; 256 << 10];
     while counter.packets < limit {
-        let len = match from.read(&mut piece) {
-            Ok(0) => break,
-            Ok(len) => len,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-            // ENXIO: the interface is gone, and so ends the capture.
-            Err(error) if error.raw_os_error() == Some(6) => break,
-            Err(error) => return Err(tree.explain(&path, None, &error)),
+        let piece = match events.recv() {
+            Ok(Event::Piece(piece)) => piece,
+            Ok(Event::End) | Err(_) => break,
+            Ok(Event::Failed(error)) => return Err(tree.explain(&path, None, &error)),
         };
-        let len = counter.take(&piece[..len], limit);
-        let written = to_file
+        let len = counter.take(&piece, limit);
+        match to_file
             .write_all(&piece[..len])
-            .and_then(|()| to_file.flush());
-        written.map_err(|error| Failure::new(format!("{}: {error}", to.display())))?;
+            .and_then(|()| to_file.flush())
+        {
+            // Whoever stopped reading has seen enough.
+            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
+            Err(error) => return Err(Failure::new(format!("{}: {error}", to.display()))),
+            Ok(()) => {}
+        }
     }
     if !to_stdout {
-        eprintln!("{} packets", counter.packets);
+        let plural = if counter.packets == 1 { "" } else { "s" };
+        eprintln!("{} packet{plural}", counter.packets);
     }
     Ok(())
+}
+
+/// Hands over what is captured, until the interface is gone or nobody listens.
+fn read(mut from: File, events: &SyncSender<Event>) {
+    const ENXIO: i32 = 6;
+
+    let mut piece = vec![0; 256 << 10];
+    loop {
+        let event = match from.read(&mut piece) {
+            Ok(0) => Event::End,
+            Ok(len) => Event::Piece(piece[..len].to_vec()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            Err(error) if error.raw_os_error() == Some(ENXIO) => Event::End,
+            Err(error) => Event::Failed(error),
+        };
+        let last = !matches!(event, Event::Piece(_));
+        if events.send(event).is_err() || last {
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

@@ -2,6 +2,7 @@
 
 mod bridge;
 mod capture;
+mod interrupt;
 mod ping;
 mod report;
 mod tree;
@@ -19,7 +20,13 @@ use tree::{Failure, Tree};
 #[command(version, arg_required_else_help = true)]
 struct Cli {
     /// Where tund serves its tree: /scheme on Redox, the directory of `tund --mount` on Linux
-    #[arg(long, value_name = "DIR", default_value = "/scheme", global = true)]
+    #[arg(
+        long,
+        value_name = "DIR",
+        env = "TUND_ROOT",
+        default_value = "/scheme",
+        global = true
+    )]
     root: PathBuf,
     /// Print JSON, for programs
     #[arg(long, global = true)]
@@ -33,17 +40,27 @@ enum Command {
     /// List interfaces
     List,
     /// Show everything about an interface
-    Show { interface: String },
+    Show {
+        /// Name of the interface, as `tunctl list` shows it
+        interface: String,
+    },
     /// Bring an interface up
-    Up { interface: String },
+    Up {
+        /// Name of the interface, as `tunctl list` shows it
+        interface: String,
+    },
     /// Take an interface down
-    Down { interface: String },
+    Down {
+        /// Name of the interface, as `tunctl list` shows it
+        interface: String,
+    },
     /// Show or change the addresses of an interface
     #[command(
         after_help = "Examples:\n  tunctl addr tun0\n  tunctl addr tun0 add 10.0.0.1/24\n  \
                             tunctl addr tun0 set 10.0.0.1 peer 10.0.0.2\n  tunctl addr tun0 rm fd00::1/64"
     )]
     Addr {
+        /// Name of the interface, as `tunctl list` shows it
         interface: String,
         #[arg(value_parser = ["add", "set", "rm"], requires = "address")]
         verb: Option<String>,
@@ -52,8 +69,12 @@ enum Command {
         address: Vec<String>,
     },
     /// Show or change the largest packet of an interface, bytes
+    #[command(after_help = "Examples:\n  tunctl mtu tun0\n  tunctl mtu tun0 1400")]
     Mtu {
+        /// Name of the interface, as `tunctl list` shows it
         interface: String,
+        /// The new mtu: 72 to 65535, and for IPv6 at least 1280
+        #[arg(value_parser = clap::value_parser!(u16).range(72..=65_535))]
         bytes: Option<u16>,
     },
     /// Show or change routes
@@ -70,42 +91,48 @@ enum Command {
     /// Show or change the send queue of an interface
     #[command(after_help = "Example:\n  tunctl queue tun0 fifo limit 500 packets")]
     Queue {
+        /// Name of the interface, as `tunctl list` shows it
         interface: String,
+        /// fifo limit N packets M bytes
         discipline: Vec<String>,
     },
     /// Show the counters of an interface
     Stats {
+        /// Name of the interface, as `tunctl list` shows it
         interface: String,
-        /// Show them again every second, with rates
+        /// Show them again and again, with rates; as JSON one object a line
         #[arg(long)]
         watch: bool,
-        /// Seconds between two looks
-        #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
-        interval: f64,
+        /// Seconds between two looks, at least 0.01
+        #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval, requires = "watch")]
+        interval: Duration,
     },
     /// Write the packets of an interface to a file that Wireshark and tcpdump read (- for stdout)
     Capture {
+        /// Name of the interface, as `tunctl list` shows it
         interface: String,
+        /// Where to write; - is stdout
         file: PathBuf,
         /// Stop after so many packets
-        #[arg(long, value_name = "N")]
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         packets: Option<u64>,
     },
     /// Send echo requests
     Ping {
+        /// Address of the host: IPv4 or IPv6
         address: std::net::IpAddr,
         /// How many; without it, until interrupted
         #[arg(short, long)]
         count: Option<u16>,
-        /// Seconds between two
-        #[arg(short, long, default_value_t = 1.0)]
-        interval: f64,
+        /// Seconds between two, at least 0.01
+        #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+        interval: Duration,
         /// Bytes of data in each
         #[arg(short, long, default_value_t = 56, value_parser = clap::value_parser!(u16).range(16..=65_000))]
         size: u16,
         /// Seconds to wait for the last reply
-        #[arg(short = 'W', long, default_value_t = 2.0)]
-        timeout: f64,
+        #[arg(short = 'W', long, value_name = "SECONDS", default_value = "2", value_parser = seconds)]
+        timeout: Duration,
     },
     /// Forward packets of other hosts: on, off, or show
     Forwarding {
@@ -113,12 +140,22 @@ enum Command {
         switch: Option<String>,
     },
     /// Remove a tun interface that nobody has open
-    Destroy { interface: String },
+    Destroy {
+        /// Name of the interface, as `tunctl list` shows it
+        interface: String,
+    },
     /// Pump packets between tun/UNIT and a tun device of the Linux kernel, made if need be
     #[command(after_help = "Example, as root:\n  tunctl bridge 0 host0 &\n  \
                             ip addr add 10.0.0.2/24 dev host0; ip link set host0 up\n  \
                             tunctl addr tun0 set 10.0.0.1/24; ping 10.0.0.1")]
-    Bridge { unit: u16, hostif: String },
+    Bridge {
+        /// Number of our device: 0 is tun/0 with the interface tun0
+        #[arg(value_parser = clap::value_parser!(u16).range(0..=32_767))]
+        unit: u16,
+        /// Name of the kernel's interface, 1 to 15 bytes
+        #[arg(value_parser = host_interface)]
+        hostif: String,
+    },
 }
 
 fn main() -> ExitCode {
@@ -148,7 +185,9 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
             Some(verb) => tree.set(&interface, &format!("addr/{verb}"), &address.join(" ")),
         },
         Command::Mtu { interface, bytes } => match bytes {
-            None => report::lines(&tree.get(&interface, "mtu")?, json),
+            None => report::value(&tree.get(&interface, "mtu")?, json, |mtu| {
+                mtu.parse::<u16>().ok().into()
+            }),
             Some(bytes) => tree.set(&interface, "mtu", &bytes.to_string()),
         },
         Command::Route { verb, route } => match verb {
@@ -159,7 +198,7 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
             interface,
             discipline,
         } => match discipline.is_empty() {
-            true => report::lines(&tree.get(&interface, "queue")?, json),
+            true => report::value(&tree.get(&interface, "queue")?, json, |queue| queue.into()),
             false => tree.set(&interface, "queue", &discipline.join(" ")),
         },
         Command::Stats {
@@ -167,7 +206,7 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
             watch,
             interval,
         } => match watch {
-            true => report::watch(tree, &interface, seconds(interval)?, json),
+            true => report::watch(tree, &interface, interval, json),
             false => report::stats(tree, &interface, json),
         },
         Command::Capture {
@@ -185,14 +224,16 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
             let options = ping::Options {
                 address,
                 count,
-                interval: seconds(interval)?,
+                interval,
                 size,
-                timeout: seconds(timeout)?,
+                timeout,
             };
             ping::run(tree, &options, json)
         }
         Command::Forwarding { switch } => match switch.as_deref() {
-            None => report::lines(&tree.read("netcfg/ip/forwarding")?, json),
+            None => report::value(&tree.read("netcfg/ip/forwarding")?, json, |on| {
+                (on == "1").into()
+            }),
             Some("on") => tree.write("netcfg/ip/forwarding", "1"),
             Some(_) => tree.write("netcfg/ip/forwarding", "0"),
         },
@@ -201,7 +242,29 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
     }
 }
 
-fn seconds(seconds: f64) -> Result<Duration, Failure> {
-    Duration::try_from_secs_f64(seconds)
-        .map_err(|_| Failure::new(format!("{seconds} is no number of seconds to wait")))
+/// Reads a time to wait.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let seconds = text.parse().ok();
+    seconds
+        .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+        .ok_or_else(|| "not a number of seconds".to_owned())
+}
+
+/// Reads a time between two of something: not so short that it is no pause.
+fn interval(text: &str) -> Result<Duration, String> {
+    const SHORTEST: Duration = Duration::from_millis(10);
+
+    seconds(text).and_then(|interval| match interval >= SHORTEST {
+        true => Ok(interval),
+        false => Err("at least 0.01 seconds".to_owned()),
+    })
+}
+
+/// Reads a name that Linux takes for an interface (`IFNAMSIZ`).
+fn host_interface(name: &str) -> Result<String, String> {
+    let odd = |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace();
+    match name.len() {
+        1..=15 if !name.bytes().any(odd) => Ok(name.to_owned()),
+        _ => Err("the name of an interface has 1 to 15 bytes, without blanks, / and :".to_owned()),
+    }
 }

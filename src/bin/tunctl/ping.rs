@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::interrupt::at_interrupt;
+use crate::report::{print_json, say};
 use crate::tree::{Failure, Tree};
 
 /// What to send, and how.
@@ -18,6 +20,16 @@ pub(crate) struct Options {
     pub(crate) interval: Duration,
     pub(crate) size: u16,
     pub(crate) timeout: Duration,
+}
+
+/// What the sender waits for.
+enum Event {
+    Reply {
+        sequence: u16,
+        len: usize,
+        at: Instant,
+    },
+    Interrupted,
 }
 
 /// What came of it. Times are in milliseconds.
@@ -41,6 +53,9 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
     let mut socket = file.map_err(|error| explain(&error))?;
     let mut replies = socket.try_clone().map_err(|error| explain(&error))?;
     let (sender, receiver) = mpsc::channel();
+    let stop = sender.clone();
+    // Without signals an interrupt just ends the process.
+    let _ = at_interrupt(move || drop(stop.send(Event::Interrupted)));
     // Ends with the process: nothing else would end its wait.
     thread::spawn(move || {
         let mut reply = vec![0; 65_536];
@@ -48,22 +63,26 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
             let told = reply
                 .get(..2)
                 .map(|sequence| u16::from_be_bytes([sequence[0], sequence[1]]));
+            let at = Instant::now();
             if let Some(sequence) = told
-                && sender.send((sequence, len, Instant::now())).is_err()
+                && sender.send(Event::Reply { sequence, len, at }).is_err()
             {
                 return;
             }
         }
     });
     if !json {
-        println!("PING {}: {} bytes of data", options.address, options.size);
+        say(&format!(
+            "PING {}: {} bytes of data",
+            options.address, options.size
+        ))?;
     }
     let mut request = vec![0x55; 2 + usize::from(options.size)];
     let mut sent_at = std::collections::HashMap::new();
     let mut times = Vec::new();
     let mut sent = 0;
     let mut sequence = 0_u16;
-    while options.count.is_none_or(|count| sent < u64::from(count)) {
+    'sending: while options.count.is_none_or(|count| sent < u64::from(count)) {
         request[..2].copy_from_slice(&sequence.to_be_bytes());
         let start = Instant::now();
         socket
@@ -79,9 +98,10 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
             options.interval
         };
         let end = start + pause;
-        while let Ok((sequence, len, at)) =
-            receiver.recv_timeout(end.saturating_duration_since(Instant::now()))
-        {
+        while let Ok(event) = receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
+            let Event::Reply { sequence, len, at } = event else {
+                break 'sending;
+            };
             let Some(start) = sent_at.remove(&sequence) else {
                 continue;
             };
@@ -89,10 +109,10 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
             times.push(millis);
             if !json {
                 let bytes = len + 6;
-                println!(
+                say(&format!(
                     "{bytes} bytes from {}: seq={sequence} time={millis:.3} ms",
                     options.address
-                );
+                ))?;
             }
             if last && sent_at.is_empty() {
                 break;
@@ -110,12 +130,14 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
         max: times.iter().copied().reduce(f64::max),
     };
     if json {
-        let text = serde_json::to_string_pretty(&summary);
-        println!("{}", text.map_err(|error| Failure::new(error.to_string()))?);
+        print_json(&summary)?;
     } else {
-        println!("{} sent, {} received", summary.sent, summary.received);
+        say(&format!(
+            "{} sent, {} received",
+            summary.sent, summary.received
+        ))?;
         if let (Some(min), Some(average), Some(max)) = (summary.min, summary.average, summary.max) {
-            println!("min/avg/max {min:.3}/{average:.3}/{max:.3} ms");
+            say(&format!("min/avg/max {min:.3}/{average:.3}/{max:.3} ms"))?;
         }
     }
     match summary.received {

@@ -65,14 +65,14 @@ fn counters(text: &str) -> BTreeMap<String, u64> {
     text.lines().filter_map(counter).collect()
 }
 
-fn print_json(value: &impl Serialize) -> Result<(), Failure> {
+pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     let text = serde_json::to_string_pretty(value);
     let text = text.map_err(|error| Failure::new(error.to_string()))?;
     say(&text)
 }
 
 /// Prints; whoever stopped reading has seen enough.
-fn say(text: &str) -> Result<(), Failure> {
+pub(crate) fn say(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
         Err(error) => Err(Failure::new(error.to_string())),
@@ -92,6 +92,19 @@ fn align_right(table: &mut Table, from: usize) {
     }
 }
 
+/// One setting, for programs as what it is.
+pub(crate) fn value(
+    text: &str,
+    json: bool,
+    parse: impl FnOnce(&str) -> serde_json::Value,
+) -> Result<(), Failure> {
+    let text = text.trim();
+    match json {
+        true => print_json(&parse(text)),
+        false => say(text),
+    }
+}
+
 /// A text of one setting a line.
 pub(crate) fn lines(text: &str, json: bool) -> Result<(), Failure> {
     match json {
@@ -102,8 +115,15 @@ pub(crate) fn lines(text: &str, json: bool) -> Result<(), Failure> {
 
 pub(crate) fn list(tree: &Tree, json: bool) -> Result<(), Failure> {
     let names = tree.interfaces()?;
-    let read = |name: &String| Interface::read(tree, name);
-    let interfaces: Vec<_> = names.iter().map(read).collect::<Result<_, _>>()?;
+    let mut interfaces = Vec::new();
+    for name in &names {
+        match Interface::read(tree, name) {
+            Ok(interface) => interfaces.push(interface),
+            // One that vanished meanwhile is not to be listed.
+            Err(_) if !tree.interfaces()?.contains(name) => {}
+            Err(failure) => return Err(failure),
+        }
+    }
     if json {
         return print_json(&interfaces);
     }
@@ -156,7 +176,8 @@ pub(crate) fn show(tree: &Tree, name: &str, json: bool) -> Result<(), Failure> {
     table.add_row(["opened by", &opened]);
     table.add_row(["queue", &interface.queue]);
     table.add_row(["groups", &none(interface.multicast.join("\n"))]);
-    say(&table.to_string())?;
+    // Without the blanks that fill the last column.
+    say(&table.trim_fmt())?;
     say("")?;
     say(&stats_table(&interface.stats, &interface.ledger))
 }
@@ -198,52 +219,106 @@ fn stats_table(stats: &BTreeMap<String, u64>, ledger: &BTreeMap<String, u64>) ->
     text
 }
 
-pub(crate) fn stats(tree: &Tree, name: &str, json: bool) -> Result<(), Failure> {
-    let stats = counters(&tree.get(name, "stats")?);
-    if json {
-        return print_json(&stats);
-    }
-    say(&stats_table(&stats, &counters(&tree.get(name, "ledger")?)))
+/// The counters of an interface, for programs.
+#[derive(Debug, Serialize)]
+struct Stats {
+    interface: String,
+    stats: BTreeMap<String, u64>,
+    ledger: BTreeMap<String, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rates: Option<Rates>,
 }
 
-/// The counters again and again, with rates; on a terminal in the same place.
+impl Stats {
+    fn read(tree: &Tree, name: &str) -> Result<Self, Failure> {
+        Ok(Self {
+            interface: name.to_owned(),
+            stats: counters(&tree.get(name, "stats")?),
+            ledger: counters(&tree.get(name, "ledger")?),
+            rates: None,
+        })
+    }
+
+    fn table(&self) -> String {
+        stats_table(&self.stats, &self.ledger)
+    }
+}
+
+/// What a second brought.
+#[derive(Clone, Copy, Debug, Serialize)]
+struct Rates {
+    ipackets: f64,
+    ibytes: f64,
+    opackets: f64,
+    obytes: f64,
+}
+
+impl Rates {
+    fn between(before: &Stats, now: &Stats, took: Duration) -> Self {
+        let rate = |counter: &str| {
+            let get = |from: &Stats| from.stats.get(counter).copied().unwrap_or(0);
+            get(now).saturating_sub(get(before)) as f64 / took.as_secs_f64()
+        };
+        Self {
+            ipackets: rate("ipackets"),
+            ibytes: rate("ibytes"),
+            opackets: rate("opackets"),
+            obytes: rate("obytes"),
+        }
+    }
+}
+
+pub(crate) fn stats(tree: &Tree, name: &str, json: bool) -> Result<(), Failure> {
+    let stats = Stats::read(tree, name)?;
+    match json {
+        true => print_json(&stats),
+        false => say(&stats.table()),
+    }
+}
+
+/// The counters again and again, with rates; on a terminal in the same place, and for programs one
+/// object a line.
 pub(crate) fn watch(
     tree: &Tree,
     name: &str,
     interval: Duration,
     json: bool,
 ) -> Result<(), Failure> {
-    let mut before = counters(&tree.get(name, "stats")?);
+    let mut before = Stats::read(tree, name)?;
     let mut looked = Instant::now();
     loop {
         std::thread::sleep(interval);
-        let now = counters(&tree.get(name, "stats")?);
-        let took = looked.elapsed().as_secs_f64();
+        let mut now = Stats::read(tree, name)?;
+        let rates = Rates::between(&before, &now, looked.elapsed());
         looked = Instant::now();
         if json {
-            print_json(&now)?;
-            before = now;
-            continue;
+            now.rates = Some(rates);
+            let line = serde_json::to_string(&now);
+            say(&line.map_err(|error| Failure::new(error.to_string()))?)?;
+        } else {
+            if std::io::stdout().is_terminal() {
+                // Home, and clear to the end.
+                say("\x1b[H\x1b[J")?;
+            }
+            say(&rates_table(name, &rates))?;
+            say(&now.table())?;
         }
-        let rate = |counter: &str| {
-            let get = |from: &BTreeMap<String, u64>| from.get(counter).copied().unwrap_or(0);
-            get(&now).saturating_sub(get(&before)) as f64 / took
-        };
-        let mut rates = table(&[name, "packets/s", "Mbit/s"]);
-        for (way, packets, bytes) in [("in", "ipackets", "ibytes"), ("out", "opackets", "obytes")] {
-            let packets = format!("{:.0}", rate(packets));
-            let megabits = format!("{:.2}", rate(bytes) * 8e-6);
-            rates.add_row([way.to_owned(), packets, megabits]);
-        }
-        align_right(&mut rates, 1);
-        if std::io::stdout().is_terminal() {
-            // Home, and clear to the end.
-            say("\x1b[H\x1b[J")?;
-        }
-        say(&rates.to_string())?;
-        say(&stats_table(&now, &counters(&tree.get(name, "ledger")?)))?;
         before = now;
     }
+}
+
+fn rates_table(name: &str, rates: &Rates) -> String {
+    let mut table = table(&[name, "packets/s", "Mbit/s"]);
+    for (way, packets, bytes) in [
+        ("in", rates.ipackets, rates.ibytes),
+        ("out", rates.opackets, rates.obytes),
+    ] {
+        let packets = format!("{packets:.0}");
+        let megabits = format!("{:.2}", bytes * 8e-6);
+        table.add_row([way.to_owned(), packets, megabits]);
+    }
+    align_right(&mut table, 1);
+    table.to_string()
 }
 
 /// A line of the routing table.

@@ -6,7 +6,7 @@
 
 use std::error::Error;
 use std::fs::File;
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -67,7 +67,9 @@ pub(crate) fn run(config: Config, options: Options) -> Result<(), Box<dyn Error>
     let system = Local::new(Net::new(config, Alone));
     // Who is root is for the adapter to say, and here that is us.
     let root = system.process(1, 0);
-    println!("Opening tun/0 and giving tun0 the address {SYSTEM}/24; the client is {CLIENT}.");
+    say(&format!(
+        "Opening tun/0 and giving tun0 the address {SYSTEM}/24; the client is {CLIENT}."
+    ))?;
     let mut demo = Demo::new(&system, root, &options)?;
     let mut rows = Vec::new();
     demo.ping(&options, &mut rows)?;
@@ -208,8 +210,17 @@ impl Demo {
         )?;
         let tap = root.open("/scheme/bpf/tun0", both)?;
         root.set_nonblocking(tap, true)?;
-        let capture = File::create(&options.capture)
-            .map_err(|error| format!("{}: {error}", options.capture.display()))?;
+        let capture = match File::create(&options.capture) {
+            Ok(file) => Some((tap, file)),
+            Err(error) => {
+                let path = options.capture.display();
+                say(&format!(
+                    "No capture: {path}: {error}. Going on without one."
+                ))?;
+                root.close(tap)?;
+                None
+            }
+        };
         let start = Instant::now();
         let mut device = Device {
             process: Arc::new(root),
@@ -235,7 +246,7 @@ impl Demo {
         };
         Ok(Self {
             client,
-            capture: Some((tap, capture)),
+            capture,
             captured: 0,
         })
     }
@@ -301,7 +312,11 @@ impl Demo {
         self.drain_capture()?;
         times.sort_unstable();
         let median = times.get(times.len() / 2).copied().unwrap_or_default();
-        println!("{} pings, {} replies.", options.pings, times.len());
+        say(&format!(
+            "{} pings, {} replies.",
+            options.pings,
+            times.len()
+        ))?;
         let replies = format!("{} of {} replies", times.len(), options.pings);
         rows.push(["ping".into(), replies, format!("median {median:.1?}")]);
         Ok(())
@@ -349,10 +364,16 @@ impl Demo {
         bar.finish_and_clear();
         self.client.sockets.remove(handle);
         self.drain_capture()?;
-        println!("{sent} datagrams of {LEN} bytes sent, {echoed} echoed, every byte checked.");
+        say(&format!(
+            "{sent} datagrams of {LEN} bytes sent, {echoed} echoed, every byte checked."
+        ))?;
         let rate = f64::from(2 * echoed) / took.as_secs_f64();
         let moved = format!("{echoed} of {sent} echoed");
-        rows.push(["UDP".into(), moved, format!("{rate:.0} packets/s")]);
+        rows.push([
+            "UDP".into(),
+            moved,
+            format!("{rate:.0} packets/s, both ways"),
+        ]);
         Ok(())
     }
 
@@ -405,12 +426,16 @@ impl Demo {
         }
         bar.finish_and_clear();
         let both = HumanBytes(sent + received);
-        println!(
+        say(&format!(
             "{both} over TCP, echoed, every byte checked, in {}.",
             HumanDuration(took)
-        );
+        ))?;
         let rate = (sent + received) as f64 / took.as_secs_f64() / 1e6;
-        rows.push(["TCP".into(), both.to_string(), format!("{rate:.0} MB/s")]);
+        rows.push([
+            "TCP".into(),
+            both.to_string(),
+            format!("{rate:.0} MB/s, both ways"),
+        ]);
         Ok(())
     }
 
@@ -420,7 +445,7 @@ impl Demo {
         table.load_style(UTF8_FULL_CONDENSED);
         table.set_header(["measured", "moved", "speed"]);
         table.add_rows(rows);
-        println!("\n{table}\n");
+        say(&format!("\n{table}\n"))?;
 
         let process = &self.client.device.process;
         let stats = Counters::read(process, "/scheme/netcfg/ifaces/tun0/stats")?;
@@ -452,9 +477,9 @@ impl Demo {
         for column in table.column_iter_mut().skip(1) {
             column.set_cell_alignment(CellAlignment::Right);
         }
-        println!("{table}");
+        say(&table.to_string())?;
         for (name, count) in stats.drops() {
-            println!("  {name} {count}");
+            say(&format!("  {name} {count}"))?;
         }
         let closes = ["in", "out"].iter().all(|way| {
             let get = |name: &str| ledger.get(&format!("{way}.{name}"));
@@ -464,17 +489,19 @@ impl Demo {
         if !closes || bytes != claimed {
             return Err("the ledger of tun0 does not close".into());
         }
-        println!("Every packet and every byte is accounted for.");
+        say("Every packet and every byte is accounted for.")?;
+        if self.captured == 0 {
+            return Ok(());
+        }
         let path = options
             .capture
             .canonicalize()
             .unwrap_or_else(|_| options.capture.clone());
-        println!(
+        say(&format!(
             "The capture, {} of it, is in {}",
             HumanBytes(self.captured),
             path.display()
-        );
-        Ok(())
+        ))
     }
 }
 
@@ -527,6 +554,14 @@ fn datagram(number: u32, len: usize) -> Vec<u8> {
     let mut data = vec![number as u8; len];
     data[..4].copy_from_slice(&number.to_be_bytes());
     data
+}
+
+/// Prints; whoever stopped reading has seen enough.
+fn say(text: &str) -> Result<(), Box<dyn Error>> {
+    match writeln!(io::stdout(), "{text}") {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
+        written => Ok(written?),
+    }
 }
 
 fn progress(len: u64, name: &'static str, template: &str) -> ProgressBar {

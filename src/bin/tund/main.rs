@@ -24,7 +24,7 @@ struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
     /// Serve the tree at this directory, through FUSE, until interrupted (Linux, as root)
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", global = true)]
     mount: Option<PathBuf>,
     /// Run small services on TCP and UDP of every interface: echo, discard, chargen
     #[arg(long, value_name = "LIST", global = true)]
@@ -77,9 +77,14 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     use scheme::fuse::{self, LinuxProcesses, Mount};
     use scheme::local::SystemClock;
 
+    if cli.mount.is_none() && cli.serve.is_some() {
+        return Err("--serve goes with --mount; the demonstration has all services".into());
+    }
     let config = config(cli.serve);
     match (cli.command, cli.mount) {
-        (Some(Command::Demo(_)), Some(_)) => Err("the demonstration needs no mount".into()),
+        (Some(Command::Demo(_)), Some(_)) => {
+            Err("the demonstration runs in one process, without --mount".into())
+        }
         (Some(Command::Demo(options)), None) => demo::run(config, options),
         (None, None) => demo::run(config, demo::Options::default()),
         (None, Some(dir)) => {

@@ -13,6 +13,15 @@
 
 #include <stddef.h>
 #include <stdint.h>
+#ifdef __redox__
+#include <errno.h>
+#else
+#include <sys/ioctl.h>
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
 
 /* Largest packet that can be written, without its header. */
 #define TUNMRU 16384
@@ -73,8 +82,6 @@ struct tun_sockaddr_in {
 
 #ifdef __redox__
 
-#include <errno.h>
-
 /* relibc: a system call of the scheme protocol. Negative errors. */
 extern size_t redox_sys_call_v0(size_t fd, void *payload, size_t payload_len, size_t flags,
     const uint64_t *metadata, size_t metadata_len);
@@ -96,14 +103,16 @@ tun_ioctl(int fd, uint32_t request, void *arg)
 
 #else
 
-#include <sys/ioctl.h>
-
 static inline int
 tun_ioctl(int fd, uint32_t request, void *arg)
 {
 	return ioctl(fd, (unsigned long)request, arg);
 }
 
+#endif
+
+#ifdef __cplusplus
+}
 #endif
 
 #endif

@@ -142,6 +142,24 @@ impl Net {
         })
     }
 
+    /// The address to send from to `dst`: the one that the sender chose, or that of the path. A group
+    /// is never a source (RFC 1122 section 3.2.1.3), so who receives from one sends as the path says.
+    pub(crate) fn source_to(
+        &self,
+        path: &Path,
+        chosen: Option<IpAddr>,
+        dst: &IpAddr,
+    ) -> Result<IpAddr, NetError> {
+        let is_group = |addr: &IpAddr| match addr {
+            IpAddr::V4(v4) => v4.is_multicast() || self.ifs.is_broadcast(v4),
+            IpAddr::V6(v6) => v6.is_multicast(),
+        };
+        let src = chosen.filter(|chosen| !is_group(chosen)).or(path.src);
+        // A socket that is bound to one family has no address in the other.
+        src.filter(|src| src.is_ipv4() == dst.is_ipv4())
+            .ok_or(NetError::NoAddress)
+    }
+
     /// Sends a payload of one of our protocols, its checksum filled in, in as many fragments as it
     /// takes.
     pub(crate) fn ip_output(

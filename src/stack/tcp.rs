@@ -17,7 +17,7 @@ use smoltcp::time::Instant;
 use smoltcp::wire::{IpListenEndpoint, TcpPacket};
 
 use super::{Endpoints, Owner};
-use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex};
+use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex, is_host};
 use crate::net::Net;
 use crate::netisr::icmp::Notice;
 use crate::netisr::input::{Header, IPV4_HEADER, IPV6_HEADER, Place, proto};
@@ -517,7 +517,9 @@ impl Net {
         let bound = local
             .map(|local| local.0)
             .filter(|addr| !addr.is_unspecified());
-        let src = bound.or(path.src).ok_or(errno::EADDRNOTAVAIL)?;
+        let src = bound.or(path.src).filter(is_host);
+        let src = src.filter(|src| src.is_ipv4() == remote.0.is_ipv4());
+        let src = src.ok_or(errno::EADDRNOTAVAIL)?;
         let endpoints = |port| Endpoints {
             local: (src, port),
             remote,

@@ -304,7 +304,9 @@ impl Net {
         // Who asks everybody for an address has none yet.
         let everybody = matches!(dst.0, IpAddr::V4(dst) if dst.is_broadcast());
         let nobody = everybody.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-        let src = src.or(path.src).or(nobody).ok_or(NetError::NoAddress)?;
+        let src = self
+            .source_to(&path, src, &dst.0)
+            .or_else(|error| nobody.filter(|_| src.is_none()).ok_or(error))?;
         let mut head = [0; HEADER];
         head[..2].copy_from_slice(&port.to_be_bytes());
         head[2..4].copy_from_slice(&dst.1.to_be_bytes());

@@ -1,0 +1,117 @@
+//! What neither a program nor a packet may do to the others: time and packets are the test's.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::sync::Arc;
+
+use common::packet::payload_v4;
+use common::system::TestProcesses;
+use scheme::OpenFlags;
+use scheme::errno::{self, Errno};
+use scheme::local::{Fd, Local, ManualClock, Process};
+use tund::{Config, Net, Services};
+
+const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
+
+struct System {
+    local: Arc<Local<Net>>,
+    #[allow(dead_code, reason = "the first tests need no time")]
+    clock: Arc<ManualClock>,
+    root: Process<Net>,
+    user: Process<Net>,
+}
+
+fn system() -> System {
+    let config = Config {
+        seed: 3,
+        services: Services::all(),
+    };
+    let clock = Arc::new(ManualClock::default());
+    let local = Local::with_clock(Net::new(config, TestProcesses), Arc::clone(&clock));
+    System {
+        root: local.process(1, 0),
+        user: local.process(9, 1000),
+        local,
+        clock,
+    }
+}
+
+impl System {
+    fn set(&self, path: &str, text: &str) -> Result<usize, Errno> {
+        let path = format!("/scheme/netcfg/{path}");
+        let fd = self.root.open(&path, OpenFlags::WRITE)?;
+        let written = self.root.write(fd, text.as_bytes());
+        self.root.close(fd).unwrap();
+        written
+    }
+
+    /// Tunnel `tunN` with address `10.N.0.1/24`.
+    fn tunnel(&self, unit: u16) -> Fd {
+        let fd = self
+            .root
+            .open(&format!("/scheme/tun/{unit}"), BOTH)
+            .unwrap();
+        self.root.set_nonblocking(fd, true).unwrap();
+        let addr = format!("10.{unit}.0.1/24\n");
+        self.set(&format!("ifaces/tun{unit}/addr/set"), &addr)
+            .unwrap();
+        fd
+    }
+
+    /// Everything that is queued for the tunnel.
+    fn sent(&self, tun: Fd) -> Vec<Vec<u8>> {
+        self.local.pump();
+        let mut packets = Vec::new();
+        let mut buf = [0; 70_000];
+        while let Ok(len) = self.root.read(tun, &mut buf) {
+            packets.push(buf[..len].to_vec());
+        }
+        packets
+    }
+}
+
+#[test]
+fn a_socket_of_one_family_does_not_send_to_the_other() {
+    let system = system();
+    for names in ["[::1]:9/127.0.0.1:5000", "127.0.0.1:9/[::1]:5000"] {
+        let path = format!("/scheme/udp/{names}");
+        // Refused, at whichever of the two calls.
+        let written = system
+            .user
+            .open(&path, BOTH)
+            .and_then(|fd| system.user.write(fd, b"x"));
+        assert!(written.is_err(), "{path}: {written:?}");
+        let tcp = system.user.open(&format!("/scheme/tcp/{names}"), BOTH);
+        assert!(tcp.is_err(), "tcp {names}: {tcp:?}");
+    }
+    let fd = system.user.open("/scheme/udp", BOTH).unwrap();
+    let bound = system.user.dup_verb(fd, b"/127.0.0.1:5001").unwrap();
+    let mixed = system.user.dup_verb(bound, b"[::1]:9");
+    let written = mixed.and_then(|fd| system.user.write(fd, b"x"));
+    assert_eq!(written, Err(errno::EADDRNOTAVAIL));
+    system.local.pump();
+}
+
+#[test]
+fn a_group_is_never_a_source() {
+    let system = system();
+    let tun = system.tunnel(0);
+    for group in ["239.1.2.3", "255.255.255.255", "10.0.0.255"] {
+        let path = format!("/scheme/udp/10.0.0.2:99/{group}:5000");
+        let Ok(fd) = system.user.open(&path, BOTH) else {
+            continue;
+        };
+        assert_eq!(system.user.write(fd, b"x"), Ok(1));
+        let sent = system.sent(tun);
+        assert_eq!(sent[0][12..16], [10, 0, 0, 1], "{group}");
+        assert_eq!(payload_v4(&sent[0])[..2], 5000_u16.to_be_bytes());
+        system.user.close(fd).unwrap();
+        let tcp = format!("/scheme/tcp/10.0.0.2:99/{group}:5000");
+        system.root.set_nonblocking(tun, true).unwrap();
+        if group == "239.1.2.3" {
+            assert!(system.user.open(&tcp, BOTH).is_err());
+        }
+        assert_eq!(system.sent(tun), Vec::<Vec<u8>>::new());
+    }
+}

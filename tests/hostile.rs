@@ -3,9 +3,10 @@
 
 mod common;
 
+use std::net::Ipv4Addr;
 use std::sync::Arc;
 
-use common::packet::payload_v4;
+use common::packet::{checksum, ipv4, payload_v4};
 use common::system::TestProcesses;
 use scheme::OpenFlags;
 use scheme::errno::{self, Errno};
@@ -114,4 +115,53 @@ fn a_group_is_never_a_source() {
         }
         assert_eq!(system.sent(tun), Vec::<Vec<u8>>::new());
     }
+}
+
+/// "Too big", about a packet of ours of which it quotes eight bytes of payload.
+fn too_big(dst: &str, protocol: u8, ports: [u16; 2], mtu: u16) -> Vec<u8> {
+    let here: Ipv4Addr = "10.0.0.1".parse().unwrap();
+    let [[a, b], [c, d]] = ports.map(u16::to_be_bytes);
+    let quote = ipv4(
+        here,
+        dst.parse().unwrap(),
+        protocol,
+        &[a, b, c, d, 0, 0, 0, 0],
+    );
+    let [high, low] = mtu.to_be_bytes();
+    let mut message = [&[3, 4, 0, 0, 0, 0, high, low], &quote[..]].concat();
+    let sum = checksum(&[&message]);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    ipv4("66.6.6.6".parse().unwrap(), here, 1, &message)
+}
+
+#[test]
+fn a_path_is_narrow_only_for_those_who_sent_there() {
+    let system = system();
+    let tun = system.tunnel(0);
+    let sizes = |datagram: Fd| {
+        assert_eq!(system.user.write(datagram, &[0; 1400]), Ok(1400));
+        let sent = system.sent(tun);
+        sent.iter().map(Vec::len).max().unwrap()
+    };
+    let open = || {
+        let path = "/scheme/udp/10.0.0.2:99/0.0.0.0:5000";
+        system.user.open(path, BOTH).unwrap()
+    };
+    let datagram = open();
+    // About a port that somebody has, but to where nobody sent.
+    for forged in [
+        too_big("10.0.0.2", 17, [7, 99], 600),
+        too_big("10.0.0.2", 17, [5000, 98], 600),
+        too_big("10.0.0.2", 17, [5000, 99], 600),
+        too_big("10.0.0.2", 6, [5000, 99], 600),
+        too_big("10.0.0.2", 1, [0x0800, 0], 600),
+    ] {
+        system.root.write(tun, &forged).unwrap();
+        system.local.pump();
+    }
+    assert_eq!(sizes(datagram), 1428);
+    let genuine = too_big("10.0.0.2", 17, [5000, 99], 600);
+    system.root.write(tun, &genuine).unwrap();
+    system.local.pump();
+    assert!(sizes(datagram) <= 600);
 }

@@ -309,7 +309,9 @@ impl Net {
     }
 
     /// Somebody says something about a packet of ours, of which `quote` is the beginning. Believed
-    /// only if it is about something that we are really doing (RFC 5927).
+    /// only if it is about something that we are doing: a connection that exists, a datagram's or
+    /// echo request's destination of late (RFC 8201 section 6). RFC 5927 section 4.1 would have the
+    /// quoted sequence number checked, too; smoltcp does not say what it should be.
     pub(crate) fn icmp_notice(&mut self, quote: &[u8], notice: Notice) -> Verdict {
         const REJECT: Verdict = Verdict::Dropped(DropReason::NotWanted);
 
@@ -332,7 +334,9 @@ impl Net {
         let known = match protocol {
             proto::TCP => self.tcp.knows(&endpoints),
             proto::UDP => self.udp.knows(&endpoints),
-            proto::ICMP | proto::ICMPV6 => self.icmp_knows(quote.get(at..).unwrap_or_default()),
+            proto::ICMP | proto::ICMPV6 => {
+                self.icmp_knows(&dst, quote.get(at..).unwrap_or_default())
+            }
             _ => false,
         };
         if !known {

@@ -30,12 +30,14 @@ impl PathMtus {
     pub(crate) fn learn(&mut self, dst: IpAddr, mtu: u16, now: Duration) -> u16 {
         let floor = if dst.is_ipv4() { MIN_V4 } else { MIN_V6 };
         let mtu = mtu.max(floor).min(self.get(&dst, now).unwrap_or(u16::MAX));
-        if self.paths.len() >= MAX_PATHS {
-            self.paths.retain(|_, (_, until)| *until > now);
+        if self.paths.len() >= MAX_PATHS && !self.paths.contains_key(&dst) {
+            // Whoever is still told "too big" is told again: the oldest is missed least.
+            let oldest = self.paths.iter().min_by_key(|(_, (_, until))| *until);
+            if let Some(oldest) = oldest.map(|(&dst, _)| dst) {
+                self.paths.remove(&oldest);
+            }
         }
-        if self.paths.len() < MAX_PATHS || self.paths.contains_key(&dst) {
-            self.paths.insert(dst, (mtu, now + LIFETIME));
-        }
+        self.paths.insert(dst, (mtu, now + LIFETIME));
         mtu
     }
 
@@ -63,11 +65,20 @@ mod tests {
     }
 
     #[test]
-    fn bounded() {
+    fn bounded_and_the_oldest_goes() {
         let mut paths = PathMtus::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
-        for host in 0..5000_u32 {
-            paths.learn(IpAddr::V4(host.into()), 1400, Duration::ZERO);
+        let host = |host: u32| IpAddr::V4(host.into());
+        let at = |milli: u32| Duration::from_millis(milli.into());
+        for milli in 0..5000 {
+            paths.learn(host(milli), 1400, at(milli));
         }
         assert_eq!(paths.paths.len(), MAX_PATHS);
+        // The newest are the ones that stay.
+        assert_eq!(paths.get(&host(4999), at(5000)), Some(1400));
+        assert_eq!(
+            paths.get(&host(5000 - MAX_PATHS as u32), at(5000)),
+            Some(1400)
+        );
+        assert_eq!(paths.get(&host(0), at(5000)), None);
     }
 }

@@ -156,12 +156,14 @@ impl Net {
         Verdict::Delivered
     }
 
-    /// Whether an echo request of ours begins like this.
-    pub(crate) fn icmp_knows(&self, message: &[u8]) -> bool {
-        let ident = message
-            .get(4..6)
-            .map(|ident| u16::from_be_bytes([ident[0], ident[1]]));
-        ident.is_some_and(|ident| self.icmp.idents.contains_key(&ident))
+    /// Whether an echo request of ours to `dst` begins like this.
+    pub(crate) fn icmp_knows(&self, dst: &IpAddr, message: &[u8]) -> bool {
+        let Some(&[_, _, _, _, a, b]) = message.first_chunk() else {
+            return false;
+        };
+        let key = self.icmp.idents.get(&u16::from_be_bytes([a, b]));
+        let socket = key.and_then(|&key| self.icmp.sockets.get(key as usize));
+        socket.is_some_and(|socket| socket.remote == *dst)
     }
 
     pub(crate) fn icmp_ready(&mut self, id: FileId) -> Ready {

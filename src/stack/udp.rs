@@ -20,6 +20,8 @@ use crate::packet::Packet;
 const HEADER: usize = 8;
 /// Bytes that a socket's queue holds.
 const QUEUE_BYTES: usize = 208 << 10;
+/// How many of the last destinations a socket remembers.
+const RECENT: usize = 16;
 /// Most sockets.
 const MAX_SOCKETS: usize = 65_536;
 
@@ -51,6 +53,8 @@ struct UdpSocket {
     local: Option<IpAddr>,
     port: u16,
     remote: Option<(IpAddr, u16)>,
+    /// Where it sent of late, so that what ICMP says of others is not believed.
+    recent: VecDeque<(IpAddr, u16)>,
     /// What ICMP said of our last datagrams to `remote`.
     error: Option<Errno>,
     queue: VecDeque<Datagram>,
@@ -107,6 +111,7 @@ impl Udp {
             local,
             port,
             remote: None,
+            recent: VecDeque::new(),
             error: None,
             queue: VecDeque::new(),
             bytes: 0,
@@ -201,10 +206,30 @@ impl Udp {
         !self.events.is_empty()
     }
 
-    /// Whether a socket of ours could have sent this.
+    /// Whether a socket of ours sent this, or one much like it, of late.
     pub(crate) fn knows(&self, endpoints: &Endpoints) -> bool {
         let holders = self.ports.get(&endpoints.local.1);
-        holders.is_some_and(|holders| !holders.is_empty())
+        let sent = |&id: &u32| {
+            self.sockets.get(id as usize).is_some_and(|socket| {
+                socket.local.is_none_or(|local| local == endpoints.local.0)
+                    && socket.recent.contains(&endpoints.remote)
+            })
+        };
+        holders.is_some_and(|holders| holders.iter().any(sent))
+    }
+
+    /// Notes where a socket sends.
+    fn note(&mut self, id: UdpId, dst: (IpAddr, u16)) {
+        let Some(socket) = self.sockets.get_mut(id.0 as usize) else {
+            return;
+        };
+        if socket.recent.contains(&dst) {
+            return;
+        }
+        if socket.recent.len() == RECENT {
+            socket.recent.pop_front();
+        }
+        socket.recent.push_back(dst);
     }
 
     /// How well a socket fits a datagram; `None` for not at all.
@@ -307,6 +332,7 @@ impl Net {
         let src = self
             .source_to(&path, src, &dst.0)
             .or_else(|error| nobody.filter(|_| src.is_none()).ok_or(error))?;
+        self.udp.note(id, dst);
         let mut head = [0; HEADER];
         head[..2].copy_from_slice(&port.to_be_bytes());
         head[2..4].copy_from_slice(&dst.1.to_be_bytes());

@@ -1,6 +1,6 @@
 //! UDP: sockets with bounded queues of their own, and fan-out.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::ops::Range;
 
@@ -74,7 +74,10 @@ pub(crate) struct UdpEvent {
 #[derive(Debug)]
 pub(crate) struct Udp {
     sockets: Slab<UdpSocket>,
-    ports: HashMap<u16, Vec<u32>, ahash::RandomState>,
+    /// One socket at most has a name: an address, or none in particular, and a port.
+    names: HashMap<(Option<IpAddr>, u16), u32, ahash::RandomState>,
+    /// Every socket of a port, for what is sent to all of them.
+    ports: HashMap<u16, BTreeSet<u32>, ahash::RandomState>,
     events: VecDeque<u32>,
 }
 
@@ -82,6 +85,7 @@ impl Udp {
     pub(crate) fn new(hasher: ahash::RandomState) -> Self {
         Self {
             sockets: Slab::new(),
+            names: HashMap::with_hasher(hasher.clone()),
             ports: HashMap::with_hasher(hasher),
             events: VecDeque::new(),
         }
@@ -97,13 +101,14 @@ impl Udp {
         if self.sockets.len() >= MAX_SOCKETS {
             return Err(errno::ENFILE);
         }
-        let holders = self.ports.entry(port).or_default();
-        let clash = |&id: &u32| {
-            self.sockets.get(id as usize).is_some_and(|other| {
-                other.local.is_none() || local.is_none() || other.local == local
-            })
+        // Who has the port of every address has that of each.
+        let taken = match local {
+            None => self.ports.contains_key(&port),
+            Some(_) => {
+                self.names.contains_key(&(None, port)) || self.names.contains_key(&(local, port))
+            }
         };
-        if holders.iter().any(clash) {
+        if taken {
             return Err(errno::EADDRINUSE);
         }
         let socket = UdpSocket {
@@ -118,8 +123,16 @@ impl Udp {
             told: false,
         };
         let id = self.sockets.insert(socket) as u32;
-        holders.push(id);
+        self.names.insert((local, port), id);
+        self.ports.entry(port).or_default().insert(id);
         Ok(UdpId(id))
+    }
+
+    /// The socket that what is sent to one address of ours is for.
+    fn holder(&self, local: (IpAddr, u16)) -> Option<u32> {
+        let (addr, port) = local;
+        let names = [(Some(addr), port), (None, port)];
+        names.iter().find_map(|name| self.names.get(name)).copied()
     }
 
     /// Takes the oldest datagram.
@@ -155,15 +168,13 @@ impl Udp {
 
     /// A datagram of ours did not arrive: the socket that is connected there hears of it.
     pub(crate) fn refuse(&mut self, endpoints: &Endpoints, error: Errno) {
-        let holders = self.ports.get(&endpoints.local.1);
-        for &id in holders.map_or(&[][..], Vec::as_slice) {
-            if let Some(socket) = self.sockets.get_mut(id as usize)
-                && socket.remote == Some(endpoints.remote)
-            {
-                socket.error = Some(error);
-                if !std::mem::replace(&mut socket.told, true) {
-                    self.events.push_back(id);
-                }
+        if let Some(id) = self.holder(endpoints.local)
+            && let Some(socket) = self.sockets.get_mut(id as usize)
+            && socket.remote == Some(endpoints.remote)
+        {
+            socket.error = Some(error);
+            if !std::mem::replace(&mut socket.told, true) {
+                self.events.push_back(id);
             }
         }
     }
@@ -173,8 +184,9 @@ impl Udp {
         let Some(socket) = self.sockets.try_remove(id.0 as usize) else {
             return;
         };
+        self.names.remove(&(socket.local, socket.port));
         if let Some(holders) = self.ports.get_mut(&socket.port) {
-            holders.retain(|&holder| holder != id.0);
+            holders.remove(&id.0);
             if holders.is_empty() {
                 self.ports.remove(&socket.port);
             }
@@ -208,14 +220,9 @@ impl Udp {
 
     /// Whether a socket of ours sent this, or one much like it, of late.
     pub(crate) fn knows(&self, endpoints: &Endpoints) -> bool {
-        let holders = self.ports.get(&endpoints.local.1);
-        let sent = |&id: &u32| {
-            self.sockets.get(id as usize).is_some_and(|socket| {
-                socket.local.is_none_or(|local| local == endpoints.local.0)
-                    && socket.recent.contains(&endpoints.remote)
-            })
-        };
-        holders.is_some_and(|holders| holders.iter().any(sent))
+        let holder = self.holder(endpoints.local);
+        let socket = holder.and_then(|id| self.sockets.get(id as usize));
+        socket.is_some_and(|socket| socket.recent.contains(&endpoints.remote))
     }
 
     /// Notes where a socket sends.
@@ -232,22 +239,19 @@ impl Udp {
         socket.recent.push_back(dst);
     }
 
-    /// How well a socket fits a datagram; `None` for not at all.
-    fn score(&self, id: u32, header: &Header, from: (IpAddr, u16)) -> Option<u8> {
-        let socket = self.sockets.get(id as usize)?;
-        let local = match socket.local {
-            None => 0,
-            // What is sent to all reaches those who named an address too.
-            Some(_) if header.place != Place::Host => 1,
-            Some(local) if local == header.dst => 1,
-            Some(_) => return None,
+    /// Who takes a datagram: one socket, or for what is sent to many all of the port, those that
+    /// named an address of their own too.
+    fn takers(&self, header: &Header, port: u16, from: (IpAddr, u16)) -> Vec<u32> {
+        let wants = |&id: &u32| {
+            let socket = self.sockets.get(id as usize);
+            socket.is_some_and(|socket| socket.remote.is_none_or(|remote| remote == from))
         };
-        let remote = match socket.remote {
-            None => 0,
-            Some(remote) if remote == from => 2,
-            Some(_) => return None,
-        };
-        Some(local + remote)
+        if header.place == Place::Host {
+            let holder = self.holder((header.dst, port));
+            return holder.filter(wants).into_iter().collect();
+        }
+        let holders = self.ports.get(&port).into_iter().flatten();
+        holders.copied().filter(wants).collect()
     }
 
     /// Queues a datagram. False if the socket's queue is full.
@@ -279,18 +283,7 @@ impl Net {
             return Verdict::Dropped(DropReason::Malformed);
         }
         let from = (header.src, src_port);
-        let holders = self.udp.ports.get(&dst_port).map_or(&[][..], Vec::as_slice);
-        let scores = holders
-            .iter()
-            .filter_map(|&id| Some((id, self.udp.score(id, &header, from)?)));
-        let takers: Vec<u32> = match header.place {
-            // The first of equals, where max_by_key takes the last.
-            Place::Host => {
-                let best = scores.reduce(|best, next| if next.1 > best.1 { next } else { best });
-                best.into_iter().map(|(id, _)| id).collect()
-            }
-            _ => scores.map(|(id, _)| id).collect(),
-        };
+        let takers = self.udp.takers(&header, dst_port, from);
         let Some((&last, others)) = takers.split_last() else {
             if header.place == Place::Host {
                 self.icmp_error(rcvif, &packet, Problem::Port);
@@ -345,5 +338,34 @@ impl Net {
         };
         packet[6..8].copy_from_slice(&sum.to_be_bytes());
         self.ip_output(path, src, dst.0, proto::UDP, HOP_LIMIT, packet)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner::File(scheme::FileId(0))
+    }
+
+    #[test]
+    fn a_name_is_one_sockets() {
+        let mut udp = Udp::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let addr = |last: u8| IpAddr::from([127, 0, 0, last]);
+        let one = udp.bind(Some(addr(1)), 7, owner()).unwrap();
+        let two = udp.bind(Some(addr(2)), 7, owner()).unwrap();
+        let taken = |udp: &mut Udp, local| udp.bind(local, 7, owner()) == Err(errno::EADDRINUSE);
+        assert!(taken(&mut udp, Some(addr(1))) && taken(&mut udp, None));
+        assert_eq!(udp.holder((addr(2), 7)), Some(two.0));
+        assert_eq!(udp.holder((addr(3), 7)), None);
+        udp.unbind(one);
+        assert!(taken(&mut udp, None));
+        udp.unbind(two);
+        let all = udp.bind(None, 7, owner()).unwrap();
+        assert!(taken(&mut udp, Some(addr(1))));
+        assert_eq!(udp.holder((addr(3), 7)), Some(all.0));
+        udp.unbind(all);
+        assert!(udp.names.is_empty() && udp.ports.is_empty());
     }
 }

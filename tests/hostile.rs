@@ -11,6 +11,7 @@ use common::system::TestProcesses;
 use scheme::OpenFlags;
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, ManualClock, Process};
+use tund::ifnet::DropReason;
 use tund::{Config, Net, Services};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
@@ -164,4 +165,28 @@ fn a_path_is_narrow_only_for_those_who_sent_there() {
     system.root.write(tun, &genuine).unwrap();
     system.local.pump();
     assert!(sizes(datagram) <= 600);
+}
+
+#[test]
+fn empty_datagrams_fill_a_queue_too() {
+    let system = system();
+    let taker = system
+        .user
+        .open("/scheme/udp//127.0.0.1:5000", BOTH)
+        .unwrap();
+    let giver = system
+        .user
+        .open("/scheme/udp/127.0.0.1:5000", BOTH)
+        .unwrap();
+    for _ in 0..5000 {
+        system.user.write(giver, b"").unwrap();
+    }
+    system.local.pump();
+    let lo0 = |net: &mut Net| {
+        let lo0 = net.interface("lo0").unwrap();
+        lo0.stats.drops(DropReason::SocketFull)
+    };
+    let dropped = system.local.with_server(lo0);
+    assert!((4000..5000).contains(&dropped), "{dropped} of 5000 dropped");
+    system.user.close(taker).unwrap();
 }

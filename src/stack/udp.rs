@@ -18,8 +18,12 @@ use crate::packet::Packet;
 
 /// Bytes of a UDP header.
 const HEADER: usize = 8;
-/// Bytes that a socket's queue holds.
+/// Bytes that a socket's queue holds, overhead included.
 const QUEUE_BYTES: usize = 208 << 10;
+/// Bytes that the queues of all sockets hold together.
+const MEMORY: usize = 64 << 20;
+/// What a queued datagram costs besides its bytes, so that empty ones are bounded, too.
+const OVERHEAD: usize = 256;
 /// How many of the last destinations a socket remembers.
 const RECENT: usize = 16;
 /// Most sockets.
@@ -44,6 +48,11 @@ impl Datagram {
     /// What it carries.
     pub(crate) fn data(&self) -> &[u8] {
         &self.packet[self.data.clone()]
+    }
+
+    /// What it is charged.
+    fn cost(&self) -> usize {
+        self.packet.len() + OVERHEAD
     }
 }
 
@@ -79,6 +88,8 @@ pub(crate) struct Udp {
     /// Every socket of a port, for what is sent to all of them.
     ports: HashMap<u16, BTreeSet<u32>, ahash::RandomState>,
     events: VecDeque<u32>,
+    /// Bytes in all queues.
+    bytes: usize,
 }
 
 impl Udp {
@@ -88,6 +99,7 @@ impl Udp {
             names: HashMap::with_hasher(hasher.clone()),
             ports: HashMap::with_hasher(hasher),
             events: VecDeque::new(),
+            bytes: 0,
         }
     }
 
@@ -139,7 +151,8 @@ impl Udp {
     pub(crate) fn recv(&mut self, id: UdpId) -> Option<Datagram> {
         let socket = self.sockets.get_mut(id.0 as usize)?;
         let datagram = socket.queue.pop_front()?;
-        socket.bytes -= datagram.packet.len();
+        socket.bytes -= datagram.cost();
+        self.bytes -= datagram.cost();
         Some(datagram)
     }
 
@@ -184,6 +197,7 @@ impl Udp {
         let Some(socket) = self.sockets.try_remove(id.0 as usize) else {
             return;
         };
+        self.bytes -= socket.bytes;
         self.names.remove(&(socket.local, socket.port));
         if let Some(holders) = self.ports.get_mut(&socket.port) {
             holders.remove(&id.0);
@@ -254,15 +268,17 @@ impl Udp {
         holders.copied().filter(wants).collect()
     }
 
-    /// Queues a datagram. False if the socket's queue is full.
+    /// Queues a datagram. False if the socket's queue, or the memory of all, is full.
     fn queue(&mut self, id: u32, datagram: Datagram) -> bool {
         let Some(socket) = self.sockets.get_mut(id as usize) else {
             return false;
         };
-        if socket.bytes + datagram.packet.len() > QUEUE_BYTES {
+        let cost = datagram.cost();
+        if socket.bytes + cost > QUEUE_BYTES || self.bytes + cost > MEMORY {
             return false;
         }
-        socket.bytes += datagram.packet.len();
+        socket.bytes += cost;
+        self.bytes += cost;
         socket.queue.push_back(datagram);
         if !std::mem::replace(&mut socket.told, true) {
             self.events.push_back(id);

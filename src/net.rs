@@ -329,6 +329,7 @@ impl FileServer for Net {
             self.tcp.deadline(),
             self.netisr.deadline(),
             self.links.deadline(),
+            self.watchers.deadline(),
         ];
         let turn = Turn {
             pending,

@@ -5,12 +5,13 @@ mod common;
 
 use std::net::Ipv4Addr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use common::packet::{checksum, ipv4, payload_v4};
 use common::system::TestProcesses;
-use scheme::OpenFlags;
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, ManualClock, Process};
+use scheme::{Caller, FileServer, Now, OpenFlags, Pid};
 use tund::ifnet::DropReason;
 use tund::{Config, Net, Services};
 
@@ -189,4 +190,58 @@ fn empty_datagrams_fill_a_queue_too() {
     let dropped = system.local.with_server(lo0);
     assert!((4000..5000).contains(&dropped), "{dropped} of 5000 dropped");
     system.user.close(taker).unwrap();
+}
+
+#[test]
+fn who_watches_counters_is_told_ten_times_a_second() {
+    let config = Config {
+        seed: 1,
+        services: Services::all(),
+    };
+    let root = Caller {
+        pid: Pid(1),
+        uid: 0,
+    };
+    let mut net = Net::new(config, TestProcesses);
+    let stats = net
+        .open("netcfg/ifaces/lo0/stats", OpenFlags::READ, root)
+        .unwrap();
+    let mtu = net
+        .open("netcfg/ifaces/lo0/mtu", OpenFlags::READ, root)
+        .unwrap();
+    let discard = net.open("udp/127.0.0.1:9", BOTH, root).unwrap();
+    let mut told = 0;
+    let mut step = |net: &mut Net, milli: u64, write: bool| {
+        if write {
+            for file in [stats, mtu] {
+                let _ = net.read(file, &mut [0; 4096], 0, root);
+                net.ready(file);
+            }
+            let _ = net.write(discard, b"x", 0, root);
+        }
+        let time = Duration::from_millis(milli);
+        let turn = net.turn(Now {
+            monotonic: time,
+            wall: time,
+        });
+        while let Some(wakeup) = net.poll_wakeup() {
+            assert_ne!(wakeup.file, mtu);
+            told += usize::from(wakeup.file == stats);
+        }
+        (turn.deadline, told)
+    };
+    for milli in 0..1000 {
+        step(&mut net, milli, true);
+    }
+    step(&mut net, 1000, true);
+    let (deadline, told) = step(&mut net, 1050, true);
+    assert!((9..=11).contains(&told), "told {told} times");
+    // What changed last is told, too; and then nobody is woken for nothing.
+    let due = deadline.unwrap();
+    assert!(due <= Duration::from_millis(1100), "{due:?}");
+    let (_, again) = step(&mut net, 1100, false);
+    assert_eq!(again, told + 1);
+    step(&mut net, 1300, false);
+    step(&mut net, 1500, false);
+    assert_eq!(step(&mut net, 1700, false).0, None);
 }

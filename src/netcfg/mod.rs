@@ -11,7 +11,8 @@
 mod node;
 mod setting;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
 use scheme::errno::{self, Errno};
 use scheme::{Caller, DirEntry, FileId, FileKind, OpenFlags, Ready, Stat};
@@ -22,6 +23,9 @@ use setting::Setting;
 
 /// Most bytes of an unfinished line.
 const LONGEST_LINE: usize = 4096;
+
+/// Counters change with every packet: who watches them hears of it not more often than this.
+const COUNTERS: Duration = Duration::from_millis(100);
 
 /// An open text file.
 pub(crate) struct Handle {
@@ -50,9 +54,35 @@ fn stat(node: &Node) -> Stat {
     }
 }
 
-/// Open files whose next change somebody wants to hear of.
+/// Open files whose next change somebody wants to hear of. Their texts are compared only when
+/// something happened that can have changed them: packets pay nothing for who watches.
 #[derive(Debug, Default)]
-pub(crate) struct Watchers(BTreeSet<FileId>);
+pub(crate) struct Watchers {
+    /// Of what only settings change.
+    settings: BTreeSet<FileId>,
+    /// Of what packets change.
+    counters: BTreeSet<FileId>,
+    /// Rises with every change that the generation of the routing table does not show.
+    changes: u64,
+    /// Generation of what `settings` were last compared with.
+    compared: u64,
+    /// When `counters` are compared again, at the earliest.
+    due: Duration,
+    /// Whether they may have changed since they were compared.
+    stale: bool,
+}
+
+impl Watchers {
+    /// A setting may have changed.
+    pub(crate) fn touch(&mut self) {
+        self.changes += 1;
+    }
+
+    /// When there is something to compare.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.stale.then_some(self.due)
+    }
+}
 
 impl Net {
     pub(crate) fn netcfg_list(&self, path: &str) -> Result<Vec<DirEntry>, Errno> {
@@ -149,11 +179,13 @@ impl Net {
         if let Err(error) = self.netcfg_sync(id) {
             log::debug!("netcfg: line refused at close: {error}");
         }
-        self.watchers.0.remove(&id);
+        self.watchers.settings.remove(&id);
+        self.watchers.counters.remove(&id);
     }
 
     /// Does what the lines say, all of it or nothing.
     fn netcfg_commit(&mut self, id: FileId, text: &[u8]) -> Result<(), Errno> {
+        self.watchers.touch();
         let node = self.text(id)?.node.clone();
         let text = std::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
         let parse = |line: &str| Setting::parse(&node, line).ok_or(errno::EINVAL);
@@ -176,7 +208,12 @@ impl Net {
         if self.netcfg_changed(id) {
             return Ready::all();
         }
-        self.watchers.0.insert(id);
+        let counts = self.text(id).is_ok_and(|handle| handle.node.counts());
+        let watchers = match counts {
+            true => &mut self.watchers.counters,
+            false => &mut self.watchers.settings,
+        };
+        watchers.insert(id);
         Ready::WRITE
     }
 
@@ -194,14 +231,32 @@ impl Net {
 
     /// Wakes those whose text has changed. They are told once, and again after they asked again.
     pub(crate) fn netcfg_watch(&mut self) {
-        if self.watchers.0.is_empty() {
-            return;
+        let generation = self.watchers.changes + self.routes.generation();
+        if std::mem::replace(&mut self.watchers.compared, generation) != generation {
+            let told = self.netcfg_changed_of(&self.watchers.settings);
+            self.watchers.settings.retain(|id| !told.contains(id));
+            told.into_iter().for_each(|id| self.wake(id, Ready::READ));
         }
-        for id in self.watchers.0.clone() {
-            if self.netcfg_changed(id) {
-                self.watchers.0.remove(&id);
-                self.wake(id, Ready::READ);
+        let now = self.now.monotonic;
+        self.watchers.stale = !self.watchers.counters.is_empty() && now < self.watchers.due;
+        if !self.watchers.stale && !self.watchers.counters.is_empty() {
+            self.watchers.due = now + COUNTERS;
+            let told = self.netcfg_changed_of(&self.watchers.counters);
+            self.watchers.counters.retain(|id| !told.contains(id));
+            told.into_iter().for_each(|id| self.wake(id, Ready::READ));
+        }
+    }
+
+    /// Which of these have another text than they last saw. Each text is made once.
+    fn netcfg_changed_of(&self, watchers: &BTreeSet<FileId>) -> BTreeSet<FileId> {
+        let mut texts = BTreeMap::new();
+        let changed = |id: &&FileId| match self.file(**id) {
+            Ok(File::Text(Handle { node, snapshot, .. })) => {
+                let text = texts.entry(node).or_insert_with(|| node.read(self));
+                snapshot.is_none() || *text != *snapshot
             }
-        }
+            _ => false,
+        };
+        watchers.iter().filter(changed).copied().collect()
     }
 }

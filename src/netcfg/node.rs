@@ -7,7 +7,7 @@ use crate::net::Net;
 use crate::route::write_route;
 
 /// A text file.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Node {
     /// `resolv/nameserver`
     Nameserver,
@@ -26,7 +26,7 @@ pub(super) enum Node {
 }
 
 /// A file of an interface.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum IfNode {
     Mac,
     AddrList,
@@ -95,6 +95,11 @@ impl Node {
                 path.map_or("", |(path, _)| path).to_owned()
             }
         }
+    }
+
+    /// Whether packets change its text, and not only settings.
+    pub(super) fn counts(&self) -> bool {
+        matches!(self, Self::Interface(_, IfNode::Stats | IfNode::Ledger))
     }
 
     pub(super) fn is_writable(&self) -> bool {

@@ -99,6 +99,7 @@ impl Net {
     ) -> Result<(), Errno> {
         let unit = self.tun_unit(id, Some(caller))?;
         self.tun_debug(unit, "ioctl");
+        self.watchers.touch();
         let decoded = Request::decode(request).ok_or(errno::ENOTTY)?;
         let now = self.now;
         match decoded {

@@ -122,6 +122,7 @@ impl Net {
         let file = self.add_file(File::Tun(Handle { unit, gone }))?;
         let softc = self.tun.units.get_mut(&unit).ok_or(errno::ENXIO)?;
         softc.open(file, caller.pid);
+        self.watchers.touch();
         self.tun_debug(unit, "open");
         Ok(file)
     }

@@ -43,7 +43,8 @@ pub enum DropReason {
     NoMemory,
     /// In: fragments whose rest did not come in time.
     FragmentTimeout,
-    /// In: fragments that overlap or contradict each other (RFC 5722).
+    /// In: fragments that overlap or contradict each other (RFC 5722), and duplicates of one that
+    /// is held.
     FragmentOverlap,
     /// In: fragments thrown out to make room for others.
     FragmentLimit,

@@ -209,7 +209,7 @@ impl Net {
             if let Some(first) = &expired.first {
                 self.icmp_reassembly_timeout(first);
             }
-            let verdict = Verdict::Dropped(DropReason::FragmentTimeout);
+            let verdict = Verdict::Dropped(expired.reason);
             self.netisr_release(verdict, expired.parts);
         }
         self.groups_run();

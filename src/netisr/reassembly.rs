@@ -3,7 +3,7 @@
 //! Fragments that overlap spoil their datagram: no host sends them, attackers do (RFC 5722, and
 //! RFC 8200 section 4.5, which we apply to IPv4 as well). An exact duplicate is only dropped.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -11,10 +11,12 @@ use crate::ifnet::{DropReason, IfIndex};
 
 /// Most datagrams in the making.
 const MAX_DATAGRAMS: usize = 256;
-/// Most bytes of all datagrams in the making.
+/// Most bytes of all datagrams in the making, overhead included.
 const MAX_BYTES: usize = 4 << 20;
-/// Most fragments of one datagram.
-const MAX_FRAGMENTS: usize = 1024;
+/// What of both one source may take, as a divisor: who floods throws out its own.
+const SHARE: usize = 4;
+/// What a fragment costs besides its data.
+const OVERHEAD: usize = 64;
 /// How long to wait for the rest, from the first fragment that came. RFC 8200 section 4.5 says 60
 /// seconds, and RFC 1122 section 3.3.2 allows it.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -71,6 +73,8 @@ pub(crate) struct Expired {
     /// The packet that brought offset 0, if it came.
     pub(crate) first: Option<First>,
     pub(crate) parts: Parts,
+    /// Why.
+    pub(crate) reason: DropReason,
 }
 
 /// The beginning of a first fragment, for an error message about it.
@@ -84,9 +88,12 @@ pub(crate) struct First {
 struct Datagram {
     /// Number in the order of arrival, to tell it from a later one with the same key.
     serial: u64,
-    payload: Vec<u8>,
-    /// Pieces present, sorted, as start and end.
-    pieces: Vec<(usize, usize)>,
+    /// What came, by where it belongs. Nothing overlaps.
+    pieces: BTreeMap<usize, Vec<u8>>,
+    /// Bytes of it.
+    received: usize,
+    /// Bytes that it is charged.
+    cost: usize,
     total: Option<usize>,
     protocol: u8,
     first: Option<First>,
@@ -100,6 +107,8 @@ pub(crate) struct Reassembly {
     order: VecDeque<(Duration, u64, Key)>,
     serial: u64,
     bytes: usize,
+    /// Datagrams and bytes of each source.
+    sources: HashMap<IpAddr, (usize, usize), ahash::RandomState>,
     /// Fragments of datagrams that were thrown out for room, not yet counted.
     evicted: Vec<Parts>,
 }
@@ -107,7 +116,8 @@ pub(crate) struct Reassembly {
 impl Reassembly {
     pub(crate) fn new(hasher: ahash::RandomState) -> Self {
         Self {
-            datagrams: HashMap::with_hasher(hasher),
+            datagrams: HashMap::with_hasher(hasher.clone()),
+            sources: HashMap::with_hasher(hasher),
             order: VecDeque::new(),
             serial: 0,
             bytes: 0,
@@ -141,50 +151,46 @@ impl Reassembly {
         let Some(datagram) = self.datagrams.get_mut(&key) else {
             return Added::Dropped(DropReason::FragmentLimit, Parts::new());
         };
-        let at = datagram
-            .pieces
-            .partition_point(|&(start, _)| start < offset);
-        let present = datagram
-            .pieces
-            .iter()
-            .any(|&(start, stop)| start <= offset && end <= stop);
-        if present && datagram.payload.get(offset..end) == Some(data) {
+        let before = datagram.pieces.range(..=offset).next_back();
+        let before = before.map(|(&start, piece)| (start, start + piece.len(), piece));
+        if let Some((start, stop, piece)) = before
+            && end <= stop
+            && piece[offset - start..end - start] == *data
+        {
             return Added::Dropped(DropReason::FragmentOverlap, Parts::new());
         }
-        let before = at.checked_sub(1).map(|at| datagram.pieces[at].1);
-        let after = datagram.pieces.get(at).map(|piece| piece.0);
-        let overlaps =
-            before.is_some_and(|before| before > offset) || after.is_some_and(|after| after < end);
+        let after = datagram.pieces.range(offset..).next();
+        let overlaps = before.is_some_and(|(_, stop, _)| stop > offset)
+            || after.is_some_and(|(&start, _)| start < end);
         let total = if more { datagram.total } else { Some(end) };
+        let last = datagram.pieces.last_key_value();
+        let last = last.map_or(0, |(&start, piece)| start + piece.len());
         let contradicts = datagram.total.is_some_and(|known| Some(known) != total)
-            || total.is_some_and(|total| {
-                end > total || datagram.pieces.last().is_some_and(|last| last.1 > total)
-            });
+            || total.is_some_and(|total| end.max(last) > total);
         if overlaps || contradicts {
             return self.spoil(&key, DropReason::FragmentOverlap);
         }
-        if datagram.pieces.len() >= MAX_FRAGMENTS {
-            return self.spoil(&key, DropReason::FragmentLimit);
-        }
-        if datagram.payload.len() < end {
-            self.bytes += end - datagram.payload.len();
-            datagram.payload.resize(end, 0);
-        }
-        datagram.payload[offset..end].copy_from_slice(data);
+        let mut cost = OVERHEAD + data.len();
+        datagram.pieces.insert(offset, data.to_vec());
+        datagram.received += data.len();
         datagram.total = total;
         if offset == 0 {
             datagram.protocol = protocol;
             // As much as an error message could quote.
             let packet = packet[..packet.len().min(1232)].to_vec();
+            cost += packet.len();
             datagram.first = Some(First { rcvif, packet });
         }
-        merge(&mut datagram.pieces, at, offset, end);
-        if datagram.pieces.first() == Some(&(0, total.unwrap_or(usize::MAX)))
+        datagram.cost += cost;
+        self.bytes += cost;
+        self.sources.entry(key.src).or_default().1 += cost;
+        // Without overlaps, as much as there is in all is all.
+        if total == Some(datagram.received)
             && let Some(datagram) = self.take(&key)
         {
             return Added::Whole {
                 protocol: datagram.protocol,
-                payload: datagram.payload,
+                payload: datagram.pieces.into_values().flatten().collect(),
                 parts: datagram.parts,
             };
         }
@@ -196,7 +202,11 @@ impl Reassembly {
     /// The next datagram whose time is over, or that was thrown out for room.
     pub(crate) fn pop_expired(&mut self, now: Duration) -> Option<Expired> {
         if let Some(parts) = self.evicted.pop() {
-            return Some(Expired { first: None, parts });
+            return Some(Expired {
+                first: None,
+                parts,
+                reason: DropReason::FragmentLimit,
+            });
         }
         loop {
             let &(until, serial, key) = self.order.front()?;
@@ -207,7 +217,11 @@ impl Reassembly {
             if self.is_current(&key, serial)
                 && let Some(Datagram { first, parts, .. }) = self.take(&key)
             {
-                return Some(Expired { first, parts });
+                return Some(Expired {
+                    first,
+                    parts,
+                    reason: DropReason::FragmentTimeout,
+                });
             }
         }
     }
@@ -237,14 +251,16 @@ impl Reassembly {
         let until = now + TIMEOUT;
         let datagram = Datagram {
             serial: self.serial,
-            payload: Vec::new(),
-            pieces: Vec::new(),
+            pieces: BTreeMap::new(),
+            received: 0,
+            cost: 0,
             total: None,
             protocol,
             first: None,
             parts: Parts::new(),
         };
         self.datagrams.insert(key, datagram);
+        self.sources.entry(key.src).or_default().0 += 1;
         self.order.push_back((until, self.serial, key));
         // Forget names of datagrams that are done: at most as many as there can be of the others.
         if self.order.len() > 2 * MAX_DATAGRAMS {
@@ -257,13 +273,21 @@ impl Reassembly {
         }
     }
 
-    /// Throws out the oldest others until the bounds hold.
+    /// Throws out the oldest others until the bounds hold: those of the same source if it is that
+    /// which has too much.
     fn make_room(&mut self, spare: &Key) {
-        while self.datagrams.len() > MAX_DATAGRAMS || self.bytes > MAX_BYTES {
-            let oldest = self
-                .order
-                .iter()
-                .position(|(_, serial, key)| key != spare && self.is_current(key, *serial));
+        let over = |datagrams: usize, bytes: usize, share: usize| {
+            datagrams > MAX_DATAGRAMS / share || bytes > MAX_BYTES / share
+        };
+        loop {
+            let (datagrams, bytes) = self.sources.get(&spare.src).copied().unwrap_or_default();
+            let greedy = over(datagrams, bytes, SHARE);
+            if !greedy && !over(self.datagrams.len(), self.bytes, 1) {
+                return;
+            }
+            let oldest = self.order.iter().position(|(_, serial, key)| {
+                key != spare && (!greedy || key.src == spare.src) && self.is_current(key, *serial)
+            });
             let Some((_, _, key)) = oldest.and_then(|at| self.order.remove(at)) else {
                 return;
             };
@@ -280,7 +304,14 @@ impl Reassembly {
 
     fn take(&mut self, key: &Key) -> Option<Datagram> {
         let datagram = self.datagrams.remove(key)?;
-        self.bytes -= datagram.payload.len();
+        self.bytes -= datagram.cost;
+        if let Some((datagrams, bytes)) = self.sources.get_mut(&key.src) {
+            *datagrams -= 1;
+            *bytes -= datagram.cost;
+            if *datagrams == 0 {
+                self.sources.remove(&key.src);
+            }
+        }
         Some(datagram)
     }
 
@@ -305,19 +336,6 @@ fn count(parts: &mut Option<&mut Parts>, rcvif: IfIndex) {
     match parts.iter_mut().find(|part| part.0 == rcvif) {
         Some(part) => part.1 += 1,
         None => parts.push((rcvif, 1)),
-    }
-}
-
-/// Inserts a piece at its place and joins it with neighbours that it touches.
-fn merge(pieces: &mut Vec<(usize, usize)>, at: usize, start: usize, end: usize) {
-    pieces.insert(at, (start, end));
-    if pieces.get(at + 1).is_some_and(|next| next.0 == end) {
-        pieces[at].1 = pieces[at + 1].1;
-        pieces.remove(at + 1);
-    }
-    if at > 0 && pieces[at - 1].1 == start {
-        pieces[at - 1].1 = pieces[at].1;
-        pieces.remove(at);
     }
 }
 
@@ -445,18 +463,64 @@ mod tests {
     fn bounded_in_datagrams_bytes_and_names() {
         let mut r = reassembly();
         let mut evicted = 0;
-        for ident in 0..10_000 {
-            assert!(matches!(
-                add(&mut r, ident, 60_000, true, &[0; 8]),
-                Added::Held
-            ));
+        let total = 10_000;
+        for ident in 0..total {
+            let source = IpAddr::from([10, 1, 0, (ident % 8) as u8]);
+            let fragment = Fragment {
+                offset: 8,
+                more: true,
+                data: &[0; 32_000],
+                packet: &[],
+                protocol: 17,
+            };
+            let key = Key {
+                src: source,
+                ..key(ident)
+            };
+            let added = r.add(key, DEV, fragment, Duration::from_secs(1));
+            assert!(matches!(added, Added::Held));
             while let Some(expired) = r.pop_expired(Duration::ZERO) {
+                assert_eq!(expired.reason, DropReason::FragmentLimit);
                 evicted += expired.parts[0].1;
             }
             assert!(r.datagrams.len() <= MAX_DATAGRAMS && r.bytes <= MAX_BYTES);
             assert!(r.order.len() <= 2 * MAX_DATAGRAMS + 1);
         }
-        assert_eq!(evicted as usize + r.datagrams.len(), 10_000);
-        assert_eq!(r.detach(DEV).len(), MAX_BYTES / 60_008);
+        assert_eq!(evicted as usize + r.datagrams.len(), total as usize);
+        assert_eq!(r.detach(DEV).len(), MAX_BYTES / (32_000 + OVERHEAD));
+        assert!(r.bytes == 0 && r.sources.is_empty());
+    }
+
+    #[test]
+    fn who_floods_throws_out_its_own() {
+        let mut r = reassembly();
+        let half = Fragment {
+            offset: 0,
+            more: true,
+            data: &[1; 8],
+            packet: &[],
+            protocol: 17,
+        };
+        let honest = Key {
+            src: "10.0.0.9".parse().unwrap(),
+            ..key(1)
+        };
+        let now = Duration::from_secs(1);
+        assert!(matches!(r.add(honest, DEV, half, now), Added::Held));
+        for ident in 0..10_000 {
+            // Far out, and small: charged what it holds.
+            assert!(matches!(
+                add(&mut r, ident, 65_504, true, &[0; 8]),
+                Added::Held
+            ));
+            assert!(r.bytes < 10_000, "{}", r.bytes);
+        }
+        assert_eq!(r.datagrams.len(), 1 + MAX_DATAGRAMS / SHARE);
+        let rest = Fragment {
+            offset: 8,
+            more: false,
+            ..half
+        };
+        assert!(matches!(r.add(honest, DEV, rest, now), Added::Whole { .. }));
     }
 }

@@ -97,8 +97,10 @@ pub(crate) struct Netisr {
     pub(crate) rate_limit: RateLimit,
     pub(crate) path_mtus: PathMtus,
     pub(crate) reports: Reports,
-    /// Identification of the next packet that we may have to fragment.
-    pub(crate) ident: u32,
+    /// Counts the packets that we may have to fragment.
+    ident: u32,
+    /// Where the identifications of a destination begin.
+    idents: ahash::RandomState,
 }
 
 impl Netisr {
@@ -108,10 +110,20 @@ impl Netisr {
             bytes: 0,
             reassembly: Reassembly::new(hasher.clone()),
             rate_limit: RateLimit::default(),
-            path_mtus: PathMtus::new(hasher),
+            path_mtus: PathMtus::new(hasher.clone()),
             reports: Reports::default(),
-            ident: 1,
+            ident: 0,
+            idents: hasher,
         }
+    }
+
+    /// Identification of the next packet. It counts from a number that is secret and another for each
+    /// pair of addresses: who sees what is sent to it does not learn what is sent to others (RFC 7739
+    /// section 5.2).
+    pub(crate) fn next_ident(&mut self, src: &IpAddr, dst: &IpAddr) -> u32 {
+        self.ident = self.ident.wrapping_add(1);
+        let secret = self.idents.hash_one((src, dst));
+        self.ident.wrapping_add(secret as u32)
     }
 
     /// Whether packets are queued.
@@ -255,5 +267,21 @@ impl Net {
             }
             self.netisr_count(rcvif, verdict, packets);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn identifications_of_one_destination_do_not_tell_those_of_another() {
+        let hasher = |seed| ahash::RandomState::with_seeds(seed, 2, 3, 4);
+        let [a, b, c] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|addr| addr.parse().unwrap());
+        let mut netisr = Netisr::new(hasher(1));
+        let first = netisr.next_ident(&a, &b);
+        assert_eq!(netisr.next_ident(&a, &b), first.wrapping_add(1));
+        assert_ne!(netisr.next_ident(&a, &c), first.wrapping_add(2));
+        assert_ne!(Netisr::new(hasher(5)).next_ident(&a, &b), first);
     }
 }

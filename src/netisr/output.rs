@@ -171,8 +171,7 @@ impl Net {
         hop_limit: u8,
         mut packet: Packet,
     ) -> Result<(), NetError> {
-        self.netisr.ident = self.netisr.ident.wrapping_add(1);
-        let ident = self.netisr.ident;
+        let ident = self.netisr.next_ident(&src, &dst);
         let known = self.netisr.path_mtus.get(&dst, self.now.monotonic);
         let mtu = path.mtu.min(known.unwrap_or(u16::MAX));
         let family = Family::of(&dst);

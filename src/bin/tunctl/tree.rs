@@ -124,24 +124,20 @@ impl Tree {
                  and say where with `--root DIR` or TUND_ROOT=DIR."
             ));
         }
-        let what = match line {
-            // What is written there says nothing.
-            Some(_) if path.ends_with("/destroy") => path,
-            Some(line) => line,
-            None => path,
-        };
+        let what = line.unwrap_or(path);
+        let interface = interface_of(path).unwrap_or_default();
         Failure::new(match (error.kind(), error.raw_os_error()) {
             (ErrorKind::PermissionDenied, _) => format!("{path}: only root may do that"),
+            (ErrorKind::InvalidInput, _) if path.ends_with("/destroy") => {
+                format!("{interface}: {}", self.hint(path, what))
+            }
             (ErrorKind::InvalidInput, _) => {
                 format!("'{what}' was refused: {}", self.hint(path, what))
             }
-            (ErrorKind::ResourceBusy, _) => {
-                let interface = interface_of(path).unwrap_or_default();
-                match self.opened_by(&interface) {
-                    Some(pid) => format!("{path}: the device is open by PID {pid}"),
-                    None => format!("{path}: the device is open, by another program"),
-                }
-            }
+            (ErrorKind::ResourceBusy, _) => match self.opened_by(&interface) {
+                Some(pid) => format!("{path}: the device is open by PID {pid}"),
+                None => format!("{path}: the device is open, by another program"),
+            },
             (_, Some(100)) => {
                 format!("{path}: the interface of the route is down; `tunctl up` brings it up")
             }

@@ -2,11 +2,13 @@
 //!
 //! - [`tcp`]: connections, each with a socket set of its own, found by hash; listeners with a real
 //!   accept queue; timers in a heap.
+//! - `time_wait`: connections that are over, without their buffers.
 //! - [`engine`]: smoltcp's interface, one for each mtu, lent to a connection for one packet.
 //! - [`udp`]: sockets with bounded queues, and fan-out of multicast to all of them.
 
 mod engine;
 mod tcp;
+mod time_wait;
 mod udp;
 
 use std::net::IpAddr;
@@ -22,7 +24,7 @@ pub(crate) use udp::{Datagram, Udp, UdpEvent};
 use crate::serve::Service;
 
 /// Both ends of a flow, as an address and a port each.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Endpoints {
     pub(crate) local: (IpAddr, u16),
     pub(crate) remote: (IpAddr, u16),

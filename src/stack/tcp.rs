@@ -14,8 +14,9 @@ use slab::Slab;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
-use smoltcp::wire::{IpListenEndpoint, TcpPacket};
+use smoltcp::wire::{IpListenEndpoint, TcpPacket, TcpSeqNumber};
 
+use super::time_wait::{TimeWait, TimeWaits, WAIT};
 use super::{Endpoints, Owner};
 use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex, is_host};
 use crate::net::Net;
@@ -37,6 +38,8 @@ const BURST: usize = 16;
 const HANDSHAKE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
 /// A connection that nobody holds any more is given up after so long without an answer.
 const ORPHAN: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
+/// In TIME-WAIT, only the wait itself lasts longer; an ACK that is still owed is due sooner.
+const OWES_NOTHING: Duration = Duration::from_secs(1);
 /// Ports for connections that do not name one (RFC 6335 section 6).
 pub(crate) const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 
@@ -87,6 +90,10 @@ struct Flow {
     memory: usize,
     /// Why it ended, if not as it should.
     error: Option<Errno>,
+    /// One past the highest sequence number that was sent: `SND.NXT`, which smoltcp sets back.
+    snd_nxt: Option<TcpSeqNumber>,
+    /// The last acknowledgment that was sent: `RCV.NXT`, or less while an ACK is delayed.
+    rcv_nxt: Option<TcpSeqNumber>,
 }
 
 struct Listener {
@@ -126,6 +133,7 @@ pub(crate) struct Tcp {
     /// Connections that wait for room in an interface's send queue.
     blocked: HashMap<IfIndex, Vec<FlowId>, ahash::RandomState>,
     events: VecDeque<Pending>,
+    waits: TimeWaits,
     memory: usize,
     serial: u32,
     /// Kept from call to call, to be filled anew.
@@ -141,8 +149,9 @@ impl Tcp {
             by_port: HashMap::with_hasher(hasher.clone()),
             timers: BinaryHeap::new(),
             ready: VecDeque::new(),
-            blocked: HashMap::with_hasher(hasher),
+            blocked: HashMap::with_hasher(hasher.clone()),
             events: VecDeque::new(),
+            waits: TimeWaits::new(hasher),
             memory: 0,
             serial: 0,
             scratch: Vec::new(),
@@ -348,13 +357,31 @@ impl Tcp {
             told: false,
             memory: 2 * size,
             error: None,
+            snd_nxt: None,
+            rcv_nxt: None,
         };
         self.memory += flow.memory;
         let key = self.flows.insert(flow) as u32;
         let serial = self.serial;
         let id = FlowId { key, serial };
         self.by_endpoints.insert(endpoints, id);
+        self.waits.remove(&endpoints);
         Some(id)
+    }
+
+    /// Keeps of a connection in TIME-WAIT only what answers late segments.
+    fn wait(&mut self, id: FlowId, until: Duration) {
+        if let Some(flow) = self.flow(id)
+            && let (Some(seq), Some(ack)) = (flow.snd_nxt, flow.rcv_nxt)
+        {
+            let endpoints = flow.endpoints;
+            // A new connection may have its name already.
+            let current = self.by_endpoints.get(&endpoints) == Some(&id);
+            self.remove(id);
+            if current {
+                self.waits.insert(endpoints, TimeWait { seq, ack, until });
+            }
+        }
     }
 
     fn remove(&mut self, id: FlowId) {
@@ -383,6 +410,30 @@ impl Tcp {
             })
         };
         fits(Some(*addr)).or_else(|| fits(None))
+    }
+}
+
+impl Flow {
+    /// Learns from a packet that the socket sends.
+    fn note(&mut self, packet: &[u8]) {
+        let header = match self.endpoints.local.0 {
+            IpAddr::V4(_) => IPV4_HEADER,
+            IpAddr::V6(_) => IPV6_HEADER,
+        };
+        let segment = packet.get(header..).unwrap_or_default();
+        let Ok(tcp) = TcpPacket::new_checked(segment) else {
+            return;
+        };
+        if tcp.rst() {
+            return;
+        }
+        let end = tcp.seq_number() + tcp.segment_len();
+        if self.snd_nxt.is_none_or(|snd_nxt| snd_nxt < end) {
+            self.snd_nxt = Some(end);
+        }
+        if tcp.ack() {
+            self.rcv_nxt = Some(tcp.ack_number());
+        }
     }
 }
 
@@ -442,6 +493,9 @@ impl Net {
                     return Verdict::Dropped(reason);
                 }
             },
+            None if self.tcp_late(rcvif, &endpoints, &header, &packet) => {
+                return Verdict::Delivered;
+            }
             None => {
                 if !segment.rst {
                     self.tcp_refuse(rcvif, &header, &packet);
@@ -655,6 +709,7 @@ impl Net {
     /// allows.
     pub(crate) fn tcp_run(&mut self, budget: Budget) {
         let now = self.now.monotonic;
+        self.tcp.waits.expire(now);
         while let Some(&Reverse((at, id))) = self.tcp.timers.peek() {
             if at > now {
                 break;
@@ -695,7 +750,7 @@ impl Net {
         if let Some((packet, _)) = received {
             self.engines
                 .receive(mtu, now, &mut flow.set, packet, &mut sent);
-            self.tcp_output(path, &mut sent);
+            self.tcp_output(id, path, &mut sent);
         }
         // The listener's socket has been through its first packet now: what it still owes is an
         // answer, which goes out below like all else.
@@ -715,7 +770,7 @@ impl Net {
             if !self.engines.transmit(mtu, now, &mut flow.set, &mut sent) {
                 break false;
             }
-            self.tcp_output(path, &mut sent);
+            self.tcp_output(id, path, &mut sent);
             burst -= 1;
         };
         sent.clear();
@@ -766,8 +821,11 @@ impl Net {
         self.ifs.get(dev).is_none_or(|ifp| !ifp.snd.pressed())
     }
 
-    fn tcp_output(&mut self, path: Option<Path>, sent: &mut Vec<Packet>) {
+    fn tcp_output(&mut self, id: FlowId, path: Option<Path>, sent: &mut Vec<Packet>) {
         for packet in sent.drain(..) {
+            if let Some(flow) = self.tcp.flow_mut(id) {
+                flow.note(&packet);
+            }
             if let Some(path) = path {
                 let family = Family::of(&path.next_hop);
                 // What finds the queue full is counted there, and sent again in time.
@@ -837,6 +895,14 @@ impl Net {
         let at = Duration::from_micros(u64::try_from(at.total_micros()).unwrap_or(0));
         // "At once" after it said that it has nothing to send: a state it cannot leave by itself.
         let at = at.max(self.now.monotonic + Duration::from_millis(1));
+        let state = flow.set.get::<Socket<'static>>(flow.socket).state();
+        if flow.holder == Holder::Orphan
+            && state == State::TimeWait
+            && at > self.now.monotonic + OWES_NOTHING
+        {
+            self.tcp.wait(id, at);
+            return;
+        }
         if flow.armed.is_none_or(|armed| at < armed) {
             flow.armed = Some(at);
             self.tcp.timers.push(Reverse((at, id)));
@@ -845,22 +911,71 @@ impl Net {
 
     /// Answers a segment that is for nobody (RFC 9293 section 3.10.7.1).
     fn tcp_refuse(&mut self, rcvif: IfIndex, header: &Header, packet: &[u8]) {
+        self.tcp_answer(rcvif, header, packet, |tcp, rst| {
+            rst.set_rst(true);
+            if tcp.ack() {
+                rst.set_seq_number(tcp.ack_number());
+            } else {
+                rst.set_ack(true);
+                rst.set_ack_number(tcp.seq_number() + tcp.segment_len());
+            }
+        });
+    }
+
+    /// Whether a segment is for a connection in TIME-WAIT; if so, deals with it (RFC 9293 section
+    /// 3.10.7.4).
+    fn tcp_late(
+        &mut self,
+        rcvif: IfIndex,
+        endpoints: &Endpoints,
+        header: &Header,
+        packet: &[u8],
+    ) -> bool {
+        let now = self.now.monotonic;
+        let Some(wait) = self.tcp.waits.get(endpoints, now) else {
+            return false;
+        };
+        let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
+            return true;
+        };
+        // A reset must not end the wait (RFC 1337). What is empty needs no answer, and would never
+        // see an end if the other side waits as well.
+        if tcp.rst() || tcp.segment_len() == 0 {
+            return true;
+        }
+        // The other end has not heard the last ACK.
+        if tcp.fin() {
+            let until = now + WAIT;
+            self.tcp
+                .waits
+                .insert(*endpoints, TimeWait { until, ..wait });
+        }
+        self.tcp_answer(rcvif, header, packet, |_, ack| {
+            ack.set_ack(true);
+            ack.set_seq_number(wait.seq);
+            ack.set_ack_number(wait.ack);
+        });
+        true
+    }
+
+    /// Sends a bare segment back to where one came from.
+    fn tcp_answer(
+        &mut self,
+        rcvif: IfIndex,
+        header: &Header,
+        packet: &[u8],
+        fill: impl FnOnce(&TcpPacket<&[u8]>, &mut TcpPacket<&mut [u8]>),
+    ) {
         let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
             return;
         };
         let mut reply = Packet::zeroed(smoltcp::wire::TCP_HEADER_LEN);
-        let mut rst = TcpPacket::new_unchecked(&mut reply[..]);
-        rst.set_src_port(tcp.dst_port());
-        rst.set_dst_port(tcp.src_port());
-        rst.set_header_len(smoltcp::wire::TCP_HEADER_LEN as u8);
-        rst.clear_flags();
-        rst.set_rst(true);
-        if tcp.ack() {
-            rst.set_seq_number(tcp.ack_number());
-        } else {
-            rst.set_ack(true);
-            rst.set_ack_number(tcp.seq_number() + tcp.segment_len());
-        }
+        let mut answer = TcpPacket::new_unchecked(&mut reply[..]);
+        answer.set_src_port(tcp.dst_port());
+        answer.set_dst_port(tcp.src_port());
+        answer.set_header_len(smoltcp::wire::TCP_HEADER_LEN as u8);
+        answer.clear_flags();
+        fill(&tcp, &mut answer);
         let sum = checksum::fill(&header.dst, &header.src, proto::TCP, &reply);
         reply[16..18].copy_from_slice(&sum.to_be_bytes());
         let path = self

@@ -28,6 +28,18 @@ use crate::packet::Packet;
 
 /// Bytes of memory that the buffers of all connections may take.
 const MEMORY: usize = 512 << 20;
+/// Bytes of each buffer of a connection, by the bytes up to which that much is given, exclusive: the
+/// first thousand connections get the largest, and tens of thousands still get in.
+const BUFFERS: [(usize, usize); 5] = [
+    (128 << 20, LARGEST_BUFFER),
+    (192 << 20, 32 << 10),
+    (224 << 20, 16 << 10),
+    (240 << 20, 8 << 10),
+    (MEMORY, 4 << 10),
+];
+const LARGEST_BUFFER: usize = 64 << 10;
+/// Most sockets, with the largest buffers, that are kept for use again; not counted above.
+const MAX_SPARE: usize = 64;
 /// Most connections.
 const MAX_FLOWS: usize = 65_536;
 /// Most listeners.
@@ -36,6 +48,8 @@ const MAX_LISTENERS: usize = 65_536;
 const BURST: usize = 16;
 /// A handshake that takes longer is given up (RFC 9293 section 3.8.3 asks for this order).
 const HANDSHAKE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
+/// How long an ACK may wait for company (RFC 1122 section 4.2.3.2 allows half a second).
+const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 /// A connection that nobody holds any more is given up after so long without an answer.
 const ORPHAN: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
 /// In TIME-WAIT, only the wait itself lasts longer; an ACK that is still owed is due sooner.
@@ -134,6 +148,8 @@ pub(crate) struct Tcp {
     blocked: HashMap<IfIndex, Vec<FlowId>, ahash::RandomState>,
     events: VecDeque<Pending>,
     waits: TimeWaits,
+    /// Closed sockets with the largest buffers.
+    spare: Vec<(SocketSet<'static>, SocketHandle)>,
     memory: usize,
     serial: u32,
     /// Kept from call to call, to be filled anew.
@@ -152,6 +168,7 @@ impl Tcp {
             blocked: HashMap::with_hasher(hasher.clone()),
             events: VecDeque::new(),
             waits: TimeWaits::new(hasher),
+            spare: Vec::new(),
             memory: 0,
             serial: 0,
             scratch: Vec::new(),
@@ -323,25 +340,42 @@ impl Tcp {
     /// Bytes for each buffer of a new connection: less for each, the more memory is in use. `None`
     /// when it is used up.
     fn buffer_size(&self) -> Option<usize> {
-        let size = match self.memory * 8 / MEMORY {
-            0..4 => 64 << 10,
-            4..6 => 32 << 10,
-            6 => 16 << 10,
-            _ => 8 << 10,
+        let fits = |&&(bound, size): &&(usize, usize)| {
+            self.memory < bound && self.memory + 2 * size <= MEMORY
         };
-        let fits = self.memory + 2 * size <= MEMORY && self.flows.len() < MAX_FLOWS;
-        fits.then_some(size)
+        let &(_, size) = BUFFERS.iter().find(fits)?;
+        (self.flows.len() < MAX_FLOWS).then_some(size)
+    }
+
+    /// A closed socket with buffers of this size, as if it were new.
+    fn fresh_socket(&mut self, size: usize) -> (SocketSet<'static>, SocketHandle) {
+        let spare = if size == LARGEST_BUFFER {
+            self.spare.pop()
+        } else {
+            None
+        };
+        let (mut set, handle) = spare.unwrap_or_else(|| {
+            let buffer = || SocketBuffer::new(vec![0; size]);
+            let mut set = SocketSet::new(Vec::with_capacity(1));
+            let handle = set.add(Socket::new(buffer(), buffer()));
+            (set, handle)
+        });
+        let socket = set.get_mut::<Socket<'static>>(handle);
+        // Opening it resets the connection, but not what was asked for the last one.
+        socket.set_congestion_control(CongestionControl::Cubic);
+        socket.set_timeout(Some(HANDSHAKE));
+        socket.set_keep_alive(None);
+        socket.set_hop_limit(None);
+        socket.set_nagle_enabled(true);
+        socket.set_ack_delay(Some(ACK_DELAY));
+        socket.set_tsval_generator(None);
+        (set, handle)
     }
 
     /// A closed socket with these endpoints.
     fn insert(&mut self, endpoints: Endpoints, holder: Holder) -> Option<FlowId> {
         let size = self.buffer_size()?;
-        let buffer = || SocketBuffer::new(vec![0; size]);
-        let mut socket = Socket::new(buffer(), buffer());
-        socket.set_congestion_control(CongestionControl::Cubic);
-        socket.set_timeout(Some(HANDSHAKE));
-        let mut set = SocketSet::new(Vec::with_capacity(1));
-        let socket = set.add(socket);
+        let (set, socket) = self.fresh_socket(size);
         self.serial = self.serial.wrapping_add(1);
         let flow = Flow {
             serial: self.serial,
@@ -388,8 +422,13 @@ impl Tcp {
         if self.flow(id).is_none() {
             return;
         }
-        let flow = self.flows.remove(id.key as usize);
+        let mut flow = self.flows.remove(id.key as usize);
         self.memory -= flow.memory;
+        // Fresh memory for each connection costs more than all its packets.
+        if flow.memory == 2 * LARGEST_BUFFER && self.spare.len() < MAX_SPARE {
+            flow.set.get_mut::<Socket<'static>>(flow.socket).abort();
+            self.spare.push((flow.set, flow.socket));
+        }
         if self.by_endpoints.get(&flow.endpoints) == Some(&id) {
             self.by_endpoints.remove(&flow.endpoints);
         }
@@ -1078,13 +1117,71 @@ mod tests {
 
     #[test]
     fn buffers_shrink_as_memory_fills_and_connections_end_there() {
-        let mut tcp = Tcp::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let mut tcp = tcp();
         assert_eq!(tcp.buffer_size(), Some(64 << 10));
-        tcp.memory = MEMORY / 2;
+        tcp.memory = 128 << 20;
         assert_eq!(tcp.buffer_size(), Some(32 << 10));
-        tcp.memory = MEMORY - (16 << 10);
-        assert_eq!(tcp.buffer_size(), Some(8 << 10));
+        tcp.memory = MEMORY - (8 << 10);
+        assert_eq!(tcp.buffer_size(), Some(4 << 10));
         tcp.memory += 1;
         assert_eq!(tcp.buffer_size(), None);
+    }
+
+    fn tcp() -> Tcp {
+        Tcp::new(ahash::RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    fn endpoints(n: u32) -> Endpoints {
+        Endpoints {
+            local: (std::net::Ipv4Addr::LOCALHOST.into(), 80),
+            remote: (std::net::Ipv4Addr::from(n).into(), 4000),
+        }
+    }
+
+    #[test]
+    fn ten_thousand_connections_with_both_ends_here_fit() {
+        let mut tcp = tcp();
+        for n in 0..20_000 {
+            assert!(tcp.insert(endpoints(n), Holder::Orphan).is_some());
+        }
+        assert!(tcp.memory <= MEMORY);
+    }
+
+    #[test]
+    fn a_socket_is_used_again_without_its_past() {
+        let mut tcp = tcp();
+        let id = tcp.insert(endpoints(1), Holder::Orphan).unwrap();
+        let socket = tcp.socket(id).unwrap();
+        socket.set_nagle_enabled(false);
+        socket.set_keep_alive(Some(smoltcp::time::Duration::from_secs(1)));
+        socket.set_timeout(None);
+        socket.set_ack_delay(None);
+        socket.set_hop_limit(Some(1));
+        socket.listen(80).unwrap();
+        tcp.remove(id);
+        assert_eq!((tcp.spare.len(), tcp.memory), (1, 0));
+        let id = tcp.insert(endpoints(2), Holder::Orphan).unwrap();
+        assert!(tcp.spare.is_empty());
+        let socket = tcp.socket(id).unwrap();
+        let fresh = Socket::new(SocketBuffer::new(vec![]), SocketBuffer::new(vec![]));
+        assert_eq!(socket.state(), State::Closed);
+        assert_eq!(socket.nagle_enabled(), fresh.nagle_enabled());
+        assert_eq!(socket.keep_alive(), fresh.keep_alive());
+        assert_eq!(socket.ack_delay(), fresh.ack_delay());
+        assert_eq!(socket.hop_limit(), fresh.hop_limit());
+        assert_eq!(socket.timeout(), Some(HANDSHAKE));
+        assert_eq!(socket.remote_endpoint(), None);
+    }
+
+    #[test]
+    fn few_sockets_are_kept() {
+        let mut tcp = tcp();
+        let ids: Vec<_> = (0..2 * MAX_SPARE as u32)
+            .map(|n| tcp.insert(endpoints(n), Holder::Orphan).unwrap())
+            .collect();
+        for id in ids {
+            tcp.remove(id);
+        }
+        assert_eq!((tcp.spare.len(), tcp.memory), (MAX_SPARE, 0));
     }
 }

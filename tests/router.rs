@@ -136,10 +136,11 @@ impl Router {
         // `ip netns exec` becomes the program it runs: this is our own child.
         let server = Server(command.spawn().unwrap());
         let start = Instant::now();
-        let listening = format!(":{port:04X} ");
+        let port = format!(":{port:04X} ");
+        let listens = |line: &str| line.contains(&port) && line.contains(" 0A ");
         while !["tcp", "tcp6"].iter().any(|table| {
             let text = self.run(RIGHT, &["cat", &format!("/proc/net/{table}")]);
-            text.contains(&listening)
+            text.lines().any(listens)
         }) {
             assert!(start.elapsed() < Duration::from_secs(20), "{program:?}");
             std::thread::sleep(Duration::from_millis(50));

@@ -62,6 +62,15 @@ impl System {
         fd
     }
 
+    fn text(&self, path: &str) -> String {
+        let path = format!("/scheme/netcfg/{path}");
+        let fd = self.root.open(&path, OpenFlags::READ).unwrap();
+        let mut buf = [0; 4096];
+        let len = self.root.read(fd, &mut buf).unwrap();
+        self.root.close(fd).unwrap();
+        String::from_utf8(buf[..len].to_vec()).unwrap()
+    }
+
     /// Everything that is queued for the tunnel.
     fn sent(&self, tun: Fd) -> Vec<Vec<u8>> {
         self.local.pump();
@@ -244,4 +253,28 @@ fn who_watches_counters_is_told_ten_times_a_second() {
     step(&mut net, 1300, false);
     step(&mut net, 1500, false);
     assert_eq!(step(&mut net, 1700, false).0, None);
+}
+
+#[test]
+fn what_is_refused_leaves_the_routes_as_they_were() {
+    let system = system();
+    let tun = system.tunnel(0);
+    let routes = || system.text("route/list");
+    let twice = |path: &str, line: &str| {
+        let before = routes();
+        let text = format!("{line}\n{line}\n");
+        assert_eq!(system.set(path, &text), Err(errno::EINVAL), "{path} {line}");
+        assert_eq!(routes(), before, "{path} {line}");
+    };
+    twice("ifaces/tun0/addr/add", "10.5.0.1/24");
+    twice("ifaces/tun0/addr/rm", "10.0.0.1/24");
+    system.set("route/rm", "10.0.0.0/24\n").unwrap();
+    twice("ifaces/tun0/addr/add", "10.5.0.1/24");
+    system.set("ifaces/tun0/flags", "down\n").unwrap();
+    twice("ifaces/tun0/addr/add", "10.5.0.1/24");
+    let many = "up\n".repeat(1025);
+    assert_eq!(system.set("ifaces/tun0/flags", &many), Err(errno::EINVAL));
+    system.root.close(tun).unwrap();
+    twice("ifaces/tun0/destroy", "1");
+    assert_eq!(system.text("ifaces/tun0/mtu"), "1500\n");
 }

@@ -24,6 +24,8 @@ use setting::Setting;
 /// Most bytes of an unfinished line.
 const LONGEST_LINE: usize = 4096;
 
+/// Most lines that happen together: how each was before is kept until the last is done.
+const MOST_LINES: usize = 1024;
 /// Counters change with every packet: who watches them hears of it not more often than this.
 const COUNTERS: Duration = Duration::from_millis(100);
 
@@ -188,8 +190,15 @@ impl Net {
         self.watchers.touch();
         let node = self.text(id)?.node.clone();
         let text = std::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
+        if text.lines().count() > MOST_LINES {
+            return Err(errno::EINVAL);
+        }
         let parse = |line: &str| Setting::parse(&node, line).ok_or(errno::EINVAL);
         let settings: Vec<_> = text.lines().map(parse).collect::<Result<_, _>>()?;
+        // What cannot be put back stands alone.
+        if settings.len() > 1 && settings.iter().any(Setting::is_final) {
+            return Err(errno::EINVAL);
+        }
         let mut done = Vec::with_capacity(settings.len());
         for setting in settings {
             match self.apply(setting) {

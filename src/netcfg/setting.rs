@@ -1,5 +1,6 @@
 //! What can be written: parsed whole, then done whole, and undone if a later line is refused.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use scheme::errno::{self, Errno};
 
 use super::node::{IfNode, Node};
 use crate::ifnet::{
-    Driver, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, MAX_ADDRS, is_host,
+    Driver, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet, MAX_ADDRS, is_host,
     parse_decimal, stamp,
 };
 use crate::link::{Mac, PortId};
@@ -55,6 +56,8 @@ pub(super) enum Undo {
         flags: IfFlags,
         lastchange: Duration,
         mtu: u16,
+        /// Its routes that the setting can touch.
+        routes: Vec<(IpNet, Route)>,
     },
     Join(IfIndex, IpAddr),
     Leave(IfIndex, IpAddr),
@@ -62,6 +65,11 @@ pub(super) enum Undo {
 }
 
 impl Setting {
+    /// Whether it can be put back.
+    pub(super) fn is_final(&self) -> bool {
+        matches!(self, Self::Interface(_, IfSetting::Destroy))
+    }
+
     /// Reads a line written to `node`. `None` if it says nothing that the file takes.
     pub(super) fn parse(node: &Node, line: &str) -> Option<Self> {
         let line = line.trim_ascii();
@@ -166,6 +174,7 @@ impl Net {
             flags: ifp.flags,
             lastchange: ifp.stats.lastchange,
             mtu: ifp.mtu,
+            routes: self.routes_touched(ifp, &setting),
         };
         match setting {
             IfSetting::SetAddr(addr) => {
@@ -235,6 +244,24 @@ impl Net {
         Ok(undo)
     }
 
+    /// The routes over an interface that a setting of it can add or take away: those for the
+    /// prefixes of its addresses; all of them for the mtu, which decides whether it has IPv6.
+    fn routes_touched(&self, ifp: &Ifnet, setting: &IfSetting) -> Vec<(IpNet, Route)> {
+        let own = |(_, route): &(IpNet, &Route)| route.dev == ifp.index;
+        let copy = |(prefix, route): (IpNet, &Route)| (prefix, *route);
+        let new = match setting {
+            IfSetting::Mtu(_) => return self.routes.iter().filter(own).map(copy).collect(),
+            IfSetting::SetAddr(addr) | IfSetting::AddAddr(addr) => Some(addr),
+            _ => None,
+        };
+        let prefixes: BTreeSet<_> = ifp.addrs.iter().chain(new).map(IfAddr::prefix).collect();
+        let routes = prefixes.into_iter().flatten().flat_map(|prefix| {
+            let routes = self.routes.at(prefix).iter();
+            routes.map(move |route| (prefix, route))
+        });
+        routes.filter(own).map(copy).collect()
+    }
+
     /// Puts things back as they were.
     pub(super) fn undo(&mut self, undo: Undo) {
         match undo {
@@ -257,20 +284,31 @@ impl Net {
                 flags,
                 lastchange,
                 mtu,
+                routes,
             } => {
                 let now = self.ifs.get(dev).map(|ifp| ifp.addrs.clone());
                 for addr in now.into_iter().flatten() {
-                    self.remove_addr(dev, &addr);
+                    self.ifs.remove_addr(dev, &addr);
+                    if let Some(prefix) = addr.prefix() {
+                        self.routes.remove(prefix, |route| route.dev == dev);
+                    }
                 }
                 for addr in addrs {
                     self.ifs.add_addr(dev, addr);
+                    if let Some(prefix) = addr.prefix() {
+                        self.routes.remove(prefix, |route| route.dev == dev);
+                    }
+                }
+                for (prefix, route) in routes {
+                    // There was room for it before.
+                    let _ = self.routes.insert(prefix, route);
                 }
                 if let Some(ifp) = self.ifs.get_mut(dev) {
                     ifp.flags = flags;
                     ifp.mtu = mtu;
                     ifp.stats.lastchange = lastchange;
                 }
-                self.connect_routes(dev);
+                self.routes.touch();
             }
             Undo::Mac(port, mac) => self.set_mac(port, mac),
             Undo::Join(dev, group) => {

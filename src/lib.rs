@@ -6,7 +6,7 @@
 //! - [`Net`]: one machine's network. It is a [`scheme::FileServer`], and an adapter of the
 //!   [`scheme`] crate calls it: for a Redox scheme, a FUSE mount, or threads of this process.
 //! - **The file servers**: what each path means. [`tun`] (devices), [`netcfg`] (interfaces and
-//!   routes as text), [`bpf`] (capture and injection), [`socket`] (so far `icmp`).
+//!   routes as text), [`bpf`] (capture and injection), [`socket`] (`tcp`, `udp`, `icmp`, `ip`).
 //! - [`ifnet`]: interfaces, with addresses, flags, counters and send queues.
 //! - [`netisr`]: what is received: input, reassembly, forwarding, ICMP; and the way out.
 //! - [`route`]: the longest-prefix table.

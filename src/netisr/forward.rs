@@ -31,7 +31,7 @@ impl Net {
             self.icmp_error(rcvif, &packet, Problem::HopLimit);
             return Verdict::Dropped(DropReason::TtlExceeded);
         }
-        let path = match self.route_to(&dst, None) {
+        let path = match self.way_to(&dst, None) {
             Ok(path) => path,
             Err(error) => {
                 self.icmp_error(rcvif, &packet, Problem::NoRoute);

@@ -72,6 +72,18 @@ pub(crate) struct Path {
 impl Net {
     /// The way to `dst`; by `dev`, if that is given and the destination is not ourselves.
     pub(crate) fn route_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
+        let mut path = self.way_to(dst, dev)?;
+        if path.src.is_none()
+            && let Some(ifp) = self.ifs.get(path.dev)
+        {
+            path.src = self.source(ifp, dst, &path.next_hop);
+        }
+        Ok(path)
+    }
+
+    /// The same for what has a source already: the search for one, which may look at every
+    /// interface, is spared.
+    pub(crate) fn way_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
         if self.ifs.is_local(dst) {
             let lo0 = self.ifs.by_name("lo0").and_then(|lo0| self.ifs.get(lo0));
             let lo0 = lo0.filter(|lo0| lo0.is_up()).ok_or(NetError::Down)?;
@@ -87,7 +99,7 @@ impl Net {
         }
         if let Some(dev) = dev {
             let ifp = self.ifs.get(dev).ok_or(NetError::NoRoute)?;
-            return self.direct(ifp, dst);
+            return Self::direct(ifp, dst);
         }
         // What is for many goes out directly: a broadcast by the first interface that can, a group
         // by its route's or the first that can.
@@ -105,7 +117,7 @@ impl Net {
                 .and_then(|route| self.ifs.get(route.dev))
                 .filter(fits);
             let ifp = ifp.or_else(|| self.ifs.iter().find(fits));
-            return self.direct(ifp.ok_or(NetError::NoRoute)?, dst);
+            return Self::direct(ifp.ok_or(NetError::NoRoute)?, dst);
         }
         let route = found.map_err(|error| match error {
             LookupError::NoRoute => NetError::NoRoute,
@@ -116,19 +128,19 @@ impl Net {
         Ok(Path {
             dev: route.dev,
             next_hop,
-            src: route.src.or_else(|| self.source(ifp, dst, &next_hop)),
+            src: route.src,
             mtu: ifp.mtu,
         })
     }
 
-    fn direct(&self, ifp: &Ifnet, dst: &IpAddr) -> Result<Path, NetError> {
+    fn direct(ifp: &Ifnet, dst: &IpAddr) -> Result<Path, NetError> {
         if !ifp.is_up() {
             return Err(NetError::Down);
         }
         Ok(Path {
             dev: ifp.index,
             next_hop: *dst,
-            src: self.source(ifp, dst, dst),
+            src: None,
             mtu: ifp.mtu,
         })
     }

@@ -65,7 +65,7 @@ pub fn serve<S: FileServer + Send + 'static>(
     adapters: Vec<Box<dyn Adapter<S>>>,
 ) -> io::Result<()> {
     let notify = Notify::take();
-    system::catch_stop();
+    system::catch_signals();
     let timer = Timer::new()?;
     let queue = EventQueue::<usize>::new()?;
     queue.subscribe(timer.raw(), TIMER, EventFlags::READ)?;

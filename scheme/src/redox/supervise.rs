@@ -11,11 +11,13 @@ use super::system::{self, Notify};
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Longest pause before a daemon that keeps dying is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+/// Longest time until a SIGTERM during the pause is seen.
+const BLINK: Duration = Duration::from_millis(50);
 
 /// Runs `command` again and again until it ends by itself, without error, or we get SIGTERM. The
 /// names of its schemes are taken away each time. Init hears from the first one.
 pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
-    system::catch_stop();
+    system::catch_signals();
     let mut pause = Duration::from_millis(100);
     // The child inherits the pipe by its number. Ours closes with the first child's start, and
     // those after it hear nothing of it.
@@ -24,10 +26,14 @@ pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
     for name in names.iter().filter(|name| system::is_orphan(name)) {
         system::unlink_scheme(name);
     }
-    loop {
+    while !system::stopped() {
         let started = Instant::now();
         let mut child = command.spawn()?;
         system::set_child(child.id());
+        // A signal that came before there was a child to pass it on to.
+        if system::stopped() {
+            system::stop_child();
+        }
         drop(notify.take());
         command.env_remove("INIT_NOTIFY");
         let status = loop {
@@ -41,13 +47,18 @@ pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
             system::unlink_scheme(name);
         }
         if status.success() || system::stopped() {
-            return Ok(());
+            break;
         }
         log::error!("the daemon ended ({status}); starting it again");
         if started.elapsed() > HEALTHY {
             pause = Duration::from_millis(100);
         }
-        std::thread::sleep(pause);
+        let until = Instant::now() + pause;
+        // A signal does not end a sleep.
+        while !system::stopped() && Instant::now() < until {
+            std::thread::sleep(BLINK);
+        }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
+    Ok(())
 }

@@ -160,20 +160,36 @@ static CHILD: AtomicI32 = AtomicI32::new(0);
 
 extern "C" fn on_stop(_signal: libc::c_int) {
     STOP.store(true, Ordering::SeqCst);
+    // SAFETY: it is this thread's own errno, which lives as long as the thread.
+    let errno = unsafe { libc::__errno_location() };
+    // SAFETY: as above; what was interrupted may be about to read it.
+    let before = unsafe { *errno };
+    stop_child();
+    // SAFETY: as above.
+    unsafe { *errno = before };
+}
+
+/// Passes the end on to the [child](set_child), if there is one. A handler may call it.
+pub(super) fn stop_child() {
     let child = CHILD.load(Ordering::SeqCst);
     if child > 0 {
-        // SAFETY: kill may be called from a handler.
+        // SAFETY: kill touches no memory of ours, and may be called from a handler.
         unsafe { libc::kill(child, libc::SIGTERM) };
     }
 }
 
 /// From now on SIGTERM and SIGINT only set what [`stopped`] tells, and are passed on to the
-/// [child](set_child).
-pub(super) fn catch_stop() {
+/// [child](set_child). SIGIO, which ends a process by default here, is ignored: init's
+/// services are one process group, and to leave it would be to leave init's care, which waits for
+/// those of its own group alone.
+pub(super) fn catch_signals() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
-        // SAFETY: the handler only stores to an atomic and calls kill, which is allowed there.
+        // SAFETY: the handler only stores to an atomic, calls kill, which is allowed there, and
+        // leaves errno as it was.
         unsafe { libc::signal(signal, on_stop as *const () as libc::sighandler_t) };
     }
+    // SAFETY: no handler of ours is involved.
+    unsafe { libc::signal(libc::SIGIO, libc::SIG_IGN) };
 }
 
 pub(super) fn stopped() -> bool {
@@ -211,6 +227,12 @@ pub(super) fn is_orphan(name: &str) -> bool {
     matches!(root, Err(error) if error.errno() == libc::ENODEV)
 }
 
+/// Whether a descriptor is there. -1, which a file may not be made of, never is.
+fn is_open(fd: i32) -> bool {
+    // SAFETY: F_GETFD takes no argument and touches no memory of ours.
+    fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0
+}
+
 /// The pipe on which init waits to hear that we are ready.
 pub(super) struct Notify(Option<std::fs::File>);
 
@@ -221,9 +243,11 @@ impl Notify {
 
         let fd = std::env::var("INIT_NOTIFY")
             .ok()
-            .and_then(|fd| fd.parse().ok());
-        // SAFETY: init made the descriptor for us, says so, and nobody else here uses it.
-        Self(fd.map(|fd: i32| unsafe { std::fs::File::from_raw_fd(fd) }))
+            .and_then(|fd| fd.parse().ok())
+            .filter(|&fd| is_open(fd));
+        // SAFETY: the descriptor is open. Init made it for us, says so, and nobody else here uses
+        // it.
+        Self(fd.map(|fd| unsafe { std::fs::File::from_raw_fd(fd) }))
     }
 
     /// Says so.

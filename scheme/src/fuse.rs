@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 
 use polyfuse_kernel as abi;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno as Sys;
 use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid as SysPid, Signal};
@@ -50,6 +50,9 @@ const ROOT: u64 = 1;
 const POLLIN: u32 = 0x0001 | 0x0040;
 const POLLOUT: u32 = 0x0004 | 0x0100;
 
+/// What a mount of ours calls itself.
+const KIND: &str = "fuse.tund";
+
 /// A mounted tree; unmounted on drop.
 #[derive(Debug)]
 pub struct Mount {
@@ -58,11 +61,12 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts at `dir`, which must exist. Needs root, or a user namespace of one's own.
+    /// Mounts at `dir`, which must exist. Needs root, or a user namespace of one's own. Takes the
+    /// place of a mount whose daemon died; a living one keeps it, `EBUSY`.
     pub fn new(dir: &Path) -> io::Result<Self> {
         use std::os::fd::AsRawFd;
 
-        let dir = dir.canonicalize()?;
+        let dir = vacate(dir)?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
         let device = rustix::fs::open("/dev/fuse", flags, Mode::empty())?;
         let options = format!(
@@ -73,7 +77,7 @@ impl Mount {
         );
         let options = std::ffi::CString::new(options)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
-        rustix::mount::mount("tund", &dir, "fuse.tund", flags, options.as_c_str())?;
+        rustix::mount::mount("tund", &dir, KIND, flags, options.as_c_str())?;
         Ok(Self { device, dir })
     }
 
@@ -81,23 +85,83 @@ impl Mount {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+
+    /// Whether the kernel has closed the connection.
+    fn is_gone(&self) -> bool {
+        let mut fds = [PollFd::new(&self.device, PollFlags::IN)];
+        matches!(poll(&mut fds, Some(&Timespec::default())), Ok(1..))
+            && fds[0].revents().contains(PollFlags::ERR)
+    }
+}
+
+/// The real path of `dir`, once no mount of ours is there. A dead one is taken away.
+fn vacate(dir: &Path) -> io::Result<PathBuf> {
+    let dir = dir.canonicalize()?;
+    while is_ours(&dir)? {
+        match rustix::fs::stat(&dir) {
+            Err(Sys::NOTCONN) => {
+                log::warn!("the daemon that served {} died", dir.display());
+                rustix::mount::unmount(&dir, UnmountFlags::DETACH)?;
+            }
+            _ => {
+                let busy = io::ErrorKind::ResourceBusy;
+                return Err(io::Error::new(busy, "another tund serves it"));
+            }
+        }
+    }
+    Ok(dir)
+}
+
+/// Whether a path is on a mount of ours, alive or dead.
+fn is_ours(path: &Path) -> io::Result<bool> {
+    // The dead cannot be asked, but the kernel remembers where they were.
+    let flags = AtFlags::STATX_DONT_SYNC;
+    let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::empty())?;
+    let device = format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor);
+    let mounts = fs::read_to_string("/proc/self/mountinfo")?;
+    Ok(mounts.lines().any(|line| {
+        // Number, parent, device, ... - kind, ...
+        let kind = line
+            .split_once(" - ")
+            .map(|(_, rest)| rest.split(' ').next());
+        line.split(' ').nth(2) == Some(&device) && kind == Some(Some(KIND))
+    }))
 }
 
 impl Drop for Mount {
     fn drop(&mut self) {
+        if self.is_gone() {
+            // Somebody has unmounted it. What is at the directory now is not ours.
+            return;
+        }
         if let Err(error) = rustix::mount::unmount(&self.dir, UnmountFlags::DETACH) {
             log::warn!("cannot unmount {}: {error}", self.dir.display());
         }
     }
 }
 
-/// A descriptor that becomes readable at SIGINT or SIGTERM.
+/// A descriptor that becomes readable at SIGINT, SIGTERM or SIGHUP; not at a SIGHUP that was
+/// ignored before us, by `nohup`.
 pub fn stop_signals() -> io::Result<OwnedFd> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
     let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
-    for signal in [signal_hook::consts::SIGINT, signal_hook::consts::SIGTERM] {
-        signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        if signal != SIGHUP || !is_ignored(signal) {
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
     }
     Ok(reader)
+}
+
+/// Whether we ignore a signal.
+fn is_ignored(signal: i32) -> bool {
+    let mask = || {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        u64::from_str_radix(mask?.trim(), 16).ok()
+    };
+    mask().unwrap_or(0) & 1 << (signal - 1) != 0
 }
 
 /// Linux's processes.

@@ -17,8 +17,8 @@ class Daemon(unittest.TestCase):
     """tund as a process."""
 
     def test_ends_in_order(self):
-        """SIGINT and SIGTERM: status 0 and unmounted, also with files open and a read waiting."""
-        for number in (signal.SIGINT, signal.SIGTERM):
+        """SIGINT, SIGTERM and SIGHUP: status 0 and unmounted, also with files open and a read waiting."""
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             with self.subTest(signal=number):
                 tree = Tree()
                 file = tree.tun(0)
@@ -55,11 +55,55 @@ class Daemon(unittest.TestCase):
         second.stop()
 
     def refused(self, *options):
-        """Asserts that tund ends at once, with an error that it prints."""
+        """Asserts that tund ends at once, with an error that it prints, and returns it."""
         found = subprocess.run([PROGRAM, *options], capture_output=True, timeout=30, check=False)
         self.assertNotEqual(found.returncode, 0)
         self.assertTrue(found.stderr)
         self.assertNotIn(b"panicked", found.stderr)
+        return found.stderr
+
+    def test_one_at_a_directory(self):
+        """A directory that is served is refused, by any name, and the first daemon serves on."""
+        tree = Tree()
+        link = os.path.join(tree.base, "link")
+        os.symlink(tree.root, link)
+        for name in (tree.root, link, tree.path("netcfg")):
+            self.assertIn(b"another tund", self.refused("--mount", name))
+        self.assertIn("tun", os.listdir(tree.root))
+        tree.stop()
+
+    def test_after_a_death(self):
+        """A mount whose daemon was killed is taken over, and the end leaves none behind."""
+        tree = Tree()
+        tree.daemon.kill()
+        tree.daemon.wait()
+        tree.daemon.stdout.close()
+        self.assertEqual(outcome(lambda: os.stat(tree.root)), ("errno", errno.ENOTCONN))
+        tree.start()
+        self.assertIn("tun", os.listdir(tree.root))
+        tree.stop()
+
+    def test_unmounted_from_outside(self):
+        """umount ends the daemon, quietly."""
+        for options in ([], ["-l"]):
+            with self.subTest(options=options):
+                tree = Tree()
+                os.close(tree.tun(0))
+                subprocess.run(["umount", *options, tree.root], check=True)
+                self.assertEqual(tree.daemon.wait(PATIENCE), 0)
+                self.assertEqual(tree.said(), "")
+                tree.lost()
+
+    def test_nohup(self):
+        """A SIGHUP that was ignored when it was started does not end it."""
+        before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+        try:
+            tree = Tree()
+        finally:
+            signal.signal(signal.SIGHUP, before)
+        tree.daemon.send_signal(signal.SIGHUP)
+        self.assertRaises(subprocess.TimeoutExpired, tree.daemon.wait, 0.2)
+        tree.stop()
 
     def test_bad_options(self):
         """A directory that is not there, a file, and unknown services are errors."""

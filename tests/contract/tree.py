@@ -40,6 +40,11 @@ class Tree:
         self.root = os.path.join(self.base, "mount")
         os.mkdir(self.root)
         self.log = os.path.join(self.base, "log")
+        self.start()
+        Tree.running.append(self)
+
+    def start(self):
+        """Starts the daemon, once more if there was one, and waits until it serves."""
         with open(self.log, "wb") as log:
             self.daemon = subprocess.Popen(
                 [PROGRAM, "--mount", self.root, "--serve", "echo,discard,chargen"],
@@ -55,7 +60,6 @@ class Tree:
             said = self.said()
             self.clear()
             raise AssertionError(f"tund did not get ready: {said}")
-        Tree.running.append(self)
 
     def said(self):
         """What the daemon wrote to its standard error."""

@@ -88,9 +88,10 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         (Some(Command::Demo(options)), None) => demo::run(config, options),
         (None, None) => demo::run(config, demo::Options::default()),
         (None, Some(dir)) => {
+            // Before there is a mount that a signal could leave behind.
+            let stop = fuse::stop_signals()?;
             let mount = Mount::new(&dir)
                 .map_err(|error| format!("cannot mount at {}: {error}", dir.display()))?;
-            let stop = fuse::stop_signals()?;
             let net = Net::new(config, LinuxProcesses);
             println!("tund: serving {}", mount.dir().display());
             fuse::serve(net, &mount, &SystemClock::default(), stop.as_fd())?;

@@ -57,6 +57,38 @@ class Netcfg(Contract):
                 self.assertRaises(OSError, os.open, path, os.O_WRONLY | os.O_CREAT)
                 self.fails(errno.ENOENT, os.stat, path)
 
+    def test_access(self):
+        """access(2) says what an open would."""
+        self.open()
+        paths = {"tun/clone": (True, True), "netcfg/route/add": (True, True), "netcfg/route/list": (True, False)}
+        for name, (reads, writes) in paths.items():
+            path = self.tree.path(*name.split("/"))
+            with self.subTest(name=name):
+                self.assertEqual(os.access(path, os.R_OK), reads)
+                self.assertEqual(os.access(path, os.W_OK), writes)
+                self.assertFalse(os.access(path, os.X_OK))
+                for mode in (os.R_OK, os.W_OK):
+                    allowed = mode == os.R_OK and name != "tun/clone"
+                    found = as_user(lambda path=path, mode=mode: os.access(path, mode))
+                    self.assertEqual(found, ("value", allowed))
+        self.assertTrue(os.access(self.tree.path("netcfg"), os.R_OK | os.X_OK))
+        self.assertFalse(os.access(self.tree.path("netcfg"), os.W_OK))
+
+    def test_listing(self):
+        """What goes while a directory is listed hides nothing else; `.` and `..` are there."""
+        files = [self.open(unit) for unit in range(2000, 2200)]
+        path = self.tree.path("netcfg", "ifaces")
+        with os.scandir(path) as listing:
+            first = next(listing).name
+            for file in files[:100]:
+                os.close(file)
+            for unit in range(2000, 2100):
+                self.tree.destroy(f"tun{unit}")
+            names = {first, *(entry.name for entry in listing)}
+        self.assertLessEqual({f"tun{unit}" for unit in range(2100, 2200)}, names)
+        shown = subprocess.run(["ls", "-a", path], capture_output=True, text=True, check=True).stdout
+        self.assertEqual(shown.split()[:2], [".", ".."])
+
     def test_other_users(self):
         """Everyone reads; a user other than root gets EACCES for writing."""
         self.open()

@@ -23,8 +23,8 @@ use crate::dispatch::{Answer, Dispatch, Request};
 use crate::errno::{self, Errno};
 use crate::local::Clock;
 use crate::server::{
-    Argument, Caller, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid, Processes, Ready,
-    SignalTarget, Stat, Turn,
+    Argument, Caller, DirEntry, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid,
+    Processes, Ready, SignalTarget, Stat, Turn,
 };
 use crate::wait::{Direction, Tag};
 
@@ -226,6 +226,7 @@ pub fn serve<S: FileServer>(
         dispatch: Dispatch::new(server),
         nodes: Nodes::default(),
         pollers: BTreeMap::new(),
+        listings: BTreeMap::new(),
         connected: true,
     };
     let mut buffer = vec![0; MAX_OPERATION + 4096];
@@ -398,6 +399,8 @@ struct Session<'a, S> {
     nodes: Nodes,
     /// The kernel's handle for each file that somebody polls.
     pollers: BTreeMap<FileId, u64>,
+    /// What each open directory lists. Offsets are places in it, which no change may move.
+    listings: BTreeMap<FileId, Vec<DirEntry>>,
     connected: bool,
 }
 
@@ -586,7 +589,18 @@ impl<S: FileServer> Session<'_, S> {
 
     fn read_directory(&mut self, body: &[u8]) -> Reply {
         let read = parse::<abi::fuse_read_in>(body)?;
-        let entries = self.dispatch.server.list(file(read.fh))?;
+        let file = file(read.fh);
+        // Whoever begins anew sees anew.
+        if read.offset == 0 {
+            let dot = |name: &str| DirEntry {
+                name: name.to_owned(),
+                kind: FileKind::Directory,
+            };
+            let mut entries = vec![dot("."), dot("..")];
+            entries.extend(self.dispatch.server.list(file)?);
+            self.listings.insert(file, entries);
+        }
+        let entries = self.listings.get(&file).map_or(&[][..], Vec::as_slice);
         let start = usize::try_from(read.offset).map_err(|_| errno::EINVAL)?;
         let mut out = Vec::new();
         for (at, entry) in entries.iter().enumerate().skip(start) {
@@ -705,6 +719,7 @@ impl<S: FileServer> Session<'_, S> {
     fn release(&mut self, body: &[u8]) -> Reply {
         let file = file(parse::<abi::fuse_release_in>(body)?.fh);
         self.pollers.remove(&file);
+        self.listings.remove(&file);
         for answer in self.dispatch.close(file) {
             self.answer(answer);
         }

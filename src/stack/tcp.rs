@@ -14,7 +14,7 @@ use slab::Slab;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
-use smoltcp::wire::{IpListenEndpoint, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{IpListenEndpoint, TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
 
 use super::time_wait::{TimeWait, TimeWaits, WAIT};
 use super::{Endpoints, Owner};
@@ -108,6 +108,8 @@ struct Flow {
     snd_nxt: Option<TcpSeqNumber>,
     /// The last acknowledgment that was sent: `RCV.NXT`, or less while an ACK is delayed.
     rcv_nxt: Option<TcpSeqNumber>,
+    /// The last acknowledgment that was taken from repeated data.
+    rescued: Option<TcpSeqNumber>,
 }
 
 struct Listener {
@@ -393,6 +395,7 @@ impl Tcp {
             error: None,
             snd_nxt: None,
             rcv_nxt: None,
+            rescued: None,
         };
         self.memory += flow.memory;
         let key = self.flows.insert(flow) as u32;
@@ -474,6 +477,62 @@ impl Flow {
             self.rcv_nxt = Some(tcp.ack_number());
         }
     }
+
+    /// The bare ACK of a segment that repeats what has been received, if it is one and its ACK
+    /// should count.
+    ///
+    /// RFC 9293 section 3.10.7.4 drops such a segment with its ACK, and so does smoltcp. But after a
+    /// timeout smoltcp sends its empty ACKs, too, with the sequence number that it starts again
+    /// from, not with `SND.NXT`: two ends that retransmit at once never hear each other any more.
+    /// So the ACK is heard here, as BSD always did.
+    fn rescue_ack(&mut self, segment: &[u8]) -> Option<[u8; TCP_HEADER_LEN]> {
+        let (snd_nxt, rcv_nxt) = (self.snd_nxt?, self.rcv_nxt?);
+        let tcp = TcpPacket::new_checked(segment).ok()?;
+        if !tcp.ack() || tcp.syn() || tcp.rst() {
+            return None;
+        }
+        let (start, ack) = (tcp.seq_number(), tcp.ack_number());
+        // No further back than a window reaches: beyond, it is somebody's guess (RFC 5961 section 5).
+        let repeated = start < rcv_nxt
+            && start + tcp.segment_len() <= rcv_nxt
+            && rcv_nxt <= start + LARGEST_BUFFER;
+        if !repeated || snd_nxt < ack {
+            return None;
+        }
+        // With data it is no duplicate ACK (RFC 5681 section 2), so it must not count as more.
+        if !tcp.payload().is_empty() {
+            if self.rescued.is_some_and(|rescued| ack <= rescued) {
+                return None;
+            }
+            self.rescued = Some(ack);
+        }
+        let mut bare = [0; TCP_HEADER_LEN];
+        bare.copy_from_slice(segment.get(..TCP_HEADER_LEN)?);
+        let mut tcp = TcpPacket::new_unchecked(&mut bare[..]);
+        tcp.clear_flags();
+        tcp.set_ack(true);
+        tcp.set_header_len(TCP_HEADER_LEN as u8);
+        tcp.set_seq_number(rcv_nxt);
+        Some(bare)
+    }
+}
+
+/// A packet as smoltcp wants it: this segment right behind the header.
+fn plain(header: &Header, packet: &[u8], segment: &[u8]) -> Packet {
+    let at = match header.dst {
+        IpAddr::V4(_) => header.payload,
+        IpAddr::V6(_) => IPV6_HEADER,
+    };
+    let mut plain = Packet::concat(&packet[..at], segment);
+    let (field, len) = match header.dst {
+        IpAddr::V4(_) => (2, plain.len()),
+        IpAddr::V6(_) => {
+            plain[6] = proto::TCP;
+            (4, segment.len())
+        }
+    };
+    plain[field..field + 2].copy_from_slice(&(len as u16).to_be_bytes());
+    plain
 }
 
 /// What of a segment decides where it goes.
@@ -542,21 +601,20 @@ impl Net {
                 return Verdict::Dropped(DropReason::NoPort);
             }
         };
-        // smoltcp wants the segment right behind the header.
-        let plain = match header.dst {
-            IpAddr::V4(_) => true,
-            IpAddr::V6(_) => header.payload == IPV6_HEADER,
-        };
-        if plain {
+        let tail = &packet[header.payload..];
+        // IPv6 may have more headers in between, which smoltcp need not see again.
+        if header.dst.is_ipv4() || header.payload == IPV6_HEADER {
             self.tcp_drive(id, Some((&packet, segment.rst)));
         } else {
-            let segment_len = packet.len() - header.payload;
-            let mut head = [0; IPV6_HEADER];
-            head.copy_from_slice(&packet[..IPV6_HEADER]);
-            head[4..6].copy_from_slice(&(segment_len as u16).to_be_bytes());
-            head[6] = proto::TCP;
-            let packet = Packet::concat(&head, &packet[header.payload..]);
+            let packet = plain(&header, &packet, tail);
             self.tcp_drive(id, Some((&packet, segment.rst)));
+        }
+        // Now that repeated data has been answered, what was acknowledged last is known.
+        if let Some(flow) = self.tcp.flow_mut(id)
+            && let Some(ack) = flow.rescue_ack(tail)
+        {
+            let packet = plain(&header, &packet, &ack);
+            self.tcp_drive(id, Some((&packet, false)));
         }
         Verdict::Delivered
     }
@@ -1008,11 +1066,11 @@ impl Net {
         let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
             return;
         };
-        let mut reply = Packet::zeroed(smoltcp::wire::TCP_HEADER_LEN);
+        let mut reply = Packet::zeroed(TCP_HEADER_LEN);
         let mut answer = TcpPacket::new_unchecked(&mut reply[..]);
         answer.set_src_port(tcp.dst_port());
         answer.set_dst_port(tcp.src_port());
-        answer.set_header_len(smoltcp::wire::TCP_HEADER_LEN as u8);
+        answer.set_header_len(TCP_HEADER_LEN as u8);
         answer.clear_flags();
         fill(&tcp, &mut answer);
         let sum = checksum::fill(&header.dst, &header.src, proto::TCP, &reply);

@@ -35,11 +35,18 @@ const BUFFERS: [(usize, usize); 5] = [
     (192 << 20, 32 << 10),
     (224 << 20, 16 << 10),
     (240 << 20, 8 << 10),
-    (MEMORY, 4 << 10),
+    (MEMORY, SMALLEST_BUFFER),
 ];
 const LARGEST_BUFFER: usize = 64 << 10;
 /// Most sockets, with the largest buffers, that are kept for use again; not counted above.
 const MAX_SPARE: usize = 64;
+/// Most handshakes under way of one listener; those beyond its backlog get the smallest buffers, and
+/// only while half of the memory is free.
+const MAX_EMBRYOS: usize = 4096;
+const SMALLEST_BUFFER: usize = 4 << 10;
+/// A handshake gets at least this long, more than most round trips; while all are younger, a new SYN
+/// is dropped, and comes again.
+const YOUNG: Duration = Duration::from_millis(200);
 /// Most connections.
 const MAX_FLOWS: usize = 65_536;
 /// Most listeners.
@@ -118,7 +125,7 @@ struct Listener {
     port: u16,
     backlog: usize,
     /// Handshakes under way, oldest first.
-    embryos: VecDeque<FlowId>,
+    embryos: VecDeque<(Duration, FlowId)>,
     /// Connections to accept, oldest first.
     queue: VecDeque<FlowId>,
     told: bool,
@@ -374,9 +381,9 @@ impl Tcp {
         (set, handle)
     }
 
-    /// A closed socket with these endpoints.
-    fn insert(&mut self, endpoints: Endpoints, holder: Holder) -> Option<FlowId> {
-        let size = self.buffer_size()?;
+    /// A closed socket with these endpoints, and buffers of `most` bytes at the most.
+    fn insert(&mut self, endpoints: Endpoints, holder: Holder, most: usize) -> Option<FlowId> {
+        let size = self.buffer_size()?.min(most);
         let (set, socket) = self.fresh_socket(size);
         self.serial = self.serial.wrapping_add(1);
         let flow = Flow {
@@ -438,7 +445,7 @@ impl Tcp {
         if let Holder::Embryo(listener) | Holder::Queued(listener) = flow.holder
             && let Some(listener) = self.listeners.get_mut(listener.0 as usize)
         {
-            listener.embryos.retain(|&embryo| embryo != id);
+            listener.embryos.retain(|&(_, embryo)| embryo != id);
             listener.queue.retain(|&queued| queued != id);
         }
     }
@@ -630,16 +637,25 @@ impl Net {
         if listener.queue.len() >= listener.backlog {
             return Err(DropReason::BacklogFull);
         }
-        if listener.embryos.len() >= listener.backlog {
+        let now = self.now.monotonic;
+        let crowded = listener.embryos.len() >= listener.backlog;
+        let full = listener.embryos.len() >= MAX_EMBRYOS || self.tcp.memory >= MEMORY / 2;
+        if crowded && full {
             // A flood: the oldest has had its time (RFC 4987 section 3.4).
-            if let Some(oldest) = listener.embryos.pop_front() {
-                self.tcp.remove(oldest);
+            match listener.embryos.front() {
+                Some(&(since, oldest)) if now >= since + YOUNG => self.tcp.remove(oldest),
+                _ => return Err(DropReason::BacklogFull),
             }
         }
+        let most = if crowded {
+            SMALLEST_BUFFER
+        } else {
+            LARGEST_BUFFER
+        };
         let holder = Holder::Embryo(listener_id);
         let id = self
             .tcp
-            .insert(*endpoints, holder)
+            .insert(*endpoints, holder, most)
             .ok_or(DropReason::NoMemory)?;
         if let Some(socket) = self.tcp.socket(id) {
             let local = IpListenEndpoint {
@@ -653,7 +669,7 @@ impl Net {
         }
         self.tcp.listeners[listener_id.0 as usize]
             .embryos
-            .push_back(id);
+            .push_back((now, id));
         Ok(id)
     }
 
@@ -688,7 +704,7 @@ impl Net {
         };
         let id = self
             .tcp
-            .insert(endpoints(port), Holder::Owner(owner))
+            .insert(endpoints(port), Holder::Owner(owner), LARGEST_BUFFER)
             .ok_or(errno::ENOBUFS)?;
         let now = self.smoltcp_now();
         let Some(flow) = self.tcp.flows.get_mut(id.key as usize) else {
@@ -747,7 +763,8 @@ impl Net {
                 self.tcp.by_port.remove(&listener.port);
             }
         }
-        for flow in listener.embryos.into_iter().chain(listener.queue) {
+        let embryos = listener.embryos.into_iter().map(|(_, embryo)| embryo);
+        for flow in embryos.chain(listener.queue) {
             if let Some(socket) = self.tcp.socket(flow) {
                 socket.abort();
             }
@@ -956,7 +973,7 @@ impl Net {
                     socket.set_timeout(None);
                     flow.holder = Holder::Queued(listener_id);
                     if let Some(listener) = self.tcp.listeners.get_mut(listener_id.0 as usize) {
-                        listener.embryos.retain(|&embryo| embryo != id);
+                        listener.embryos.retain(|&(_, embryo)| embryo != id);
                         listener.queue.push_back(id);
                     }
                     self.tcp.tell_listener(listener_id);
@@ -1200,7 +1217,10 @@ mod tests {
     fn ten_thousand_connections_with_both_ends_here_fit() {
         let mut tcp = tcp();
         for n in 0..20_000 {
-            assert!(tcp.insert(endpoints(n), Holder::Orphan).is_some());
+            assert!(
+                tcp.insert(endpoints(n), Holder::Orphan, LARGEST_BUFFER)
+                    .is_some()
+            );
         }
         assert!(tcp.memory <= MEMORY);
     }
@@ -1208,7 +1228,9 @@ mod tests {
     #[test]
     fn a_socket_is_used_again_without_its_past() {
         let mut tcp = tcp();
-        let id = tcp.insert(endpoints(1), Holder::Orphan).unwrap();
+        let id = tcp
+            .insert(endpoints(1), Holder::Orphan, LARGEST_BUFFER)
+            .unwrap();
         let socket = tcp.socket(id).unwrap();
         socket.set_nagle_enabled(false);
         socket.set_keep_alive(Some(smoltcp::time::Duration::from_secs(1)));
@@ -1218,7 +1240,9 @@ mod tests {
         socket.listen(80).unwrap();
         tcp.remove(id);
         assert_eq!((tcp.spare.len(), tcp.memory), (1, 0));
-        let id = tcp.insert(endpoints(2), Holder::Orphan).unwrap();
+        let id = tcp
+            .insert(endpoints(2), Holder::Orphan, LARGEST_BUFFER)
+            .unwrap();
         assert!(tcp.spare.is_empty());
         let socket = tcp.socket(id).unwrap();
         let fresh = Socket::new(SocketBuffer::new(vec![]), SocketBuffer::new(vec![]));
@@ -1235,7 +1259,10 @@ mod tests {
     fn few_sockets_are_kept() {
         let mut tcp = tcp();
         let ids: Vec<_> = (0..2 * MAX_SPARE as u32)
-            .map(|n| tcp.insert(endpoints(n), Holder::Orphan).unwrap())
+            .map(|n| {
+                tcp.insert(endpoints(n), Holder::Orphan, LARGEST_BUFFER)
+                    .unwrap()
+            })
             .collect();
         for id in ids {
             tcp.remove(id);

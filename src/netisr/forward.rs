@@ -48,7 +48,9 @@ impl Net {
         } else {
             packet[7] = hop_limit - 1;
         }
-        clamp_mss(&mut packet, path.mtu);
+        // What one end may send comes in where the other's answer goes out: both ways count.
+        let back = self.ifs.get(rcvif).map_or(path.mtu, |ifp| ifp.mtu);
+        clamp_mss(&mut packet, path.mtu.min(back));
         let family = Family::of(&dst);
         if packet.len() <= usize::from(path.mtu) {
             let _ = self.if_output(path.dev, family, packet, path.next_hop);

@@ -691,17 +691,22 @@ impl Net {
             local: (src, port),
             remote,
         };
+        let now = self.now.monotonic;
         let free = |tcp: &Tcp, port| !tcp.knows(&endpoints(port));
+        let rested = |tcp: &Tcp, port| tcp.waits.get(&endpoints(port), now).is_none();
         let port = match local.map(|local| local.1).filter(|&port| port != 0) {
             Some(port) if free(&self.tcp, port) => port,
             Some(_) => return Err(errno::EADDRINUSE),
             None => {
                 let start = self.rng.u16(EPHEMERAL);
                 let mut ports = (start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start);
-                let free_port = ports.find(|&port| free(&self.tcp, port));
+                let free_port =
+                    ports.find(|&port| free(&self.tcp, port) && rested(&self.tcp, port));
                 free_port.ok_or(errno::EADDRNOTAVAIL)?
             }
         };
+        // Whoever names the port of a connection in TIME-WAIT gets it all the same.
+        let old = self.tcp.waits.get(&endpoints(port), now);
         let id = self
             .tcp
             .insert(endpoints(port), Holder::Owner(owner), LARGEST_BUFFER)
@@ -725,8 +730,50 @@ impl Net {
             self.tcp.remove(id);
             return Err(errno::EADDRNOTAVAIL);
         }
+        if let Some(old) = old {
+            self.tcp_begin_above(id, old.seq, path, remote, local);
+        }
         self.tcp.make_ready(id);
         Ok(id)
+    }
+
+    /// Sends the SYN of a connection whose sequence numbers must begin above those of the last one
+    /// with its endpoints (RFC 6191 section 2). smoltcp draws them and does not say which, so this
+    /// draws again until the SYN shows one that is: each time, one of two is.
+    fn tcp_begin_above(
+        &mut self,
+        id: FlowId,
+        seq: TcpSeqNumber,
+        path: Path,
+        remote: (smoltcp::wire::IpAddress, u16),
+        local: IpListenEndpoint,
+    ) {
+        const DRAWS: usize = 64;
+
+        let now = self.smoltcp_now();
+        let mut sent = Vec::new();
+        for _ in 0..DRAWS {
+            let Some(flow) = self.tcp.flow_mut(id) else {
+                return;
+            };
+            flow.snd_nxt = None;
+            let mtu = flow.mtu;
+            self.engines.transmit(mtu, now, &mut flow.set, &mut sent);
+            if let Some(syn) = sent.first() {
+                flow.note(syn);
+            }
+            if flow.snd_nxt.is_some_and(|snd_nxt| seq < snd_nxt) {
+                break;
+            }
+            sent.clear();
+            let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
+            socket.abort();
+            let again = self.engines.with(mtu, now, |engine| {
+                socket.connect(engine.context(), remote, local)
+            });
+            debug_assert!(again.is_ok());
+        }
+        self.tcp_output(id, Some(path), &mut sent);
     }
 
     /// Says that a connection has something new to send or has room again.

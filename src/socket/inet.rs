@@ -374,12 +374,7 @@ impl Net {
     }
 
     fn set_keep_alive(&mut self, flow: FlowId, on: bool) {
-        /// As long as Linux waits, and longer than any NAT would.
-        const INTERVAL: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
-
-        if let Some(socket) = self.tcp.socket(flow) {
-            socket.set_keep_alive(on.then_some(INTERVAL));
-        }
+        self.tcp_keep_alive(flow, on);
     }
 
     /// The verbs of dup.

@@ -4,8 +4,10 @@
 //! own and is found by hashing its endpoints. A listener is ours: a SYN makes a fresh socket, which
 //! waits among the half-open ones until its handshake is done and then in the accept queue.
 
+mod patience;
+
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -16,6 +18,7 @@ use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{IpListenEndpoint, TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
 
+use self::patience::Patience;
 use super::time_wait::{TimeWait, TimeWaits, WAIT};
 use super::{Endpoints, Owner};
 use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex, is_host};
@@ -53,12 +56,8 @@ const MAX_FLOWS: usize = 65_536;
 const MAX_LISTENERS: usize = 65_536;
 /// Most packets that one connection sends before another gets its turn.
 const BURST: usize = 16;
-/// A handshake that takes longer is given up (RFC 9293 section 3.8.3 asks for this order).
-const HANDSHAKE: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(75);
 /// How long an ACK may wait for company (RFC 1122 section 4.2.3.2 allows half a second).
 const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
-/// A connection that nobody holds any more is given up after so long without an answer.
-const ORPHAN: smoltcp::time::Duration = smoltcp::time::Duration::from_secs(60);
 /// In TIME-WAIT, only the wait itself lasts longer; an ACK that is still owed is due sooner.
 const OWES_NOTHING: Duration = Duration::from_secs(1);
 /// Ports for connections that do not name one (RFC 6335 section 6).
@@ -101,6 +100,8 @@ struct Flow {
     mtu: u16,
     /// When its entry in the heap of timers is due.
     armed: Option<Duration>,
+    /// How long it is still waited for.
+    patience: Patience,
     /// Whether it stands in the ready list.
     ready: bool,
     /// Whether it waits for room in a send queue.
@@ -152,6 +153,8 @@ pub(crate) struct Tcp {
     listeners: Slab<Listener>,
     by_port: HashMap<u16, Vec<ListenerId>, ahash::RandomState>,
     timers: BinaryHeap<Reverse<(Duration, FlowId)>>,
+    /// When to look whether a connection is to be given up; at most one entry for each.
+    deadlines: BTreeSet<(Duration, FlowId)>,
     ready: VecDeque<FlowId>,
     /// Connections that wait for room in an interface's send queue.
     blocked: HashMap<IfIndex, Vec<FlowId>, ahash::RandomState>,
@@ -173,6 +176,7 @@ impl Tcp {
             listeners: Slab::new(),
             by_port: HashMap::with_hasher(hasher.clone()),
             timers: BinaryHeap::new(),
+            deadlines: BTreeSet::new(),
             ready: VecDeque::new(),
             blocked: HashMap::with_hasher(hasher.clone()),
             events: VecDeque::new(),
@@ -243,7 +247,9 @@ impl Tcp {
 
     /// When a timer is due.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        self.timers.peek().map(|Reverse((at, _))| *at)
+        let timer = self.timers.peek().map(|Reverse((at, _))| *at);
+        let deadline = self.deadlines.first().map(|(at, _)| *at);
+        timer.into_iter().chain(deadline).min()
     }
 
     /// The next thing that an owner should hear.
@@ -372,7 +378,7 @@ impl Tcp {
         let socket = set.get_mut::<Socket<'static>>(handle);
         // Opening it resets the connection, but not what was asked for the last one.
         socket.set_congestion_control(CongestionControl::Cubic);
-        socket.set_timeout(Some(HANDSHAKE));
+        socket.set_timeout(None);
         socket.set_keep_alive(None);
         socket.set_hop_limit(None);
         socket.set_nagle_enabled(true);
@@ -395,6 +401,7 @@ impl Tcp {
             path: None,
             mtu: 0,
             armed: None,
+            patience: Patience::default(),
             ready: false,
             blocked: false,
             told: false,
@@ -433,6 +440,7 @@ impl Tcp {
             return;
         }
         let mut flow = self.flows.remove(id.key as usize);
+        self.unwatch(id, &flow.patience);
         self.memory -= flow.memory;
         // Fresh memory for each connection costs more than all its packets.
         if flow.memory == 2 * LARGEST_BUFFER && self.spare.len() < MAX_SPARE {
@@ -657,6 +665,7 @@ impl Net {
             .tcp
             .insert(*endpoints, holder, most)
             .ok_or(DropReason::NoMemory)?;
+        self.tcp_renew(id);
         if let Some(socket) = self.tcp.socket(id) {
             let local = IpListenEndpoint {
                 addr: Some(addr.into()),
@@ -711,6 +720,7 @@ impl Net {
             .tcp
             .insert(endpoints(port), Holder::Owner(owner), LARGEST_BUFFER)
             .ok_or(errno::ENOBUFS)?;
+        self.tcp_renew(id);
         let now = self.smoltcp_now();
         let Some(flow) = self.tcp.flows.get_mut(id.key as usize) else {
             return Err(errno::ENOBUFS);
@@ -794,8 +804,8 @@ impl Net {
             socket.abort();
         } else {
             socket.close();
-            socket.set_timeout(Some(ORPHAN));
         }
+        self.tcp_renew(id);
         self.tcp.make_ready(id);
     }
 
@@ -818,6 +828,7 @@ impl Net {
             if let Some(flow) = self.tcp.flow_mut(flow) {
                 flow.holder = Holder::Orphan;
             }
+            self.tcp_renew(flow);
             self.tcp.make_ready(flow);
         }
     }
@@ -871,6 +882,7 @@ impl Net {
     pub(crate) fn tcp_run(&mut self, budget: Budget) {
         let now = self.now.monotonic;
         self.tcp.waits.expire(now);
+        self.tcp_expire();
         while let Some(&Reverse((at, id))) = self.tcp.timers.peek() {
             if at > now {
                 break;
@@ -908,9 +920,11 @@ impl Net {
         };
         let mtu = flow.mtu;
         let before = flow.set.get::<Socket<'static>>(flow.socket).state();
+        let standing = flow.standing();
         if let Some((packet, _)) = received {
             self.engines
                 .receive(mtu, now, &mut flow.set, packet, &mut sent);
+            flow.heard(standing, self.now.monotonic);
             self.tcp_output(id, path, &mut sent);
         }
         // The listener's socket has been through its first packet now: what it still owes is an
@@ -938,6 +952,7 @@ impl Net {
         self.tcp.scratch = sent;
         let reset = received.is_some_and(|(_, reset)| reset);
         self.tcp_settle(id, before, reset);
+        self.tcp_watch(id);
         if blocked {
             if let Some(path) = path
                 && let Some(flow) = self.tcp.flow_mut(id)
@@ -1017,7 +1032,6 @@ impl Net {
                 // A reset, or a segment that was no SYN after all.
                 State::Listen | State::Closed | State::SynSent => self.tcp.remove(id),
                 _ => {
-                    socket.set_timeout(None);
                     flow.holder = Holder::Queued(listener_id);
                     if let Some(listener) = self.tcp.listeners.get_mut(listener_id.0 as usize) {
                         listener.embryos.retain(|&(_, embryo)| embryo != id);
@@ -1029,9 +1043,6 @@ impl Net {
             // It stays until it is accepted, so that the program hears what became of it.
             Holder::Queued(_) => {}
             Holder::Owner(_) => {
-                if before == State::SynSent && state == State::Established {
-                    socket.set_timeout(None);
-                }
                 self.tcp.tell(id);
             }
             Holder::Orphan => {
@@ -1298,7 +1309,7 @@ mod tests {
         assert_eq!(socket.keep_alive(), fresh.keep_alive());
         assert_eq!(socket.ack_delay(), fresh.ack_delay());
         assert_eq!(socket.hop_limit(), fresh.hop_limit());
-        assert_eq!(socket.timeout(), Some(HANDSHAKE));
+        assert_eq!(socket.timeout(), None);
         assert_eq!(socket.remote_endpoint(), None);
     }
 

@@ -50,6 +50,9 @@ pub trait Discipline: fmt::Debug + Send {
     /// Whether it is so full that senders who can wait should, and leave the rest to others.
     fn pressed(&self) -> bool;
 
+    /// How many senders that can wait may go on.
+    fn free(&self) -> usize;
+
     /// Whether a frame is released now.
     fn ready(&self, now: Now) -> bool {
         self.peek(now).is_some()
@@ -174,6 +177,13 @@ impl Discipline for Fifo {
     fn pressed(&self) -> bool {
         let full = |held: usize, limit: usize| held >= limit - limit / 4;
         full(self.frames.len(), self.limits.packets) || full(self.bytes, self.limits.bytes)
+    }
+
+    fn free(&self) -> usize {
+        if self.pressed() {
+            return 0;
+        }
+        self.limits.packets - self.limits.packets / 4 - self.frames.len()
     }
 
     fn has_room(&self, len: usize) -> bool {

@@ -4,6 +4,7 @@
 //! own and is found by hashing its endpoints. A listener is ours: a SYN makes a fresh socket, which
 //! waits among the half-open ones until its handshake is done and then in the accept queue.
 
+mod blocked;
 mod patience;
 
 use std::cmp::Reverse;
@@ -104,8 +105,8 @@ struct Flow {
     patience: Patience,
     /// Whether it stands in the ready list.
     ready: bool,
-    /// Whether it waits for room in a send queue.
-    blocked: bool,
+    /// The interface among whose blocked ones it stands.
+    blocked: Option<IfIndex>,
     /// Whether an event about it waits to be taken.
     told: bool,
     /// Bytes of buffers.
@@ -157,7 +158,9 @@ pub(crate) struct Tcp {
     deadlines: BTreeSet<(Duration, FlowId)>,
     ready: VecDeque<FlowId>,
     /// Connections that wait for room in an interface's send queue.
-    blocked: HashMap<IfIndex, Vec<FlowId>, ahash::RandomState>,
+    blocked: HashMap<IfIndex, VecDeque<FlowId>, ahash::RandomState>,
+    /// The routing table's generation when they were last looked at.
+    generation: u64,
     events: VecDeque<Pending>,
     waits: TimeWaits,
     /// Closed sockets with the largest buffers.
@@ -179,6 +182,7 @@ impl Tcp {
             deadlines: BTreeSet::new(),
             ready: VecDeque::new(),
             blocked: HashMap::with_hasher(hasher.clone()),
+            generation: 0,
             events: VecDeque::new(),
             waits: TimeWaits::new(hasher),
             spare: Vec::new(),
@@ -403,7 +407,7 @@ impl Tcp {
             armed: None,
             patience: Patience::default(),
             ready: false,
-            blocked: false,
+            blocked: None,
             told: false,
             memory: 2 * size,
             error: None,
@@ -716,6 +720,7 @@ impl Net {
         };
         // Whoever names the port of a connection in TIME-WAIT gets it all the same.
         let old = self.tcp.waits.get(&endpoints(port), now);
+        let mtu = self.tcp_mtu(&remote.0, path.mtu);
         let id = self
             .tcp
             .insert(endpoints(port), Holder::Owner(owner), LARGEST_BUFFER)
@@ -726,14 +731,14 @@ impl Net {
             return Err(errno::ENOBUFS);
         };
         flow.path = Some((self.routes.generation(), path));
-        flow.mtu = path.mtu;
+        flow.mtu = mtu;
         let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
         let remote = (smoltcp::wire::IpAddress::from(remote.0), remote.1);
         let local = IpListenEndpoint {
             addr: Some(src.into()),
             port,
         };
-        let connected = self.engines.with(path.mtu, now, |engine| {
+        let connected = self.engines.with(mtu, now, |engine| {
             socket.connect(engine.context(), remote, local)
         });
         if connected.is_err() {
@@ -833,20 +838,6 @@ impl Net {
         }
     }
 
-    /// The send queue of an interface has room again, or is gone.
-    pub(crate) fn tcp_unblock(&mut self, dev: IfIndex) {
-        if self.tcp.blocked.is_empty() {
-            return;
-        }
-        self.stir();
-        for id in self.tcp.blocked.remove(&dev).unwrap_or_default() {
-            if let Some(flow) = self.tcp.flow_mut(id) {
-                flow.blocked = false;
-            }
-            self.tcp.make_ready(id);
-        }
-    }
-
     /// A router said that the path is narrower than was thought: send again, smaller.
     pub(crate) fn tcp_path_changed(&mut self, endpoints: &Endpoints) {
         if let Some(&id) = self.tcp.by_endpoints.get(endpoints) {
@@ -883,6 +874,7 @@ impl Net {
         let now = self.now.monotonic;
         self.tcp.waits.expire(now);
         self.tcp_expire();
+        self.tcp_reroute();
         while let Some(&Reverse((at, id))) = self.tcp.timers.peek() {
             if at > now {
                 break;
@@ -953,17 +945,25 @@ impl Net {
         let reset = received.is_some_and(|(_, reset)| reset);
         self.tcp_settle(id, before, reset);
         self.tcp_watch(id);
-        if blocked {
-            if let Some(path) = path
-                && let Some(flow) = self.tcp.flow_mut(id)
-                && !std::mem::replace(&mut flow.blocked, true)
-            {
-                self.tcp.blocked.entry(path.dev).or_default().push(id);
-            }
-        } else if more {
+        if more {
             self.tcp.make_ready(id);
+        } else if blocked {
+            self.tcp_block(id, path);
         } else {
             self.tcp_arm(id, mtu, now);
+            self.tcp_pass_on(path);
+        }
+    }
+
+    /// The mtu to use towards an address over an interface with `mtu`; 0 is for none.
+    fn tcp_mtu(&self, remote: &IpAddr, mtu: u16) -> u16 {
+        let known = self.netisr.path_mtus.get(remote, self.now.monotonic);
+        // Whoever has no way sends into the void, and needs some size for that. Below 1280 there is
+        // no IPv6, and no room for its headers either.
+        match mtu {
+            0 => IPV6_MINMTU,
+            mtu if remote.is_ipv6() => mtu.min(known.unwrap_or(u16::MAX)).max(IPV6_MINMTU),
+            mtu => mtu.min(known.unwrap_or(u16::MAX)),
         }
     }
 
@@ -979,22 +979,12 @@ impl Net {
         }
         let remote = flow.endpoints.remote.0;
         let path = self.route_to(&remote, None).ok();
-        let known = self.netisr.path_mtus.get(&remote, self.now.monotonic);
+        let mtu = path.map_or(flow.mtu, |path| path.mtu);
+        let mtu = self.tcp_mtu(&remote, mtu);
         let flow = self.tcp.flow_mut(id)?;
         flow.path = path.map(|path| (generation, path));
-        let mtu = path.map_or(flow.mtu, |path| path.mtu);
-        // Whoever has no way sends into the void, and needs some size for that. Below 1280 there is
-        // no IPv6, and no room for its headers either.
-        flow.mtu = match mtu {
-            0 => IPV6_MINMTU,
-            mtu if remote.is_ipv6() => mtu.min(known.unwrap_or(u16::MAX)).max(IPV6_MINMTU),
-            mtu => mtu.min(known.unwrap_or(u16::MAX)),
-        };
+        flow.mtu = mtu;
         Some(path)
-    }
-
-    fn has_room(&self, dev: IfIndex) -> bool {
-        self.ifs.get(dev).is_none_or(|ifp| !ifp.snd.pressed())
     }
 
     fn tcp_output(&mut self, id: FlowId, path: Option<Path>, sent: &mut Vec<Packet>) {

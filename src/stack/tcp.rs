@@ -5,6 +5,7 @@
 //! waits among the half-open ones until its handshake is done and then in the accept queue.
 
 mod blocked;
+mod challenge;
 mod patience;
 
 use std::cmp::Reverse;
@@ -19,6 +20,7 @@ use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
 use smoltcp::wire::{IpListenEndpoint, TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
 
+use self::challenge::Challenge;
 use self::patience::Patience;
 use super::time_wait::{TimeWait, TimeWaits, WAIT};
 use super::{Endpoints, Owner};
@@ -101,6 +103,8 @@ struct Flow {
     mtu: u16,
     /// When its entry in the heap of timers is due.
     armed: Option<Duration>,
+    /// For answering what could be forged.
+    challenge: Challenge,
     /// How long it is still waited for.
     patience: Patience,
     /// Whether it stands in the ready list.
@@ -405,6 +409,7 @@ impl Tcp {
             path: None,
             mtu: 0,
             armed: None,
+            challenge: Challenge::default(),
             patience: Patience::default(),
             ready: false,
             blocked: None,
@@ -494,6 +499,8 @@ impl Flow {
         }
         if tcp.ack() {
             self.rcv_nxt = Some(tcp.ack_number());
+            self.challenge.window = tcp.window_len();
+            self.challenge.unacked = 0;
         }
     }
 
@@ -620,6 +627,9 @@ impl Net {
                 return Verdict::Dropped(DropReason::NoPort);
             }
         };
+        if let Some(verdict) = self.tcp_challenge(id, &packet[header.payload..]) {
+            return verdict;
+        }
         let tail = &packet[header.payload..];
         // IPv6 may have more headers in between, which smoltcp need not see again.
         if header.dst.is_ipv4() || header.payload == IPV6_HEADER {
@@ -917,6 +927,7 @@ impl Net {
             self.engines
                 .receive(mtu, now, &mut flow.set, packet, &mut sent);
             flow.heard(standing, self.now.monotonic);
+            flow.note_received(standing);
             self.tcp_output(id, path, &mut sent);
         }
         // The listener's socket has been through its first packet now: what it still owes is an

@@ -49,9 +49,9 @@ pub(super) struct Patience {
 /// By what progress is seen: the state, and the bytes to send and to read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Standing {
-    state: State,
-    unsent: usize,
-    unread: usize,
+    pub(super) state: State,
+    pub(super) unsent: usize,
+    pub(super) unread: usize,
 }
 
 impl Flow {

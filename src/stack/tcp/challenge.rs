@@ -1,0 +1,116 @@
+//! Resets and SYNs on a connection that stands, which anybody can forge (RFC 5961).
+//!
+//! smoltcp takes a reset anywhere in the window, and says nothing to a SYN without an ACK. RFC 9293
+//! section 3.10.7.4 has both answered by an ACK: a peer that meant it replies with a reset of
+//! exactly the number that the ACK named, and one that started anew gets rid of the old connection
+//! that way (section 3.5.1). smoltcp keeps its sequence numbers to itself, so they are read off
+//! what it sends.
+
+use std::time::Duration;
+
+use smoltcp::socket::tcp::State;
+use smoltcp::wire::{TcpPacket, TcpSeqNumber};
+
+use super::patience::Standing;
+use super::{Flow, FlowId};
+use crate::ifnet::DropReason;
+use crate::net::Net;
+use crate::netisr::input::proto;
+use crate::netisr::output::HOP_LIMIT;
+use crate::netisr::{Verdict, checksum};
+use crate::packet::Packet;
+
+/// Least time between two challenges on one connection: forged segments must not have us flood the
+/// peer (RFC 5961 section 7).
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// What a challenge needs besides the numbers of both directions.
+#[derive(Debug, Default)]
+pub(super) struct Challenge {
+    /// The window as last sent.
+    pub(super) window: u16,
+    /// What came since the last ACK, which RCV.NXT is ahead of it.
+    pub(super) unacked: usize,
+    /// When one may be sent again.
+    next: Duration,
+}
+
+impl Flow {
+    /// A segment was taken in: RCV.NXT moves with the bytes to read, and with the FIN.
+    pub(super) fn note_received(&mut self, before: Standing) {
+        let after = self.standing();
+        let ended = |standing: Standing| {
+            matches!(
+                standing.state,
+                State::CloseWait | State::LastAck | State::Closing | State::TimeWait
+            )
+        };
+        let data = after.unread.saturating_sub(before.unread);
+        self.challenge.unacked += data + usize::from(ended(after) && !ended(before));
+    }
+}
+
+impl Net {
+    /// Keeps from a connection that stands what could end it by a guess, and answers that with an
+    /// ACK. `None` if the segment is fine.
+    pub(super) fn tcp_challenge(&mut self, id: FlowId, segment: &[u8]) -> Option<Verdict> {
+        let tcp = TcpPacket::new_checked(segment).ok()?;
+        if !tcp.rst() && !tcp.syn() {
+            return None;
+        }
+        let now = self.now.monotonic;
+        let socket = self.tcp.socket(id)?;
+        let state = socket.state();
+        let room = socket.recv_capacity() - socket.recv_queue();
+        if matches!(state, State::Closed | State::Listen | State::SynSent) {
+            return None;
+        }
+        let flow = self.tcp.flow_mut(id)?;
+        let (send, receive) = (flow.snd_nxt?, flow.rcv_nxt? + flow.challenge.unacked);
+        if tcp.rst() {
+            let seq = tcp.seq_number();
+            if seq == receive {
+                return None;
+            }
+            if seq < receive || seq >= receive + room {
+                return Some(Verdict::Dropped(DropReason::NotWanted));
+            }
+        } else if state == State::SynReceived {
+            // The same SYN again, or one that crossed ours.
+            return None;
+        }
+        if now >= flow.challenge.next {
+            flow.challenge.next = now + PAUSE;
+            let window = flow.challenge.window;
+            self.tcp_send_challenge(id, send, receive, window);
+        }
+        Some(Verdict::Dropped(DropReason::NotWanted))
+    }
+
+    fn tcp_send_challenge(
+        &mut self,
+        id: FlowId,
+        send: TcpSeqNumber,
+        receive: TcpSeqNumber,
+        window: u16,
+    ) {
+        let Some(((src, src_port), (dst, dst_port))) = self.tcp.endpoints(id) else {
+            return;
+        };
+        let mut segment = Packet::zeroed(smoltcp::wire::TCP_HEADER_LEN);
+        let mut ack = TcpPacket::new_unchecked(&mut segment[..]);
+        ack.set_src_port(src_port);
+        ack.set_dst_port(dst_port);
+        ack.set_seq_number(send);
+        ack.set_ack_number(receive);
+        ack.set_header_len(smoltcp::wire::TCP_HEADER_LEN as u8);
+        ack.clear_flags();
+        ack.set_ack(true);
+        ack.set_window_len(window);
+        let sum = checksum::fill(&src, &dst, proto::TCP, &segment);
+        segment[16..18].copy_from_slice(&sum.to_be_bytes());
+        if let Some(Some(path)) = self.tcp_path(id) {
+            let _ = self.ip_output(path, src, dst, proto::TCP, HOP_LIMIT, segment);
+        }
+    }
+}

@@ -1,0 +1,375 @@
+//! Connections with a peer made by hand: how long they are waited for, and what cannot end them.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::net::Ipv4Addr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use common::packet;
+use common::system::TestProcesses;
+use scheme::OpenFlags;
+use scheme::errno;
+use scheme::local::{Fd, Local, ManualClock, Process};
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
+use tund::{Config, Net, Services};
+
+const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
+const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
+const HERE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+
+struct System {
+    local: Arc<Local<Net>>,
+    clock: Arc<ManualClock>,
+    program: Process<Net>,
+    tun: Fd,
+}
+
+/// What of a segment a test looks at.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Seen {
+    seq: u32,
+    ack: u32,
+    rst: bool,
+    fin: bool,
+    syn: bool,
+    len: usize,
+    port: u16,
+}
+
+fn tunnel(program: &Process<Net>, unit: u32) -> Fd {
+    let tun = program.open(&format!("/scheme/tun/{unit}"), BOTH).unwrap();
+    program.set_nonblocking(tun, true).unwrap();
+    let addr = format!("10.{unit}.0.1/24\n");
+    set(program, &format!("ifaces/tun{unit}/addr/set"), &addr);
+    tun
+}
+
+fn set(program: &Process<Net>, path: &str, line: &str) {
+    let path = format!("/scheme/netcfg/{path}");
+    let fd = program.open(&path, OpenFlags::WRITE).unwrap();
+    program.write(fd, line.as_bytes()).unwrap();
+    program.close(fd).unwrap();
+}
+
+impl System {
+    fn new() -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let config = Config {
+            seed: 3,
+            services: Services::all(),
+        };
+        let local = Local::with_clock(Net::new(config, TestProcesses), Arc::clone(&clock));
+        let program = local.process(1, 0);
+        let tun = tunnel(&program, 0);
+        Self {
+            local,
+            clock,
+            program,
+            tun,
+        }
+    }
+
+    fn wait(&self, seconds: u64) {
+        for _ in 0..seconds {
+            self.clock.advance(Duration::from_secs(1));
+            self.local.pump();
+        }
+    }
+
+    fn packets(&self, tun: Fd) -> Vec<Vec<u8>> {
+        let mut packets = Vec::new();
+        let mut buf = vec![0; 70_000];
+        while let Ok(len) = self.program.read(tun, &mut buf) {
+            packets.push(buf[..len].to_vec());
+        }
+        packets
+    }
+
+    fn segments(&self, tun: Fd) -> Vec<Seen> {
+        let seen = |packet: &Vec<u8>| {
+            let tcp = TcpPacket::new_checked(packet.get(20..)?).ok()?;
+            (packet[9] == 6).then(|| Seen {
+                seq: tcp.seq_number().0 as u32,
+                ack: tcp.ack_number().0 as u32,
+                rst: tcp.rst(),
+                fin: tcp.fin(),
+                syn: tcp.syn(),
+                len: tcp.payload().len(),
+                port: tcp.dst_port(),
+            })
+        };
+        self.packets(tun).iter().filter_map(seen).collect()
+    }
+
+    /// Sends a segment from the peer, and gives what is answered at once.
+    fn send(
+        &self,
+        ports: (u16, u16),
+        control: TcpControl,
+        seq: u32,
+        ack: Option<u32>,
+        window: u16,
+        payload: &[u8],
+    ) -> Vec<Seen> {
+        let repr = TcpRepr {
+            src_port: ports.0,
+            dst_port: ports.1,
+            control,
+            seq_number: TcpSeqNumber(seq as i32),
+            ack_number: ack.map(|ack| TcpSeqNumber(ack as i32)),
+            window_len: window,
+            window_scale: None,
+            max_seg_size: (control == TcpControl::Syn).then_some(1460),
+            sack_permitted: false,
+            sack_ranges: [None; 3],
+            timestamp: None,
+            payload,
+        };
+        let mut segment = vec![0; repr.buffer_len()];
+        let mut tcp = TcpPacket::new_unchecked(&mut segment[..]);
+        let sums = ChecksumCapabilities::default();
+        repr.emit(&mut tcp, &PEER.into(), &HERE.into(), &sums);
+        let packet = packet::ipv4(PEER, HERE, 6, &segment);
+        self.program.write(self.tun, &packet).unwrap();
+        self.local.pump();
+        self.segments(self.tun)
+    }
+
+    /// A handshake begun by the peer; gives the next number of each direction.
+    fn shake(&self, ports: (u16, u16)) -> (u32, u32) {
+        let answer = self.send(ports, TcpControl::Syn, 1000, None, 65_535, &[]);
+        let ack = answer.iter().find(|seen| seen.syn).unwrap().seq + 1;
+        self.send(ports, TcpControl::None, 1001, Some(ack), 65_535, &[]);
+        (1001, ack)
+    }
+
+    fn listen(&self, port: u16) -> Fd {
+        let fd = self.program.open("/scheme/tcp", BOTH).unwrap();
+        let name = format!("/10.0.0.1:{port}");
+        self.program.dup_verb(fd, name.as_bytes()).unwrap()
+    }
+
+    fn accept(&self, listener: Fd) -> Fd {
+        self.program.dup_verb(listener, b"listen").unwrap()
+    }
+}
+
+const PORTS: (u16, u16) = (40_000, 5000);
+
+#[test]
+fn who_closes_after_a_long_silence_sends_fin() {
+    let system = System::new();
+    let listener = system.listen(5000);
+    system.shake(PORTS);
+    let fd = system.accept(listener);
+    system.wait(3600);
+    assert_eq!(system.segments(system.tun), []);
+    system.program.close(fd).unwrap();
+    system.local.pump();
+    let sent = system.segments(system.tun);
+    assert!(sent.iter().any(|seen| seen.fin), "{sent:?}");
+    assert!(!sent.iter().any(|seen| seen.rst), "{sent:?}");
+    // Nothing answers: it is reset in the end.
+    system.wait(90);
+    assert!(system.segments(system.tun).iter().any(|seen| seen.rst));
+}
+
+#[test]
+fn an_orphan_against_a_window_of_zero_ends() {
+    let system = System::new();
+    let listener = system.listen(5000);
+    let (seq, ack) = system.shake(PORTS);
+    let fd = system.accept(listener);
+    let stop = || system.send(PORTS, TcpControl::None, seq, Some(ack), 0, &[]);
+    stop();
+    system.program.write(fd, &[1; 10_000]).unwrap();
+    let reset = |seconds: u64| {
+        (0..seconds).any(|_| {
+            system.wait(1);
+            stop().iter().any(|seen| seen.rst)
+        })
+    };
+    // As long as somebody holds it, the peer may take its time (RFC 9293 section 3.8.6.1).
+    assert!(!reset(3600));
+    system.program.close(fd).unwrap();
+    assert!(!reset(50));
+    assert!(reset(20));
+}
+
+#[test]
+fn a_peer_that_vanished_is_given_up() {
+    let system = System::new();
+    let listener = system.listen(5000);
+    system.shake(PORTS);
+    let fd = system.accept(listener);
+    system.program.set_nonblocking(fd, true).unwrap();
+    // Silence before the question does not count.
+    system.wait(3600);
+    system.program.write(fd, b"hello").unwrap();
+    system.wait(14 * 60);
+    assert_eq!(system.program.read(fd, &mut [0; 4]), Err(errno::EAGAIN));
+    system.wait(2 * 60);
+    assert_eq!(system.program.read(fd, &mut [0; 4]), Err(errno::ETIMEDOUT));
+}
+
+#[test]
+fn keep_alive_ends_when_nothing_answers() {
+    let system = System::new();
+    let listener = system.listen(5000);
+    system.shake(PORTS);
+    let fd = system.accept(listener);
+    system.program.set_nonblocking(fd, true).unwrap();
+    system.wait(3600);
+    system.segments(system.tun);
+    let mut on = 1_i32.to_ne_bytes();
+    system.program.sys_call(fd, &mut on, &[2, 9]).unwrap();
+    system.wait(9 * 75);
+    assert_eq!(system.program.read(fd, &mut [0; 4]), Err(errno::EAGAIN));
+    system.wait(2 * 75);
+    assert_eq!(system.program.read(fd, &mut [0; 4]), Err(errno::ETIMEDOUT));
+    let probes = system.segments(system.tun);
+    assert!((9..=12).contains(&probes.len()), "{}", probes.len());
+}
+
+#[test]
+fn the_services_do_not_wait_for_the_silent() {
+    let system = System::new();
+    for (at, port) in [7, 9, 19].into_iter().enumerate() {
+        let ports = (41_000 + at as u16, port);
+        let (seq, ack) = system.shake(ports);
+        system.wait(6 * 60);
+        system.wait(90);
+        system.segments(system.tun);
+        let answer = system.send(ports, TcpControl::Psh, seq, Some(ack), 65_535, b"x");
+        assert!(answer.iter().any(|seen| seen.rst), "{port}: {answer:?}");
+    }
+}
+
+#[test]
+fn the_blocked_time_out_and_find_another_way() {
+    for route in [false, true] {
+        let system = System::new();
+        let program = &system.program;
+        let udp = program.open("/scheme/udp/10.0.0.9:9", BOTH).unwrap();
+        for _ in 0..200 {
+            program.write(udp, b"x").unwrap();
+        }
+        let tun1 = tunnel(program, 1);
+        let fd = program.open("/scheme/tcp", BOTH).unwrap();
+        program.set_nonblocking(fd, true).unwrap();
+        assert!(program.dup_verb(fd, b"10.0.0.2:80").is_err());
+        system.wait(10);
+        if route {
+            set(program, "route/add", "10.0.0.2/32 dev tun1\n");
+            system.wait(2);
+            assert!(system.segments(tun1).iter().any(|seen| seen.syn));
+        } else {
+            system.wait(200);
+            let again = program.dup_verb(fd, b"10.0.0.2:80").map(|_| ());
+            assert_eq!(again, Err(errno::ETIMEDOUT));
+        }
+    }
+}
+
+#[test]
+fn the_blocked_all_get_their_turn() {
+    const MANY: u16 = 600;
+
+    let system = System::new();
+    let program = &system.program;
+    let udp = program.open("/scheme/udp/10.0.0.9:9", BOTH).unwrap();
+    for _ in 0..200 {
+        program.write(udp, b"x").unwrap();
+    }
+    for _ in 0..MANY {
+        let fd = program.open("/scheme/tcp", BOTH).unwrap();
+        program.set_nonblocking(fd, true).unwrap();
+        assert!(program.dup_verb(fd, b"10.0.0.2:80").is_err());
+    }
+    system.local.pump();
+    // One read: the queue stays below its limit, and is refilled only as far.
+    let mut syns = 0;
+    for _ in 0..20 {
+        syns += system.segments(system.tun).iter().filter(|s| s.syn).count();
+        system.local.pump();
+    }
+    assert_eq!(syns, usize::from(MANY));
+}
+
+#[test]
+fn a_reset_that_was_guessed_is_questioned() {
+    let system = System::new();
+    let ports = (40_000, 7);
+    let (seq, ack) = system.shake(ports);
+    let rst = |seq| system.send(ports, TcpControl::Rst, seq, None, 0, &[]);
+    let challenge = rst(seq + 30_000);
+    assert_eq!(challenge.len(), 1, "{challenge:?}");
+    assert_eq!((challenge[0].seq, challenge[0].ack), (ack, seq));
+    assert!(!challenge[0].rst);
+    // Not again at once, and never outside of the window.
+    assert_eq!(rst(seq + 20_000), []);
+    system.wait(1);
+    assert_eq!(rst(seq.wrapping_sub(1)), []);
+    assert_eq!(rst(seq + 70_000), []);
+    system.send(ports, TcpControl::Psh, seq, Some(ack), 65_535, b"hi");
+    // Data came meanwhile: the number follows.
+    assert_eq!(rst(seq).len(), 0);
+    let challenge = rst(seq + 3);
+    assert_eq!((challenge.len(), challenge[0].ack), (1, seq + 2));
+    assert_eq!(rst(seq + 2), []);
+    let answer = system.send(ports, TcpControl::Psh, seq + 2, Some(ack), 65_535, b"hi");
+    assert!(answer.iter().any(|seen| seen.rst), "it is gone: {answer:?}");
+}
+
+#[test]
+fn a_peer_that_began_anew_gets_rid_of_the_old() {
+    let system = System::new();
+    let ports = (40_000, 7);
+    let (seq, ack) = system.shake(ports);
+    for _ in 0..2 {
+        let answer = system.send(ports, TcpControl::Syn, 0x7777_0000, None, 65_535, &[]);
+        assert_eq!(answer.len(), 1, "{answer:?}");
+        assert_eq!((answer[0].seq, answer[0].ack), (ack, seq));
+        assert!(!answer[0].syn && !answer[0].rst);
+        let again = system.send(ports, TcpControl::Syn, 0x7777_0000, None, 65_535, &[]);
+        assert_eq!(again, []);
+        system.wait(1);
+    }
+    system.send(ports, TcpControl::Rst, seq, None, 0, &[]);
+    let answer = system.send(ports, TcpControl::Syn, 0x7777_0000, None, 65_535, &[]);
+    assert!(answer[0].syn && answer[0].ack == 0x7777_0001, "{answer:?}");
+}
+
+#[test]
+fn connects_know_what_was_learnt_of_the_path() {
+    let system = System::new();
+    let program = &system.program;
+    let mut lens = Vec::new();
+    for port in [5555, 5556] {
+        let name = format!("/scheme/tcp/10.0.0.2:80/0.0.0.0:{port}");
+        let fd = program.open(&name, BOTH).unwrap();
+        system.local.pump();
+        let seq = system.segments(system.tun)[0].seq + 1;
+        let ports = (80, port);
+        system.send(ports, TcpControl::Syn, 99, Some(seq), 65_535, &[]);
+        program.write(fd, &[1; 3000]).unwrap();
+        system.local.pump();
+        lens.push(system.segments(system.tun)[0].len);
+        // Fragmentation needed, and 1024 is the most.
+        let [high, low] = port.to_be_bytes();
+        let quoted = packet::ipv4(HERE, PEER, 6, &[high, low, 0, 80, 0, 0, 0, 0]);
+        let mut message = vec![3, 4, 0, 0, 0, 0, 4, 0];
+        message.extend(quoted);
+        let sum = packet::checksum(&[&message]);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let router = Ipv4Addr::new(10, 0, 0, 77);
+        let packet = packet::ipv4(router, HERE, 1, &message);
+        program.write(system.tun, &packet).unwrap();
+        system.local.pump();
+        system.segments(system.tun);
+    }
+    assert_eq!(lens, [1460, 984]);
+}

@@ -510,8 +510,8 @@ impl Flow {
     /// RFC 9293 section 3.10.7.4 drops such a segment with its ACK, and so does smoltcp. But after a
     /// timeout smoltcp sends its empty ACKs, too, with the sequence number that it starts again
     /// from, not with `SND.NXT`: two ends that retransmit at once never hear each other any more.
-    /// So the ACK is heard here, as BSD always did.
-    fn rescue_ack(&mut self, segment: &[u8]) -> Option<[u8; TCP_HEADER_LEN]> {
+    /// So the ACK is heard here, as BSD always did. `known` was acknowledged before it came.
+    fn rescue_ack(&mut self, segment: &[u8], known: TcpSeqNumber) -> Option<[u8; TCP_HEADER_LEN]> {
         let (snd_nxt, rcv_nxt) = (self.snd_nxt?, self.rcv_nxt?);
         let tcp = TcpPacket::new_checked(segment).ok()?;
         if !tcp.ack() || tcp.syn() || tcp.rst() {
@@ -519,9 +519,8 @@ impl Flow {
         }
         let (start, ack) = (tcp.seq_number(), tcp.ack_number());
         // No further back than a window reaches: beyond, it is somebody's guess (RFC 5961 section 5).
-        let repeated = start < rcv_nxt
-            && start + tcp.segment_len() <= rcv_nxt
-            && rcv_nxt <= start + LARGEST_BUFFER;
+        let repeated =
+            start < known && start + tcp.segment_len() <= known && known <= start + LARGEST_BUFFER;
         if !repeated || snd_nxt < ack {
             return None;
         }
@@ -631,6 +630,7 @@ impl Net {
             return verdict;
         }
         let tail = &packet[header.payload..];
+        let known = self.tcp.flow(id).and_then(|flow| flow.rcv_nxt);
         // IPv6 may have more headers in between, which smoltcp need not see again.
         if header.dst.is_ipv4() || header.payload == IPV6_HEADER {
             self.tcp_drive(id, Some((&packet, segment.rst)));
@@ -640,7 +640,8 @@ impl Net {
         }
         // Now that repeated data has been answered, what was acknowledged last is known.
         if let Some(flow) = self.tcp.flow_mut(id)
-            && let Some(ack) = flow.rescue_ack(tail)
+            && let Some(known) = known
+            && let Some(ack) = flow.rescue_ack(tail, known)
         {
             let packet = plain(&header, &packet, &ack);
             self.tcp_drive(id, Some((&packet, false)));

@@ -799,7 +799,7 @@ fn a_time_wait_gives_way_to_a_new_connection() {
 }
 
 #[test]
-fn ports_come_back_when_the_wait_is_over() {
+fn a_port_in_time_wait_can_be_named() {
     let mut world = World::pair(82, GOOD);
     let name = "10.0.0.2:7/10.0.0.1:40000";
     let connect = |world: &World| {
@@ -815,8 +815,12 @@ fn ports_come_back_when_the_wait_is_over() {
         // The client closes first, and waits.
         world.hosts[0].process.close(client).unwrap();
         world.run(ms(200));
-        let (early, refused) = connect(&world);
-        assert_eq!(refused, Err(errno::EADDRINUSE));
+        // Whoever names the port gets it all the same, above the old sequence numbers.
+        let (early, begun) = connect(&world);
+        assert_eq!(begun, Err(errno::EINPROGRESS));
+        world.run(secs(1));
+        assert_eq!(world.hosts[0].so_error(early), 0);
+        assert!(world.hosts[0].ready(early).contains(Ready::WRITE));
         world.hosts[0].process.close(early).unwrap();
         world.run(secs(241));
     }

@@ -1,0 +1,109 @@
+//! Over the emulated adapter, to what QEMU's user network has.
+
+use std::net::{Ipv4Addr, Shutdown, SocketAddrV4, TcpStream, UdpSocket};
+use std::thread;
+use std::time::Duration;
+
+use redox_net::pattern;
+use redox_net::place::Place;
+use redox_net::poll;
+
+use crate::{Test, icmp};
+
+pub(crate) const TESTS: &[Test] = &[
+    Test::eth("lease", lease),
+    Test::eth("ping_gateway", ping_gateway),
+    Test::eth("stream_echo", stream_echo),
+    Test::eth("several_streams", several_streams),
+    Test::eth("datagrams", datagrams),
+    Test::eth("own_address", own_address),
+];
+
+/// QEMU's gateway, which is also its TFTP server.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+/// Where the runner puts an echo service (RFC 862).
+pub(crate) const ECHO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 100), 7);
+/// What the runner puts into the TFTP server: the numbers from 1, one a line.
+const FILE: &str = "numbers";
+const FILE_LEN: usize = 100_000;
+
+fn lease(place: &Place) {
+    assert_eq!(place.target.octets()[..3], [10, 0, 2]);
+}
+
+fn ping_gateway(_place: &Place) {
+    icmp::answered(GATEWAY, 56);
+    icmp::answered(GATEWAY, 1400);
+}
+
+fn echoed(total: usize) {
+    let stream = TcpStream::connect(ECHO).expect("connect");
+    let copy = stream.try_clone().expect("clone");
+    let sender = thread::spawn(move || pattern::send(copy, total, 16 << 10));
+    let received = pattern::receive(&stream, total, 16 << 10).expect("receive");
+    assert_eq!(received, total);
+    sender.join().expect("sender").expect("send");
+    stream.shutdown(Shutdown::Write).expect("shutdown");
+    let rest = pattern::receive(&stream, 1, 1).expect("the end");
+    assert_eq!(rest, 0);
+}
+
+fn stream_echo(_place: &Place) {
+    echoed(1 << 20);
+}
+
+fn several_streams(_place: &Place) {
+    let streams: Vec<_> = (0..5).map(|_| thread::spawn(|| echoed(100_000))).collect();
+    for stream in streams {
+        stream.join().expect("stream");
+    }
+}
+
+/// Fetches a file by TFTP (RFC 1350): a datagram of 512 bytes of data for each of ours.
+fn datagrams(_place: &Place) {
+    const DATA: u16 = 3;
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+    let request = format!("\0\x01{FILE}\0octet\0");
+    socket
+        .send_to(request.as_bytes(), (GATEWAY, 69))
+        .expect("request");
+    let mut expected = String::new();
+    for number in 1.. {
+        expected.push_str(&format!("{number}\n"));
+        if expected.len() >= FILE_LEN {
+            break;
+        }
+    }
+    let mut buffer = [0; 2000];
+    let (mut position, mut block) = (0, 1_u16);
+    loop {
+        assert!(
+            poll::readable(&socket, Duration::from_secs(5)),
+            "block {block} is lost"
+        );
+        let (len, from) = socket.recv_from(&mut buffer).expect("receive");
+        let (head, data) = buffer[..len].split_at(4);
+        assert_eq!(head[..2], DATA.to_be_bytes(), "{data:?}");
+        assert_eq!(head[2..], block.to_be_bytes());
+        let end = (position + data.len()).min(FILE_LEN);
+        assert!(data == &expected.as_bytes()[position..end], "block {block}");
+        position += data.len();
+        let [high, low] = block.to_be_bytes();
+        socket.send_to(&[0, 4, high, low], from).expect("ack");
+        block += 1;
+        if data.len() < 512 {
+            break;
+        }
+    }
+    assert_eq!(position, FILE_LEN);
+}
+
+/// What goes to the adapter's own address never leaves.
+fn own_address(place: &Place) {
+    let (client, server) = redox_net::pair::connected(place);
+    let sender = thread::spawn(move || pattern::send(client, 100_000, 4096));
+    let received = pattern::receive(server, 100_000, 4096).expect("receive");
+    assert_eq!(received, 100_000);
+    sender.join().expect("sender").expect("send");
+    icmp::answered(place.target, 56);
+}

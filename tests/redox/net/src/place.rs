@@ -1,0 +1,100 @@
+//! Over which interface something happens.
+
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::time::Duration;
+
+use crate::{lease, mirror};
+
+/// An interface, or a way to use one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum On {
+    /// 127.0.0.1.
+    Lo,
+    /// A tun device, whose other end reflects.
+    Tun,
+    /// The same, and of 13 packets one is lost.
+    Lossy,
+    /// The first Ethernet adapter.
+    Eth,
+}
+
+/// What a test is told of the place.
+#[derive(Clone, Copy, Debug)]
+pub struct Place {
+    /// Servers bind to this.
+    pub bind: Ipv4Addr,
+    /// Clients reach them here.
+    pub target: Ipv4Addr,
+    /// Packets get lost on the way, and each may cost a second.
+    pub lossy: bool,
+}
+
+impl On {
+    /// What names of tests begin with.
+    pub fn prefix(self) -> &'static str {
+        match self {
+            Self::Lo => "lo",
+            Self::Tun => "tun",
+            Self::Lossy => "lossy",
+            Self::Eth => "eth",
+        }
+    }
+
+    /// Makes it ready for use. The reason, where there is no such interface.
+    pub fn prepare(self) -> Result<Place, String> {
+        let everywhere = Ipv4Addr::UNSPECIFIED;
+        match self {
+            Self::Lo => Ok(Place {
+                bind: Ipv4Addr::LOCALHOST,
+                target: Ipv4Addr::LOCALHOST,
+                lossy: false,
+            }),
+            Self::Tun | Self::Lossy => {
+                let drop_each = if self == Self::Lossy { 13 } else { 0 };
+                match mirror::start(drop_each) {
+                    Ok(()) => Ok(Place {
+                        bind: everywhere,
+                        target: mirror::PEER,
+                        lossy: self == Self::Lossy,
+                    }),
+                    Err(error)
+                        if error.kind() == ErrorKind::NotFound
+                            || error.raw_os_error() == Some(libc::ENODEV) =>
+                    {
+                        Err("no tun driver".to_owned())
+                    }
+                    Err(error) => panic!("tun: {error}"),
+                }
+            }
+            Self::Eth => match lease::wait(Duration::from_secs(15)) {
+                Some(address) => Ok(Place {
+                    bind: everywhere,
+                    target: address,
+                    lossy: false,
+                }),
+                None => Err("eth0 has no address".to_owned()),
+            },
+        }
+    }
+}
+
+impl Place {
+    /// Where clients find a server at `port`.
+    pub fn at(&self, port: u16) -> SocketAddrV4 {
+        SocketAddrV4::new(self.target, port)
+    }
+
+    /// As many bytes as are moved here in a bearable time, of `bytes`.
+    pub fn bearable(&self, bytes: usize) -> usize {
+        match self.lossy {
+            true => bytes / 20,
+            false => bytes,
+        }
+    }
+
+    /// Where a server binds, at any port.
+    pub fn any(&self) -> SocketAddrV4 {
+        SocketAddrV4::new(self.bind, 0)
+    }
+}

@@ -249,7 +249,7 @@ fn a_waiting_read_gets_the_packet(system: &Arc<dyn System>) {
             system.read(tun, &mut reply)
         })
     };
-    thread::sleep(Duration::from_millis(50));
+    thread::sleep(Duration::from_millis(300));
     assert!(!reader.is_finished());
     system.write(tun, &ping(1)).unwrap();
     assert_eq!(reader.join().unwrap(), Ok(ping(1).len()));
@@ -264,7 +264,7 @@ fn a_waiting_read_ends_with_its_descriptor(system: &Arc<dyn System>) {
         let system = Arc::clone(system);
         thread::spawn(move || system.read(tun, &mut [0; 100]))
     };
-    thread::sleep(Duration::from_millis(50));
+    thread::sleep(Duration::from_millis(300));
     system.close(tun).unwrap();
     assert_eq!(reader.join().unwrap(), Err(EINTR));
     // The device is still open, and the one that was interrupted ate nothing.
@@ -278,7 +278,7 @@ fn tunshut_gives_the_unit_back(system: &Arc<dyn System>) {
         let system = Arc::clone(system);
         thread::spawn(move || system.read(tun, &mut [0; 100]))
     };
-    thread::sleep(Duration::from_millis(50));
+    thread::sleep(Duration::from_millis(300));
     system.ioctl(tun, TUNSHUT, &mut []).unwrap();
     assert_eq!(reader.join().unwrap(), Err(EHOSTDOWN));
     assert_eq!(system.write(tun, &ping(1)), Err(EHOSTDOWN));
@@ -296,7 +296,7 @@ fn readiness(system: &Arc<dyn System>) {
         let system = Arc::clone(system);
         thread::spawn(move || system.poll(tun, SOON))
     };
-    thread::sleep(Duration::from_millis(50));
+    thread::sleep(Duration::from_millis(300));
     assert!(!poller.is_finished());
     system.write(tun, &ping(1)).unwrap();
     assert_eq!(poller.join().unwrap(), Ok((true, true)));

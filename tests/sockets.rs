@@ -600,3 +600,23 @@ fn a_stream_is_not_bound_to_a_group() {
     assert_eq!(bound, Err(errno::EADDRNOTAVAIL));
     libc.bind(libc.socket("udp"), "239.1.2.3:5000").unwrap();
 }
+
+#[test]
+fn a_host_connects_to_itself_from_every_port_but_the_listeners_own() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (listener, port) = libc.listener("127.0.0.1");
+    let name = format!("127.0.0.1:{port}");
+    let clients: Vec<Fd> = (49_152..65_535)
+        .map(|_| {
+            let client = libc.connect(libc.socket("tcp"), &name).unwrap();
+            let server = libc.accept(listener).unwrap();
+            libc.write_all(client, b"x");
+            assert_eq!(libc.0.read(server, &mut [0; 8]), Ok(1));
+            client
+        })
+        .collect();
+    let one_more = libc.connect(libc.socket("tcp"), &name);
+    assert_eq!(one_more, Err(errno::EADDRNOTAVAIL));
+    assert_eq!(clients.len(), 16_383);
+}

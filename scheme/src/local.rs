@@ -312,11 +312,40 @@ impl<S: FileServer> Kernel<S> {
     }
 }
 
+/// The open file description behind each descriptor of a process, at the descriptor's number.
+#[derive(Clone, Debug, Default)]
+struct Table(Vec<Option<u64>>);
+
+impl Table {
+    fn open(&self) -> impl Iterator<Item = u64> {
+        self.0.iter().copied().flatten()
+    }
+
+    fn get(&self, fd: Fd) -> Option<u64> {
+        *self.0.get(fd.0 as usize)?
+    }
+
+    /// At the lowest free number, as everywhere.
+    fn insert(&mut self, id: u64) -> Fd {
+        let free = self.0.iter().position(Option::is_none);
+        let at = free.unwrap_or(self.0.len());
+        if at == self.0.len() {
+            self.0.push(None);
+        }
+        self.0[at] = Some(id);
+        Fd(at as u32)
+    }
+
+    fn remove(&mut self, fd: Fd) -> Option<u64> {
+        self.0.get_mut(fd.0 as usize)?.take()
+    }
+}
+
 /// A process: credentials, and descriptors. Its threads share it by reference.
 pub struct Process<S: FileServer> {
     local: Arc<Local<S>>,
     caller: Caller,
-    table: Mutex<BTreeMap<Fd, u64>>,
+    table: Mutex<Table>,
 }
 
 impl<S: FileServer> Process<S> {
@@ -391,7 +420,7 @@ impl<S: FileServer> Process<S> {
             let id = self.description(fd)?;
             let description = kernel.descriptions.get_mut(&id).ok_or(errno::EBADF)?;
             description.descriptors += 1;
-            Ok(self.insert(id))
+            Ok(self.lock_table().insert(id))
         })
     }
 
@@ -399,8 +428,8 @@ impl<S: FileServer> Process<S> {
     pub fn fork(&self, pid: u32) -> Self {
         let mut kernel = self.local.lock();
         let table = self.lock_table().clone();
-        for id in table.values() {
-            if let Some(description) = kernel.descriptions.get_mut(id) {
+        for id in table.open() {
+            if let Some(description) = kernel.descriptions.get_mut(&id) {
                 description.descriptors += 1;
             }
         }
@@ -419,7 +448,7 @@ impl<S: FileServer> Process<S> {
     /// `close(2)`. Ends this process's waits on the file with `EINTR`, as Linux's FLUSH lets us.
     pub fn close(&self, fd: Fd) -> Result<(), Errno> {
         self.kernel(|kernel| {
-            let id = self.lock_table().remove(&fd).ok_or(errno::EBADF)?;
+            let id = self.lock_table().remove(fd).ok_or(errno::EBADF)?;
             kernel.close(id, self.caller);
             Ok(())
         })?;
@@ -499,7 +528,7 @@ impl<S: FileServer> Process<S> {
     /// A signal with a handler: every call of this process that waits ends with `EINTR`.
     pub fn interrupt(&self) {
         let mut kernel = self.local.lock();
-        let ids: Vec<u64> = self.lock_table().values().copied().collect();
+        let ids: Vec<u64> = self.lock_table().open().collect();
         for id in ids {
             let Some(file) = kernel.descriptions.get(&id).map(|d| d.file) else {
                 continue;
@@ -608,12 +637,12 @@ impl<S: FileServer> Process<S> {
         }
     }
 
-    fn lock_table(&self) -> MutexGuard<'_, BTreeMap<Fd, u64>> {
+    fn lock_table(&self) -> MutexGuard<'_, Table> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn description(&self, fd: Fd) -> Result<u64, Errno> {
-        self.lock_table().get(&fd).copied().ok_or(errno::EBADF)
+        self.lock_table().get(fd).ok_or(errno::EBADF)
     }
 
     fn file(&self, kernel: &Kernel<S>, fd: Fd) -> Result<FileId, Errno> {
@@ -632,18 +661,7 @@ impl<S: FileServer> Process<S> {
             offset: 0,
         };
         kernel.descriptions.insert(id, description);
-        self.insert(id)
-    }
-
-    /// The lowest free descriptor, as everywhere.
-    fn insert(&self, id: u64) -> Fd {
-        let mut table = self.lock_table();
-        let mut fd = Fd(0);
-        while table.contains_key(&fd) {
-            fd.0 += 1;
-        }
-        table.insert(fd, id);
-        fd
+        self.lock_table().insert(id)
     }
 }
 
@@ -652,7 +670,7 @@ impl<S: FileServer> Drop for Process<S> {
     fn drop(&mut self) {
         let mut kernel = self.local.lock();
         let ids = std::mem::take(&mut *self.lock_table());
-        for id in ids.into_values() {
+        for id in ids.open() {
             kernel.close(id, self.caller);
         }
         kernel.run(self.local.clock.now());

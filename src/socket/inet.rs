@@ -17,7 +17,7 @@ use super::SOCKET;
 use super::message::{Wanted, sent};
 use super::name::{self, Names};
 use crate::net::{File, Held, Net};
-use crate::stack::{FlowId, ListenerId, Owner, UdpId};
+use crate::stack::{FlowId, ListenerId, Owner, UdpId, ephemeral_ports};
 
 /// Connections that a listener lets wait. The C library does not tell what `listen` was given.
 const BACKLOG: usize = 128;
@@ -266,12 +266,11 @@ impl Net {
         let owner = Owner::File(id);
         let (listener, port) = match local.1 {
             0 => {
-                let start = self.ephemeral();
-                let try_port = |net: &mut Self, port| {
-                    let listener = net.tcp.listen(addr, port, BACKLOG, owner);
-                    listener.map(|listener| (listener, port))
+                let try_port = |port| {
+                    let listener = self.tcp.listen(addr, port, BACKLOG, owner).ok()?;
+                    Some((listener, port))
                 };
-                let found = Self::ports(start).find_map(|port| try_port(self, port).ok());
+                let found = ephemeral_ports(&mut self.rng).find_map(try_port);
                 found.ok_or(errno::EADDRINUSE)?
             }
             port => (self.tcp.listen(addr, port, BACKLOG, owner)?, port),
@@ -304,7 +303,7 @@ impl Net {
             remote,
             told: false,
         };
-        self.set_keep_alive(flow, keep_alive);
+        self.tcp_keep_alive(flow, keep_alive);
         Ok(())
     }
 
@@ -314,13 +313,8 @@ impl Net {
         let owner = Owner::File(id);
         let (socket, port) = match local.1 {
             0 => {
-                let start = self.ephemeral();
-                let found = Self::ports(start).find_map(|port| {
-                    self.udp
-                        .bind(addr, port, owner)
-                        .ok()
-                        .map(|socket| (socket, port))
-                });
+                let try_port = |port| Some((self.udp.bind(addr, port, owner).ok()?, port));
+                let found = ephemeral_ports(&mut self.rng).find_map(try_port);
                 found.ok_or(errno::EADDRINUSE)?
             }
             port => (self.udp.bind(addr, port, owner)?, port),
@@ -363,18 +357,6 @@ impl Net {
         };
         let peer = peer.filter(one);
         self.udp.connect(socket, peer);
-    }
-
-    fn ephemeral(&mut self) -> u16 {
-        self.rng.u16(crate::stack::EPHEMERAL)
-    }
-
-    fn ports(start: u16) -> impl Iterator<Item = u16> {
-        (start..=*crate::stack::EPHEMERAL.end()).chain(*crate::stack::EPHEMERAL.start()..start)
-    }
-
-    fn set_keep_alive(&mut self, flow: FlowId, on: bool) {
-        self.tcp_keep_alive(flow, on);
     }
 
     /// The verbs of dup.
@@ -858,7 +840,7 @@ impl Net {
                 socket.keep_alive = int().ok_or(errno::EINVAL)? != 0;
                 let on = socket.keep_alive;
                 if let State::Flow { flow, .. } = socket.state {
-                    self.set_keep_alive(flow, on);
+                    self.tcp_keep_alive(flow, on);
                 }
             }
             // What they would allow is allowed, and sizes are ours to choose.

@@ -16,12 +16,21 @@ use std::net::IpAddr;
 use scheme::FileId;
 
 pub(crate) use engine::Engines;
-pub(crate) use tcp::{EPHEMERAL, Tcp, TcpEvent, clamp_mss};
 pub use tcp::{FlowId, ListenerId};
+pub(crate) use tcp::{Tcp, TcpEvent, clamp_mss};
 pub use udp::UdpId;
 pub(crate) use udp::{Datagram, Udp, UdpEvent};
 
 use crate::serve::Service;
+
+/// Ports for who does not name one (RFC 6335 section 6).
+const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
+
+/// Each of these ports once, from a random one on (RFC 6056 section 3.3.1).
+pub(crate) fn ephemeral_ports(rng: &mut fastrand::Rng) -> impl Iterator<Item = u16> + use<> {
+    let start = rng.u16(EPHEMERAL);
+    (start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start)
+}
 
 /// Both ends of a flow, as an address and a port each.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

@@ -23,7 +23,7 @@ use smoltcp::wire::{IpListenEndpoint, TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
 use self::challenge::Challenge;
 use self::patience::Patience;
 use super::time_wait::{TimeWait, TimeWaits, WAIT};
-use super::{Endpoints, Owner};
+use super::{Endpoints, Owner, ephemeral_ports};
 use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex, is_host};
 use crate::net::Net;
 use crate::netisr::icmp::Notice;
@@ -63,8 +63,6 @@ const BURST: usize = 16;
 const ACK_DELAY: smoltcp::time::Duration = smoltcp::time::Duration::from_millis(10);
 /// In TIME-WAIT, only the wait itself lasts longer; an ACK that is still owed is due sooner.
 const OWES_NOTHING: Duration = Duration::from_secs(1);
-/// Ports for connections that do not name one (RFC 6335 section 6).
-pub(crate) const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 
 /// Number of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -722,11 +720,13 @@ impl Net {
             Some(port) if free(&self.tcp, port) => port,
             Some(_) => return Err(errno::EADDRINUSE),
             None => {
-                let start = self.rng.u16(EPHEMERAL);
-                let mut ports = (start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start);
-                let free_port =
-                    ports.find(|&port| free(&self.tcp, port) && rested(&self.tcp, port));
-                free_port.ok_or(errno::EADDRNOTAVAIL)?
+                // One that is listened on would reach itself, or a server in its place.
+                let fits = |&port: &u16| {
+                    let unused = self.tcp.listener_for(&src, port).is_none();
+                    unused && free(&self.tcp, port) && rested(&self.tcp, port)
+                };
+                let port = ephemeral_ports(&mut self.rng).find(fits);
+                port.ok_or(errno::EADDRNOTAVAIL)?
             }
         };
         // Whoever names the port of a connection in TIME-WAIT gets it all the same.

@@ -7,10 +7,12 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::thread;
 
 use event::{EventFlags, EventQueue};
+// std's is the C library's here, which makes a system call for every unlock.
+use parking_lot::Mutex;
 use redox_scheme::scheme::{SchemeState, register_scheme_inner};
 use redox_scheme::{Request, RequestKind, Response, SignalBehavior, Socket};
 use syscall::error::{EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, Error};
@@ -116,7 +118,7 @@ pub fn serve<S: FileServer + Send + 'static>(
         }
         woken = match queue.next_event() {
             Ok(event) if event.user_data == TIMER => {
-                lock(&state).timer.fired();
+                state.lock().timer.fired();
                 Some(Some(TIMER))
             }
             Ok(event) => Some(Some(event.user_data)),
@@ -125,11 +127,6 @@ pub fn serve<S: FileServer + Send + 'static>(
         };
     }
     Ok(())
-}
-
-/// A panic in one thread has ended the process; there is no poison to respect.
-fn lock<S>(state: &Mutex<State<S>>) -> MutexGuard<'_, State<S>> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Serves one scheme.
@@ -175,7 +172,7 @@ fn run<S: FileServer>(
     let mut first = Some(first);
     loop {
         // Between turns others may have theirs.
-        let mut state = lock(state);
+        let mut state = state.lock();
         state.clock.now();
         let mut turn = state.turn();
         if let Some(first) = first.take() {

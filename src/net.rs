@@ -564,7 +564,6 @@ impl FileServer for Net {
     }
 
     fn ready(&mut self, id: FileId) -> Ready {
-        self.stir();
         match self.file(id) {
             Ok(File::Tun(_)) => self.tun_ready(id),
             Ok(File::Text(_)) => self.netcfg_ready(id),

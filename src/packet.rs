@@ -46,6 +46,11 @@ impl Packet {
         }
     }
 
+    /// Cuts `len` bytes off the front, or all there are; they become room for a header.
+    pub fn strip(&mut self, len: usize) {
+        self.start += len.min(self.len());
+    }
+
     /// Cuts the end off, to `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.buf.truncate(self.start + len);
@@ -86,5 +91,10 @@ mod tests {
         assert_eq!(&packet[60..], b"payload");
         packet.truncate(61);
         assert_eq!(&packet[60..], b"p");
+        packet.strip(58);
+        packet.prepend(b"x");
+        assert_eq!(&packet[..], b"x\x01\x01p");
+        packet.strip(100);
+        assert!(packet.is_empty());
     }
 }

@@ -1,56 +1,89 @@
 //! The bookkeeping every adapter needs: access modes, waits, and exactly one answer per request.
 
-use std::collections::BTreeMap;
+use std::fmt::Debug;
 use std::time::Duration;
 
 use crate::errno::{self, Errno};
 use crate::server::{Caller, FileId, FileServer, Now, OpenFlags, Outcome, Ready, Turn};
-use crate::wait::{Direction, Tag, Waiter, Waits};
+use crate::table::Table;
+use crate::wait::{Direction, Waiter, Waits};
 
-/// A request as an adapter keeps it: where its bytes are, and how to try it.
-pub trait Request {
-    /// The file it is for.
-    fn file(&self) -> FileId;
+/// What a request asks the server for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind<'a> {
+    /// [`FileServer::read`].
+    Read,
+    /// [`FileServer::write`].
+    Write,
+    /// [`FileServer::dup`] with this verb.
+    Dup(&'a [u8]),
+    /// [`FileServer::call`] with these words.
+    Call(&'a [u64]),
+}
+
+impl Kind<'_> {
+    /// How the file must be open for it.
+    fn access(self) -> OpenFlags {
+        match self {
+            Self::Read => OpenFlags::READ,
+            Self::Write => OpenFlags::WRITE,
+            Self::Dup(_) | Self::Call(_) => OpenFlags::empty(),
+        }
+    }
 
     /// The queue it would wait in.
-    fn direction(&self) -> Direction;
-
-    /// Its name, unique among the requests that wait.
-    fn tag(&self) -> Tag;
-
-    /// Who asks.
-    fn caller(&self) -> Caller;
-
-    /// Whether it may not wait (`O_NONBLOCK` on the file or for this request).
-    fn nonblocking(&self) -> bool;
-
-    /// Whether it needs the file to be open for reading or writing.
-    fn access(&self) -> OpenFlags {
-        match self.direction() {
-            Direction::Read => OpenFlags::READ,
-            Direction::Write => OpenFlags::WRITE,
+    fn direction(self, server: &impl FileServer) -> Direction {
+        match self {
+            Self::Read => Direction::Read,
+            Self::Write => Direction::Write,
+            Self::Dup(verb) => server.dup_direction(verb),
+            Self::Call(words) => server.call_direction(words),
         }
     }
 
     /// Whether it stands behind those that wait already. What never takes anything from them, such
     /// as an ioctl, does not.
-    fn queues(&self) -> bool {
-        true
+    fn queues(self) -> bool {
+        matches!(self, Self::Read | Self::Write)
     }
+}
+
+/// What of a request is an adapter's own: where its bytes are, and how to try it.
+pub trait Operation: Sized {
+    /// The adapter's name for a request.
+    type Tag: Copy + Ord + Debug;
+
+    /// What it asks for.
+    fn kind(&mut self) -> Kind<'_>;
 
     /// It is about to wait: gives back what memory it can do without.
     fn park(&mut self) {}
 
     /// Tries it once.
-    fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize>;
+    fn attempt<S: FileServer>(request: &mut Request<Self>, server: &mut S) -> Outcome<usize>;
+}
+
+/// A request as an adapter keeps it.
+#[derive(Debug)]
+pub struct Request<O: Operation> {
+    /// Its name, unique among the requests that wait.
+    pub tag: O::Tag,
+    /// The file it is for.
+    pub file: FileId,
+    /// Who asks.
+    pub caller: Caller,
+    /// Whether it may not wait (`O_NONBLOCK` on the file or for this request).
+    pub nonblocking: bool,
+    /// The rest.
+    pub operation: O,
 }
 
 /// A request that has its answer.
 #[derive(Debug)]
 #[must_use]
-pub struct Answer<R> {
+pub struct Answer<O: Operation> {
     /// The request, to be answered now.
-    pub request: R,
+    pub request: Request<O>,
     /// With this.
     pub result: Result<usize, Errno>,
 }
@@ -60,22 +93,21 @@ pub struct Answer<R> {
 /// Every request given to [`submit`](Self::submit) comes back exactly once as an [`Answer`]: from
 /// `submit` itself, from [`turn`](Self::turn), [`cancel`](Self::cancel),
 /// [`interrupt`](Self::interrupt) or [`close`](Self::close).
-#[derive(Debug)]
-pub struct Dispatch<S, R> {
+pub struct Dispatch<S, O: Operation> {
     /// The server. Requests that never wait go to it directly.
     pub server: S,
-    open: BTreeMap<FileId, OpenFlags>,
-    waits: Waits<R>,
+    open: Table<OpenFlags>,
+    waits: Waits<O::Tag, Request<O>>,
     /// Of the last turn, monotonic.
     now: Duration,
 }
 
-impl<S: FileServer, R: Request> Dispatch<S, R> {
+impl<S: FileServer, O: Operation> Dispatch<S, O> {
     /// A server with nothing open.
     pub fn new(server: S) -> Self {
         Self {
             server,
-            open: BTreeMap::new(),
+            open: Table::default(),
             waits: Waits::default(),
             now: Duration::ZERO,
         }
@@ -84,43 +116,42 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
     /// [`FileServer::open`], noting how.
     pub fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
         let file = self.server.open(path, flags, caller)?;
-        self.open.insert(file, flags);
+        self.open.insert(file.0, flags);
         Ok(file)
     }
 
     /// Notes a file that a `dup` verb made; it may be read and written.
     pub fn adopt(&mut self, file: FileId) {
-        self.open.insert(file, OpenFlags::READ | OpenFlags::WRITE);
+        self.open.insert(file.0, OpenFlags::READ | OpenFlags::WRITE);
     }
 
     /// Tries a request, and keeps it if it has to wait.
-    pub fn submit(&mut self, mut request: R) -> Option<Answer<R>> {
-        let (file, direction) = (request.file(), request.direction());
-        let Some(flags) = self.open.get(&file) else {
-            let result = Err(errno::EBADF);
-            return Some(Answer { request, result });
-        };
-        if !flags.contains(request.access()) {
+    pub fn submit(&mut self, mut request: Request<O>) -> Option<Answer<O>> {
+        let file = request.file;
+        let kind = request.operation.kind();
+        let may = self.open.get(file.0);
+        if !may.is_some_and(|flags| flags.contains(kind.access())) {
             let result = Err(errno::EBADF);
             return Some(Answer { request, result });
         }
+        let direction = kind.direction(&self.server);
         // No overtaking: who comes later stands behind, unless it would rather not wait.
         let must_queue =
-            request.queues() && !request.nonblocking() && self.waits.occupied(file, direction);
+            kind.queues() && !request.nonblocking && self.waits.occupied(file, direction);
         if !must_queue {
-            match request.attempt(&mut self.server) {
+            match O::attempt(&mut request, &mut self.server) {
                 Outcome::Done(result) => return Some(Answer { request, result }),
-                Outcome::Wait if request.nonblocking() => {
+                Outcome::Wait if request.nonblocking => {
                     let result = Err(errno::EAGAIN);
                     return Some(Answer { request, result });
                 }
                 Outcome::Wait => {}
             }
         }
-        request.park();
+        request.operation.park();
         let patience = self.server.patience(file, direction);
         let waiter = Waiter {
-            tag: request.tag(),
+            tag: request.tag,
             deadline: patience.map(|patience| self.now.saturating_add(patience)),
             request,
         };
@@ -136,9 +167,9 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
     pub fn turn(
         &mut self,
         now: Now,
-        answers: &mut Vec<Answer<R>>,
+        answers: &mut Vec<Answer<O>>,
         edges: &mut Vec<(FileId, Ready)>,
-        alive: impl FnMut(&R) -> bool,
+        alive: impl FnMut(&Request<O>) -> bool,
     ) -> Turn {
         self.now = self.now.max(now.monotonic);
         let mut turn = self.server.turn(now);
@@ -152,16 +183,16 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
 
     fn wakeups(
         &mut self,
-        answers: &mut Vec<Answer<R>>,
+        answers: &mut Vec<Answer<O>>,
         edges: &mut Vec<(FileId, Ready)>,
-        mut alive: impl FnMut(&R) -> bool,
+        mut alive: impl FnMut(&Request<O>) -> bool,
     ) {
         while let Some(wakeup) = self.server.poll_wakeup() {
             let file = wakeup.file;
             for direction in [Direction::Read, Direction::Write] {
                 while let Some(waiter) = self.waits.front(file, direction) {
                     let result = if alive(&waiter.request) {
-                        match waiter.request.attempt(&mut self.server) {
+                        match O::attempt(&mut waiter.request, &mut self.server) {
                             Outcome::Done(result) => result,
                             Outcome::Wait => break,
                         }
@@ -175,7 +206,7 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
             }
             // A waiter may have eaten what the watchers would be told of.
             let risen = wakeup.ready & self.server.ready(file);
-            if !risen.is_empty() && self.open.contains_key(&file) {
+            if !risen.is_empty() && self.open.get(file.0).is_some() {
                 edges.push((file, risen));
             }
         }
@@ -186,21 +217,25 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
     }
 
     /// Ends one wait, with `error`. `None` if it was answered already.
-    pub fn cancel(&mut self, tag: Tag, error: Errno) -> Option<Answer<R>> {
+    pub fn cancel(&mut self, tag: O::Tag, error: Errno) -> Option<Answer<O>> {
         let Waiter { request, .. } = self.waits.cancel(tag)?;
         let result = Err(error);
         Some(Answer { request, result })
     }
 
     /// Ends, with `EINTR`, those waits on a file for which `wanted` holds.
-    pub fn interrupt(&mut self, file: FileId, wanted: impl Fn(&R) -> bool) -> Vec<Answer<R>> {
+    pub fn interrupt(
+        &mut self,
+        file: FileId,
+        wanted: impl Fn(&Request<O>) -> bool,
+    ) -> Vec<Answer<O>> {
         let waiters = self.waits.purge(file, |waiter| wanted(&waiter.request));
         answers(waiters, errno::EINTR)
     }
 
     /// The last descriptor is gone: ends every wait with `EBADF`, and closes.
-    pub fn close(&mut self, file: FileId) -> Vec<Answer<R>> {
-        if self.open.remove(&file).is_some() {
+    pub fn close(&mut self, file: FileId) -> Vec<Answer<O>> {
+        if self.open.remove(file.0).is_some() {
             self.server.close(file);
         }
         let waiters = self.waits.purge(file, |_| true);
@@ -218,8 +253,8 @@ impl<S: FileServer, R: Request> Dispatch<S, R> {
     }
 }
 
-fn answers<R>(waiters: Vec<Waiter<R>>, error: Errno) -> Vec<Answer<R>> {
-    let answer = |waiter: Waiter<R>| Answer {
+fn answers<O: Operation>(waiters: Vec<Waiter<O::Tag, Request<O>>>, error: Errno) -> Vec<Answer<O>> {
+    let answer = |waiter: Waiter<_, _>| Answer {
         request: waiter.request,
         result: Err(error),
     };

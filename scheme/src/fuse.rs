@@ -19,14 +19,13 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use rustix::process::{Pid as SysPid, Signal};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::dispatch::{Answer, Dispatch, Request};
+use crate::dispatch::{Answer, Dispatch, Kind, Operation, Request};
 use crate::errno::{self, Errno};
 use crate::local::Clock;
 use crate::server::{
     Argument, Caller, DirEntry, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid,
     Processes, Ready, SignalTarget, Stat, Turn,
 };
-use crate::wait::{Direction, Tag};
 
 /// Most bytes of one read or write.
 const MAX_OPERATION: usize = 1 << 20;
@@ -275,10 +274,6 @@ pub fn serve<S: FileServer>(
 /// A read or write that may wait.
 #[derive(Debug)]
 struct Call {
-    unique: u64,
-    file: FileId,
-    caller: Caller,
-    nonblocking: bool,
     offset: u64,
     kind: CallKind,
 }
@@ -290,28 +285,15 @@ enum CallKind {
     Write(Vec<u8>),
 }
 
-impl Request for Call {
-    fn file(&self) -> FileId {
-        self.file
-    }
+impl Operation for Call {
+    /// The request's number in the protocol.
+    type Tag = u64;
 
-    fn direction(&self) -> Direction {
+    fn kind(&mut self) -> Kind<'_> {
         match self.kind {
-            CallKind::Read(..) => Direction::Read,
-            CallKind::Write(_) => Direction::Write,
+            CallKind::Read(..) => Kind::Read,
+            CallKind::Write(_) => Kind::Write,
         }
-    }
-
-    fn tag(&self) -> Tag {
-        Tag(self.unique)
-    }
-
-    fn caller(&self) -> Caller {
-        self.caller
-    }
-
-    fn nonblocking(&self) -> bool {
-        self.nonblocking
     }
 
     fn park(&mut self) {
@@ -321,18 +303,20 @@ impl Request for Call {
         }
     }
 
-    fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize> {
-        match &mut self.kind {
+    fn attempt<S: FileServer>(request: &mut Request<Self>, server: &mut S) -> Outcome<usize> {
+        let Request { file, caller, .. } = *request;
+        let Self { offset, kind } = &mut request.operation;
+        match kind {
             CallKind::Read(size, bytes) => {
                 let mut buf = vec![0; *size];
-                let outcome = server.read(self.file, &mut buf, self.offset, self.caller);
+                let outcome = server.read(file, &mut buf, *offset, caller);
                 if let Outcome::Done(Ok(len)) = outcome {
                     buf.truncate(len);
                     *bytes = buf;
                 }
                 outcome
             }
-            CallKind::Write(bytes) => server.write(self.file, bytes, self.offset, self.caller),
+            CallKind::Write(bytes) => server.write(file, bytes, *offset, caller),
         }
     }
 }
@@ -450,7 +434,7 @@ impl<S: FileServer> Session<'_, S> {
             abi::FUSE_STATFS => Ok(abi::fuse_statfs_out::default().as_bytes().to_vec()),
             abi::FUSE_INTERRUPT => {
                 if let Ok(interrupt) = parse::<abi::fuse_interrupt_in>(body) {
-                    let answer = self.dispatch.cancel(Tag(interrupt.unique), errno::EINTR);
+                    let answer = self.dispatch.cancel(interrupt.unique, errno::EINTR);
                     answer.into_iter().for_each(|answer| self.answer(answer));
                 }
                 return;
@@ -629,13 +613,15 @@ impl<S: FileServer> Session<'_, S> {
             Err(error) => return self.reply_error(unique, error),
         };
         let size = (read.size as usize).min(MAX_OPERATION);
-        self.submit(Call {
-            unique,
+        self.submit(Request {
+            tag: unique,
             file: file(read.fh),
             caller,
             nonblocking: nonblocking(read.flags),
-            offset: read.offset,
-            kind: CallKind::Read(size, Vec::new()),
+            operation: Call {
+                offset: read.offset,
+                kind: CallKind::Read(size, Vec::new()),
+            },
         });
     }
 
@@ -643,18 +629,20 @@ impl<S: FileServer> Session<'_, S> {
         let Ok((write, bytes)) = abi::fuse_write_in::read_from_prefix(body) else {
             return self.reply_error(unique, errno::EINVAL);
         };
-        self.submit(Call {
-            unique,
+        self.submit(Request {
+            tag: unique,
             file: file(write.fh),
             caller,
             nonblocking: nonblocking(write.flags),
-            offset: write.offset,
-            kind: CallKind::Write(bytes.to_vec()),
+            operation: Call {
+                offset: write.offset,
+                kind: CallKind::Write(bytes.to_vec()),
+            },
         });
     }
 
-    fn submit(&mut self, call: Call) {
-        let answer = self.dispatch.submit(call);
+    fn submit(&mut self, request: Request<Call>) {
+        let answer = self.dispatch.submit(request);
         answer.into_iter().for_each(|answer| self.answer(answer));
     }
 
@@ -709,7 +697,7 @@ impl<S: FileServer> Session<'_, S> {
         // Whoever is outside our pid namespace is 0, and not one with the others that are.
         if caller.pid != Pid(0) && self.dispatch.has_waiters(file) {
             let closer = process_of(caller.pid);
-            let same = |call: &Call| process_of(call.caller.pid) == closer;
+            let same = |request: &Request<Call>| process_of(request.caller.pid) == closer;
             for answer in self.dispatch.interrupt(file, same) {
                 self.answer(answer);
             }
@@ -751,15 +739,15 @@ impl<S: FileServer> Session<'_, S> {
             size: len as u32,
             padding: 0,
         };
-        match (request.kind, result) {
+        match (request.operation.kind, result) {
             (CallKind::Read(_, bytes), Ok(_)) => {
-                let delivered = self.reply(request.unique, Ok(&bytes));
+                let delivered = self.reply(request.tag, Ok(&bytes));
                 self.dispatch.server.settle(request.file, delivered);
             }
             (CallKind::Write(_), Ok(len)) => {
-                self.reply(request.unique, Ok(size(len).as_bytes()));
+                self.reply(request.tag, Ok(size(len).as_bytes()));
             }
-            (_, Err(error)) => self.reply_error(request.unique, error),
+            (_, Err(error)) => self.reply_error(request.tag, error),
         }
     }
 

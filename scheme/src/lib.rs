@@ -21,6 +21,7 @@ pub mod errno;
 pub mod local;
 pub mod readiness;
 pub mod server;
+mod table;
 pub mod wait;
 
 #[cfg(target_os = "linux")]

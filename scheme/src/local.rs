@@ -10,13 +10,13 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crate::dispatch::{Answer, Dispatch, Request};
+use crate::dispatch::{Answer, Dispatch, Kind, Operation, Request};
 use crate::errno::{self, Errno};
 use crate::server::{
     Argument, Caller, DirEntry, FileId, FileServer, Now, OpenFlags, Outcome, Pid, Ready,
     SignalTarget, Stat,
 };
-use crate::wait::{Direction, Tag};
+use crate::table::Table;
 
 /// Turns of a pending server before a call returns; the rest is left to the next.
 const TURNS_PER_CALL: usize = 64;
@@ -105,7 +105,7 @@ pub struct Local<S> {
 struct Kernel<S> {
     dispatch: Dispatch<S, Call>,
     descriptions: BTreeMap<u64, Description>,
-    done: BTreeMap<Tag, Answer<Call>>,
+    done: BTreeMap<u64, Answer<Call>>,
     signals: Vec<SignalTarget>,
     next: u64,
     deadline: Option<Duration>,
@@ -120,11 +120,6 @@ struct Description {
 }
 
 struct Call {
-    tag: Tag,
-    file: FileId,
-    direction: Direction,
-    caller: Caller,
-    nonblocking: bool,
     offset: u64,
     kind: CallKind,
 }
@@ -136,49 +131,29 @@ enum CallKind {
     Call(Vec<u8>, Vec<u64>),
 }
 
-impl Request for Call {
-    fn file(&self) -> FileId {
-        self.file
-    }
+impl Operation for Call {
+    type Tag = u64;
 
-    fn direction(&self) -> Direction {
-        self.direction
-    }
-
-    fn tag(&self) -> Tag {
-        self.tag
-    }
-
-    fn caller(&self) -> Caller {
-        self.caller
-    }
-
-    fn nonblocking(&self) -> bool {
-        self.nonblocking
-    }
-
-    fn access(&self) -> OpenFlags {
-        match self.kind {
-            CallKind::Read(_) => OpenFlags::READ,
-            CallKind::Write(_) => OpenFlags::WRITE,
-            _ => OpenFlags::empty(),
+    fn kind(&mut self) -> Kind<'_> {
+        match &self.kind {
+            CallKind::Read(_) => Kind::Read,
+            CallKind::Write(_) => Kind::Write,
+            CallKind::Dup(verb) => Kind::Dup(verb),
+            CallKind::Call(_, words) => Kind::Call(words),
         }
     }
 
-    fn queues(&self) -> bool {
-        matches!(self.kind, CallKind::Read(_) | CallKind::Write(_))
-    }
-
-    fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize> {
-        match &mut self.kind {
-            CallKind::Read(buf) => server.read(self.file, buf, self.offset, self.caller),
-            CallKind::Write(buf) => server.write(self.file, buf, self.offset, self.caller),
-            CallKind::Dup(verb) => match server.dup(self.file, verb, self.nonblocking, self.caller)
-            {
+    fn attempt<S: FileServer>(request: &mut Request<Self>, server: &mut S) -> Outcome<usize> {
+        let Request { file, caller, .. } = *request;
+        let Self { offset, kind } = &mut request.operation;
+        match kind {
+            CallKind::Read(buf) => server.read(file, buf, *offset, caller),
+            CallKind::Write(buf) => server.write(file, buf, *offset, caller),
+            CallKind::Dup(verb) => match server.dup(file, verb, request.nonblocking, caller) {
                 Outcome::Done(result) => Outcome::Done(result.map(|file| file.0 as usize)),
                 Outcome::Wait => Outcome::Wait,
             },
-            CallKind::Call(payload, words) => server.call(self.file, payload, words, self.caller),
+            CallKind::Call(payload, words) => server.call(file, payload, words, caller),
         }
     }
 }
@@ -283,7 +258,7 @@ impl<S: FileServer> Kernel<S> {
 
     /// Keeps the answer of a call that waited for the thread that made it.
     fn finish(&mut self, answer: Answer<Call>) {
-        if matches!(answer.request.kind, CallKind::Read(_)) && answer.result.is_ok() {
+        if matches!(answer.request.operation.kind, CallKind::Read(_)) && answer.result.is_ok() {
             self.dispatch.server.settle(answer.request.file, true);
         }
         self.done.insert(answer.request.tag, answer);
@@ -312,40 +287,12 @@ impl<S: FileServer> Kernel<S> {
     }
 }
 
-/// The open file description behind each descriptor of a process, at the descriptor's number.
-#[derive(Clone, Debug, Default)]
-struct Table(Vec<Option<u64>>);
-
-impl Table {
-    fn open(&self) -> impl Iterator<Item = u64> {
-        self.0.iter().copied().flatten()
-    }
-
-    fn get(&self, fd: Fd) -> Option<u64> {
-        *self.0.get(fd.0 as usize)?
-    }
-
-    /// At the lowest free number, as everywhere.
-    fn insert(&mut self, id: u64) -> Fd {
-        let free = self.0.iter().position(Option::is_none);
-        let at = free.unwrap_or(self.0.len());
-        if at == self.0.len() {
-            self.0.push(None);
-        }
-        self.0[at] = Some(id);
-        Fd(at as u32)
-    }
-
-    fn remove(&mut self, fd: Fd) -> Option<u64> {
-        self.0.get_mut(fd.0 as usize)?.take()
-    }
-}
-
 /// A process: credentials, and descriptors. Its threads share it by reference.
 pub struct Process<S: FileServer> {
     local: Arc<Local<S>>,
     caller: Caller,
-    table: Mutex<Table>,
+    /// The open file description behind each descriptor.
+    table: Mutex<Table<u64>>,
 }
 
 impl<S: FileServer> Process<S> {
@@ -366,7 +313,7 @@ impl<S: FileServer> Process<S> {
     /// `read(2)`.
     pub fn read(&self, fd: Fd, buf: &mut [u8]) -> Result<usize, Errno> {
         let answer = self.call(fd, CallKind::Read(vec![0; buf.len()]))?;
-        let CallKind::Read(bytes) = answer.request.kind else {
+        let CallKind::Read(bytes) = answer.request.operation.kind else {
             return Err(errno::EIO);
         };
         let len = answer.result?;
@@ -397,7 +344,7 @@ impl<S: FileServer> Process<S> {
     /// Redox's `SYS_CALL`.
     pub fn sys_call(&self, fd: Fd, payload: &mut [u8], words: &[u64]) -> Result<usize, Errno> {
         let answer = self.call(fd, CallKind::Call(payload.to_vec(), words.to_vec()))?;
-        let CallKind::Call(bytes, _) = answer.request.kind else {
+        let CallKind::Call(bytes, _) = answer.request.operation.kind else {
             return Err(errno::EIO);
         };
         payload.copy_from_slice(&bytes);
@@ -420,7 +367,7 @@ impl<S: FileServer> Process<S> {
             let id = self.description(fd)?;
             let description = kernel.descriptions.get_mut(&id).ok_or(errno::EBADF)?;
             description.descriptors += 1;
-            Ok(self.lock_table().insert(id))
+            Ok(Fd(self.lock_table().add(id)))
         })
     }
 
@@ -428,8 +375,8 @@ impl<S: FileServer> Process<S> {
     pub fn fork(&self, pid: u32) -> Self {
         let mut kernel = self.local.lock();
         let table = self.lock_table().clone();
-        for id in table.open() {
-            if let Some(description) = kernel.descriptions.get_mut(&id) {
+        for id in table.values() {
+            if let Some(description) = kernel.descriptions.get_mut(id) {
                 description.descriptors += 1;
             }
         }
@@ -448,7 +395,7 @@ impl<S: FileServer> Process<S> {
     /// `close(2)`. Ends this process's waits on the file with `EINTR`, as Linux's FLUSH lets us.
     pub fn close(&self, fd: Fd) -> Result<(), Errno> {
         self.kernel(|kernel| {
-            let id = self.lock_table().remove(fd).ok_or(errno::EBADF)?;
+            let id = self.lock_table().remove(fd.0).ok_or(errno::EBADF)?;
             kernel.close(id, self.caller);
             Ok(())
         })?;
@@ -528,7 +475,7 @@ impl<S: FileServer> Process<S> {
     /// A signal with a handler: every call of this process that waits ends with `EINTR`.
     pub fn interrupt(&self) {
         let mut kernel = self.local.lock();
-        let ids: Vec<u64> = self.lock_table().open().collect();
+        let ids: Vec<u64> = self.lock_table().values().copied().collect();
         for id in ids {
             let Some(file) = kernel.descriptions.get(&id).map(|d| d.file) else {
                 continue;
@@ -567,25 +514,19 @@ impl<S: FileServer> Process<S> {
         kernel.next += 1;
         let id = self.description(fd)?;
         let description = kernel.descriptions.get(&id).ok_or(errno::EBADF)?;
-        let tag = Tag(kernel.next);
-        let server = &kernel.dispatch.server;
-        let direction = match &kind {
-            CallKind::Read(_) => Direction::Read,
-            CallKind::Write(_) => Direction::Write,
-            CallKind::Dup(verb) => server.dup_direction(verb),
-            CallKind::Call(_, words) => server.call_direction(words),
-        };
-        let call = Call {
+        let tag = kernel.next;
+        let request = Request {
             tag,
             file: description.file,
-            direction,
             caller: self.caller,
             nonblocking: description.nonblocking,
-            offset: description.offset,
-            kind,
+            operation: Call {
+                offset: description.offset,
+                kind,
+            },
         };
-        if let Some(answer) = kernel.dispatch.submit(call) {
-            if matches!(answer.request.kind, CallKind::Read(_)) && answer.result.is_ok() {
+        if let Some(answer) = kernel.dispatch.submit(request) {
+            if matches!(answer.request.operation.kind, CallKind::Read(_)) && answer.result.is_ok() {
                 kernel.dispatch.server.settle(answer.request.file, true);
             }
             if kernel.run(now) {
@@ -637,12 +578,12 @@ impl<S: FileServer> Process<S> {
         }
     }
 
-    fn lock_table(&self) -> MutexGuard<'_, Table> {
+    fn lock_table(&self) -> MutexGuard<'_, Table<u64>> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn description(&self, fd: Fd) -> Result<u64, Errno> {
-        self.lock_table().get(fd).ok_or(errno::EBADF)
+        self.lock_table().get(fd.0).copied().ok_or(errno::EBADF)
     }
 
     fn file(&self, kernel: &Kernel<S>, fd: Fd) -> Result<FileId, Errno> {
@@ -661,7 +602,7 @@ impl<S: FileServer> Process<S> {
             offset: 0,
         };
         kernel.descriptions.insert(id, description);
-        self.lock_table().insert(id)
+        Fd(self.lock_table().add(id))
     }
 }
 
@@ -670,7 +611,7 @@ impl<S: FileServer> Drop for Process<S> {
     fn drop(&mut self) {
         let mut kernel = self.local.lock();
         let ids = std::mem::take(&mut *self.lock_table());
-        for id in ids.open() {
+        for &id in ids.values() {
             kernel.close(id, self.caller);
         }
         kernel.run(self.local.clock.now());

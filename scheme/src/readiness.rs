@@ -4,14 +4,13 @@
 //! possible in between or after it asked anew. Asking answers with what is possible now, so that
 //! no edge falls between the question and the watch.
 
-use std::collections::BTreeMap;
-
 use crate::server::{FileId, Ready};
+use crate::table::Table;
 
 /// What each watched file's watchers want to hear of.
 #[derive(Debug, Default)]
 pub struct Watches {
-    files: BTreeMap<FileId, Watch>,
+    files: Table<Watch>,
 }
 
 #[derive(Debug)]
@@ -28,9 +27,9 @@ impl Watches {
     pub fn arm(&mut self, file: FileId, mask: Ready, ready: Ready) -> Ready {
         let told = ready & mask;
         if mask.is_empty() {
-            self.files.remove(&file);
+            self.files.remove(file.0);
         } else {
-            self.files.insert(file, Watch { mask, told });
+            self.files.insert(file.0, Watch { mask, told });
         }
         told
     }
@@ -38,7 +37,7 @@ impl Watches {
     /// What to tell the watchers of `file` when `risen` became possible; empty for nothing.
     #[must_use]
     pub fn post(&mut self, file: FileId, risen: Ready) -> Ready {
-        let Some(watch) = self.files.get_mut(&file) else {
+        let Some(watch) = self.files.get_mut(file.0) else {
             return Ready::empty();
         };
         let news = watch.mask & risen & !watch.told;
@@ -48,14 +47,14 @@ impl Watches {
 
     /// A request used what the watchers had heard of: they may hear of it again.
     pub fn used(&mut self, file: FileId, used: Ready) {
-        if let Some(watch) = self.files.get_mut(&file) {
+        if let Some(watch) = self.files.get_mut(file.0) {
             watch.told.remove(used);
         }
     }
 
     /// Forgets a closed file.
     pub fn close(&mut self, file: FileId) {
-        self.files.remove(&file);
+        self.files.remove(file.0);
     }
 }
 

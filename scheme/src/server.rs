@@ -8,7 +8,7 @@ use crate::errno::{self, Errno};
 use crate::wait::Direction;
 
 /// One open file of a server, shared by every descriptor that was made from it by dup, fork or
-/// passing. Numbers are used again after [`FileServer::close`].
+/// passing. Numbers are small, and used again after [`FileServer::close`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId(pub u32);
 

@@ -14,15 +14,11 @@ pub enum Direction {
     Write,
 }
 
-/// The adapter's name for a request; unique among those that wait.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct Tag(pub u64);
-
 /// A request kept for later.
 #[derive(Debug)]
-pub struct Waiter<W> {
-    /// Its name.
-    pub tag: Tag,
+pub struct Waiter<T, W> {
+    /// Its name, unique among those that wait.
+    pub tag: T,
     /// The request itself.
     pub request: W,
     /// The monotonic time at which it has waited long enough; `None` waits for ever.
@@ -31,13 +27,13 @@ pub struct Waiter<W> {
 
 /// Every request that waits.
 #[derive(Debug)]
-pub struct Waits<W> {
-    queues: BTreeMap<(FileId, Direction), VecDeque<Waiter<W>>>,
-    places: BTreeMap<Tag, (FileId, Direction)>,
-    deadlines: BTreeSet<(Duration, Tag)>,
+pub struct Waits<T, W> {
+    queues: BTreeMap<(FileId, Direction), VecDeque<Waiter<T, W>>>,
+    places: BTreeMap<T, (FileId, Direction)>,
+    deadlines: BTreeSet<(Duration, T)>,
 }
 
-impl<W> Default for Waits<W> {
+impl<T, W> Default for Waits<T, W> {
     fn default() -> Self {
         Self {
             queues: BTreeMap::new(),
@@ -47,9 +43,9 @@ impl<W> Default for Waits<W> {
     }
 }
 
-impl<W> Waits<W> {
+impl<T: Copy + Ord, W> Waits<T, W> {
     /// Keeps a request behind those that wait already.
-    pub fn park(&mut self, file: FileId, direction: Direction, waiter: Waiter<W>) {
+    pub fn park(&mut self, file: FileId, direction: Direction, waiter: Waiter<T, W>) {
         self.places.insert(waiter.tag, (file, direction));
         self.deadlines
             .extend(waiter.deadline.map(|deadline| (deadline, waiter.tag)));
@@ -65,12 +61,12 @@ impl<W> Waits<W> {
     }
 
     /// The one that waited longest.
-    pub fn front(&mut self, file: FileId, direction: Direction) -> Option<&mut Waiter<W>> {
+    pub fn front(&mut self, file: FileId, direction: Direction) -> Option<&mut Waiter<T, W>> {
         self.queues.get_mut(&(file, direction))?.front_mut()
     }
 
     /// Takes the one that waited longest.
-    pub fn pop(&mut self, file: FileId, direction: Direction) -> Option<Waiter<W>> {
+    pub fn pop(&mut self, file: FileId, direction: Direction) -> Option<Waiter<T, W>> {
         let queue = self.queues.get_mut(&(file, direction))?;
         let waiter = queue.pop_front()?;
         if queue.is_empty() {
@@ -81,7 +77,7 @@ impl<W> Waits<W> {
     }
 
     /// Takes the request with this name, wherever it stands.
-    pub fn cancel(&mut self, tag: Tag) -> Option<Waiter<W>> {
+    pub fn cancel(&mut self, tag: T) -> Option<Waiter<T, W>> {
         let place = *self.places.get(&tag)?;
         let queue = self.queues.get_mut(&place)?;
         let at = queue.iter().position(|waiter| waiter.tag == tag)?;
@@ -94,7 +90,11 @@ impl<W> Waits<W> {
     }
 
     /// Takes every request of a file for which `wanted` holds.
-    pub fn purge(&mut self, file: FileId, wanted: impl Fn(&Waiter<W>) -> bool) -> Vec<Waiter<W>> {
+    pub fn purge(
+        &mut self,
+        file: FileId,
+        wanted: impl Fn(&Waiter<T, W>) -> bool,
+    ) -> Vec<Waiter<T, W>> {
         let mut taken = Vec::new();
         for direction in [Direction::Read, Direction::Write] {
             let Some(queue) = self.queues.remove(&(file, direction)) else {
@@ -118,7 +118,7 @@ impl<W> Waits<W> {
     }
 
     /// Takes one that has waited long enough.
-    pub fn expire(&mut self, now: Duration) -> Option<Waiter<W>> {
+    pub fn expire(&mut self, now: Duration) -> Option<Waiter<T, W>> {
         let &(deadline, tag) = self.deadlines.first()?;
         if deadline > now {
             return None;
@@ -126,7 +126,7 @@ impl<W> Waits<W> {
         self.cancel(tag)
     }
 
-    fn forget(&mut self, waiter: &Waiter<W>) {
+    fn forget(&mut self, waiter: &Waiter<T, W>) {
         self.places.remove(&waiter.tag);
         if let Some(deadline) = waiter.deadline {
             self.deadlines.remove(&(deadline, waiter.tag));
@@ -150,11 +150,11 @@ mod tests {
 
     const FILE: FileId = FileId(1);
 
-    fn waits(tags: &[u64]) -> Waits<&'static str> {
+    fn waits(tags: &[u64]) -> Waits<u64, &'static str> {
         let mut waits = Waits::default();
         for &tag in tags {
             let waiter = Waiter {
-                tag: Tag(tag),
+                tag,
                 request: "r",
                 deadline: Some(Duration::from_secs(10 - tag)),
             };
@@ -166,10 +166,10 @@ mod tests {
     #[test]
     fn first_come_first_served() {
         let mut waits = waits(&[1, 2, 3]);
-        assert!(waits.cancel(Tag(2)).is_some());
-        assert!(waits.cancel(Tag(2)).is_none());
-        assert_eq!(waits.pop(FILE, Direction::Read).unwrap().tag, Tag(1));
-        assert_eq!(waits.pop(FILE, Direction::Read).unwrap().tag, Tag(3));
+        assert!(waits.cancel(2).is_some());
+        assert!(waits.cancel(2).is_none());
+        assert_eq!(waits.pop(FILE, Direction::Read).unwrap().tag, 1);
+        assert_eq!(waits.pop(FILE, Direction::Read).unwrap().tag, 3);
         assert!(!waits.occupied(FILE, Direction::Read));
         assert!(waits.is_empty());
     }
@@ -180,20 +180,20 @@ mod tests {
         assert_eq!(waits.deadline(), Some(Duration::from_secs(7)));
         assert!(waits.expire(Duration::from_secs(6)).is_none());
         let over = waits.expire(Duration::from_secs(8)).unwrap();
-        assert_eq!(over.tag, Tag(3));
+        assert_eq!(over.tag, 3);
         assert!(waits.pop(FILE, Direction::Read).is_some());
         assert_eq!(waits.deadline(), Some(Duration::from_secs(8)));
-        assert!(waits.cancel(Tag(2)).is_some());
+        assert!(waits.cancel(2).is_some());
         assert_eq!(waits.deadline(), None);
     }
 
     #[test]
     fn purge_takes_only_the_wanted() {
         let mut waits = waits(&[1, 2, 3, 4]);
-        let odd = waits.purge(FILE, |waiter| waiter.tag.0 % 2 == 1);
+        let odd = waits.purge(FILE, |waiter| waiter.tag % 2 == 1);
         assert_eq!(odd.len(), 2);
         assert_eq!(waits.len(), 2);
-        assert!(waits.cancel(Tag(1)).is_none());
-        assert_eq!(waits.front(FILE, Direction::Read).unwrap().tag, Tag(2));
+        assert!(waits.cancel(1).is_none());
+        assert_eq!(waits.front(FILE, Direction::Read).unwrap().tag, 2);
     }
 }

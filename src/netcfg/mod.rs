@@ -214,6 +214,7 @@ impl Net {
 
     /// Readable when the text is not what was last read; writable always.
     pub(crate) fn netcfg_ready(&mut self, id: FileId) -> Ready {
+        self.stir();
         if self.netcfg_changed(id) {
             return Ready::all();
         }

@@ -247,7 +247,7 @@ impl Net {
         match *kind {
             // RFC 1122 section 3.2.2.6 allows silence to a broadcast, and that is wise.
             ECHO_REQUEST_V4 if header.place == Place::Host => {
-                self.echo_reply(rcvif, &header, ECHO_REPLY_V4, message)
+                self.echo_reply(rcvif, &header, ECHO_REPLY_V4, packet)
             }
             ECHO_REPLY_V4 => self.icmp_deliver(&header, message),
             UNREACHABLE_V4 => {
@@ -277,7 +277,7 @@ impl Net {
             return Verdict::Dropped(DropReason::Malformed);
         }
         match *kind {
-            ECHO_REQUEST_V6 => self.echo_reply(rcvif, &header, ECHO_REPLY_V6, message),
+            ECHO_REQUEST_V6 => self.echo_reply(rcvif, &header, ECHO_REPLY_V6, packet),
             ECHO_REPLY_V6 => self.icmp_deliver(&header, message),
             TOO_BIG_V6 => {
                 let mtu = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
@@ -298,8 +298,16 @@ impl Net {
         }
     }
 
-    fn echo_reply(&mut self, rcvif: IfIndex, header: &Header, kind: u8, request: &[u8]) -> Verdict {
-        let mut reply = Packet::from(request);
+    /// Turns the request into its reply, as BSD's `icmp_reflect` does.
+    fn echo_reply(
+        &mut self,
+        rcvif: IfIndex,
+        header: &Header,
+        kind: u8,
+        mut packet: Packet,
+    ) -> Verdict {
+        packet.strip(header.payload);
+        let mut reply = packet;
         reply[0] = kind;
         reply[2..4].fill(0);
         // From the address that was asked; for a group, from one of the interface.

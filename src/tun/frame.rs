@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 
 use scheme::errno::{self, Errno};
 use scheme::{Now, Outcome};
+use smallvec::{SmallVec, smallvec};
 
 use super::TUNMRU;
 use crate::ifnet::{Discipline, Family, Frame};
@@ -18,6 +19,9 @@ pub(super) struct Taken {
     /// The reader's buffer was shorter.
     pub(super) truncated: bool,
 }
+
+/// What one read was given: in most cases, one.
+pub(super) type Frames = SmallVec<[Taken; 1]>;
 
 /// The next hop before a packet in LMODE: BSD's `struct sockaddr_in`, its length first.
 pub(super) fn sockaddr_in(addr: Ipv4Addr) -> [u8; 16] {
@@ -35,7 +39,7 @@ pub(super) fn read(
     buf: &mut [u8],
     batch: bool,
     now: Now,
-) -> Outcome<(usize, Vec<Taken>)> {
+) -> Outcome<(usize, Frames)> {
     if !batch {
         let Some(frame) = queue.dequeue(now) else {
             return Outcome::Wait;
@@ -43,10 +47,10 @@ pub(super) fn read(
         let len = frame.bytes.len().min(buf.len());
         buf[..len].copy_from_slice(&frame.bytes[..len]);
         let truncated = len < frame.bytes.len();
-        return Outcome::Done(Ok((len, vec![Taken { frame, truncated }])));
+        return Outcome::Done(Ok((len, smallvec![Taken { frame, truncated }])));
     }
     let mut filled = 0;
-    let mut frames = Vec::new();
+    let mut frames = Frames::new();
     while let Some(next) = queue.peek(now) {
         let len = next.bytes.len();
         let end = filled + LENGTH + len.next_multiple_of(4);

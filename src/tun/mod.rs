@@ -26,7 +26,7 @@ use crate::netisr::NetError;
 use crate::packet::Packet;
 use crate::route::Origin;
 
-use frame::{Taken, decode, decode_batch};
+use frame::{Frames, Taken, decode, decode_batch};
 pub(crate) use ioctl::triple;
 pub(crate) use softc::Units;
 use softc::{Softc, TunFlags};
@@ -265,7 +265,7 @@ impl Net {
             return errno::EHOSTDOWN.into();
         };
         if buf.is_empty() {
-            softc.hand_out(Vec::new());
+            softc.hand_out(Frames::new());
             return Outcome::Done(Ok(0));
         }
         let batch = softc.flags.contains(TunFlags::BATCH);

@@ -6,7 +6,7 @@ use bitflags::bitflags;
 use scheme::{FileId, Pid, SignalTarget};
 
 use super::MAX_UNIT;
-use super::frame::Taken;
+use super::frame::Frames;
 use crate::ifnet::IfIndex;
 
 /// Most processes remembered of a handle. With more, a unit is never taken over.
@@ -45,7 +45,7 @@ pub(crate) struct Softc {
     /// Who gets `SIGIO`.
     pub(super) sigio: Option<SignalTarget>,
     /// Reads that are not settled, oldest first.
-    unsettled: VecDeque<Vec<Taken>>,
+    unsettled: VecDeque<Frames>,
 }
 
 impl Softc {
@@ -80,12 +80,12 @@ impl Softc {
     }
 
     /// Notes what a read was given.
-    pub(super) fn hand_out(&mut self, frames: Vec<Taken>) {
+    pub(super) fn hand_out(&mut self, frames: Frames) {
         self.unsettled.push_back(frames);
     }
 
     /// What the oldest read that is not settled was given.
-    pub(super) fn settle(&mut self) -> Vec<Taken> {
+    pub(super) fn settle(&mut self) -> Frames {
         self.unsettled.pop_front().unwrap_or_default()
     }
 

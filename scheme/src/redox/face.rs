@@ -12,13 +12,13 @@ use syscall::flag::{
 };
 use syscall::schemev2::NewFdFlags;
 
-use crate::dispatch::{Answer, Dispatch, Request};
+use crate::dispatch::{Answer, Dispatch, Kind, Operation, Request};
 use crate::errno::{self, Errno};
 use crate::readiness::Watches;
 use crate::server::{
     Caller, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid, Ready, Stat, Turn,
 };
-use crate::wait::{Direction, Tag};
+use crate::table::Table;
 
 /// The number of a scheme's root.
 pub const ROOT: usize = 0;
@@ -52,88 +52,54 @@ fn caller(ctx: &CallerCtx, trusted: bool) -> Caller {
     }
 }
 
-/// A request that may wait, with the client's buffer.
-pub struct Call {
-    op: Op,
-    /// Which scheme it came to.
-    scheme: usize,
-    id: Id,
-    tag: Tag,
-    file: FileId,
-    direction: Direction,
-    caller: Caller,
-    nonblocking: bool,
-}
+/// With the client's buffer.
+impl Operation for Op {
+    /// The scheme that it came to, and its number there.
+    type Tag = (usize, Id);
 
-impl Call {
-    /// The response that answers it.
-    fn respond(self, result: std::result::Result<usize, Errno>) -> Response {
-        match (&self.op, result) {
-            (Op::Dup(_), Ok(made)) => {
-                let flags = NewFdFlags::empty();
-                let opened = OpenResult::ThisScheme {
-                    number: made,
-                    flags,
-                };
-                Response::open_dup_like(Ok(opened), self.op)
-            }
-            (_, result) => Response::new(result.map_err(error), self.op),
-        }
-    }
-}
-
-impl Request for Call {
-    fn file(&self) -> FileId {
-        self.file
-    }
-
-    fn direction(&self) -> Direction {
-        self.direction
-    }
-
-    fn tag(&self) -> Tag {
-        self.tag
-    }
-
-    fn caller(&self) -> Caller {
-        self.caller
-    }
-
-    fn nonblocking(&self) -> bool {
-        self.nonblocking
-    }
-
-    fn access(&self) -> OpenFlags {
-        match self.op {
-            Op::Read(_) => OpenFlags::READ,
-            Op::Write(_) => OpenFlags::WRITE,
-            _ => OpenFlags::empty(),
+    fn kind(&mut self) -> Kind<'_> {
+        match self {
+            Self::Write(_) => Kind::Write,
+            Self::Dup(dup) => Kind::Dup(dup.buf()),
+            Self::Call(call) => Kind::Call(call.payload_and_metadata().1),
+            // Nothing else is ever made into a request.
+            _ => Kind::Read,
         }
     }
 
-    fn queues(&self) -> bool {
-        matches!(self.op, Op::Read(_) | Op::Write(_))
-    }
-
-    fn attempt<S: FileServer>(&mut self, server: &mut S) -> Outcome<usize> {
-        let (file, caller) = (self.file, self.caller);
-        match &mut self.op {
-            Op::Read(read) => {
+    fn attempt<S: FileServer>(request: &mut Request<Self>, server: &mut S) -> Outcome<usize> {
+        let Request { file, caller, .. } = *request;
+        match &mut request.operation {
+            Self::Read(read) => {
                 let offset = read.offset;
                 server.read(file, read.buf(), offset, caller)
             }
-            Op::Write(write) => server.write(file, write.buf(), write.offset, caller),
-            Op::Dup(dup) => match server.dup(file, dup.buf(), self.nonblocking, caller) {
+            Self::Write(write) => server.write(file, write.buf(), write.offset, caller),
+            Self::Dup(dup) => match server.dup(file, dup.buf(), request.nonblocking, caller) {
                 Outcome::Done(made) => Outcome::Done(made.map(number)),
                 Outcome::Wait => Outcome::Wait,
             },
-            Op::Call(call) => {
+            Self::Call(call) => {
                 let (payload, metadata) = call.payload_and_metadata();
                 server.call(file, payload, metadata, caller)
             }
-            // Nothing else is ever made into one.
             _ => errno::ENOSYS.into(),
         }
+    }
+}
+
+/// The response that answers an operation.
+fn respond(op: Op, result: std::result::Result<usize, Errno>) -> Response {
+    match (&op, result) {
+        (Op::Dup(_), Ok(made)) => {
+            let flags = NewFdFlags::empty();
+            let opened = OpenResult::ThisScheme {
+                number: made,
+                flags,
+            };
+            Response::open_dup_like(Ok(opened), op)
+        }
+        (_, result) => Response::new(result.map_err(error), op),
     }
 }
 
@@ -189,14 +155,15 @@ struct Look {
 /// The state of the adapter, apart from the system.
 pub struct Face<S> {
     /// The server and the requests that wait for it.
-    pub dispatch: Dispatch<S, Call>,
+    pub dispatch: Dispatch<S, Op>,
     names: Vec<&'static str>,
-    open: BTreeMap<FileId, Open>,
+    open: Table<Open>,
     watches: Watches,
     looks: BTreeMap<usize, Look>,
     next_look: usize,
-    tags: BTreeMap<(usize, Id), Tag>,
-    next_tag: u64,
+    /// Kept from turn to turn, to be filled anew.
+    answers: Vec<Answer<Op>>,
+    edges: Vec<(FileId, Ready)>,
 }
 
 impl<S: FileServer> Face<S> {
@@ -205,17 +172,17 @@ impl<S: FileServer> Face<S> {
         Self {
             dispatch: Dispatch::new(server),
             names: names.to_vec(),
-            open: BTreeMap::new(),
+            open: Table::default(),
             watches: Watches::default(),
             looks: BTreeMap::new(),
             next_look: LOOKS,
-            tags: BTreeMap::new(),
-            next_tag: 0,
+            answers: Vec::new(),
+            edges: Vec::new(),
         }
     }
 
     /// Handles a request that came to a scheme, whose locks are in `state`. What is to be sent is
-    /// added to `out`; a request that waits comes up again in [`wakeups`](Self::wakeups),
+    /// added to `out`; a request that waits comes up again in [`turn`](Self::turn),
     /// [`cancel`](Self::cancel) or [`close`](Self::close).
     pub fn handle(
         &mut self,
@@ -226,7 +193,7 @@ impl<S: FileServer> Face<S> {
         out: &mut Vec<Outgoing>,
     ) {
         let target = op.file_id().and_then(|number| file(number).ok());
-        if let Some(open) = target.and_then(|file| self.open.get_mut(&file)) {
+        if let Some(open) = target.and_then(|file| self.open.get_mut(file.0)) {
             open.shared |= open.user != caller(ctx, false).pid;
         }
         if let (Some(file), Op::Read(_) | Op::Write(_) | Op::Dup(_) | Op::Call(_)) = (target, &op) {
@@ -257,45 +224,27 @@ impl<S: FileServer> Face<S> {
         &mut self,
         scheme: usize,
         file: FileId,
-        mut op: Op,
+        op: Op,
         ctx: &CallerCtx,
         out: &mut Vec<Outgoing>,
     ) {
-        let id = op.req_id();
-        self.next_tag += 1;
-        let tag = Tag(self.next_tag);
         let told = matches!(op, Op::Read(_) | Op::Write(_));
-        let kept = self.open.get(&file).is_some_and(|open| open.nonblocking);
-        let server = &self.dispatch.server;
-        let direction = match &mut op {
-            Op::Write(_) => Direction::Write,
-            Op::Dup(dup) => server.dup_direction(dup.buf()),
-            Op::Call(call) => server.call_direction(call.payload_and_metadata().1),
-            _ => Direction::Read,
-        };
-        let call = Call {
-            scheme,
-            id,
-            tag,
+        let kept = self.open.get(file.0).is_some_and(|open| open.nonblocking);
+        let request = Request {
+            tag: (scheme, op.req_id()),
             file,
-            direction,
             caller: caller(ctx, !matches!(op, Op::Call(_))),
             nonblocking: op.is_explicitly_nonblock() || (!told && kept),
-            op,
+            operation: op,
         };
-        match self.dispatch.submit(call) {
-            Some(answer) => self.answer(answer, out),
-            None => {
-                self.tags.insert((scheme, id), tag);
-            }
+        if let Some(answer) = self.dispatch.submit(request) {
+            self.answer(answer, out);
         }
     }
 
     /// A waiting caller was interrupted by a signal. Nothing, if it was answered already.
     pub fn cancel(&mut self, scheme: usize, id: Id, out: &mut Vec<Outgoing>) {
-        if let Some(tag) = self.tags.remove(&(scheme, id))
-            && let Some(answer) = self.dispatch.cancel(tag, errno::ECANCELED)
-        {
+        if let Some(answer) = self.dispatch.cancel((scheme, id), errno::ECANCELED) {
             self.answer(answer, out);
         }
     }
@@ -309,7 +258,7 @@ impl<S: FileServer> Face<S> {
             return;
         };
         self.watches.close(file);
-        self.open.remove(&file);
+        self.open.remove(file.0);
         for answer in self.dispatch.close(file) {
             self.answer(answer, out);
         }
@@ -318,65 +267,64 @@ impl<S: FileServer> Face<S> {
     /// [`Dispatch::turn`]. Where a handle is shared, nothing tells of a waiter that was killed:
     /// then `alive` is asked before it is given anything.
     pub fn turn(&mut self, now: Now, alive: impl Fn(Pid) -> bool, out: &mut Vec<Outgoing>) -> Turn {
-        let (mut answers, mut edges) = (Vec::new(), Vec::new());
+        let mut answers = std::mem::take(&mut self.answers);
+        let mut edges = std::mem::take(&mut self.edges);
         let open = &self.open;
-        let turn = self.dispatch.turn(now, &mut answers, &mut edges, |call| {
-            let shared = open.get(&call.file).is_some_and(|open| open.shared);
-            !shared || alive(call.caller.pid)
-        });
-        for answer in answers {
+        let turn = self
+            .dispatch
+            .turn(now, &mut answers, &mut edges, |request| {
+                let shared = open.get(request.file.0).is_some_and(|open| open.shared);
+                !shared || alive(request.caller.pid)
+            });
+        for answer in answers.drain(..) {
             self.answer(answer, out);
         }
-        for (file, ready) in edges {
+        for (file, ready) in edges.drain(..) {
             let told = self.watches.post(file, ready);
-            if let Some(open) = self.open.get(&file)
+            if let Some(open) = self.open.get(file.0)
                 && !told.is_empty()
             {
                 let event = Response::post_fevent(number(file), event_flags(told).bits());
                 out.push(Outgoing::answer(open.scheme, event));
             }
         }
+        self.answers = answers;
+        self.edges = edges;
         turn
     }
 
-    fn answer(&mut self, answer: Answer<Call>, out: &mut Vec<Outgoing>) {
+    fn answer(&mut self, answer: Answer<Op>, out: &mut Vec<Outgoing>) {
         let Answer { request, result } = answer;
-        self.tags.remove(&(request.scheme, request.id));
-        let used = match request.op {
-            Op::Read(_) | Op::Dup(_) => Ready::READ,
-            Op::Write(_) => Ready::WRITE,
-            _ => Ready::all(),
+        let (scheme, _) = request.tag;
+        let file = request.file;
+        let (used, settles) = match (&request.operation, result) {
+            (Op::Read(_), Ok(_)) => (Ready::READ, Settles::Read(file)),
+            (Op::Read(_), Err(_)) => (Ready::READ, Settles::Nothing),
+            (Op::Write(_), _) => (Ready::WRITE, Settles::Nothing),
+            (Op::Dup(_), Ok(made)) => {
+                if let Ok(made) = self::file(made) {
+                    self.dispatch.adopt(made);
+                    self.note_open(scheme, made, request.caller.pid, request.nonblocking);
+                }
+                (Ready::READ, Settles::Handle(made))
+            }
+            (Op::Dup(_), Err(_)) => (Ready::READ, Settles::Nothing),
+            _ => (Ready::all(), Settles::Nothing),
         };
-        self.watches.used(request.file, used);
-        let settles = match (&request.op, result) {
-            (Op::Read(_), Ok(_)) => Settles::Read(request.file),
-            (Op::Dup(_), Ok(made)) => Settles::Handle(made),
-            _ => Settles::Nothing,
-        };
-        if let (Op::Dup(_), Ok(made)) = (&request.op, result)
-            && let Ok(made) = file(made)
-        {
-            self.dispatch.adopt(made);
-            self.note_open(
-                request.scheme,
-                made,
-                request.caller.pid,
-                request.nonblocking,
-            );
-        }
+        self.watches.used(file, used);
         out.push(Outgoing {
-            scheme: request.scheme,
+            scheme,
             settles,
-            response: request.respond(result),
+            response: respond(request.operation, result),
         });
     }
 
     /// The open file with this number.
     fn file(&self, number: usize) -> Result<FileId> {
         let file = file(number)?;
-        match self.open.contains_key(&file) {
-            true => Ok(file),
-            false => Err(error(errno::EBADF)),
+        match self.open.get(file.0) {
+            Some(_) => Ok(file),
+            None => Err(error(errno::EBADF)),
         }
     }
 
@@ -387,7 +335,7 @@ impl<S: FileServer> Face<S> {
             user,
             shared: false,
         };
-        self.open.insert(file, open);
+        self.open.insert(file.0, open);
     }
 
     /// The path below a scheme's name that `path` is relative to `dir` of.
@@ -501,7 +449,7 @@ impl<S: FileServer> SchemeSync for One<'_, S> {
             F_GETFL => Ok(0),
             F_SETFL => {
                 let file = self.face.file(id)?;
-                let open = self.face.open.get_mut(&file).ok_or(error(errno::EBADF))?;
+                let open = self.face.open.get_mut(file.0).ok_or(error(errno::EBADF))?;
                 open.nonblocking = arg & O_NONBLOCK != 0;
                 let server = &mut self.face.dispatch.server;
                 server.set_async(file, arg & O_ASYNC != 0).map_err(error)?;

@@ -432,10 +432,7 @@ impl FileServer for Net {
             Ok(File::Bpf(_)) => self.bpf_read(id, buf),
             Ok(File::Icmp(_)) => self.icmp_read(id, buf),
             Ok(File::Raw(_)) => self.raw_read(id, buf),
-            Ok(File::Inet(_)) => {
-                self.stir();
-                self.inet_read(id, buf)
-            }
+            Ok(File::Inet(_)) => self.inet_read(id, buf),
             Ok(&File::InetSetting(setting)) => self.inet_setting_read(setting, buf).into(),
             Ok(File::Directory(_)) => errno::EISDIR.into(),
             Err(error) => error.into(),

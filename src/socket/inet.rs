@@ -11,6 +11,7 @@ use std::time::Duration;
 use scheme::errno::{self, Errno};
 use scheme::wait::Direction;
 use scheme::{Caller, FileId, Outcome, Ready, Stat};
+use smallvec::{SmallVec, smallvec};
 use smoltcp::socket::tcp::State as TcpState;
 
 use super::SOCKET;
@@ -146,16 +147,19 @@ pub(crate) fn call_direction(metadata: &[u64]) -> Direction {
     }
 }
 
+/// The files of a UDP socket: in most cases, one.
+type Holders = SmallVec<[FileId; 1]>;
+
 /// What all sockets share.
 #[derive(Debug, Default)]
 pub(crate) struct InetSockets {
     /// The files of each UDP socket: dup makes more than one.
-    holders: BTreeMap<UdpId, Vec<FileId>>,
+    holders: BTreeMap<UdpId, Holders>,
 }
 
 impl InetSockets {
     /// The files of a UDP socket.
-    pub(crate) fn holders(&self, socket: UdpId) -> Vec<FileId> {
+    pub(crate) fn holders(&self, socket: UdpId) -> Holders {
         self.holders.get(&socket).cloned().unwrap_or_default()
     }
 }
@@ -325,7 +329,7 @@ impl Net {
             local,
             peer: None,
         };
-        self.inet.holders.insert(socket, vec![id]);
+        self.inet.holders.insert(socket, smallvec![id]);
         Ok(())
     }
 
@@ -980,7 +984,7 @@ impl Net {
             State::Flow { flow, .. } => self.tcp_close(flow),
             State::Datagrams { socket, .. } => {
                 let holders = self.inet.holders.entry(socket).or_default();
-                holders.retain(|&holder| holder != id);
+                holders.retain(|holder| *holder != id);
                 if holders.is_empty() {
                     self.inet.holders.remove(&socket);
                     self.udp.unbind(socket);

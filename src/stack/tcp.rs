@@ -804,6 +804,7 @@ impl Net {
 
     /// Says that a connection has something new to send or has room again.
     pub(crate) fn tcp_touch(&mut self, id: FlowId) {
+        self.stir();
         self.tcp.make_ready(id);
     }
 

@@ -6,6 +6,7 @@ use std::ops::Range;
 
 use scheme::errno::{self, Errno};
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::{Endpoints, Owner};
 use crate::ifnet::{DropReason, IfIndex};
@@ -255,7 +256,7 @@ impl Udp {
 
     /// Who takes a datagram: one socket, or for what is sent to many all of the port, those that
     /// named an address of their own too.
-    fn takers(&self, header: &Header, port: u16, from: (IpAddr, u16)) -> Vec<u32> {
+    fn takers(&self, header: &Header, port: u16, from: (IpAddr, u16)) -> SmallVec<[u32; 1]> {
         let wants = |&id: &u32| {
             let socket = self.sockets.get(id as usize);
             socket.is_some_and(|socket| socket.remote.is_none_or(|remote| remote == from))

@@ -1,0 +1,189 @@
+//! Reading and writing.
+
+use std::net::IpAddr;
+
+use scheme::errno::{self, Errno};
+use scheme::{FileId, Outcome};
+use smoltcp::socket::tcp::State as TcpState;
+
+use super::super::message::Wanted;
+use super::super::name;
+use super::{Kind, State, specific};
+use crate::net::Net;
+
+/// Largest datagram's data.
+const LONGEST_DATAGRAM: usize = 65_507;
+
+/// Message flags.
+const MSG_PEEK: u64 = 2;
+pub(super) const MSG_DONTWAIT: u64 = 64;
+
+/// Takes what arrived, and who sent it.
+type Take<'a> = &'a mut dyn FnMut(&[u8], (IpAddr, u16));
+
+impl Net {
+    pub(crate) fn inet_read(&mut self, id: FileId, buf: &mut [u8]) -> Outcome<usize> {
+        let limit = buf.len();
+        let mut taken = 0;
+        let mut take = |data: &[u8], _| {
+            taken = data.len().min(buf.len());
+            buf[..taken].copy_from_slice(&data[..taken]);
+        };
+        match self.receive(id, limit, false, &mut take) {
+            Outcome::Done(Ok(())) => Outcome::Done(Ok(taken)),
+            Outcome::Done(Err(error)) => error.into(),
+            Outcome::Wait => Outcome::Wait,
+        }
+    }
+
+    /// Gives `take` a datagram, or as much of a stream as there is in one piece and as `limit`
+    /// allows; nothing at the end of a stream.
+    fn receive(&mut self, id: FileId, limit: usize, peek: bool, take: Take<'_>) -> Outcome<()> {
+        let socket = match self.inet(id) {
+            Ok(socket) => socket,
+            Err(error) => return error.into(),
+        };
+        let shut = socket.shut_read;
+        match socket.state {
+            State::Fresh | State::Listening { .. } if socket.kind == Kind::Tcp => {
+                errno::ENOTCONN.into()
+            }
+            State::Moved => errno::EBADF.into(),
+            State::Flow { .. } | State::Datagrams { .. } if shut => Outcome::Done(Ok(())),
+            State::Flow { flow, remote, .. } => {
+                let error = self.tcp.error(flow);
+                let Some(tcp) = self.tcp.socket(flow) else {
+                    return errno::ENOTCONN.into();
+                };
+                if limit == 0 && tcp.can_recv() {
+                    return Outcome::Done(Ok(()));
+                }
+                if tcp.can_recv() {
+                    let received = if peek {
+                        tcp.peek(limit).map(|data| take(data, remote))
+                    } else {
+                        tcp.recv(|data| {
+                            let len = data.len().min(limit);
+                            take(&data[..len], remote);
+                            (len, ())
+                        })
+                    };
+                    self.tcp_touch(flow);
+                    return received.map_err(|_| errno::EIO).into();
+                }
+                let connecting = matches!(tcp.state(), TcpState::SynSent | TcpState::SynReceived);
+                if tcp.may_recv() || connecting {
+                    return Outcome::Wait;
+                }
+                match error {
+                    Some(error) => {
+                        self.tcp.clear_error(flow);
+                        error.into()
+                    }
+                    None => Outcome::Done(Ok(())),
+                }
+            }
+            State::Datagrams { socket, .. } => {
+                if let Some(error) = self.udp.take_error(socket) {
+                    return error.into();
+                }
+                let datagram = match peek {
+                    true => self.udp.peek(socket).cloned(),
+                    false => self.udp.recv(socket),
+                };
+                let Some(datagram) = datagram else {
+                    return Outcome::Wait;
+                };
+                take(datagram.data(), datagram.from);
+                Outcome::Done(Ok(()))
+            }
+            // Nothing can come to a datagram socket without a name.
+            State::Fresh | State::Listening { .. } => Outcome::Wait,
+        }
+    }
+
+    pub(crate) fn inet_write(&mut self, id: FileId, buf: &[u8]) -> Outcome<usize> {
+        let socket = match self.inet(id) {
+            Ok(socket) => socket,
+            Err(error) => return error.into(),
+        };
+        if socket.shut_write {
+            return errno::EPIPE.into();
+        }
+        match socket.state {
+            State::Fresh if socket.kind == Kind::Udp => errno::EDESTADDRREQ.into(),
+            State::Fresh | State::Listening { .. } => errno::ENOTCONN.into(),
+            State::Moved => errno::EBADF.into(),
+            State::Datagrams { peer: None, .. } => errno::EDESTADDRREQ.into(),
+            State::Datagrams {
+                socket,
+                local,
+                peer: Some(peer),
+            } => {
+                if let Some(error) = self.udp.take_error(socket) {
+                    return error.into();
+                }
+                if buf.len() > LONGEST_DATAGRAM {
+                    return errno::EMSGSIZE.into();
+                }
+                let sent = self.udp_send(socket, specific(local.0), peer, buf);
+                sent.map(|()| buf.len()).map_err(Errno::from).into()
+            }
+            State::Flow { flow, .. } => {
+                let error = self.tcp.error(flow);
+                let Some(tcp) = self.tcp.socket(flow) else {
+                    return errno::ENOTCONN.into();
+                };
+                if matches!(tcp.state(), TcpState::SynSent | TcpState::SynReceived) {
+                    return Outcome::Wait;
+                }
+                if !tcp.may_send() {
+                    self.tcp.clear_error(flow);
+                    return error.unwrap_or(errno::EPIPE).into();
+                }
+                let room = tcp.send_capacity() - tcp.send_queue();
+                if buf.is_empty() {
+                    return Outcome::Done(Ok(0));
+                }
+                if room == 0 {
+                    return Outcome::Wait;
+                }
+                let taken = tcp.send_slice(buf).map_err(|_| errno::EPIPE);
+                self.tcp_touch(flow);
+                taken.into()
+            }
+        }
+    }
+
+    pub(super) fn receive_message(
+        &mut self,
+        id: FileId,
+        payload: &mut [u8],
+        flags: u64,
+    ) -> Outcome<usize> {
+        let Some(wanted) = Wanted::parse(payload) else {
+            return errno::EINVAL.into();
+        };
+        let scheme = match self.inet(id) {
+            Ok(socket) => socket.kind.scheme(),
+            Err(error) => return error.into(),
+        };
+        let peek = flags & MSG_PEEK != 0;
+        let mut answered = None;
+        let mut take = |data: &[u8], from: (IpAddr, u16)| {
+            let mut sender = format!("/scheme/{scheme}/");
+            name::write(&mut sender, Some(from));
+            answered = wanted.answer(payload, &sender, data);
+        };
+        match self.receive(id, wanted.data, peek, &mut take) {
+            // The end of a stream is an answer without data.
+            Outcome::Done(Ok(())) => {
+                let total = answered.or_else(|| wanted.answer(payload, "", &[]));
+                total.ok_or(errno::EMSGSIZE).into()
+            }
+            Outcome::Done(Err(error)) => error.into(),
+            Outcome::Wait if flags & MSG_DONTWAIT != 0 => errno::EAGAIN.into(),
+            Outcome::Wait => Outcome::Wait,
+        }
+    }
+}

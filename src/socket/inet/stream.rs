@@ -8,7 +8,7 @@ use smoltcp::socket::tcp::State as TcpState;
 
 use super::{Kind, State};
 use crate::net::Net;
-use crate::stack::{Owner, ephemeral_ports};
+use crate::stack::{FlowId, Owner, ephemeral_ports};
 
 /// Connections that a listener lets wait. The C library does not tell what `listen` was given.
 const BACKLOG: usize = 128;
@@ -70,25 +70,25 @@ impl Net {
         let Some(flow) = self.tcp.accept(listener) else {
             return Outcome::Wait;
         };
-        let Some((local, remote)) = self.tcp.endpoints(flow) else {
-            return errno::ECONNRESET.into();
-        };
+        let accepted = self.hand_over(id, flow);
+        if accepted.is_err() {
+            self.tcp_close(flow);
+        }
+        accepted.into()
+    }
+
+    /// A new file that has a connection, with the settings of `id`.
+    fn hand_over(&mut self, id: FileId, flow: FlowId) -> Result<FileId, Errno> {
+        let (local, remote) = self.tcp.endpoints(flow).ok_or(errno::ECONNRESET)?;
         let state = State::Flow {
             flow,
             local,
             remote,
             told: true,
         };
-        match self.derive(id, state) {
-            Ok(accepted) => {
-                self.tcp.set_owner(flow, Owner::File(accepted));
-                Outcome::Done(Ok(accepted))
-            }
-            Err(error) => {
-                self.tcp_close(flow);
-                error.into()
-            }
-        }
+        let file = self.derive(id, state)?;
+        self.tcp.set_owner(flow, Owner::File(file));
+        Ok(file)
     }
 
     pub(super) fn tcp_bind_file(
@@ -139,19 +139,11 @@ impl Net {
         if let Err(error) = begun {
             return error.into();
         }
-        let State::Flow {
-            flow,
-            local,
-            remote,
-            ..
-        } = (match self.inet(id) {
-            Ok(socket) => &socket.state,
+        let flow = match self.inet(id).map(|socket| &socket.state) {
+            Ok(State::Flow { flow, .. }) => *flow,
+            Ok(_) => return errno::EINVAL.into(),
             Err(error) => return error.into(),
-        })
-        else {
-            return errno::EINVAL.into();
         };
-        let (flow, local, remote) = (*flow, *local, *remote);
         let state = self
             .tcp
             .socket(flow)
@@ -169,22 +161,13 @@ impl Net {
             }
             _ => {
                 // The new file takes the connection along; the old one is about to be closed.
-                let state = State::Flow {
-                    flow,
-                    local,
-                    remote,
-                    told: true,
-                };
-                match self.derive(id, state) {
-                    Ok(connected) => {
-                        self.tcp.set_owner(flow, Owner::File(connected));
-                        if let Ok(socket) = self.inet(id) {
-                            socket.state = State::Moved;
-                        }
-                        Outcome::Done(Ok(connected))
-                    }
-                    Err(error) => error.into(),
+                let connected = self.hand_over(id, flow);
+                if connected.is_ok()
+                    && let Ok(socket) = self.inet(id)
+                {
+                    socket.state = State::Moved;
                 }
+                connected.into()
             }
         }
     }

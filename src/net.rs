@@ -419,6 +419,7 @@ impl FileServer for Net {
         match self.file(file) {
             Ok(File::Inet(_)) => self.inet_dup(file, verb, nonblocking),
             Ok(File::Tun(_)) => self.tun_dup(file, verb, caller).into(),
+            Ok(File::Icmp(_)) => self.icmp_dup(file, verb).into(),
             Ok(_) => errno::EINVAL.into(),
             Err(error) => error.into(),
         }
@@ -433,7 +434,7 @@ impl FileServer for Net {
             Ok(File::Icmp(_)) => self.icmp_read(id, buf),
             Ok(File::Raw(_)) => self.raw_read(id, buf),
             Ok(File::Inet(_)) => self.inet_read(id, buf),
-            Ok(&File::InetSetting(setting)) => self.inet_setting_read(setting, buf).into(),
+            Ok(&File::InetSetting(setting)) => self.setting_read(setting, buf).into(),
             Ok(File::Directory(_)) => errno::EISDIR.into(),
             Err(error) => error.into(),
         }
@@ -455,7 +456,7 @@ impl FileServer for Net {
             Ok(File::Icmp(_)) => self.icmp_write(id, buf).into(),
             Ok(File::Raw(_)) => self.raw_write(id, buf).into(),
             Ok(File::Inet(_)) => self.inet_write(id, buf),
-            Ok(&File::InetSetting(setting)) => self.inet_setting_write(setting, buf).into(),
+            Ok(&File::InetSetting(setting)) => self.setting_write(setting, buf).into(),
             Ok(File::Directory(_)) => errno::EISDIR.into(),
             Err(error) => error.into(),
         }

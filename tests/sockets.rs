@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
+use common::packet::{checksum, ipv4};
 use common::system::TestProcesses;
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, Process};
@@ -136,6 +137,42 @@ impl Libc {
         self.0.close(listener).unwrap();
         (client, server)
     }
+}
+
+/// Tunnel `tun0` with address 10.1.0.1/24, read without waiting.
+fn tunnel(libc: &Libc) -> Fd {
+    let tun = libc.0.open("/scheme/tun/0", BOTH).unwrap();
+    libc.0.set_nonblocking(tun, true).unwrap();
+    set(libc, "ifaces/tun0/addr/set", "10.1.0.1/24\n");
+    tun
+}
+
+fn set(libc: &Libc, path: &str, line: &str) {
+    let path = format!("/scheme/netcfg/{path}");
+    let file = libc.0.open(&path, OpenFlags::WRITE).unwrap();
+    assert_eq!(libc.0.write(file, line.as_bytes()), Ok(line.len()));
+    libc.0.close(file).unwrap();
+}
+
+/// The packets that left by a tunnel.
+fn sent(libc: &Libc, tun: Fd) -> Vec<Vec<u8>> {
+    let mut buf = vec![0; 70_000];
+    let next = || {
+        libc.0
+            .read(tun, &mut buf)
+            .ok()
+            .map(|len| buf[..len].to_vec())
+    };
+    std::iter::from_fn(next).collect()
+}
+
+/// The hop limits of the packets that left by a tunnel.
+fn hops(libc: &Libc, tun: Fd) -> Vec<u8> {
+    let hops = |packet: &Vec<u8>| match packet[0] >> 4 {
+        4 => packet[8],
+        _ => packet[7],
+    };
+    sent(libc, tun).iter().map(hops).collect()
 }
 
 #[test]
@@ -619,4 +656,73 @@ fn a_host_connects_to_itself_from_every_port_but_the_listeners_own() {
     let one_more = libc.connect(libc.socket("tcp"), &name);
     assert_eq!(one_more, Err(errno::EADDRNOTAVAIL));
     assert_eq!(clients.len(), 16_383);
+}
+
+#[test]
+fn the_hop_limit_is_a_file_of_one_byte() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    // Set before there is a name, it is that of the connection.
+    let stream = libc.socket("tcp");
+    libc.0.set_nonblocking(stream, true).unwrap();
+    let setting = libc.0.dup_verb(stream, b"hop_limit").unwrap();
+    let mut buf = [0; 4];
+    assert_eq!(libc.0.read(setting, &mut buf), Ok(1));
+    assert_eq!(buf, [64, 0, 0, 0]);
+    assert_eq!(libc.0.write(setting, &[0]), Err(errno::EINVAL));
+    assert_eq!(libc.0.write(setting, &[]), Err(errno::EIO));
+    assert_eq!(libc.0.read(setting, &mut []), Err(errno::EIO));
+    assert_eq!(libc.0.write(setting, &[9, 8, 7]), Ok(1));
+    assert_eq!(libc.0.read(setting, &mut buf), Ok(1));
+    assert_eq!(buf, [9, 0, 0, 0]);
+    let begun = libc.0.dup_verb(stream, b"10.1.0.2:80");
+    assert_eq!(begun, Err(errno::EINPROGRESS));
+    assert_eq!(hops(&libc, tun), [9]);
+
+    // Datagrams: copies that sendto makes send with it, too.
+    let datagrams = libc.bind(libc.socket("udp"), "0.0.0.0:0").unwrap();
+    let setting = libc.0.dup_verb(datagrams, b"hop_limit").unwrap();
+    let send = || {
+        let copy = libc.0.dup_verb(datagrams, b"10.1.0.2:9").unwrap();
+        libc.0.write(copy, b"x").unwrap();
+        libc.0.close(copy).unwrap();
+    };
+    send();
+    libc.0.write(setting, &[255]).unwrap();
+    send();
+    assert_eq!(hops(&libc, tun), [64, 255]);
+
+    let ping = libc.0.open("/scheme/icmp/echo/10.1.0.2", BOTH).unwrap();
+    let setting = libc.0.dup_verb(ping, b"hop_limit").unwrap();
+    libc.0.write(setting, &[3]).unwrap();
+    assert_eq!(libc.0.read(setting, &mut buf), Ok(1));
+    assert_eq!(buf[0], 3);
+    libc.0.write(ping, &[0, 1]).unwrap();
+    assert_eq!(hops(&libc, tun), [3]);
+    assert_eq!(libc.0.dup_verb(ping, b"10.1.0.3"), Err(errno::EINVAL));
+}
+
+#[test]
+fn a_listeners_hop_limit_is_that_of_what_it_accepts() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    let listener = libc.bind(libc.socket("tcp"), "10.1.0.1:80").unwrap();
+    let setting = libc.0.dup_verb(listener, b"hop_limit").unwrap();
+    // RFC 5082: both ends send with the highest, so that nobody further away can pretend.
+    libc.0.write(setting, &[255]).unwrap();
+    let mut syn = [
+        &4000_u16.to_be_bytes()[..],
+        &80_u16.to_be_bytes(),
+        &[0, 0, 0, 1, 0, 0, 0, 0, 0x50, 2, 16, 0, 0, 0, 0, 0],
+    ]
+    .concat();
+    let (src, dst) = ([10, 1, 0, 2], [10, 1, 0, 1]);
+    let sum = checksum(&[&src, &dst, &[0, 6, 0, 20], &syn]);
+    syn[16..18].copy_from_slice(&sum.to_be_bytes());
+    libc.0
+        .write(tun, &ipv4(src.into(), dst.into(), 6, &syn))
+        .unwrap();
+    assert_eq!(hops(&libc, tun), [255]);
 }

@@ -3,8 +3,9 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 
-use super::SOCKET;
+use super::{SOCKET, setting};
 use scheme::errno::{self, Errno};
 use scheme::{FileId, Outcome, Ready, Stat};
 use slab::Slab;
@@ -27,6 +28,8 @@ const QUEUE_BYTES: usize = 208 << 10;
 struct EchoSocket {
     remote: IpAddr,
     ident: u16,
+    /// Of requests, if it was set.
+    hop_limit: Option<NonZeroU8>,
     file: Option<FileId>,
     replies: VecDeque<Vec<u8>>,
     bytes: usize,
@@ -65,6 +68,7 @@ impl Net {
         let socket = EchoSocket {
             remote,
             ident,
+            hop_limit: None,
             file: None,
             replies: VecDeque::new(),
             bytes: 0,
@@ -113,6 +117,7 @@ impl Net {
         let (sequence, data) = buf.split_first_chunk::<2>().ok_or(errno::EINVAL)?;
         let socket = self.echo_socket(id)?;
         let (dst, ident) = (socket.remote, socket.ident);
+        let hop_limit = socket.hop_limit.map_or(HOP_LIMIT, NonZeroU8::get);
         let path = self.route_to(&dst, None)?;
         let src = path.src.ok_or(errno::EADDRNOTAVAIL)?;
         let (protocol, kind) = match dst {
@@ -127,8 +132,29 @@ impl Net {
             IpAddr::V6(_) => checksum::fill(&src, &dst, protocol, &message),
         };
         message[2..4].copy_from_slice(&sum.to_be_bytes());
-        self.ip_output(path, src, dst, protocol, HOP_LIMIT, message)?;
+        self.ip_output(path, src, dst, protocol, hop_limit, message)?;
         Ok(buf.len())
+    }
+
+    /// The only verb of dup: the file of the hop limit.
+    pub(crate) fn icmp_dup(&mut self, id: FileId, verb: &[u8]) -> Result<FileId, Errno> {
+        match std::str::from_utf8(verb)
+            .ok()
+            .and_then(setting::Name::parse)
+        {
+            Some(name @ setting::Name::HopLimit) => self.setting_open(id, name),
+            _ => Err(errno::EINVAL),
+        }
+    }
+
+    pub(super) fn icmp_hop_limit(&mut self, id: FileId) -> Result<u8, Errno> {
+        let socket = self.echo_socket(id)?;
+        Ok(socket.hop_limit.map_or(HOP_LIMIT, NonZeroU8::get))
+    }
+
+    pub(super) fn icmp_set_hop_limit(&mut self, id: FileId, hops: NonZeroU8) -> Result<(), Errno> {
+        self.echo_socket(id)?.hop_limit = Some(hops);
+        Ok(())
     }
 
     /// A reply came: to whom?

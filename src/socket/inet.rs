@@ -7,7 +7,7 @@
 //! - [`stream`]: listening, accepting, connecting;
 //! - [`datagram`]: binding, and the files that share a socket;
 //! - [`transfer`]: reading and writing, with flags or without;
-//! - [`option`]: what `setsockopt` and `getsockopt` know, and the files of settings.
+//! - [`option`]: what `setsockopt` and `getsockopt` know.
 
 mod datagram;
 mod option;
@@ -16,7 +16,6 @@ mod transfer;
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::time::Duration;
 
 use scheme::errno::{self, Errno};
 use scheme::wait::Direction;
@@ -27,10 +26,11 @@ use smoltcp::socket::tcp::State as TcpState;
 use super::SOCKET;
 use super::message::sent;
 use super::name::{self, Names};
+use super::setting;
 use crate::net::{File, Net};
 use crate::stack::{FlowId, ListenerId, UdpId};
 
-pub(crate) use option::Setting;
+use option::Options;
 use transfer::MSG_DONTWAIT;
 
 /// Ports up to this one, inclusive, are the superuser's.
@@ -71,11 +71,9 @@ pub(crate) struct Socket {
     /// Who opened it; only the superuser has the low ports.
     uid: u32,
     state: State,
-    /// How long a read and a write may wait.
-    timeouts: [Option<Duration>; 2],
+    options: Options,
     shut_read: bool,
     shut_write: bool,
-    keep_alive: bool,
 }
 
 #[derive(Debug)]
@@ -169,10 +167,9 @@ impl Net {
             kind,
             uid: caller.uid,
             state: State::Fresh,
-            timeouts: [None; 2],
+            options: Options::default(),
             shut_read: false,
             shut_write: false,
-            keep_alive: false,
         };
         let id = self.add_file(File::Inet(Box::new(fresh)))?;
         if path.is_empty() {
@@ -212,10 +209,9 @@ impl Net {
             kind: socket.kind,
             uid: socket.uid,
             state,
-            timeouts: socket.timeouts,
+            options: socket.options,
             shut_read: socket.shut_read,
             shut_write: socket.shut_write,
-            keep_alive: socket.keep_alive,
         };
         self.add_file(File::Inet(Box::new(derived)))
     }
@@ -250,11 +246,10 @@ impl Net {
         match verb {
             "listen" => self.inet_accept(id),
             "disconnect" => self.inet_disconnect(id).into(),
-            "read_timeout" => self.inet_setting(id, Direction::Read).into(),
-            "write_timeout" => self.inet_setting(id, Direction::Write).into(),
-            _ => match Names::parse(verb) {
-                Some(names) => self.inet_name(id, names, nonblocking),
-                None => errno::EINVAL.into(),
+            _ => match (setting::Name::parse(verb), Names::parse(verb)) {
+                (Some(name), _) => self.setting_open(id, name).into(),
+                (None, Some(names)) => self.inet_name(id, names, nonblocking),
+                (None, None) => errno::EINVAL.into(),
             },
         }
     }

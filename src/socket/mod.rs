@@ -3,6 +3,7 @@
 //! - [`inet`]: `tcp` and `udp`;
 //! - [`name`]: addresses as text, in paths and answers;
 //! - [`message`]: the payloads of `recvmsg` and `sendmsg`;
+//! - [`setting`]: the files of settings that dup makes;
 //! - [`mod@echo`]: pings, through `icmp`;
 //! - [`raw`]: whole packets, through `ip`.
 //!
@@ -13,14 +14,16 @@ mod inet;
 mod message;
 mod name;
 mod raw;
+mod setting;
 
 use scheme::{FileKind, Stat};
 
 pub(crate) use echo::{IcmpSockets, stat as icmp_stat};
 pub(crate) use inet::{
-    InetSockets, Kind, Setting, Socket, call_direction, dup_direction, stat as inet_stat,
+    InetSockets, Kind, Socket, call_direction, dup_direction, stat as inet_stat,
 };
 pub(crate) use raw::{RawSockets, stat as raw_stat};
+pub(crate) use setting::Setting;
 
 /// What a socket looks like.
 pub(crate) const SOCKET: Stat = Stat {

@@ -17,9 +17,9 @@ use scheme::FileId;
 
 pub(crate) use engine::Engines;
 pub use tcp::{FlowId, ListenerId};
-pub(crate) use tcp::{Tcp, TcpEvent, clamp_mss};
+pub(crate) use tcp::{Tcp, TcpEvent, Terms, clamp_mss};
 pub use udp::UdpId;
-pub(crate) use udp::{Datagram, Udp, UdpEvent};
+pub(crate) use udp::{Datagram, SendTerms, Udp, UdpEvent};
 
 use crate::serve::Service;
 

@@ -7,6 +7,7 @@
 mod blocked;
 mod challenge;
 mod patience;
+mod terms;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
@@ -22,6 +23,7 @@ use smoltcp::wire::{IpListenEndpoint, TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
 
 use self::challenge::Challenge;
 use self::patience::Patience;
+pub(crate) use self::terms::Terms;
 use super::time_wait::{TimeWait, TimeWaits, WAIT};
 use super::{Endpoints, Owner, ephemeral_ports};
 use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex, is_host};
@@ -95,6 +97,7 @@ struct Flow {
     set: SocketSet<'static>,
     socket: SocketHandle,
     holder: Holder,
+    terms: Terms,
     /// The way to the other end, and the routing table's generation it is from.
     path: Option<(u64, Path)>,
     /// The mtu in use: that of the path's interface, or less if a router said so.
@@ -128,6 +131,7 @@ struct Listener {
     local: Option<IpAddr>,
     port: u16,
     backlog: usize,
+    terms: Terms,
     /// Handshakes under way, oldest first.
     embryos: VecDeque<(Duration, FlowId)>,
     /// Connections to accept, oldest first.
@@ -219,6 +223,7 @@ impl Tcp {
             local,
             port,
             backlog: backlog.max(1),
+            terms: Terms::default(),
             embryos: VecDeque::new(),
             queue: VecDeque::new(),
             told: false,
@@ -394,9 +399,16 @@ impl Tcp {
     }
 
     /// A closed socket with these endpoints, and buffers of `most` bytes at the most.
-    fn insert(&mut self, endpoints: Endpoints, holder: Holder, most: usize) -> Option<FlowId> {
+    fn insert(
+        &mut self,
+        endpoints: Endpoints,
+        holder: Holder,
+        terms: Terms,
+        most: usize,
+    ) -> Option<FlowId> {
         let size = self.buffer_size()?.min(most);
-        let (set, socket) = self.fresh_socket(size);
+        let (mut set, socket) = self.fresh_socket(size);
+        terms.apply(set.get_mut::<Socket<'static>>(socket));
         self.serial = self.serial.wrapping_add(1);
         let flow = Flow {
             serial: self.serial,
@@ -404,6 +416,7 @@ impl Tcp {
             set,
             socket,
             holder,
+            terms,
             path: None,
             mtu: 0,
             armed: None,
@@ -658,6 +671,7 @@ impl Net {
         if listener.queue.len() >= listener.backlog {
             return Err(DropReason::BacklogFull);
         }
+        let terms = listener.terms;
         let now = self.now.monotonic;
         let crowded = listener.embryos.len() >= listener.backlog;
         let full = listener.embryos.len() >= MAX_EMBRYOS || self.tcp.memory >= MEMORY / 2;
@@ -676,7 +690,7 @@ impl Net {
         let holder = Holder::Embryo(listener_id);
         let id = self
             .tcp
-            .insert(*endpoints, holder, most)
+            .insert(*endpoints, holder, terms, most)
             .ok_or(DropReason::NoMemory)?;
         self.tcp_renew(id);
         if let Some(socket) = self.tcp.socket(id) {
@@ -701,6 +715,7 @@ impl Net {
         local: Option<(IpAddr, u16)>,
         remote: (IpAddr, u16),
         owner: Owner,
+        terms: Terms,
     ) -> Result<FlowId, Errno> {
         let path = self.route_to(&remote.0, None)?;
         let bound = local
@@ -734,7 +749,7 @@ impl Net {
         let mtu = self.tcp_mtu(&remote.0, path.mtu);
         let id = self
             .tcp
-            .insert(endpoints(port), Holder::Owner(owner), LARGEST_BUFFER)
+            .insert(endpoints(port), Holder::Owner(owner), terms, LARGEST_BUFFER)
             .ok_or(errno::ENOBUFS)?;
         self.tcp_renew(id);
         let now = self.smoltcp_now();
@@ -1279,8 +1294,13 @@ mod tests {
         let mut tcp = tcp();
         for n in 0..20_000 {
             assert!(
-                tcp.insert(endpoints(n), Holder::Orphan, LARGEST_BUFFER)
-                    .is_some()
+                tcp.insert(
+                    endpoints(n),
+                    Holder::Orphan,
+                    Terms::default(),
+                    LARGEST_BUFFER
+                )
+                .is_some()
             );
         }
         assert!(tcp.memory <= MEMORY);
@@ -1290,7 +1310,12 @@ mod tests {
     fn a_socket_is_used_again_without_its_past() {
         let mut tcp = tcp();
         let id = tcp
-            .insert(endpoints(1), Holder::Orphan, LARGEST_BUFFER)
+            .insert(
+                endpoints(1),
+                Holder::Orphan,
+                Terms::default(),
+                LARGEST_BUFFER,
+            )
             .unwrap();
         let socket = tcp.socket(id).unwrap();
         socket.set_nagle_enabled(false);
@@ -1302,7 +1327,12 @@ mod tests {
         tcp.remove(id);
         assert_eq!((tcp.spare.len(), tcp.memory), (1, 0));
         let id = tcp
-            .insert(endpoints(2), Holder::Orphan, LARGEST_BUFFER)
+            .insert(
+                endpoints(2),
+                Holder::Orphan,
+                Terms::default(),
+                LARGEST_BUFFER,
+            )
             .unwrap();
         assert!(tcp.spare.is_empty());
         let socket = tcp.socket(id).unwrap();
@@ -1311,7 +1341,7 @@ mod tests {
         assert_eq!(socket.nagle_enabled(), fresh.nagle_enabled());
         assert_eq!(socket.keep_alive(), fresh.keep_alive());
         assert_eq!(socket.ack_delay(), fresh.ack_delay());
-        assert_eq!(socket.hop_limit(), fresh.hop_limit());
+        assert_eq!(socket.hop_limit(), Some(HOP_LIMIT));
         assert_eq!(socket.timeout(), None);
         assert_eq!(socket.remote_endpoint(), None);
     }
@@ -1321,8 +1351,13 @@ mod tests {
         let mut tcp = tcp();
         let ids: Vec<_> = (0..2 * MAX_SPARE as u32)
             .map(|n| {
-                tcp.insert(endpoints(n), Holder::Orphan, LARGEST_BUFFER)
-                    .unwrap()
+                tcp.insert(
+                    endpoints(n),
+                    Holder::Orphan,
+                    Terms::default(),
+                    LARGEST_BUFFER,
+                )
+                .unwrap()
             })
             .collect();
         for id in ids {

@@ -34,6 +34,21 @@ const MAX_SOCKETS: usize = 65_536;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct UdpId(u32);
 
+/// How a datagram is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SendTerms {
+    /// Hop limit of what is for one host, or for all of a network.
+    pub(crate) hop_limit: u8,
+}
+
+impl Default for SendTerms {
+    fn default() -> Self {
+        Self {
+            hop_limit: HOP_LIMIT,
+        }
+    }
+}
+
 /// A datagram that arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Datagram {
@@ -333,6 +348,18 @@ impl Net {
         dst: (IpAddr, u16),
         data: &[u8],
     ) -> Result<(), NetError> {
+        self.udp_send_on(id, src, dst, data, SendTerms::default())
+    }
+
+    /// The same, on terms of the sender's own.
+    pub(crate) fn udp_send_on(
+        &mut self,
+        id: UdpId,
+        src: Option<IpAddr>,
+        dst: (IpAddr, u16),
+        data: &[u8],
+        terms: SendTerms,
+    ) -> Result<(), NetError> {
         let port = self.udp.port(id).ok_or(NetError::NoAddress)?;
         let len = u16::try_from(HEADER + data.len()).map_err(|_| NetError::TooBig)?;
         let path = self.route_to(&dst.0, None)?;
@@ -354,7 +381,7 @@ impl Net {
             sum => sum,
         };
         packet[6..8].copy_from_slice(&sum.to_be_bytes());
-        self.ip_output(path, src, dst.0, proto::UDP, HOP_LIMIT, packet)
+        self.ip_output(path, src, dst.0, proto::UDP, terms.hop_limit, packet)
     }
 }
 

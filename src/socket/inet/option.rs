@@ -1,5 +1,6 @@
-//! Options of sockets, and the files of settings that dup makes.
+//! Options of sockets.
 
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use scheme::FileId;
@@ -7,7 +8,9 @@ use scheme::errno::{self, Errno};
 use scheme::wait::Direction;
 
 use super::{Kind, State};
-use crate::net::{File, Held, Net};
+use crate::net::{File, Net};
+use crate::netisr::output::HOP_LIMIT;
+use crate::stack::{SendTerms, Terms};
 
 /// Options of `SOL_SOCKET`.
 mod sol_socket {
@@ -24,13 +27,6 @@ mod sol_socket {
     pub(super) const SNDTIMEO: u64 = 21;
 }
 
-/// A file that dup makes of a socket to read or write one of its settings.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Setting {
-    socket: Held,
-    direction: Direction,
-}
-
 const fn place(direction: Direction) -> usize {
     match direction {
         Direction::Read => 0,
@@ -38,20 +34,61 @@ const fn place(direction: Direction) -> usize {
     }
 }
 
+/// What a program set. A file that bind, connect or accept makes begins with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// How long a read and a write may wait.
+    pub(super) timeouts: [Option<Duration>; 2],
+    keep_alive: bool,
+    /// Never zero.
+    hop_limit: u8,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            timeouts: [None; 2],
+            keep_alive: false,
+            hop_limit: HOP_LIMIT,
+        }
+    }
+}
+
+impl Options {
+    /// What they mean for connections.
+    pub(super) fn terms(&self) -> Terms {
+        Terms {
+            hop_limit: self.hop_limit,
+            keep_alive: self.keep_alive,
+        }
+    }
+
+    /// What they mean for datagrams.
+    pub(super) fn send_terms(&self) -> SendTerms {
+        SendTerms {
+            hop_limit: self.hop_limit,
+        }
+    }
+}
+
 impl Net {
-    pub(super) fn inet_setting(
-        &mut self,
-        id: FileId,
-        direction: Direction,
-    ) -> Result<FileId, Errno> {
-        let socket = self.hold(id)?;
-        self.add_file(File::InetSetting(Setting { socket, direction }))
+    /// Options of a socket that take effect where it is, not where they are looked at.
+    pub(super) fn apply_options(&mut self, id: FileId) {
+        let Ok(socket) = self.inet(id) else {
+            return;
+        };
+        let terms = socket.options.terms();
+        match socket.state {
+            State::Listening { listener, .. } => self.tcp.set_listener_terms(listener, terms),
+            State::Flow { flow, .. } => self.tcp_set_terms(flow, terms),
+            State::Fresh | State::Datagrams { .. } | State::Moved => {}
+        }
     }
 
     /// `SO_RCVTIMEO` and `SO_SNDTIMEO`.
     pub(crate) fn inet_patience(&self, id: FileId, direction: Direction) -> Option<Duration> {
         match self.file(id) {
-            Ok(File::Inet(socket)) => socket.timeouts[place(direction)],
+            Ok(File::Inet(socket)) => socket.options.timeouts[place(direction)],
             _ => None,
         }
     }
@@ -63,7 +100,7 @@ impl Net {
         payload: &mut [u8],
     ) -> Result<usize, Errno> {
         let socket = self.inet(id)?;
-        let (kind, timeouts, keep_alive) = (socket.kind, socket.timeouts, socket.keep_alive);
+        let (kind, options) = (socket.kind, socket.options);
         let int = |value: i32| value.to_ne_bytes().to_vec();
         let value = match name {
             sol_socket::TYPE => int(if kind == Kind::Tcp { 1 } else { 2 }),
@@ -92,12 +129,15 @@ impl Net {
                 };
                 int(i32::try_from(size).unwrap_or(i32::MAX))
             }
-            sol_socket::KEEPALIVE => int(keep_alive.into()),
+            sol_socket::KEEPALIVE => int(options.keep_alive.into()),
             sol_socket::REUSEADDR | sol_socket::REUSEPORT | sol_socket::BROADCAST => int(1),
             sol_socket::LINGER => vec![0; 8],
             sol_socket::RCVTIMEO | sol_socket::SNDTIMEO => {
-                let timeout =
-                    timeouts[usize::from(name == sol_socket::SNDTIMEO)].unwrap_or_default();
+                let direction = match name {
+                    sol_socket::RCVTIMEO => Direction::Read,
+                    _ => Direction::Write,
+                };
+                let timeout = options.timeouts[place(direction)].unwrap_or_default();
                 let mut value = timeout.as_secs().to_ne_bytes().to_vec();
                 value.extend_from_slice(&timeout.subsec_micros().to_ne_bytes());
                 value.resize(16, 0);
@@ -127,11 +167,7 @@ impl Net {
         let socket = self.inet(id)?;
         match name {
             sol_socket::KEEPALIVE => {
-                socket.keep_alive = int().ok_or(errno::EINVAL)? != 0;
-                let on = socket.keep_alive;
-                if let State::Flow { flow, .. } = socket.state {
-                    self.tcp_keep_alive(flow, on);
-                }
+                socket.options.keep_alive = int().ok_or(errno::EINVAL)? != 0;
             }
             // What they would allow is allowed, and sizes are ours to choose.
             sol_socket::REUSEADDR
@@ -142,43 +178,34 @@ impl Net {
             | sol_socket::LINGER => {}
             _ => return Err(errno::ENOPROTOOPT),
         }
+        self.apply_options(id);
         Ok(0)
     }
 
-    /// A timeout as the C library writes it: seconds of eight bytes, nanoseconds of four, padding.
-    /// Zero means none.
-    pub(crate) fn inet_setting_write(
-        &mut self,
-        setting: Setting,
-        buf: &[u8],
-    ) -> Result<usize, Errno> {
-        let bytes: &[u8; 16] = buf.first_chunk().ok_or(errno::EINVAL)?;
-        let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, ..] = *bytes;
-        let seconds = i64::from_ne_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);
-        let nanos = i32::from_ne_bytes([n0, n1, n2, n3]);
-        let seconds = u64::try_from(seconds).map_err(|_| errno::EINVAL)?;
-        let nanos = u32::try_from(nanos)
-            .ok()
-            .filter(|&nanos| nanos < 1_000_000_000);
-        let timeout = Duration::new(seconds, nanos.ok_or(errno::EINVAL)?);
-        let id = self.held(setting.socket)?;
-        self.inet(id)?.timeouts[place(setting.direction)] = (!timeout.is_zero()).then_some(timeout);
-        Ok(16)
+    /// The hop limit, for the file of it.
+    pub(in crate::socket) fn inet_hop_limit(&mut self, id: FileId) -> Result<u8, Errno> {
+        Ok(self.inet(id)?.options.hop_limit)
     }
 
-    pub(crate) fn inet_setting_read(
+    /// The same, to set it; never to zero.
+    pub(in crate::socket) fn inet_set_hop_limit(
         &mut self,
-        setting: Setting,
-        buf: &mut [u8],
-    ) -> Result<usize, Errno> {
-        let id = self.held(setting.socket)?;
-        let Some(timeout) = self.inet(id)?.timeouts[place(setting.direction)] else {
-            return Ok(0);
-        };
-        let to: &mut [u8; 16] = buf.first_chunk_mut().ok_or(errno::EINVAL)?;
-        to[..8].copy_from_slice(&timeout.as_secs().to_ne_bytes());
-        to[8..12].copy_from_slice(&timeout.subsec_nanos().to_ne_bytes());
-        to[12..].fill(0);
-        Ok(16)
+        id: FileId,
+        hops: NonZeroU8,
+    ) -> Result<(), Errno> {
+        self.inet(id)?.options.hop_limit = hops.get();
+        self.apply_options(id);
+        Ok(())
+    }
+
+    /// How long reads or writes may wait, for the file of it.
+    pub(in crate::socket) fn inet_set_patience(
+        &mut self,
+        id: FileId,
+        direction: Direction,
+        timeout: Option<Duration>,
+    ) -> Result<(), Errno> {
+        self.inet(id)?.options.timeouts[place(direction)] = timeout;
+        Ok(())
     }
 }

@@ -30,7 +30,10 @@ impl Net {
             port => (self.tcp.listen(addr, port, BACKLOG, owner)?, port),
         };
         let local = (local.0, port);
-        self.inet(id)?.state = State::Listening { listener, local };
+        let socket = self.inet(id)?;
+        socket.state = State::Listening { listener, local };
+        let terms = socket.options.terms();
+        self.tcp.set_listener_terms(listener, terms);
         Ok(())
     }
 
@@ -47,17 +50,15 @@ impl Net {
         if remote.1 == 0 || remote.0.is_multicast() {
             return Err(errno::EADDRNOTAVAIL);
         }
-        let flow = self.tcp_connect(local, remote, Owner::File(id))?;
+        let terms = self.inet(id)?.options.terms();
+        let flow = self.tcp_connect(local, remote, Owner::File(id), terms)?;
         let local = self.tcp.local(flow).ok_or(errno::EADDRNOTAVAIL)?;
-        let socket = self.inet(id)?;
-        let keep_alive = socket.keep_alive;
-        socket.state = State::Flow {
+        self.inet(id)?.state = State::Flow {
             flow,
             local,
             remote,
             told: false,
         };
-        self.tcp_keep_alive(flow, keep_alive);
         Ok(())
     }
 
@@ -88,6 +89,8 @@ impl Net {
         };
         let file = self.derive(id, state)?;
         self.tcp.set_owner(flow, Owner::File(file));
+        // A listener's may have changed since the handshake began.
+        self.apply_options(file);
         Ok(file)
     }
 

@@ -110,6 +110,7 @@ impl Net {
         if socket.shut_write {
             return errno::EPIPE.into();
         }
+        let options = socket.options;
         match socket.state {
             State::Fresh if socket.kind == Kind::Udp => errno::EDESTADDRREQ.into(),
             State::Fresh | State::Listening { .. } => errno::ENOTCONN.into(),
@@ -126,7 +127,8 @@ impl Net {
                 if buf.len() > LONGEST_DATAGRAM {
                     return errno::EMSGSIZE.into();
                 }
-                let sent = self.udp_send(socket, specific(local.0), peer, buf);
+                let sent =
+                    self.udp_send_on(socket, specific(local.0), peer, buf, options.send_terms());
                 sent.map(|()| buf.len()).map_err(Errno::from).into()
             }
             State::Flow { flow, .. } => {

@@ -29,7 +29,7 @@ const ORPHAN: Duration = Duration::from_secs(60);
 const SERVICE: Duration = Duration::from_secs(5 * 60);
 /// Time between two probes of an idle connection. As long as Linux waits, and longer than any NAT
 /// would.
-const PROBE: Duration = Duration::from_secs(75);
+pub(super) const PROBE: Duration = Duration::from_secs(75);
 /// Probes without an answer before the other end is taken for gone.
 const PROBES: u32 = 9;
 
@@ -131,17 +131,6 @@ impl Net {
             flow.patience.heard = now;
         }
         self.tcp_watch(id);
-    }
-
-    /// Has an idle connection probed, and given up when nothing answers.
-    pub(crate) fn tcp_keep_alive(&mut self, id: FlowId, on: bool) {
-        if let Some(socket) = self.tcp.socket(id) {
-            let probe = smoltcp::time::Duration::from_secs(PROBE.as_secs());
-            socket.set_keep_alive(on.then_some(probe));
-        }
-        // Silence until now says nothing: nobody asked.
-        self.tcp_renew(id);
-        self.tcp.make_ready(id);
     }
 
     /// Notes until when a connection is waited for, after it moved.

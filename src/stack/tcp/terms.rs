@@ -1,0 +1,65 @@
+//! What a program asks of its connections.
+
+use smoltcp::socket::tcp::Socket;
+
+use super::patience::PROBE;
+use super::{FlowId, ListenerId, Tcp};
+use crate::net::Net;
+use crate::netisr::output::HOP_LIMIT;
+
+/// What a connection is made with. All but the buffers can be changed later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Terms {
+    /// Hop limit of what is sent; never zero.
+    pub(crate) hop_limit: u8,
+    /// Whether an idle connection is probed.
+    pub(crate) keep_alive: bool,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self {
+            hop_limit: HOP_LIMIT,
+            keep_alive: false,
+        }
+    }
+}
+
+impl Terms {
+    pub(super) fn apply(&self, socket: &mut Socket<'static>) {
+        // smoltcp has no mercy with zero.
+        socket.set_hop_limit(Some(self.hop_limit.max(1)));
+        let probe = smoltcp::time::Duration::from_secs(PROBE.as_secs());
+        socket.set_keep_alive(self.keep_alive.then_some(probe));
+    }
+}
+
+impl Tcp {
+    /// What connections that a listener accepts begin with, from now on.
+    pub(crate) fn set_listener_terms(&mut self, id: ListenerId, terms: Terms) {
+        if let Some(listener) = self.listeners.get_mut(id.0 as usize) {
+            listener.terms = terms;
+        }
+    }
+}
+
+impl Net {
+    /// Changes what is asked of a connection.
+    pub(crate) fn tcp_set_terms(&mut self, id: FlowId, terms: Terms) {
+        let Some(flow) = self.tcp.flow_mut(id) else {
+            return;
+        };
+        if flow.terms == terms {
+            return;
+        }
+        let probed_before = std::mem::replace(&mut flow.terms, terms).keep_alive;
+        if let Some(socket) = self.tcp.socket(id) {
+            terms.apply(socket);
+        }
+        if terms.keep_alive && !probed_before {
+            // Silence until now says nothing: nobody asked.
+            self.tcp_renew(id);
+        }
+        self.tcp.make_ready(id);
+    }
+}

@@ -100,6 +100,19 @@ impl Libc {
         self.0.sys_call(fd, &mut [], &[9, how])
     }
 
+    /// setsockopt of a number.
+    fn set_option(&self, fd: Fd, option: u64, value: i32) -> Result<usize, Errno> {
+        self.0.sys_call(fd, &mut value.to_ne_bytes(), &[2, option])
+    }
+
+    /// getsockopt of a number.
+    fn option(&self, fd: Fd, option: u64) -> Result<i32, Errno> {
+        let mut value = [0; 4];
+        let len = self.0.sys_call(fd, &mut value, &[3, option])?;
+        assert_eq!(len, 4);
+        Ok(i32::from_ne_bytes(value))
+    }
+
     fn read_all(&self, fd: Fd) -> Vec<u8> {
         let mut all = Vec::new();
         let mut buf = vec![0; 65_536];
@@ -725,4 +738,82 @@ fn a_listeners_hop_limit_is_that_of_what_it_accepts() {
         .write(tun, &ipv4(src.into(), dst.into(), 6, &syn))
         .unwrap();
     assert_eq!(hops(&libc, tun), [255]);
+}
+
+const SO_SNDBUF: u64 = 7;
+const SO_RCVBUF: u64 = 8;
+
+#[test]
+fn buffers_are_as_large_as_was_asked() {
+    let system = system();
+    let libc = Libc::new(&system);
+    // Within bounds, whatever is asked.
+    let fresh = libc.socket("tcp");
+    assert_eq!(libc.option(fresh, SO_RCVBUF), Ok(65_536));
+    for (asked, told) in [(0, 4096), (10_000, 10_000), (i32::MAX, 65_536)] {
+        assert_eq!(libc.set_option(fresh, SO_SNDBUF, asked), Ok(0));
+        assert_eq!(libc.option(fresh, SO_SNDBUF), Ok(told));
+    }
+    assert_eq!(libc.set_option(fresh, SO_SNDBUF, -1), Err(errno::EINVAL));
+    assert_eq!(
+        libc.0.sys_call(fresh, &mut [0; 3], &[2, SO_SNDBUF]),
+        Err(errno::EINVAL)
+    );
+
+    // A connection takes what was set before it; and so does one that is accepted.
+    libc.set_option(fresh, SO_SNDBUF, 5000).unwrap();
+    let listening = libc.socket("tcp");
+    libc.set_option(listening, SO_SNDBUF, 20_000).unwrap();
+    let listener = libc.bind(listening, "127.0.0.1:0").unwrap();
+    libc.set_option(listener, SO_RCVBUF, 6000).unwrap();
+    let client = libc.connect(fresh, &libc.sockname(listener)).unwrap();
+    let server = libc.accept(listener).unwrap();
+    let both = |fd| [SO_RCVBUF, SO_SNDBUF].map(|option| libc.option(fd, option).unwrap());
+    assert_eq!(both(client), [65_536, 5000]);
+    assert_eq!(both(server), [6000, 20_000]);
+    // Not one that stands.
+    libc.set_option(client, SO_SNDBUF, 30_000).unwrap();
+    assert_eq!(both(client), [65_536, 5000]);
+
+    // It is what is held while nobody reads.
+    let mut held = 0;
+    libc.0.set_nonblocking(client, true).unwrap();
+    let room = || {
+        let poll = libc
+            .0
+            .poll(&[(client, Ready::WRITE)], Some(Duration::from_millis(300)));
+        poll.unwrap()[0] == Ready::WRITE
+    };
+    while room() {
+        held += libc.0.write(client, &[1; 65_536]).unwrap();
+    }
+    assert_eq!(held, 6000 + 5000);
+}
+
+#[test]
+fn a_datagram_socket_holds_what_was_asked() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let fresh = libc.socket("udp");
+    assert_eq!(libc.option(fresh, SO_RCVBUF), Ok(208 << 10));
+    assert_eq!(libc.option(fresh, SO_SNDBUF), Ok(65_507));
+    libc.set_option(fresh, SO_RCVBUF, 10_000).unwrap();
+    assert_eq!(libc.option(fresh, SO_RCVBUF), Ok(10_000));
+    let server = libc.bind(fresh, "127.0.0.1:0").unwrap();
+    assert_eq!(libc.option(server, SO_RCVBUF), Ok(10_000));
+    let client = libc
+        .connect(libc.socket("udp"), &libc.sockname(server))
+        .unwrap();
+    let held = || {
+        for _ in 0..100 {
+            libc.0.write(client, &[1; 1000]).unwrap();
+        }
+        let received = || libc.recvmsg(server, 2000, 64).ok();
+        std::iter::from_fn(received).count()
+    };
+    // Each costs its headers and 256 bytes more.
+    assert_eq!(held(), 10_000 / (1028 + 256));
+    libc.set_option(server, SO_RCVBUF, 1 << 30).unwrap();
+    assert_eq!(libc.option(server, SO_RCVBUF), Ok(208 << 10));
+    assert_eq!(held(), 100);
 }

@@ -16,10 +16,10 @@ use std::net::IpAddr;
 use scheme::FileId;
 
 pub(crate) use engine::Engines;
+pub(crate) use tcp::{Buffers, Tcp, TcpEvent, Terms, clamp_mss};
 pub use tcp::{FlowId, ListenerId};
-pub(crate) use tcp::{Tcp, TcpEvent, Terms, clamp_mss};
 pub use udp::UdpId;
-pub(crate) use udp::{Datagram, SendTerms, Udp, UdpEvent};
+pub(crate) use udp::{Datagram, QUEUE_BYTES, SendTerms, Udp, UdpEvent};
 
 use crate::serve::Service;
 

@@ -23,7 +23,7 @@ use smoltcp::wire::{IpListenEndpoint, TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
 
 use self::challenge::Challenge;
 use self::patience::Patience;
-pub(crate) use self::terms::Terms;
+pub(crate) use self::terms::{Buffers, Terms};
 use super::time_wait::{TimeWait, TimeWaits, WAIT};
 use super::{Endpoints, Owner, ephemeral_ports};
 use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex, is_host};
@@ -373,17 +373,17 @@ impl Tcp {
         (self.flows.len() < MAX_FLOWS).then_some(size)
     }
 
-    /// A closed socket with buffers of this size, as if it were new.
-    fn fresh_socket(&mut self, size: usize) -> (SocketSet<'static>, SocketHandle) {
-        let spare = if size == LARGEST_BUFFER {
+    /// A closed socket with these buffers, as if it were new.
+    fn fresh_socket(&mut self, buffers: Buffers) -> (SocketSet<'static>, SocketHandle) {
+        let spare = if buffers == Buffers::both(LARGEST_BUFFER) {
             self.spare.pop()
         } else {
             None
         };
         let (mut set, handle) = spare.unwrap_or_else(|| {
-            let buffer = || SocketBuffer::new(vec![0; size]);
+            let buffer = |size| SocketBuffer::new(vec![0; size]);
             let mut set = SocketSet::new(Vec::with_capacity(1));
-            let handle = set.add(Socket::new(buffer(), buffer()));
+            let handle = set.add(Socket::new(buffer(buffers.receive), buffer(buffers.send)));
             (set, handle)
         });
         let socket = set.get_mut::<Socket<'static>>(handle);
@@ -406,8 +406,8 @@ impl Tcp {
         terms: Terms,
         most: usize,
     ) -> Option<FlowId> {
-        let size = self.buffer_size()?.min(most);
-        let (mut set, socket) = self.fresh_socket(size);
+        let buffers = terms.buffers.within(self.buffer_size()?.min(most));
+        let (mut set, socket) = self.fresh_socket(buffers);
         terms.apply(set.get_mut::<Socket<'static>>(socket));
         self.serial = self.serial.wrapping_add(1);
         let flow = Flow {
@@ -425,7 +425,7 @@ impl Tcp {
             ready: false,
             blocked: None,
             told: false,
-            memory: 2 * size,
+            memory: buffers.total(),
             error: None,
             snd_nxt: None,
             rcv_nxt: None,

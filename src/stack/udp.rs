@@ -19,8 +19,10 @@ use crate::packet::Packet;
 
 /// Bytes of a UDP header.
 const HEADER: usize = 8;
-/// Bytes that a socket's queue holds, overhead included.
-const QUEUE_BYTES: usize = 208 << 10;
+/// Bytes that a socket's queue holds, overhead included, unless its program wants less.
+pub(crate) const QUEUE_BYTES: usize = 208 << 10;
+/// The least that it can be told to hold.
+const SMALLEST_QUEUE: usize = 4 << 10;
 /// Bytes that the queues of all sockets hold together.
 const MEMORY: usize = 64 << 20;
 /// What a queued datagram costs besides its bytes, so that empty ones are bounded, too.
@@ -84,6 +86,8 @@ struct UdpSocket {
     error: Option<Errno>,
     queue: VecDeque<Datagram>,
     bytes: usize,
+    /// Most of them.
+    limit: usize,
     /// Whether an event about it waits to be taken.
     told: bool,
 }
@@ -148,6 +152,7 @@ impl Udp {
             error: None,
             queue: VecDeque::new(),
             bytes: 0,
+            limit: QUEUE_BYTES,
             told: false,
         };
         let id = self.sockets.insert(socket) as u32;
@@ -223,6 +228,23 @@ impl Udp {
         }
     }
 
+    /// The nearest size that a queue can have.
+    pub(crate) fn clamp_queue(bytes: usize) -> usize {
+        bytes.clamp(SMALLEST_QUEUE, QUEUE_BYTES)
+    }
+
+    /// Holds so many bytes for a socket from now on, overhead included. What is queued stays.
+    pub(crate) fn set_limit(&mut self, id: UdpId, bytes: usize) {
+        if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
+            socket.limit = Self::clamp_queue(bytes);
+        }
+    }
+
+    /// How many bytes are held for a socket.
+    pub(crate) fn limit(&self, id: UdpId) -> Option<usize> {
+        Some(self.sockets.get(id.0 as usize)?.limit)
+    }
+
     /// The port of a socket.
     pub(crate) fn port(&self, id: UdpId) -> Option<u16> {
         Some(self.sockets.get(id.0 as usize)?.port)
@@ -290,7 +312,7 @@ impl Udp {
             return false;
         };
         let cost = datagram.cost();
-        if socket.bytes + cost > QUEUE_BYTES || self.bytes + cost > MEMORY {
+        if socket.bytes + cost > socket.limit || self.bytes + cost > MEMORY {
             return false;
         }
         socket.bytes += cost;

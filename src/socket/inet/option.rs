@@ -7,10 +7,11 @@ use scheme::FileId;
 use scheme::errno::{self, Errno};
 use scheme::wait::Direction;
 
+use super::transfer::LONGEST_DATAGRAM;
 use super::{Kind, State};
 use crate::net::{File, Net};
 use crate::netisr::output::HOP_LIMIT;
-use crate::stack::{SendTerms, Terms};
+use crate::stack::{Buffers, QUEUE_BYTES, SendTerms, Terms, Udp};
 
 /// Options of `SOL_SOCKET`.
 mod sol_socket {
@@ -25,6 +26,12 @@ mod sol_socket {
     pub(super) const REUSEPORT: u64 = 15;
     pub(super) const RCVTIMEO: u64 = 20;
     pub(super) const SNDTIMEO: u64 = 21;
+}
+
+/// Bytes that a program asks for.
+fn size(asked: Option<i32>) -> Result<usize, Errno> {
+    let asked = asked.ok_or(errno::EINVAL)?;
+    usize::try_from(asked).map_err(|_| errno::EINVAL)
 }
 
 const fn place(direction: Direction) -> usize {
@@ -42,6 +49,9 @@ pub(super) struct Options {
     keep_alive: bool,
     /// Never zero.
     hop_limit: u8,
+    /// Bytes to receive and to send, as far as somebody asked.
+    receive_buffer: Option<usize>,
+    send_buffer: Option<usize>,
 }
 
 impl Default for Options {
@@ -50,6 +60,8 @@ impl Default for Options {
             timeouts: [None; 2],
             keep_alive: false,
             hop_limit: HOP_LIMIT,
+            receive_buffer: None,
+            send_buffer: None,
         }
     }
 }
@@ -57,9 +69,15 @@ impl Default for Options {
 impl Options {
     /// What they mean for connections.
     pub(super) fn terms(&self) -> Terms {
+        let default = Terms::default();
+        let size = |asked: Option<usize>, default| asked.map_or(default, Buffers::clamp);
         Terms {
             hop_limit: self.hop_limit,
             keep_alive: self.keep_alive,
+            buffers: Buffers {
+                receive: size(self.receive_buffer, default.buffers.receive),
+                send: size(self.send_buffer, default.buffers.send),
+            },
         }
     }
 
@@ -78,10 +96,16 @@ impl Net {
             return;
         };
         let terms = socket.options.terms();
+        let receive_buffer = socket.options.receive_buffer;
         match socket.state {
             State::Listening { listener, .. } => self.tcp.set_listener_terms(listener, terms),
             State::Flow { flow, .. } => self.tcp_set_terms(flow, terms),
-            State::Fresh | State::Datagrams { .. } | State::Moved => {}
+            State::Datagrams { socket, .. } => {
+                if let Some(bytes) = receive_buffer {
+                    self.udp.set_limit(socket, bytes);
+                }
+            }
+            State::Fresh | State::Moved => {}
         }
     }
 
@@ -117,15 +141,10 @@ impl Net {
                 int(error.map_or(0, Errno::raw))
             }
             sol_socket::SNDBUF | sol_socket::RCVBUF => {
-                let size = match self.inet(id)?.state {
-                    State::Flow { flow, .. } => {
-                        let socket = self.tcp.socket(flow);
-                        socket.map_or(0, |socket| match name {
-                            sol_socket::SNDBUF => socket.send_capacity(),
-                            _ => socket.recv_capacity(),
-                        })
-                    }
-                    _ => 65_536,
+                let buffers = self.buffers(id)?;
+                let size = match name {
+                    sol_socket::SNDBUF => buffers.send,
+                    _ => buffers.receive,
                 };
                 int(i32::try_from(size).unwrap_or(i32::MAX))
             }
@@ -153,6 +172,35 @@ impl Net {
         Ok(len)
     }
 
+    /// How much is held of what comes, and of what goes. A connection has what it has; others say
+    /// what is to be.
+    fn buffers(&mut self, id: FileId) -> Result<Buffers, Errno> {
+        let socket = self.inet(id)?;
+        let options = socket.options;
+        Ok(match (socket.kind, &socket.state) {
+            (_, &State::Flow { flow, .. }) => match self.tcp.socket(flow) {
+                Some(tcp) => Buffers {
+                    receive: tcp.recv_capacity(),
+                    send: tcp.send_capacity(),
+                },
+                None => Buffers::both(0),
+            },
+            (Kind::Tcp, _) => options.terms().buffers,
+            (Kind::Udp, state) => {
+                let asked = options.receive_buffer.map(Udp::clamp_queue);
+                let held = match *state {
+                    State::Datagrams { socket, .. } => self.udp.limit(socket),
+                    _ => asked,
+                };
+                // Datagrams are sent at once: there is nothing that would hold more than one.
+                Buffers {
+                    receive: held.unwrap_or(QUEUE_BYTES),
+                    send: LONGEST_DATAGRAM,
+                }
+            }
+        })
+    }
+
     pub(super) fn set_option(
         &mut self,
         id: FileId,
@@ -169,12 +217,12 @@ impl Net {
             sol_socket::KEEPALIVE => {
                 socket.options.keep_alive = int().ok_or(errno::EINVAL)? != 0;
             }
-            // What they would allow is allowed, and sizes are ours to choose.
+            sol_socket::SNDBUF => socket.options.send_buffer = Some(size(int())?),
+            sol_socket::RCVBUF => socket.options.receive_buffer = Some(size(int())?),
+            // What they would allow is allowed.
             sol_socket::REUSEADDR
             | sol_socket::REUSEPORT
             | sol_socket::BROADCAST
-            | sol_socket::SNDBUF
-            | sol_socket::RCVBUF
             | sol_socket::LINGER => {}
             _ => return Err(errno::ENOPROTOOPT),
         }

@@ -12,7 +12,7 @@ use super::{Kind, State, specific};
 use crate::net::Net;
 
 /// Largest datagram's data.
-const LONGEST_DATAGRAM: usize = 65_507;
+pub(super) const LONGEST_DATAGRAM: usize = 65_507;
 
 /// Message flags.
 const MSG_PEEK: u64 = 2;

@@ -3,7 +3,7 @@
 use smoltcp::socket::tcp::Socket;
 
 use super::patience::PROBE;
-use super::{FlowId, ListenerId, Tcp};
+use super::{FlowId, LARGEST_BUFFER, ListenerId, SMALLEST_BUFFER, Tcp};
 use crate::net::Net;
 use crate::netisr::output::HOP_LIMIT;
 
@@ -14,6 +14,42 @@ pub(crate) struct Terms {
     pub(crate) hop_limit: u8,
     /// Whether an idle connection is probed.
     pub(crate) keep_alive: bool,
+    /// Bytes of its buffers, at the most: there is less when memory is short.
+    pub(crate) buffers: Buffers,
+}
+
+/// Bytes of the buffers of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Buffers {
+    pub(crate) receive: usize,
+    pub(crate) send: usize,
+}
+
+impl Buffers {
+    /// Both as large as this.
+    pub(crate) const fn both(size: usize) -> Self {
+        Self {
+            receive: size,
+            send: size,
+        }
+    }
+
+    /// The nearest size that a buffer can have.
+    pub(crate) fn clamp(size: usize) -> usize {
+        size.clamp(SMALLEST_BUFFER, LARGEST_BUFFER)
+    }
+
+    /// The same, neither larger than `size`.
+    pub(super) fn within(self, size: usize) -> Self {
+        Self {
+            receive: self.receive.min(size),
+            send: self.send.min(size),
+        }
+    }
+
+    pub(super) fn total(self) -> usize {
+        self.receive + self.send
+    }
 }
 
 impl Default for Terms {
@@ -21,6 +57,7 @@ impl Default for Terms {
         Self {
             hop_limit: HOP_LIMIT,
             keep_alive: false,
+            buffers: Buffers::both(LARGEST_BUFFER),
         }
     }
 }

@@ -113,6 +113,20 @@ impl Libc {
         Ok(i32::from_ne_bytes(value))
     }
 
+    /// The same two for the options of a protocol.
+    fn set_at(&self, level: u64, fd: Fd, option: u64, value: &[u8]) -> Result<usize, Errno> {
+        let words = [2, option, 1 << 32 | level];
+        self.0.sys_call(fd, &mut value.to_vec(), &words)
+    }
+
+    fn at(&self, level: u64, fd: Fd, option: u64) -> Result<i32, Errno> {
+        let mut value = [0; 4];
+        let words = [3, option, 1 << 32 | level];
+        let len = self.0.sys_call(fd, &mut value, &words)?;
+        assert_eq!(len, 4);
+        Ok(i32::from_ne_bytes(value))
+    }
+
     fn read_all(&self, fd: Fd) -> Vec<u8> {
         let mut all = Vec::new();
         let mut buf = vec![0; 65_536];
@@ -160,6 +174,16 @@ fn tunnel(libc: &Libc) -> Fd {
     tun
 }
 
+/// The same with IPv6 as well: each packet has its family in front.
+fn tunnel_with_head(libc: &Libc) -> Fd {
+    const TUNSIFHEAD: u32 = 0x8004_7460;
+
+    let tun = tunnel(libc);
+    libc.0.ioctl(tun, TUNSIFHEAD, &mut [1, 0, 0, 0]).unwrap();
+    set(libc, "ifaces/tun0/addr/add", "fd00::1/64\n");
+    tun
+}
+
 fn set(libc: &Libc, path: &str, line: &str) {
     let path = format!("/scheme/netcfg/{path}");
     let file = libc.0.open(&path, OpenFlags::WRITE).unwrap();
@@ -179,11 +203,12 @@ fn sent(libc: &Libc, tun: Fd) -> Vec<Vec<u8>> {
     std::iter::from_fn(next).collect()
 }
 
-/// The hop limits of the packets that left by a tunnel.
+/// The hop limits of the packets that left by a tunnel, with a head or without.
 fn hops(libc: &Libc, tun: Fd) -> Vec<u8> {
-    let hops = |packet: &Vec<u8>| match packet[0] >> 4 {
-        4 => packet[8],
-        _ => packet[7],
+    let hops = |packet: &Vec<u8>| match packet[..] {
+        [0, 0, 0, _, ref packet @ ..] if packet[0] >> 4 == 6 => packet[7],
+        [0, 0, 0, _, ref packet @ ..] => packet[8],
+        ref packet => packet[8],
     };
     sent(libc, tun).iter().map(hops).collect()
 }
@@ -816,4 +841,189 @@ fn a_datagram_socket_holds_what_was_asked() {
     libc.set_option(server, SO_RCVBUF, 1 << 30).unwrap();
     assert_eq!(libc.option(server, SO_RCVBUF), Ok(208 << 10));
     assert_eq!(held(), 100);
+}
+
+const IP: u64 = 0;
+const TCP: u64 = 6;
+const IPV6: u64 = 41;
+const TCP_NODELAY: u64 = 1;
+const IP_TTL: u64 = 2;
+const IPV6_UNICAST_HOPS: u64 = 16;
+const IPV6_MULTICAST_IF: u64 = 17;
+const IPV6_MULTICAST_HOPS: u64 = 18;
+const IPV6_MULTICAST_LOOP: u64 = 19;
+const IP_MULTICAST_IF: u64 = 32;
+const IP_MULTICAST_TTL: u64 = 33;
+const IP_MULTICAST_LOOP: u64 = 34;
+
+fn int(value: i32) -> [u8; 4] {
+    value.to_ne_bytes()
+}
+
+#[test]
+fn the_hop_limit_as_an_option() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel_with_head(&libc);
+    for (level, option, peer) in [
+        (IP, IP_TTL, "10.1.0.2:9"),
+        (IPV6, IPV6_UNICAST_HOPS, "[fd00::2]:9"),
+    ] {
+        let fresh = libc.socket("udp");
+        assert_eq!(libc.at(level, fresh, option), Ok(64));
+        assert_eq!(libc.set_at(level, fresh, option, &int(7)), Ok(0));
+        assert_eq!(libc.at(level, fresh, option), Ok(7));
+        for bad in [0, -2, 256] {
+            let set = libc.set_at(level, fresh, option, &int(bad));
+            assert_eq!(set, Err(errno::EINVAL), "{bad}");
+        }
+        assert_eq!(libc.set_at(level, fresh, option, &[]), Err(errno::EINVAL));
+        let client = libc.connect(fresh, peer).unwrap();
+        libc.0.write(client, b"x").unwrap();
+        // The default again; and of a byte, as BSD's programs have it.
+        libc.set_at(level, client, option, &int(-1)).unwrap();
+        libc.0.write(client, b"x").unwrap();
+        libc.set_at(level, client, option, &[200]).unwrap();
+        libc.0.write(client, b"x").unwrap();
+        assert_eq!(hops(&libc, tun), [7, 64, 200]);
+        // It is the same as that of the file.
+        let setting = libc.0.dup_verb(client, b"hop_limit").unwrap();
+        let mut hops = [0];
+        libc.0.read(setting, &mut hops).unwrap();
+        assert_eq!(hops, [200]);
+    }
+    // A level must be said to be there: the kernel fills up with zeros.
+    let fd = libc.socket("udp");
+    let words = |level| [3, IP_TTL, level];
+    for unknown in [6, 41, 1 << 32 | 17] {
+        let got = libc.0.sys_call(fd, &mut [0; 4], &words(unknown));
+        assert_eq!(got, Err(errno::ENOPROTOOPT));
+    }
+    assert_eq!(libc.at(1, fd, SO_RCVBUF), libc.option(fd, SO_RCVBUF));
+    assert_eq!(libc.at(IP, fd, 99), Err(errno::ENOPROTOOPT));
+}
+
+/// Data of the segments in packets of IPv4.
+fn data(packets: &[Vec<u8>]) -> Vec<&[u8]> {
+    let data = |packet: &'_ Vec<u8>| 20 + usize::from(packet[32] >> 4) * 4;
+    let data = packets.iter().map(|packet| &packet[data(packet)..]);
+    data.filter(|data| !data.is_empty()).collect()
+}
+
+#[test]
+fn nodelay_sends_small_segments_at_once() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    for no_delay in [false, true] {
+        let fresh = libc.socket("tcp");
+        assert_eq!(libc.at(TCP, fresh, TCP_NODELAY), Ok(0));
+        libc.set_at(TCP, fresh, TCP_NODELAY, &int(no_delay.into()))
+            .unwrap();
+        assert_eq!(libc.at(TCP, fresh, TCP_NODELAY), Ok(no_delay.into()));
+        libc.0.set_nonblocking(fresh, true).unwrap();
+        let begun = libc.0.dup_verb(fresh, b"10.1.0.2:80");
+        assert_eq!(begun, Err(errno::EINPROGRESS));
+        let syn = sent(&libc, tun).remove(0);
+        // The other end agrees.
+        let mut reply = [&syn[22..24], &syn[20..22], &[0, 0, 0, 9]].concat();
+        let seq = u32::from_be_bytes(syn[24..28].try_into().unwrap());
+        reply.extend_from_slice(&(seq + 1).to_be_bytes());
+        reply.extend_from_slice(&[0x50, 0x12, 64, 0, 0, 0, 0, 0]);
+        let (src, dst) = ([10, 1, 0, 2], [10, 1, 0, 1]);
+        let sum = checksum(&[&src, &dst, &[0, 6, 0, 20], &reply]);
+        reply[16..18].copy_from_slice(&sum.to_be_bytes());
+        libc.0
+            .write(tun, &ipv4(src.into(), dst.into(), 6, &reply))
+            .unwrap();
+        sent(&libc, tun);
+        for part in [b"a", b"b", b"c"] {
+            assert_eq!(libc.0.write(fresh, part), Ok(1));
+        }
+        let packets = sent(&libc, tun);
+        match no_delay {
+            true => assert_eq!(data(&packets), [b"a", b"b", b"c"]),
+            false => assert_eq!(data(&packets), [b"a"]),
+        }
+        // Whoever turns it on later gets what waited.
+        libc.set_at(TCP, fresh, TCP_NODELAY, &int(1)).unwrap();
+        let packets = sent(&libc, tun);
+        match no_delay {
+            true => assert_eq!(data(&packets), [b""; 0]),
+            false => assert_eq!(data(&packets), [b"bc"]),
+        }
+        libc.0.close(fresh).unwrap();
+        sent(&libc, tun);
+    }
+    let udp = libc.socket("udp");
+    assert_eq!(libc.at(TCP, udp, TCP_NODELAY), Err(errno::ENOPROTOOPT));
+}
+
+#[test]
+fn where_and_how_far_datagrams_to_groups_go() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel_with_head(&libc);
+    let other = libc.0.open("/scheme/tun/1", BOTH).unwrap();
+    libc.0.set_nonblocking(other, true).unwrap();
+    set(&libc, "ifaces/tun1/addr/set", "10.2.0.1/24\n");
+    let fresh = libc.socket("udp");
+    assert_eq!(libc.at(IP, fresh, IP_MULTICAST_TTL), Ok(1));
+    assert_eq!(libc.at(IP, fresh, IP_MULTICAST_LOOP), Ok(1));
+    assert_eq!(libc.at(IP, fresh, IP_MULTICAST_IF), Ok(0));
+    let sender = libc.connect(fresh, "239.1.2.3:5000").unwrap();
+    let send = || libc.0.write(sender, b"x").unwrap();
+    send();
+    libc.set_at(IP, sender, IP_MULTICAST_TTL, &[32]).unwrap();
+    send();
+    libc.set_at(IP, sender, IP_MULTICAST_TTL, &int(-1)).unwrap();
+    send();
+    // The hop limit is for hosts.
+    libc.set_at(IP, sender, IP_TTL, &int(99)).unwrap();
+    send();
+    assert_eq!(hops(&libc, tun), [1, 32, 1, 1]);
+    // Not beyond this host.
+    libc.set_at(IP, sender, IP_MULTICAST_TTL, &int(0)).unwrap();
+    send();
+    assert_eq!(hops(&libc, tun), []);
+    assert_eq!(hops(&libc, other), []);
+
+    libc.set_at(IP, sender, IP_MULTICAST_TTL, &int(5)).unwrap();
+    libc.set_at(IP, sender, IP_MULTICAST_IF, &[10, 2, 0, 1])
+        .unwrap();
+    let addr = libc.at(IP, sender, IP_MULTICAST_IF).unwrap();
+    assert_eq!(addr.to_ne_bytes(), [10, 2, 0, 1]);
+    send();
+    let packets = sent(&libc, other);
+    assert_eq!(
+        (packets.len(), &packets[0][12..16]),
+        (1, &[10, 2, 0, 1][..])
+    );
+    // The address is gone, and so is the way; any other is not there.
+    set(&libc, "ifaces/tun1/addr/rm", "10.2.0.1/24\n");
+    assert_eq!(libc.0.write(sender, b"x"), Err(errno::EADDRNOTAVAIL));
+    let set_if = |addr: &[u8]| libc.set_at(IP, sender, IP_MULTICAST_IF, addr);
+    assert_eq!(set_if(&[10, 2, 0, 1]), Err(errno::EADDRNOTAVAIL));
+    assert_eq!(set_if(&[0; 4]), Ok(0));
+    send();
+    assert_eq!(hops(&libc, tun), [5]);
+
+    // IPv6 has the same; interfaces have no index.
+    let sender = libc
+        .connect(libc.socket("udp"), "[ff05::1234]:5000")
+        .unwrap();
+    libc.0.write(sender, b"x").unwrap();
+    libc.set_at(IPV6, sender, IPV6_MULTICAST_HOPS, &int(9))
+        .unwrap();
+    libc.0.write(sender, b"x").unwrap();
+    assert_eq!(hops(&libc, tun), [1, 9]);
+    assert_eq!(libc.at(IPV6, sender, IPV6_MULTICAST_LOOP), Ok(1));
+    assert_eq!(libc.set_at(IPV6, sender, IPV6_MULTICAST_IF, &int(0)), Ok(0));
+    let by_index = libc.set_at(IPV6, sender, IPV6_MULTICAST_IF, &int(1));
+    assert_eq!(by_index, Err(errno::EADDRNOTAVAIL));
+    let stream = libc.socket("tcp");
+    assert_eq!(
+        libc.at(IP, stream, IP_MULTICAST_TTL),
+        Err(errno::EOPNOTSUPP)
+    );
 }

@@ -237,6 +237,11 @@ impl Ifnet {
         self.mtu >= IPV6_MINMTU
     }
 
+    /// Whether what is sent by it comes back.
+    pub fn is_loopback(&self) -> bool {
+        self.flags.contains(IfFlags::LOOPBACK)
+    }
+
     /// Whether packets leave by it.
     pub fn is_up(&self) -> bool {
         self.flags.contains(IfFlags::UP)
@@ -441,6 +446,11 @@ impl IfTable {
         self.locals.contains_key(addr)
             // The whole of 127/8 is this host.
             || matches!(addr, IpAddr::V4(addr) if addr.is_loopback())
+    }
+
+    /// An interface that has the address.
+    pub fn holder(&self, addr: &IpAddr) -> Option<IfIndex> {
+        self.locals.get(addr)?.first().copied()
     }
 
     /// Whether the address is the broadcast address of a network we are on, or of all.

@@ -7,9 +7,10 @@
 //! - [`stream`]: listening, accepting, connecting;
 //! - [`datagram`]: binding, and the files that share a socket;
 //! - [`transfer`]: reading and writing, with flags or without;
-//! - [`option`]: what `setsockopt` and `getsockopt` know.
+//! - [`option`]: what `setsockopt` and `getsockopt` know of sockets, and [`level`]: of protocols.
 
 mod datagram;
+mod level;
 mod option;
 mod stream;
 mod transfer;
@@ -30,6 +31,7 @@ use super::setting;
 use crate::net::{File, Net};
 use crate::stack::{FlowId, ListenerId, UdpId};
 
+use level::Level;
 use option::Options;
 use transfer::MSG_DONTWAIT;
 
@@ -280,8 +282,16 @@ impl Net {
     ) -> Outcome<usize> {
         let word = |at: usize| metadata.get(at).copied().unwrap_or_default();
         match word(0) {
-            verb::GET_OPTION => self.get_option(id, word(1), payload).into(),
-            verb::SET_OPTION => self.set_option(id, word(1), payload).into(),
+            verb::GET_OPTION => match Level::parse(word(2)) {
+                None => errno::ENOPROTOOPT.into(),
+                Some(Level::Socket) => self.get_option(id, word(1), payload).into(),
+                Some(level) => self.get_protocol_option(id, level, word(1), payload).into(),
+            },
+            verb::SET_OPTION => match Level::parse(word(2)) {
+                None => errno::ENOPROTOOPT.into(),
+                Some(Level::Socket) => self.set_option(id, word(1), payload).into(),
+                Some(level) => self.set_protocol_option(id, level, word(1), payload).into(),
+            },
             verb::SEND_MESSAGE => {
                 let Some(data) = sent(payload) else {
                     return errno::EINVAL.into();

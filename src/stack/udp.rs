@@ -9,7 +9,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use super::{Endpoints, Owner};
-use crate::ifnet::{DropReason, IfIndex};
+use crate::ifnet::{DropReason, IfIndex, Ifnet};
 use crate::net::Net;
 use crate::netisr::icmp::Problem;
 use crate::netisr::input::{Header, Place, proto};
@@ -41,12 +41,22 @@ pub struct UdpId(u32);
 pub(crate) struct SendTerms {
     /// Hop limit of what is for one host, or for all of a network.
     pub(crate) hop_limit: u8,
+    /// Hop limit of what is for a group. With zero it does not leave this host.
+    pub(crate) group_hops: u8,
+    /// Whether what is for a group that this host is in comes back here.
+    pub(crate) group_loop: bool,
+    /// The interface by which groups are reached, if not the route's: the one with this address.
+    pub(crate) group_if: Option<Ipv4Addr>,
 }
 
 impl Default for SendTerms {
     fn default() -> Self {
         Self {
             hop_limit: HOP_LIMIT,
+            // RFC 1112 sections 6.1 and 6.2.
+            group_hops: 1,
+            group_loop: true,
+            group_if: None,
         }
     }
 }
@@ -293,16 +303,21 @@ impl Udp {
 
     /// Who takes a datagram: one socket, or for what is sent to many all of the port, those that
     /// named an address of their own too.
-    fn takers(&self, header: &Header, port: u16, from: (IpAddr, u16)) -> SmallVec<[u32; 1]> {
+    fn takers(
+        &self,
+        place: Place,
+        to: (IpAddr, u16),
+        from: (IpAddr, u16),
+    ) -> SmallVec<[u32; 1]> {
         let wants = |&id: &u32| {
             let socket = self.sockets.get(id as usize);
             socket.is_some_and(|socket| socket.remote.is_none_or(|remote| remote == from))
         };
-        if header.place == Place::Host {
-            let holder = self.holder((header.dst, port));
+        if place == Place::Host {
+            let holder = self.holder(to);
             return holder.filter(wants).into_iter().collect();
         }
-        let holders = self.ports.get(&port).into_iter().flatten();
+        let holders = self.ports.get(&to.1).into_iter().flatten();
         holders.copied().filter(wants).collect()
     }
 
@@ -337,7 +352,7 @@ impl Net {
             return Verdict::Dropped(DropReason::Malformed);
         }
         let from = (header.src, src_port);
-        let takers = self.udp.takers(&header, dst_port, from);
+        let takers = self.udp.takers(header.place, (header.dst, dst_port), from);
         let Some((&last, others)) = takers.split_last() else {
             if header.place == Place::Host {
                 self.icmp_error(rcvif, &packet, Problem::Port);
@@ -384,7 +399,15 @@ impl Net {
     ) -> Result<(), NetError> {
         let port = self.udp.port(id).ok_or(NetError::NoAddress)?;
         let len = u16::try_from(HEADER + data.len()).map_err(|_| NetError::TooBig)?;
-        let path = self.route_to(&dst.0, None)?;
+        let group = dst.0.is_multicast();
+        let dev = match terms.group_if {
+            Some(addr) if group && dst.0.is_ipv4() => {
+                let dev = self.ifs.holder(&addr.into());
+                Some(dev.ok_or(NetError::NoAddress)?)
+            }
+            _ => None,
+        };
+        let path = self.route_to(&dst.0, dev)?;
         // Who asks everybody for an address has none yet.
         let everybody = matches!(dst.0, IpAddr::V4(dst) if dst.is_broadcast());
         let nobody = everybody.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
@@ -403,7 +426,40 @@ impl Net {
             sum => sum,
         };
         packet[6..8].copy_from_slice(&sum.to_be_bytes());
-        self.ip_output(path, src, dst.0, proto::UDP, terms.hop_limit, packet)
+        if !group {
+            return self.ip_output(path, src, dst.0, proto::UDP, terms.hop_limit, packet);
+        }
+        let lo = self.ifs.get(path.dev).is_some_and(Ifnet::is_loopback);
+        if terms.group_loop && !lo {
+            self.udp_loop(path.dev, (src, port), dst, &packet);
+        }
+        // By lo0 it does not leave anyhow.
+        match terms.group_hops {
+            0 if !lo => Ok(()),
+            hops => self.ip_output(path, src, dst.0, proto::UDP, hops, packet),
+        }
+    }
+
+    /// Gives a copy of a datagram for a group to this host's own sockets, as if it had come in by
+    /// the interface that it leaves by (RFC 1112 section 6.2).
+    fn udp_loop(&mut self, dev: IfIndex, from: (IpAddr, u16), dst: (IpAddr, u16), datagram: &[u8]) {
+        if !self.ifs.get(dev).is_some_and(|ifp| ifp.hears(&dst.0)) {
+            return;
+        }
+        let takers = self.udp.takers(Place::Multicast, dst, from);
+        if takers.is_empty() {
+            return;
+        }
+        let datagram = Datagram {
+            from,
+            to: dst.0,
+            packet: Packet::from(datagram),
+            data: HEADER..datagram.len(),
+        };
+        for id in takers {
+            // Who reads too slowly loses it, as it would a packet.
+            self.udp.queue(id, datagram.clone());
+        }
     }
 }
 

@@ -1,5 +1,6 @@
 //! Options of sockets.
 
+use std::net::Ipv4Addr;
 use std::num::NonZeroU8;
 use std::time::Duration;
 
@@ -10,7 +11,6 @@ use scheme::wait::Direction;
 use super::transfer::LONGEST_DATAGRAM;
 use super::{Kind, State};
 use crate::net::{File, Net};
-use crate::netisr::output::HOP_LIMIT;
 use crate::stack::{Buffers, QUEUE_BYTES, SendTerms, Terms, Udp};
 
 /// Options of `SOL_SOCKET`.
@@ -47,8 +47,12 @@ pub(super) struct Options {
     /// How long a read and a write may wait.
     pub(super) timeouts: [Option<Duration>; 2],
     keep_alive: bool,
+    pub(super) no_delay: bool,
     /// Never zero.
-    hop_limit: u8,
+    pub(super) hop_limit: u8,
+    pub(super) group_hops: u8,
+    pub(super) group_loop: bool,
+    pub(super) group_if: Option<Ipv4Addr>,
     /// Bytes to receive and to send, as far as somebody asked.
     receive_buffer: Option<usize>,
     send_buffer: Option<usize>,
@@ -56,10 +60,20 @@ pub(super) struct Options {
 
 impl Default for Options {
     fn default() -> Self {
+        let SendTerms {
+            hop_limit,
+            group_hops,
+            group_loop,
+            group_if,
+        } = SendTerms::default();
         Self {
             timeouts: [None; 2],
             keep_alive: false,
-            hop_limit: HOP_LIMIT,
+            no_delay: false,
+            hop_limit,
+            group_hops,
+            group_loop,
+            group_if,
             receive_buffer: None,
             send_buffer: None,
         }
@@ -74,6 +88,7 @@ impl Options {
         Terms {
             hop_limit: self.hop_limit,
             keep_alive: self.keep_alive,
+            no_delay: self.no_delay,
             buffers: Buffers {
                 receive: size(self.receive_buffer, default.buffers.receive),
                 send: size(self.send_buffer, default.buffers.send),
@@ -85,6 +100,9 @@ impl Options {
     pub(super) fn send_terms(&self) -> SendTerms {
         SendTerms {
             hop_limit: self.hop_limit,
+            group_hops: self.group_hops,
+            group_loop: self.group_loop,
+            group_if: self.group_if,
         }
     }
 }

@@ -14,6 +14,8 @@ pub(crate) struct Terms {
     pub(crate) hop_limit: u8,
     /// Whether an idle connection is probed.
     pub(crate) keep_alive: bool,
+    /// Whether small segments go out at once, and not when all before them is acknowledged.
+    pub(crate) no_delay: bool,
     /// Bytes of its buffers, at the most: there is less when memory is short.
     pub(crate) buffers: Buffers,
 }
@@ -57,6 +59,7 @@ impl Default for Terms {
         Self {
             hop_limit: HOP_LIMIT,
             keep_alive: false,
+            no_delay: false,
             buffers: Buffers::both(LARGEST_BUFFER),
         }
     }
@@ -66,6 +69,7 @@ impl Terms {
     pub(super) fn apply(&self, socket: &mut Socket<'static>) {
         // smoltcp has no mercy with zero.
         socket.set_hop_limit(Some(self.hop_limit.max(1)));
+        socket.set_nagle_enabled(!self.no_delay);
         let probe = smoltcp::time::Duration::from_secs(PROBE.as_secs());
         socket.set_keep_alive(self.keep_alive.then_some(probe));
     }

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use common::packet::{checksum, ipv4};
+use common::packet::{checksum, ipv4, udp};
 use common::system::TestProcesses;
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, Process};
@@ -955,8 +955,11 @@ fn nodelay_sends_small_segments_at_once() {
         libc.0.close(fresh).unwrap();
         sent(&libc, tun);
     }
-    let udp = libc.socket("udp");
-    assert_eq!(libc.at(TCP, udp, TCP_NODELAY), Err(errno::ENOPROTOOPT));
+    let datagrams = libc.socket("udp");
+    assert_eq!(
+        libc.at(TCP, datagrams, TCP_NODELAY),
+        Err(errno::ENOPROTOOPT)
+    );
 }
 
 #[test]
@@ -1026,4 +1029,218 @@ fn where_and_how_far_datagrams_to_groups_go() {
         libc.at(IP, stream, IP_MULTICAST_TTL),
         Err(errno::EOPNOTSUPP)
     );
+}
+
+const IP_ADD_MEMBERSHIP: u64 = 35;
+const IP_DROP_MEMBERSHIP: u64 = 36;
+const IPV6_JOIN_GROUP: u64 = 20;
+const IPV6_LEAVE_GROUP: u64 = 21;
+
+fn mreq(group: [u8; 4], interface: [u8; 4]) -> Vec<u8> {
+    [group, interface].concat()
+}
+
+/// The kinds of the IGMP messages that left by a tunnel, and their groups.
+fn reports(libc: &Libc, tun: Fd) -> Vec<(u8, [u8; 4])> {
+    let packets = sent(libc, tun);
+    let igmp = packets.iter().filter(|packet| packet[9] == 2);
+    igmp.map(|packet| (packet[24], packet[28..32].try_into().unwrap()))
+        .collect()
+}
+
+const JOINED: u8 = 0x16;
+const LEFT: u8 = 0x17;
+
+#[test]
+fn a_socket_joins_groups_and_leaves_them_with_its_last_file() {
+    const GROUP: [u8; 4] = [239, 1, 2, 3];
+
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    let datagram = udp(("10.1.0.2", 9), ("239.1.2.3", 5000), b"all");
+    let fresh = libc.socket("udp");
+    let join = |fd, interface| libc.set_at(IP, fd, IP_ADD_MEMBERSHIP, &mreq(GROUP, interface));
+    let leave = |fd, interface| libc.set_at(IP, fd, IP_DROP_MEMBERSHIP, &mreq(GROUP, interface));
+    assert_eq!(join(fresh, [0; 4]), Ok(0));
+    assert_eq!(reports(&libc, tun), [(JOINED, GROUP)]);
+    // Once, by whichever name of the interface.
+    assert_eq!(join(fresh, [0; 4]), Err(errno::EADDRINUSE));
+    assert_eq!(join(fresh, [10, 1, 0, 1]), Err(errno::EADDRINUSE));
+
+    // The membership goes along with the socket from file to file.
+    let bound = libc.bind(fresh, "0.0.0.0:5000").unwrap();
+    libc.0.write(tun, &datagram).unwrap();
+    assert_eq!(libc.recvmsg(bound, 10, 64).unwrap().2, b"all");
+    let copy = libc.0.dup_verb(bound, b"10.1.0.2:9").unwrap();
+    libc.0.close(bound).unwrap();
+    assert_eq!(reports(&libc, tun), []);
+    assert_eq!(join(copy, [0; 4]), Err(errno::EADDRINUSE));
+
+    // Another socket is in the group for itself: the interface leaves it with the last.
+    let other = libc.socket("udp");
+    assert_eq!(join(other, [10, 1, 0, 1]), Ok(0));
+    libc.0.close(copy).unwrap();
+    assert_eq!(reports(&libc, tun), []);
+    assert_eq!(leave(other, [0; 4]), Ok(0));
+    assert_eq!(reports(&libc, tun), [(LEFT, GROUP)]);
+    assert_eq!(leave(other, [0; 4]), Err(errno::EADDRNOTAVAIL));
+    libc.0.write(tun, &datagram).unwrap();
+    assert!(libc.0.path(other).is_ok());
+    let bound = libc.bind(other, "0.0.0.0:5000").unwrap();
+    libc.0.write(tun, &datagram).unwrap();
+    assert_eq!(libc.recvmsg(bound, 10, 64), Err(errno::EAGAIN));
+    // And one that never got a name.
+    let fresh = libc.socket("udp");
+    join(fresh, [0; 4]).unwrap();
+    libc.0.close(fresh).unwrap();
+    assert_eq!(reports(&libc, tun), [(JOINED, GROUP), (LEFT, GROUP)]);
+}
+
+#[test]
+fn memberships_that_cannot_be() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let fd = libc.socket("udp");
+    let join =
+        |fd, group, interface| libc.set_at(IP, fd, IP_ADD_MEMBERSHIP, &mreq(group, interface));
+    let leave = |group, interface| libc.set_at(IP, fd, IP_DROP_MEMBERSHIP, &mreq(group, interface));
+    let group = [239, 0, 0, 1];
+    // No interface but lo0, and that only by name.
+    assert_eq!(join(fd, group, [0; 4]), Err(errno::EADDRNOTAVAIL));
+    assert_eq!(join(fd, group, [127, 0, 0, 1]), Ok(0));
+    assert_eq!(leave(group, [127, 0, 0, 1]), Ok(0));
+    assert_eq!(join(fd, group, [10, 9, 9, 9]), Err(errno::EADDRNOTAVAIL));
+    assert_eq!(join(fd, [10, 1, 0, 2], [127, 0, 0, 1]), Err(errno::EINVAL));
+    assert_eq!(leave([10, 1, 0, 2], [0; 4]), Err(errno::EINVAL));
+    assert_eq!(leave(group, [10, 9, 9, 9]), Err(errno::EADDRNOTAVAIL));
+    let short = libc.set_at(IP, fd, IP_ADD_MEMBERSHIP, &group);
+    assert_eq!(short, Err(errno::EINVAL));
+    let stream = libc.socket("tcp");
+    let joined = join(stream, group, [127, 0, 0, 1]);
+    assert_eq!(joined, Err(errno::EOPNOTSUPP));
+    assert_eq!(libc.at(IP, fd, IP_ADD_MEMBERSHIP), Err(errno::ENOPROTOOPT));
+
+    // Twenty of a socket; and 256 of an interface, however many sockets there are.
+    for last in 0..20 {
+        assert_eq!(join(fd, [239, 1, 0, last], [127, 0, 0, 1]), Ok(0));
+    }
+    let more = join(fd, [239, 1, 0, 20], [127, 0, 0, 1]);
+    assert_eq!(more, Err(errno::ENOBUFS));
+    leave([239, 1, 0, 7], [0; 4]).unwrap();
+    join(fd, [239, 1, 0, 20], [127, 0, 0, 1]).unwrap();
+    let mut joined = 20;
+    let full = loop {
+        let other = libc.socket("udp");
+        let groups = (0..20).map(|last| [239, 2, joined as u8, last]);
+        let done: Vec<_> = groups
+            .map(|group| join(other, group, [127, 0, 0, 1]))
+            .collect();
+        joined += done.iter().filter(|done| done.is_ok()).count();
+        if let Some(error) = done.iter().find(|done| done.is_err()) {
+            break *error;
+        }
+    };
+    assert_eq!((full, joined), (Err(errno::ENOBUFS), 256));
+    // Whoever joins what is joined already takes no more room.
+    assert_eq!(
+        join(libc.socket("udp"), [239, 1, 0, 1], [127, 0, 0, 1]),
+        Ok(0)
+    );
+}
+
+#[test]
+fn an_interface_that_goes_takes_memberships_along() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    let group = [239, 1, 2, 3];
+    let fd = libc.socket("udp");
+    let join = || libc.set_at(IP, fd, IP_ADD_MEMBERSHIP, &mreq(group, [0; 4]));
+    join().unwrap();
+    libc.0.close(tun).unwrap();
+    set(&libc, "ifaces/tun0/destroy", "1\n");
+    let left = libc.set_at(IP, fd, IP_DROP_MEMBERSHIP, &mreq(group, [0; 4]));
+    assert_eq!(left, Err(errno::EADDRNOTAVAIL));
+    // A new interface with the same number is another's.
+    let tun = tunnel(&libc);
+    set(&libc, "ifaces/tun0/multicast", "join 239.1.2.3\n");
+    libc.0.close(fd).unwrap();
+    assert_eq!(reports(&libc, tun), [(JOINED, group)]);
+}
+
+#[test]
+fn groups_of_ipv6() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel_with_head(&libc);
+    let group: std::net::Ipv6Addr = "ff05::1234".parse().unwrap();
+    let mreq = |index: u32| [&group.octets()[..], &index.to_ne_bytes()].concat();
+    let fd = libc.bind(libc.socket("udp"), "[::]:5000").unwrap();
+    let join = |index| libc.set_at(IPV6, fd, IPV6_JOIN_GROUP, &mreq(index));
+    assert_eq!(join(0), Ok(0));
+    let packets = sent(&libc, tun);
+    // The type behind the hop-by-hop header, and the group.
+    assert_eq!(
+        (packets[0][4 + 48], &packets[0][4 + 56..]),
+        (131, &group.octets()[..])
+    );
+    assert_eq!(join(0), Err(errno::EADDRINUSE));
+    assert_eq!(join(1), Err(errno::EADDRNOTAVAIL));
+    let datagram = udp(("fd00::2", 9), ("ff05::1234", 5000), b"all");
+    let framed = [&[0, 0, 0, 24][..], &datagram].concat();
+    libc.0.write(tun, &framed).unwrap();
+    assert_eq!(libc.recvmsg(fd, 10, 64).unwrap().2, b"all");
+    assert_eq!(libc.set_at(IPV6, fd, IPV6_LEAVE_GROUP, &mreq(0)), Ok(0));
+    assert_eq!(sent(&libc, tun)[0][4 + 48], 132);
+    let again = libc.set_at(IPV6, fd, IPV6_LEAVE_GROUP, &mreq(0));
+    assert_eq!(again, Err(errno::EADDRNOTAVAIL));
+}
+
+#[test]
+fn what_is_sent_to_a_group_comes_back_to_members_here() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    let member = libc.bind(libc.socket("udp"), "0.0.0.0:5000").unwrap();
+    let sender = libc.connect(libc.socket("udp"), "239.1.2.3:5000").unwrap();
+    let send = |data: &[u8]| assert_eq!(libc.0.write(sender, data), Ok(data.len()));
+    let received = || {
+        libc.recvmsg(member, 10, 64)
+            .map(|(from, _, data)| (from, data))
+    };
+    send(b"nobody");
+    assert_eq!(received(), Err(errno::EAGAIN));
+    let group = mreq([239, 1, 2, 3], [0; 4]);
+    libc.set_at(IP, member, IP_ADD_MEMBERSHIP, &group).unwrap();
+    send(b"one");
+    let port = libc.sockname(sender);
+    let port = port.rsplit(':').next().unwrap();
+    let from = format!("/scheme/udp/10.1.0.1:{port}");
+    assert_eq!(received(), Ok((from.clone(), b"one".to_vec())));
+    assert_eq!(received(), Err(errno::EAGAIN));
+    libc.set_at(IP, sender, IP_MULTICAST_LOOP, &int(0)).unwrap();
+    send(b"two");
+    assert_eq!(received(), Err(errno::EAGAIN));
+    // Only here.
+    libc.set_at(IP, sender, IP_MULTICAST_LOOP, &[1]).unwrap();
+    libc.set_at(IP, sender, IP_MULTICAST_TTL, &int(0)).unwrap();
+    sent(&libc, tun);
+    send(b"three");
+    assert_eq!(received(), Ok((from, b"three".to_vec())));
+    assert_eq!(hops(&libc, tun), []);
+    // By lo0 there is one copy, too.
+    libc.set_at(
+        IP,
+        member,
+        IP_ADD_MEMBERSHIP,
+        &mreq([239, 1, 2, 3], [127, 0, 0, 1]),
+    )
+    .unwrap();
+    libc.set_at(IP, sender, IP_MULTICAST_IF, &[127, 0, 0, 1])
+        .unwrap();
+    libc.set_at(IP, sender, IP_MULTICAST_TTL, &int(1)).unwrap();
+    send(b"four");
+    assert_eq!(received().unwrap().1, b"four");
+    assert_eq!(received(), Err(errno::EAGAIN));
 }

@@ -6,10 +6,12 @@
 //!
 //! - [`stream`]: listening, accepting, connecting;
 //! - [`datagram`]: binding, and the files that share a socket;
+//! - [`group`]: membership in groups;
 //! - [`transfer`]: reading and writing, with flags or without;
 //! - [`option`]: what `setsockopt` and `getsockopt` know of sockets, and [`level`]: of protocols.
 
 mod datagram;
+mod group;
 mod level;
 mod option;
 mod stream;
@@ -31,6 +33,7 @@ use super::setting;
 use crate::net::{File, Net};
 use crate::stack::{FlowId, ListenerId, UdpId};
 
+use group::{Member, Memberships};
 use level::Level;
 use option::Options;
 use transfer::MSG_DONTWAIT;
@@ -128,6 +131,7 @@ type Holders = SmallVec<[FileId; 1]>;
 pub(crate) struct InetSockets {
     /// The files of each UDP socket: dup makes more than one.
     holders: BTreeMap<UdpId, Holders>,
+    memberships: Memberships,
 }
 
 impl InetSockets {
@@ -403,7 +407,7 @@ impl Net {
             return;
         };
         match std::mem::replace(&mut socket.state, State::Moved) {
-            State::Fresh | State::Moved => {}
+            State::Fresh | State::Moved => self.inet_leave_all(Member::Fresh(id)),
             State::Listening { listener, .. } => self.tcp_unlisten(listener),
             State::Flow { flow, .. } => self.tcp_close(flow),
             State::Datagrams { socket, .. } => {
@@ -411,6 +415,7 @@ impl Net {
                 holders.retain(|holder| *holder != id);
                 if holders.is_empty() {
                     self.inet.holders.remove(&socket);
+                    self.inet_leave_all(Member::Bound(socket));
                     self.udp.unbind(socket);
                 } else {
                     self.filter_datagrams(socket);

@@ -214,6 +214,7 @@ impl Net {
     /// `if_detach`: an interface is gone, and with it all that was of it.
     pub(crate) fn if_destroy(&mut self, dev: IfIndex) {
         self.netisr_detach(dev);
+        self.inet_detach(dev);
         self.routes.purge(|_, route| route.dev == dev);
         if let Some(ifp) = self.ifs.detach(dev) {
             self.bpf_detach(&ifp);

@@ -30,6 +30,7 @@ impl Net {
             peer: None,
         };
         self.inet.holders.insert(socket, smallvec![id]);
+        self.inet.memberships.bound(id, socket);
         self.apply_options(id);
         Ok(())
     }

@@ -10,6 +10,7 @@ use scheme::FileId;
 use scheme::errno::{self, Errno};
 
 use super::Kind;
+use super::group::Request;
 use crate::ifnet::{IfFlags, Ifnet};
 use crate::net::Net;
 use crate::stack::SendTerms;
@@ -24,6 +25,8 @@ mod ip {
     pub(super) const MULTICAST_IF: u64 = 32;
     pub(super) const MULTICAST_TTL: u64 = 33;
     pub(super) const MULTICAST_LOOP: u64 = 34;
+    pub(super) const ADD_MEMBERSHIP: u64 = 35;
+    pub(super) const DROP_MEMBERSHIP: u64 = 36;
 }
 
 /// Options of `IPPROTO_IPV6`.
@@ -32,6 +35,8 @@ mod ipv6 {
     pub(super) const MULTICAST_IF: u64 = 17;
     pub(super) const MULTICAST_HOPS: u64 = 18;
     pub(super) const MULTICAST_LOOP: u64 = 19;
+    pub(super) const JOIN_GROUP: u64 = 20;
+    pub(super) const LEAVE_GROUP: u64 = 21;
 }
 
 /// Options of `IPPROTO_TCP`.
@@ -148,6 +153,23 @@ impl Net {
         name: u64,
         payload: &[u8],
     ) -> Result<usize, Errno> {
+        let request = match level {
+            Level::Ip => Request::parse_v4(payload),
+            _ => Request::parse_v6(payload),
+        };
+        match (level, name) {
+            (Level::Ip, ip::ADD_MEMBERSHIP) | (Level::Ipv6, ipv6::JOIN_GROUP) => {
+                return self
+                    .inet_join(id, request.ok_or(errno::EINVAL)?)
+                    .map(|()| 0);
+            }
+            (Level::Ip, ip::DROP_MEMBERSHIP) | (Level::Ipv6, ipv6::LEAVE_GROUP) => {
+                return self
+                    .inet_leave(id, request.ok_or(errno::EINVAL)?)
+                    .map(|()| 0);
+            }
+            _ => {}
+        }
         let option = ProtocolOption::parse(level, name).ok_or(errno::ENOPROTOOPT)?;
         option.check(self.inet(id)?.kind)?;
         let value = number(payload).ok_or(errno::EINVAL)?;

@@ -227,6 +227,12 @@ impl Net {
         }
     }
 
+    /// Whether nothing has happened since the last turn, which left nothing to do. Whoever takes
+    /// what is to be sent after a turn asks whether that led to something.
+    pub fn is_idle(&self) -> bool {
+        self.idle.is_some()
+    }
+
     /// There may be something to do: the next turn looks.
     pub(crate) fn stir(&mut self) {
         self.idle = None;
@@ -382,7 +388,13 @@ impl FileServer for Net {
             };
             return self.inet_open(kind, "", caller);
         }
-        let stat = self.stat(path)?;
+        let stat = self.stat(path);
+        let below = path.strip_prefix("netcfg/ifaces");
+        if below.is_some_and(|below| below.is_empty() || stat.is_err()) {
+            // Whoever looks may be waiting for one that is not there yet.
+            self.ask_for_adapters();
+        }
+        let stat = stat?;
         if stat.kind == FileKind::Directory {
             if flags.contains(OpenFlags::WRITE) {
                 return Err(errno::EISDIR);

@@ -3,15 +3,17 @@
 
 mod common;
 
+use std::collections::{BTreeMap, VecDeque};
+use std::io::{self, ErrorKind};
 use std::net::Ipv6Addr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use common::packet::{self, echo_request, payload_v4, udp};
 use common::system::TestProcesses;
 use scheme::local::{Local, ManualClock, Process};
-use scheme::{OpenFlags, errno};
-use tund::link::{Mac, PortId};
+use scheme::{Caller, FileServer, Now, OpenFlags, Outcome, Pid, errno};
+use tund::link::{Adapters, Bus, Frames, Mac, PortId};
 use tund::{Config, Net, Services};
 
 const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
@@ -350,5 +352,375 @@ fn frames_of_any_kind_are_counted() {
     ] {
         assert!(stats.contains(&format!("{line}\n")), "{line} in {stats}");
     }
+    wire.assert_ledger_closes();
+}
+
+/// Drivers that are not there either: what a bus knows, by name.
+#[derive(Clone, Default)]
+struct Drivers(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    drivers: BTreeMap<String, Driver>,
+    /// How often somebody looked.
+    searches: usize,
+    /// What was cleared away.
+    cleared: Vec<String>,
+    serial: u32,
+}
+
+struct Driver {
+    mac: Mac,
+    serial: u32,
+    received: VecDeque<Vec<u8>>,
+    sent: Vec<Vec<u8>>,
+}
+
+/// One driver's frames, as long as it is the same driver.
+struct Opened {
+    drivers: Drivers,
+    name: String,
+    serial: u32,
+}
+
+impl Drivers {
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.0.lock().unwrap()
+    }
+
+    fn start(&self, name: &str, mac: Mac) {
+        let mut state = self.state();
+        state.serial += 1;
+        let driver = Driver {
+            mac,
+            serial: state.serial,
+            received: VecDeque::new(),
+            sent: Vec::new(),
+        };
+        state.drivers.insert(name.to_owned(), driver);
+    }
+
+    fn kill(&self, name: &str) {
+        self.state().drivers.remove(name).unwrap();
+    }
+
+    /// The frames that were sent by a driver, and how many searches there were.
+    fn taken(&self, name: &str) -> Vec<Vec<u8>> {
+        std::mem::take(&mut self.state().drivers.get_mut(name).unwrap().sent)
+    }
+}
+
+impl Bus for Drivers {
+    type Frames = Opened;
+
+    fn names(&mut self) -> Vec<String> {
+        let mut state = self.state();
+        state.searches += 1;
+        // In an order of its own.
+        state.drivers.keys().rev().cloned().collect()
+    }
+
+    fn open(&mut self, name: &str) -> io::Result<(Mac, Opened)> {
+        let state = self.state();
+        let driver = state.drivers.get(name).ok_or(ErrorKind::NotFound)?;
+        let opened = Opened {
+            drivers: self.clone(),
+            name: name.to_owned(),
+            serial: driver.serial,
+        };
+        Ok((driver.mac, opened))
+    }
+
+    fn clear(&mut self, name: &str) {
+        self.state().cleared.push(name.to_owned());
+    }
+}
+
+impl Opened {
+    fn with<T>(&self, body: impl FnOnce(&mut Driver) -> T) -> io::Result<T> {
+        let mut state = self.drivers.state();
+        let driver = state.drivers.get_mut(&self.name);
+        let driver = driver.filter(|driver| driver.serial == self.serial);
+        driver.map(body).ok_or(ErrorKind::NotFound.into())
+    }
+}
+
+impl Frames for Opened {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let frame = self.with(|driver| driver.received.pop_front())?;
+        let frame = frame.ok_or(ErrorKind::WouldBlock)?;
+        buffer[..frame.len()].copy_from_slice(&frame);
+        Ok(frame.len())
+    }
+
+    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.with(|driver| driver.sent.push(frame.to_vec()))
+    }
+
+    fn is_alive(&self) -> bool {
+        self.with(|_| ()).is_ok()
+    }
+}
+
+/// A machine with these drivers, as the adapter of a system runs it.
+struct Machine {
+    drivers: Drivers,
+    net: Net,
+    adapters: Adapters<Drivers>,
+    now: Duration,
+    deadline: Option<Duration>,
+}
+
+impl Machine {
+    fn new(drivers: &Drivers) -> Self {
+        let config = Config {
+            seed: 5,
+            services: Services::empty(),
+        };
+        let mut net = Net::new(config, TestProcesses);
+        let adapters = Adapters::new(drivers.clone(), &mut net);
+        let mut machine = Self {
+            drivers: drivers.clone(),
+            net,
+            adapters,
+            now: Duration::ZERO,
+            deadline: None,
+        };
+        machine.run();
+        machine
+    }
+
+    /// Everything that is to be done now.
+    fn run(&mut self) {
+        for _ in 0..1000 {
+            let turn = self.net.turn(Now {
+                monotonic: self.now,
+                wall: self.now,
+            });
+            self.adapters.transmit(&mut self.net);
+            while let Some((at, _)) = self.adapters.poll_opened() {
+                self.adapters.receive(&mut self.net, at);
+            }
+            if self.net.is_idle() {
+                self.deadline = turn.deadline;
+                return;
+            }
+        }
+        panic!("it does not come to rest");
+    }
+
+    /// Time passes, and whatever is due is done when it is.
+    fn wait(&mut self, time: Duration) {
+        let end = self.now + time;
+        while let Some(deadline) = self.deadline.filter(|deadline| *deadline <= end) {
+            assert!(deadline > self.now, "{deadline:?} is due again");
+            self.now = deadline;
+            self.run();
+        }
+        self.now = end;
+        self.run();
+    }
+
+    fn set(&mut self, path: &str, line: &str) {
+        let caller = Caller {
+            pid: Pid(1),
+            uid: 0,
+        };
+        let path = format!("netcfg/{path}");
+        let file = self.net.open(&path, OpenFlags::WRITE, caller).unwrap();
+        let Outcome::Done(written) = self.net.write(file, line.as_bytes(), 0, caller) else {
+            panic!("it waits");
+        };
+        assert_eq!(written, Ok(line.len()));
+        self.net.close(file);
+        self.run();
+    }
+
+    /// As `ls /scheme/netcfg/ifaces` does it, twice: what the first asks for, the second sees.
+    fn list(&mut self) -> Vec<String> {
+        let caller = Caller {
+            pid: Pid(1),
+            uid: 1000,
+        };
+        let file = self.net.open("netcfg/ifaces", OpenFlags::READ, caller);
+        let file = file.unwrap();
+        self.run();
+        let entries = self.net.list(file).unwrap();
+        self.net.close(file);
+        self.run();
+        entries.into_iter().map(|entry| entry.name).collect()
+    }
+
+    /// A ping comes in at a place; whether an answer, or a question for the way back, went out.
+    fn answers(&mut self, at: usize, name: &str) -> bool {
+        let ping = echo_request("10.0.0.2", "10.0.0.1", 1, b"data");
+        {
+            let mut state = self.drivers.state();
+            let driver = state.drivers.get_mut(name).unwrap();
+            let frame = [&driver.mac.0[..], &PEER.0, &[8, 0], &ping].concat();
+            driver.received.push_back(frame);
+        }
+        self.adapters.receive(&mut self.net, at);
+        self.run();
+        !self.drivers.taken(name).is_empty()
+    }
+
+    fn flags(&self, name: &str) -> String {
+        self.net.interface(name).unwrap().flags.to_string()
+    }
+}
+
+const RUNNING: &str = "UP,BROADCAST,RUNNING,MULTICAST";
+const LOST: &str = "UP,BROADCAST,MULTICAST";
+
+#[test]
+fn a_driver_that_ends_leaves_its_interface_to_the_next() {
+    let drivers = Drivers::default();
+    drivers.start("network.b", Mac([2, 0, 0, 0, 0, 0xb]));
+    drivers.start("network.a", US);
+    let mut machine = Machine::new(&drivers);
+    assert_eq!(machine.list(), ["eth0", "eth1", "lo0"]);
+    machine.set("ifaces/eth0/addr/set", "10.0.0.1/24\n");
+    machine.set("route/add", "default via 10.0.0.254\n");
+    assert!(machine.answers(0, "network.a"));
+    machine.wait(Duration::from_secs(1));
+    let searches = drivers.state().searches;
+
+    // While all is well nobody looks, and nothing is due.
+    machine.wait(Duration::from_secs(3600));
+    assert_eq!(drivers.state().searches, searches);
+    assert_eq!(machine.deadline, None);
+
+    // The end shows with the next frame. What was to be sent is lost, and counted.
+    drivers.kill("network.a");
+    machine.adapters.receive(&mut machine.net, 0);
+    machine.run();
+    assert_eq!(machine.flags("eth0"), LOST);
+    assert_eq!(drivers.state().cleared, ["network.a"]);
+    assert_eq!(drivers.state().searches, searches + 1);
+    let ifp = machine.net.interface("eth0").unwrap();
+    assert!(ifp.stats.output().closes(), "{:?}", ifp.stats.output());
+    assert_eq!(machine.flags("eth1"), RUNNING);
+
+    // It is looked for; and is there again, as it was, within the second.
+    machine.wait(Duration::from_millis(500));
+    assert!(drivers.state().searches > searches + 1);
+    drivers.start("network.a", US);
+    machine.wait(Duration::from_secs(1));
+    assert_eq!(machine.flags("eth0"), RUNNING);
+    assert_eq!(machine.list(), ["eth0", "eth1", "lo0"]);
+    assert!(machine.answers(0, "network.a"));
+    let addrs = &machine.net.interface("eth0").unwrap().addrs;
+    assert!(addrs.iter().any(|addr| addr.to_string() == "10.0.0.1/24"));
+    machine.wait(Duration::from_secs(1));
+    let searches = drivers.state().searches;
+    machine.wait(Duration::from_secs(3600));
+    assert_eq!(drivers.state().searches, searches);
+}
+
+#[test]
+fn who_stays_away_is_not_looked_for_for_ever() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    let mut machine = Machine::new(&drivers);
+    drivers.kill("network.a");
+    machine.adapters.receive(&mut machine.net, 0);
+    machine.run();
+    machine.wait(Duration::from_secs(1000));
+    let searches = drivers.state().searches;
+    assert!((10..100).contains(&searches), "{searches}");
+    assert_eq!(machine.deadline, None);
+    // But when somebody looks. The driver has another adapter now.
+    drivers.start("network.a", Mac([2, 0, 0, 0, 0, 9]));
+    machine.list();
+    assert_eq!(machine.flags("eth0"), RUNNING);
+    let addrs = &machine.net.interface("eth0").unwrap().addrs;
+    assert_eq!(addrs[0].to_string(), "fe80::ff:fe00:9/64");
+}
+
+#[test]
+fn a_driver_that_comes_late_is_found_when_somebody_looks() {
+    let drivers = Drivers::default();
+    let mut machine = Machine::new(&drivers);
+    drivers.start("network.a", US);
+    machine.wait(Duration::from_secs(10));
+    assert!(machine.net.interface("eth0").is_none());
+    assert_eq!(machine.list(), ["eth0", "lo0"]);
+    // Or asks for one that is not there.
+    drivers.start("network.b", Mac([2, 0, 0, 0, 0, 0xb]));
+    let caller = Caller {
+        pid: Pid(1),
+        uid: 1000,
+    };
+    machine.wait(Duration::from_secs(1));
+    let open = machine
+        .net
+        .open("netcfg/ifaces/eth1/mac", OpenFlags::READ, caller);
+    assert_eq!(open, Err(errno::ENOENT));
+    machine.run();
+    assert!(machine.net.interface("eth1").is_some());
+    // However often somebody asks, there is a pause between two searches.
+    let searches = drivers.state().searches;
+    for _ in 0..1000 {
+        machine.list();
+        machine.wait(Duration::from_millis(1));
+    }
+    let searches = drivers.state().searches - searches;
+    assert!((9..=11).contains(&searches), "{searches}");
+}
+
+#[test]
+fn a_driver_that_nobody_talks_to_is_missed_when_somebody_looks() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    let mut machine = Machine::new(&drivers);
+    machine.wait(Duration::from_secs(1));
+    // It ended and was started again, and nothing was sent or received.
+    drivers.kill("network.a");
+    drivers.start("network.a", US);
+    machine.list();
+    assert_eq!(machine.flags("eth0"), RUNNING);
+    machine.set("ifaces/eth0/addr/set", "10.0.0.1/24\n");
+    assert!(machine.answers(0, "network.a"));
+    // The same, and a frame is to be sent: that one is lost.
+    drivers.kill("network.a");
+    drivers.start("network.a", US);
+    machine.adapters.receive(&mut machine.net, 0);
+    machine.run();
+    assert!(machine.answers(0, "network.a"));
+    let ifp = machine.net.interface("eth0").unwrap();
+    assert!(ifp.stats.output().closes(), "{:?}", ifp.stats.output());
+}
+
+#[test]
+fn without_a_driver_the_network_is_down_and_connections_wait() {
+    let wire = Wire::new();
+    wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+    let datagrams = wire.process.open("/scheme/udp", BOTH).unwrap();
+    let datagrams = wire.process.dup_verb(datagrams, b"10.0.0.2:9").unwrap();
+    // These wait for the neighbour.
+    for _ in 0..3 {
+        wire.process.write(datagrams, b"x").unwrap();
+    }
+    wire.local.with_server(|net| net.ethernet_lost(wire.port));
+    assert_eq!(wire.process.write(datagrams, b"x"), Err(errno::ENETDOWN));
+    wire.assert_ledger_closes();
+    assert_eq!(wire.sent(), None);
+    let stats = wire.text("ifaces/eth0/stats");
+    assert!(stats.contains("drop.purged 4\n"), "{stats}");
+    assert!(stats.contains("drop.not_open 1\n"), "{stats}");
+    // What a driver said last is not heard.
+    wire.send(US.0, 0x0800, &ping());
+    assert_eq!(wire.sent(), None);
+    wire.wait(10_000);
+    // Groups are told again.
+    wire.set("ifaces/eth0/multicast", "join 239.1.2.3\n")
+        .unwrap();
+    wire.local
+        .with_server(|net| net.ethernet_found(wire.port, US));
+    let (dst, _, report) = wire.sent().unwrap();
+    assert_eq!((dst, report[24]), ([1, 0, 0x5e, 1, 2, 3], 0x16));
+    wire.process.write(datagrams, b"x").unwrap();
+    assert_eq!(wire.sent().unwrap().1, 0x0806);
     wire.assert_ledger_closes();
 }

@@ -3,11 +3,15 @@
 //! The core has no descriptors: whoever has an adapter [attaches](Net::attach_ethernet) it, hands in
 //! the frames that came ([`Net::handle_frame`]) and takes those to send ([`Net::poll_frame`]).
 //!
+//! - [`adapters`]: all of a machine, through traits that a system implements;
+//! - [`search`]: drivers that end, and when to look for them again;
 //! - [`neighbor`]: who is at which hardware address, and what waits for an answer;
 //! - [`resolve`]: ARP and IPv6 neighbour discovery, on smoltcp's wire formats.
 
+mod adapters;
 mod neighbor;
 mod resolve;
+mod search;
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -18,7 +22,9 @@ use crate::ifnet::{Driver, DropReason, Family, Frame, IfAddr, IfFlags, IfIndex};
 use crate::net::Net;
 use crate::netisr::NetError;
 use crate::packet::Packet;
+pub use adapters::{Adapters, Bus, Frames};
 use neighbor::{Lookup, Neighbors};
+use search::Search;
 
 const IFT_ETHER: u8 = 6;
 const ETHERMTU: u16 = 1500;
@@ -80,6 +86,10 @@ pub struct PortId(pub u32);
 struct Port {
     dev: IfIndex,
     mac: Mac,
+    /// What the adapter had for an address when it was found.
+    hardware: Mac,
+    /// Whether there is a driver.
+    present: bool,
     neighbors: Neighbors,
 }
 
@@ -89,14 +99,16 @@ pub(crate) struct Ports {
     ports: Slab<Port>,
     /// Frames queued on all of them. Whoever has adapters asks after every turn.
     queued: usize,
+    search: Search,
 }
 
 impl Ports {
-    /// When a neighbour has to be asked again.
+    /// When a neighbour has to be asked again, or adapters looked for.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.ports
             .iter()
             .filter_map(|(_, port)| port.neighbors.deadline())
+            .chain(self.search.deadline())
             .min()
     }
 
@@ -129,6 +141,8 @@ impl Net {
         entry.insert(Port {
             dev,
             mac,
+            hardware: mac,
+            present: true,
             neighbors: Neighbors::default(),
         });
         self.add_link_local(dev, mac);
@@ -145,7 +159,7 @@ impl Net {
         self.connect_routes(dev);
     }
 
-    /// An adapter is gone, and its interface with it.
+    /// An adapter is gone for good, and its interface with it.
     pub fn detach_ethernet(&mut self, id: PortId) {
         self.stir();
         if let Some(port) = self.links.ports.try_remove(id.0 as usize) {
@@ -194,7 +208,8 @@ impl Net {
     /// A frame came, without its check sequence.
     pub fn handle_frame(&mut self, id: PortId, frame: &[u8]) {
         self.stir();
-        let Some(&mut Port { dev, mac, .. }) = self.links.get_mut(id) else {
+        let port = self.links.get_mut(id).filter(|port| port.present);
+        let Some(&mut Port { dev, mac, .. }) = port else {
             return;
         };
         let Some((header, payload)) = frame.split_first_chunk::<HEADER>() else {
@@ -251,6 +266,12 @@ impl Net {
         packet: Packet,
         next_hop: IpAddr,
     ) -> Result<(), NetError> {
+        if !self.links.get_mut(id).is_some_and(|port| port.present) {
+            if let Some(ifp) = self.ifs.get_mut(dev) {
+                ifp.stats.drop_output(DropReason::NotOpen, 1);
+            }
+            return Err(NetError::Down);
+        }
         self.bpf_tap(dev, family.dlt_null(), &packet);
         let refused = match self.ifs.get(dev) {
             Some(ifp) if family == Family::Inet6 && !ifp.has_ipv6() => Some(DropReason::NoIpv6),

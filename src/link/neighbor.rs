@@ -143,6 +143,14 @@ impl Neighbors {
         self.due.first().map(|(due, _)| *due)
     }
 
+    /// Forgets all. Returns how many packets waited, which are lost.
+    pub(super) fn forget(&mut self) -> u64 {
+        let Self { neighbors, due } = std::mem::take(self);
+        drop(due);
+        let waiting = neighbors.values().map(|neighbor| neighbor.waiting.len());
+        waiting.sum::<usize>() as u64
+    }
+
     /// Forgets the one believed for the shortest time that nobody waits for.
     fn make_room(&mut self) -> bool {
         if self.neighbors.len() < MAX_NEIGHBORS {

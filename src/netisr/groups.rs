@@ -111,6 +111,19 @@ impl Net {
         }
     }
 
+    /// Says again which groups an interface is in: on its link that may be forgotten.
+    pub(crate) fn groups_announce(&mut self, dev: IfIndex) {
+        let groups = self.ifs.get(dev).map(|ifp| &ifp.groups);
+        let groups: Vec<_> = groups
+            .into_iter()
+            .flatten()
+            .map(|(&group, _)| group)
+            .collect();
+        for group in groups {
+            self.group_report(dev, group);
+        }
+    }
+
     fn group_report(&mut self, dev: IfIndex, group: IpAddr) {
         match group {
             IpAddr::V4(group) => self.igmp_send(dev, IGMP_REPORT, group, group),

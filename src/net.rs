@@ -227,10 +227,9 @@ impl Net {
         }
     }
 
-    /// Whether nothing has happened since the last turn, which left nothing to do. Whoever takes
-    /// what is to be sent after a turn asks whether that led to something.
-    pub fn is_idle(&self) -> bool {
-        self.idle.is_some()
+    /// Whether packets, connections or their owners wait for a turn.
+    pub(crate) fn has_work(&self) -> bool {
+        self.netisr.has_work() || self.tcp.has_work() || self.udp.has_work()
     }
 
     /// There may be something to do: the next turn looks.
@@ -330,7 +329,7 @@ impl FileServer for Net {
         self.serve_run(Budget::TURN);
         self.netcfg_watch();
         // Each of them may have left work to those before it.
-        let pending = self.netisr.has_work() || self.tcp.has_work() || self.udp.has_work();
+        let pending = self.has_work();
         let deadlines = [
             self.tcp.deadline(),
             self.netisr.deadline(),

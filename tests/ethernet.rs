@@ -497,11 +497,12 @@ impl Machine {
                 monotonic: self.now,
                 wall: self.now,
             });
-            self.adapters.transmit(&mut self.net);
+            let mut more = self.adapters.transmit(&mut self.net);
             while let Some((at, _)) = self.adapters.poll_opened() {
                 self.adapters.receive(&mut self.net, at);
+                more = true;
             }
-            if self.net.is_idle() {
+            if !turn.pending && !more {
                 self.deadline = turn.deadline;
                 return;
             }

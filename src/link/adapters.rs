@@ -96,12 +96,16 @@ impl<B: Bus> Adapters<B> {
         }
     }
 
-    /// Sends all there is to send, and looks for adapters if it is time to.
-    pub fn transmit(&mut self, net: &mut Net) {
+    /// Sends all there is to send, and looks for adapters if it is time to. True if that led to
+    /// something that there must be a turn for.
+    #[must_use]
+    pub fn transmit(&mut self, net: &mut Net) -> bool {
+        let mut sent = false;
         for adapter in &mut self.adapters {
             while let Some(frames) = &mut adapter.frames
                 && let Some(frame) = net.poll_frame(adapter.port)
             {
+                sent = true;
                 // What the driver has no room for is lost, as on a wire.
                 if let Err(error) = frames.send(&frame)
                     && error.kind() != ErrorKind::WouldBlock
@@ -110,9 +114,12 @@ impl<B: Bus> Adapters<B> {
                 }
             }
         }
-        if net.wants_adapters() {
+        let search = net.wants_adapters();
+        if search {
             self.search(net);
         }
+        // Where there is room in a queue again, connections may have waited for it.
+        search || (sent && net.has_work())
     }
 
     fn search(&mut self, net: &mut Net) {

@@ -303,12 +303,7 @@ impl Udp {
 
     /// Who takes a datagram: one socket, or for what is sent to many all of the port, those that
     /// named an address of their own too.
-    fn takers(
-        &self,
-        place: Place,
-        to: (IpAddr, u16),
-        from: (IpAddr, u16),
-    ) -> SmallVec<[u32; 1]> {
+    fn takers(&self, place: Place, to: (IpAddr, u16), from: (IpAddr, u16)) -> SmallVec<[u32; 1]> {
         let wants = |&id: &u32| {
             let socket = self.sockets.get(id as usize);
             socket.is_some_and(|socket| socket.remote.is_none_or(|remote| remote == from))

@@ -16,8 +16,8 @@ mod supervise;
 mod system;
 
 #[cfg(target_os = "redox")]
-pub use serve::{Adapter, serve};
+pub use serve::{Adapters, serve};
 #[cfg(target_os = "redox")]
 pub use supervise::supervise;
 #[cfg(target_os = "redox")]
-pub use system::RedoxProcesses;
+pub use system::{Namespace, RedoxProcesses};

@@ -28,16 +28,20 @@ const TIMER: usize = usize::MAX;
 /// Requests are handled on it, and nothing there is deep.
 const STACK: usize = 512 << 10;
 
-/// Something outside that the server exchanges bytes with, such as a network adapter.
-pub trait Adapter<S>: Send {
-    /// The descriptor that becomes readable when there is something to receive.
-    fn raw_fd(&self) -> usize;
+/// What is outside that the server exchanges bytes with, such as network adapters. Each has a place,
+/// and may come and go.
+pub trait Adapters<S>: Send {
+    /// Receives all there is at a place.
+    fn receive(&mut self, server: &mut S, at: usize);
 
-    /// Receives all there is.
-    fn receive(&mut self, server: &mut S);
-
-    /// Sends all there is to send.
-    fn transmit(&mut self, server: &mut S);
+    /// Sends all there is to send. What was opened since the last time is given to `watch`: the
+    /// descriptor that becomes readable when there is something to receive, and the place. True if
+    /// it led to something that the server has to have a turn for.
+    fn transmit(
+        &mut self,
+        server: &mut S,
+        watch: &mut dyn FnMut(usize, usize) -> io::Result<()>,
+    ) -> bool;
 }
 
 /// What is to be written to a scheme's socket.
@@ -52,7 +56,8 @@ struct Outbox {
 struct State<S> {
     face: Face<S>,
     outboxes: Vec<Outbox>,
-    adapters: Vec<Box<dyn Adapter<S>>>,
+    adapters: Box<dyn Adapters<S>>,
+    queue: Arc<EventQueue<usize>>,
     timer: Timer,
     clock: Clock,
     /// Kept from time to time, to be filled anew.
@@ -64,16 +69,13 @@ struct State<S> {
 pub fn serve<S: FileServer + Send + 'static>(
     server: S,
     names: &[&'static str],
-    adapters: Vec<Box<dyn Adapter<S>>>,
+    adapters: Box<dyn Adapters<S>>,
 ) -> io::Result<()> {
     let notify = Notify::take();
     system::catch_signals();
     let timer = Timer::new()?;
-    let queue = EventQueue::<usize>::new()?;
+    let queue = Arc::new(EventQueue::<usize>::new()?);
     queue.subscribe(timer.raw(), TIMER, EventFlags::READ)?;
-    for (at, adapter) in adapters.iter().enumerate() {
-        queue.subscribe(adapter.raw_fd(), at, EventFlags::READ)?;
-    }
     let mut outboxes = Vec::with_capacity(names.len());
     for name in names {
         let socket = Socket::create().map_err(io_error)?;
@@ -92,6 +94,7 @@ pub fn serve<S: FileServer + Send + 'static>(
         face: Face::new(server, names),
         outboxes,
         adapters,
+        queue: Arc::clone(&queue),
         timer,
         clock: Clock::default(),
         out: Vec::new(),
@@ -107,21 +110,18 @@ pub fn serve<S: FileServer + Send + 'static>(
     libredox::call::setrens(0, 0)?;
     log::debug!("serving {names:?}");
 
-    // What came before anybody listened.
-    let mut woken = Some(None);
+    // The first time for what came before anybody listened.
+    let mut woken = Some(TIMER);
     while !system::stopped() {
-        if let Some(source) = woken {
-            run(&state, |state| match source {
-                Some(at) => state.receive(at),
-                None => (0..state.adapters.len()).for_each(|at| state.receive(at)),
-            })?;
+        if let Some(at) = woken {
+            run(&state, |state| state.receive(at))?;
         }
         woken = match queue.next_event() {
             Ok(event) if event.user_data == TIMER => {
                 state.lock().timer.fired();
-                Some(Some(TIMER))
+                Some(TIMER)
             }
-            Ok(event) => Some(Some(event.user_data)),
+            Ok(event) => Some(event.user_data),
             Err(error) if error.errno() == EINTR => None,
             Err(error) => return Err(error.into()),
         };
@@ -224,8 +224,8 @@ impl<S: FileServer> State<S> {
     }
 
     fn receive(&mut self, at: usize) {
-        if let Some(adapter) = self.adapters.get_mut(at) {
-            adapter.receive(&mut self.face.dispatch.server);
+        if at != TIMER {
+            self.adapters.receive(&mut self.face.dispatch.server, at);
         }
     }
 
@@ -236,7 +236,7 @@ impl<S: FileServer> State<S> {
     }
 
     /// Hands out what the turns led to: answers, events, frames, signals. True if something came
-    /// back, which others may have waited for.
+    /// back, which others may have waited for, or there is more to do.
     fn finish(&mut self) -> bool {
         let mut came_back = false;
         for outgoing in self.out.drain(..) {
@@ -249,9 +249,13 @@ impl<S: FileServer> State<S> {
                 came_back |= outbox.flush(&mut self.face, &mut self.out);
             }
         }
-        for adapter in &mut self.adapters {
-            adapter.transmit(&mut self.face.dispatch.server);
-        }
+        let queue = &self.queue;
+        let mut watch = |fd, at| {
+            queue.subscribe(fd, at, EventFlags::READ)?;
+            Ok(())
+        };
+        let server = &mut self.face.dispatch.server;
+        came_back |= self.adapters.transmit(server, &mut watch);
         while let Some(target) = self.face.dispatch.server.poll_signal() {
             system::signal(target);
         }

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use libredox::Fd;
 use libredox::data::TimeSpec;
+use libredox::protocol::{NsDup, NsPermissions};
+use syscall::dirent::DirentIter;
 
 use crate::server::{Now, Pid, Processes, SignalTarget};
 
@@ -202,9 +204,15 @@ pub(super) fn set_child(pid: u32) {
 
 /// Takes a scheme's name out of our namespace, where a daemon that died has left it.
 pub(super) fn unlink_scheme(name: &str) {
-    let Ok(namespace) = libredox::call::getns() else {
-        return;
-    };
+    let unlinked = libredox::call::getns()
+        .map_err(io::Error::from)
+        .and_then(|namespace| unlink_from(namespace, name));
+    if let Err(error) = unlinked {
+        log::debug!("unlink {name}: {error}");
+    }
+}
+
+fn unlink_from(namespace: usize, name: &str) -> io::Result<()> {
     let path = format!("/scheme/{name}");
     // SAFETY: the path is readable for its length during the call.
     let unlinked = unsafe {
@@ -216,8 +224,80 @@ pub(super) fn unlink_scheme(name: &str) {
             0,
         )
     };
-    if let Err(error) = unlinked {
-        log::debug!("unlink {path}: {error}");
+    let error = |error: syscall::Error| io::Error::from_raw_os_error(error.errno);
+    unlinked.map(drop).map_err(error)
+}
+
+/// The namespace that this process began in, kept for when the process has left it.
+///
+/// Whoever has it can still open every scheme that is there: the kernel has no way to keep some of a
+/// namespace and see those that come later. But no path leads there, and no scheme can be made.
+pub struct Namespace {
+    namespace: Fd,
+    list: Fd,
+}
+
+impl Namespace {
+    /// Keeps ours.
+    pub fn keep() -> io::Result<Self> {
+        let current = libredox::call::getns()?;
+        let mut verb = (NsDup::ShrinkPermissions as usize).to_ne_bytes().to_vec();
+        let permissions = NsPermissions::LIST | NsPermissions::DELETE;
+        verb.extend_from_slice(&permissions.bits().to_ne_bytes());
+        let namespace = Fd::new(libredox::call::dup(current, verb)?);
+        let list = Fd::open(
+            "/scheme",
+            libredox::flag::O_DIRECTORY | libredox::flag::O_CLOEXEC,
+            0,
+        )?;
+        Ok(Self { namespace, list })
+    }
+
+    /// The names of its schemes.
+    pub fn names(&self) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        let mut buffer = [0; 4096];
+        let mut next = 0;
+        loop {
+            let len = libredox::call::getdents(self.list.raw(), &mut buffer, next)?;
+            if len == 0 {
+                return Ok(names);
+            }
+            for entry in DirentIter::new(&buffer[..len]) {
+                let Ok((header, name)) = entry else {
+                    return Err(io::ErrorKind::InvalidData.into());
+                };
+                next = header.next_opaque_id;
+                names.push(String::from_utf8_lossy(name).into_owned());
+            }
+        }
+    }
+
+    /// Opens a file of a scheme; its root, for an empty path.
+    pub fn open(&self, scheme: &str, path: &str, flags: i32) -> io::Result<std::fs::File> {
+        use std::os::fd::FromRawFd;
+
+        let root = self.root(scheme)?;
+        let fcntl = u32::try_from(flags & !libredox::flag::O_ACCMODE).unwrap_or(0);
+        let file = root.openat(path, flags | libredox::flag::O_CLOEXEC, fcntl)?;
+        let raw = i32::try_from(file.into_raw()).map_err(|_| io::ErrorKind::InvalidData)?;
+        // SAFETY: the descriptor was just opened, and nobody else knows of it.
+        Ok(unsafe { std::fs::File::from_raw_fd(raw) })
+    }
+
+    /// Takes the name of a scheme away if its daemon is gone: it would be in the way of the next.
+    pub fn clear(&self, scheme: &str) {
+        let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENODEV);
+        if self.root(scheme).is_err_and(|error| gone(&error)) {
+            // Whoever else saw that it is gone may have been faster.
+            let _ = unlink_from(self.namespace.raw(), scheme);
+        }
+    }
+
+    fn root(&self, scheme: &str) -> io::Result<Fd> {
+        let path = format!("/scheme/{scheme}");
+        let flags = libredox::flag::O_DIRECTORY | libredox::flag::O_CLOEXEC;
+        Ok(self.namespace.openat(&path, flags, 0)?)
     }
 }
 

@@ -1,106 +1,92 @@
 //! Redox's network adapters: schemes whose names begin with `network.`, one frame a read or write.
 
-use std::fs::{self, File, OpenOptions};
+use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::Path;
 
-use scheme::redox::Adapter;
+use scheme::redox::Namespace;
 use tund::Net;
-use tund::link::{Mac, PortId};
+use tund::link::{Adapters, Bus, Frames, Mac};
 
-/// Longest frame that any driver hands out; one of them ends itself when a buffer is shorter.
-const LONGEST: usize = 65_536;
+/// What names of such schemes begin with.
+const PREFIX: &str = "network.";
 
-/// An adapter, and the interface on it.
-struct NetworkAdapter {
-    frames: File,
-    port: PortId,
-    buffer: Vec<u8>,
-    /// The driver is gone.
-    dead: bool,
+/// The schemes of a namespace.
+struct Schemes(Namespace);
+
+struct Driver(File);
+
+/// Adapters, for the daemon's loop.
+struct Network(Adapters<Schemes>);
+
+/// Makes an interface on every adapter there is, and on those that come later.
+pub(crate) fn attach(net: &mut Net) -> io::Result<Box<dyn scheme::redox::Adapters<Net>>> {
+    let schemes = Schemes(Namespace::keep()?);
+    Ok(Box::new(Network(Adapters::new(schemes, net))))
 }
 
-/// Makes an interface on every adapter there is: `eth0` is the first by the name of its scheme.
-/// None is no error: there are tunnels.
-pub(crate) fn attach_all(net: &mut Net) -> Vec<Box<dyn Adapter<Net>>> {
-    let entries = fs::read_dir("/scheme").into_iter().flatten().flatten();
-    let names = entries.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<_> = names.filter(|name| name.starts_with("network.")).collect();
-    names.sort();
-    let mut adapters: Vec<Box<dyn Adapter<Net>>> = Vec::new();
-    for name in names {
-        match attach(net, &name) {
-            Ok(adapter) => adapters.push(Box::new(adapter)),
-            Err(error) => log::warn!("/scheme/{name}: {error}"),
-        }
+impl Bus for Schemes {
+    type Frames = Driver;
+
+    fn names(&mut self) -> Vec<String> {
+        let names = self.0.names();
+        let mut names = names.unwrap_or_else(|error| {
+            log::warn!("/scheme: {error}");
+            Vec::new()
+        });
+        names.retain(|name| name.starts_with(PREFIX));
+        names
     }
-    adapters
-}
 
-fn attach(net: &mut Net, name: &str) -> io::Result<NetworkAdapter> {
-    let path = Path::new("/scheme").join(name);
-    let mut mac = [0; 6];
-    File::open(path.join("mac"))?.read_exact(&mut mac)?;
-    let frames = OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(libc::O_NONBLOCK)
-        .open(&path)?;
-    let port = net
-        .attach_ethernet(Mac(mac))
-        .ok_or(ErrorKind::InvalidData)?;
-    log::info!(
-        "{} is /scheme/{name}, {}",
-        net.ethernet_name(port).unwrap_or("?"),
-        Mac(mac)
-    );
-    Ok(NetworkAdapter {
-        frames,
-        port,
-        buffer: vec![0; LONGEST],
-        dead: false,
-    })
-}
+    fn open(&mut self, name: &str) -> io::Result<(Mac, Driver)> {
+        let mut mac = [0; 6];
+        let mut file = self.0.open(name, "mac", libc::O_RDONLY)?;
+        file.read_exact(&mut mac)?;
+        let frames = self.0.open(name, "", libc::O_RDWR | libc::O_NONBLOCK)?;
+        Ok((Mac(mac), Driver(frames)))
+    }
 
-impl NetworkAdapter {
-    /// The driver ended: so does the interface.
-    fn fail(&mut self, net: &mut Net, error: &io::Error) {
-        log::error!("network adapter: {error}");
-        net.detach_ethernet(self.port);
-        self.dead = true;
+    fn clear(&mut self, name: &str) {
+        self.0.clear(name);
     }
 }
 
-impl Adapter<Net> for NetworkAdapter {
-    fn raw_fd(&self) -> usize {
-        usize::try_from(self.frames.as_raw_fd()).unwrap_or(usize::MAX)
+impl Frames for Driver {
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.0.read(buffer)
     }
 
-    fn receive(&mut self, net: &mut Net) {
-        // The driver tells once for all that is there: until it has no more.
-        while !self.dead {
-            match self.frames.read(&mut self.buffer) {
-                Ok(0) => return,
-                Ok(len) => net.handle_frame(self.port, &self.buffer[..len]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => self.fail(net, &error),
+    fn send(&mut self, frame: &[u8]) -> io::Result<()> {
+        self.0.write(frame).map(drop)
+    }
+
+    fn is_alive(&self) -> bool {
+        // Whatever else it says, it is there to say it.
+        let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENODEV);
+        !self.0.metadata().is_err_and(|error| gone(&error))
+    }
+}
+
+impl scheme::redox::Adapters<Net> for Network {
+    fn receive(&mut self, net: &mut Net, at: usize) {
+        self.0.receive(net, at);
+    }
+
+    fn transmit(
+        &mut self,
+        net: &mut Net,
+        watch: &mut dyn FnMut(usize, usize) -> io::Result<()>,
+    ) -> bool {
+        let mut more = self.0.transmit(net);
+        while let Some((at, Driver(file))) = self.0.poll_opened() {
+            let fd = usize::try_from(file.as_raw_fd()).map_err(|_| ErrorKind::InvalidData.into());
+            if let Err(error) = fd.and_then(|fd| watch(fd, at)) {
+                log::error!("network adapter: {error}");
             }
+            // What came before anybody listened.
+            self.0.receive(net, at);
+            more = true;
         }
-    }
-
-    fn transmit(&mut self, net: &mut Net) {
-        while !self.dead
-            && let Some(frame) = net.poll_frame(self.port)
-        {
-            // What the driver has no room for is lost, as on a wire.
-            if let Err(error) = self.frames.write(&frame)
-                && error.kind() != ErrorKind::WouldBlock
-            {
-                self.fail(net, &error);
-            }
-        }
+        more
     }
 }

@@ -202,11 +202,16 @@ impl Net {
     }
 
     /// `bpf_mtap`: shows a packet to everybody who captures on the interface.
+    #[inline]
     pub(crate) fn bpf_tap(&mut self, dev: IfIndex, af: u32, packet: &[u8]) {
         // Almost always nobody does.
-        if self.ifs.get(dev).is_none_or(|ifp| ifp.taps.is_empty()) {
-            return;
+        if self.ifs.get(dev).is_some_and(|ifp| !ifp.taps.is_empty()) {
+            self.bpf_capture(dev, af, packet);
         }
+    }
+
+    #[cold]
+    fn bpf_capture(&mut self, dev: IfIndex, af: u32, packet: &[u8]) {
         let taps = self.ifs.get(dev).map(|ifp| ifp.taps.clone());
         let wall = self.now.wall;
         for id in taps.into_iter().flatten() {

@@ -193,6 +193,7 @@ pub(crate) fn common_prefix(a: &IpAddr, b: &IpAddr) -> u32 {
 }
 
 /// Whether one host can have this address: not unspecified, multicast, broadcast or reserved.
+#[inline]
 pub fn is_host(addr: &IpAddr) -> bool {
     match addr {
         IpAddr::V4(v4) => v4.octets()[0] != 0 && v4.octets()[0] < 224,
@@ -442,6 +443,7 @@ impl IfTable {
 
     /// Whether the address is ours, on whichever interface: the weak host model of RFC 1122
     /// section 3.3.4.2.
+    #[inline]
     pub fn is_local(&self, addr: &IpAddr) -> bool {
         self.locals.contains_key(addr)
             // The whole of 127/8 is this host.
@@ -454,6 +456,7 @@ impl IfTable {
     }
 
     /// Whether the address is the broadcast address of a network we are on, or of all.
+    #[inline]
     pub fn is_broadcast(&self, addr: &Ipv4Addr) -> bool {
         addr.is_broadcast() || self.broadcasts.contains_key(addr)
     }

@@ -413,6 +413,7 @@ impl Net {
         waits && protocol == proto::UDP && payload.get(2..4) == Some(&CLIENT)
     }
 
+    #[inline]
     fn place_of(&self, dst: &IpAddr) -> Place {
         if dst.is_multicast() {
             Place::Multicast

@@ -243,6 +243,7 @@ impl Net {
         self.netisr.reports.detach(dev);
     }
 
+    #[inline]
     fn netisr_count(&mut self, rcvif: IfIndex, verdict: Verdict, packets: u64) {
         let Some(ifp) = self.ifs.get_mut(rcvif) else {
             return;

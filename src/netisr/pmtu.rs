@@ -42,6 +42,7 @@ impl PathMtus {
     }
 
     /// What is believed of the way to `dst`.
+    #[inline]
     pub(crate) fn get(&self, dst: &IpAddr, now: Duration) -> Option<u16> {
         let &(mtu, until) = self.paths.get(dst)?;
         (until > now).then_some(mtu)

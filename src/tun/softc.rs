@@ -110,6 +110,7 @@ pub(super) struct Users {
 
 impl Users {
     /// Notes a process; `alive` helps to forget others when there are too many.
+    #[inline]
     pub(super) fn add(&mut self, pid: Pid, alive: impl Fn(Pid) -> bool) {
         if self.pids.contains(&pid) || self.overflow {
             return;

@@ -77,6 +77,7 @@ impl Clock {
     /// How long the wall clock is believed to run like the other.
     const BELIEVED: Duration = Duration::from_secs(1);
 
+    #[inline]
     pub(super) fn now(&mut self) -> Now {
         let monotonic = read(libredox::flag::CLOCK_MONOTONIC);
         let offset = match self.offset {

@@ -495,11 +495,14 @@ impl FileServer for Net {
         metadata: &[u64],
         caller: Caller,
     ) -> Outcome<usize> {
-        self.stir();
         match self.file(id) {
-            Ok(File::Tun(_)) => self.tun_call(id, payload, metadata, caller).into(),
+            Ok(File::Tun(_)) => {
+                self.stir();
+                self.tun_call(id, payload, metadata, caller).into()
+            }
             Ok(File::Inet(_)) => self.inet_call(id, payload, metadata),
             Ok(File::Bpf(_)) => {
+                self.stir();
                 let request = metadata.first().copied().unwrap_or_default();
                 let Ok(request) = u32::try_from(request) else {
                     return errno::ENOTTY.into();

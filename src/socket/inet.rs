@@ -285,6 +285,9 @@ impl Net {
         metadata: &[u64],
     ) -> Outcome<usize> {
         let word = |at: usize| metadata.get(at).copied().unwrap_or_default();
+        if word(0) != verb::RECEIVE_MESSAGE {
+            self.stir();
+        }
         match word(0) {
             verb::GET_OPTION => match Level::parse(word(2)) {
                 None => errno::ENOPROTOOPT.into(),

@@ -38,7 +38,21 @@ fn parse(text: &str) -> Option<(IpAddr, u16)> {
 /// Writes an address and a port, `0.0.0.0:0` for none.
 pub(super) fn write(text: &mut String, name: Option<(IpAddr, u16)>) {
     let (addr, port) = name.unwrap_or((Ipv4Addr::UNSPECIFIED.into(), 0));
-    let _ = write!(text, "{}", SocketAddr::new(addr, port));
+    let mut number = itoa::Buffer::new();
+    match addr {
+        // Each datagram comes with the name of its sender: std's way takes three times as long.
+        IpAddr::V4(addr) => {
+            for (at, octet) in addr.octets().into_iter().enumerate() {
+                text.push_str(if at > 0 { "." } else { "" });
+                text.push_str(number.format(octet));
+            }
+            text.push(':');
+            text.push_str(number.format(port));
+        }
+        IpAddr::V6(_) => {
+            let _ = write!(text, "{}", SocketAddr::new(addr, port));
+        }
+    }
 }
 
 #[cfg(test)]
@@ -67,6 +81,7 @@ mod tests {
         let mut text = String::new();
         write(&mut text, None);
         write(&mut text, name("[fd00::1]:80"));
-        assert_eq!(text, "0.0.0.0:0[fd00::1]:80");
+        write(&mut text, name("10.0.255.1:65535"));
+        assert_eq!(text, "0.0.0.0:0[fd00::1]:8010.0.255.1:65535");
     }
 }

@@ -16,6 +16,8 @@ pub(super) const LONGEST_DATAGRAM: usize = 65_507;
 
 /// Message flags.
 const MSG_PEEK: u64 = 2;
+/// Bytes that hold most names.
+const NAME: usize = 64;
 pub(super) const MSG_DONTWAIT: u64 = 64;
 
 /// Takes what arrived, and who sent it.
@@ -173,8 +175,12 @@ impl Net {
         let peek = flags & MSG_PEEK != 0;
         let mut answered = None;
         let mut take = |data: &[u8], from: (IpAddr, u16)| {
-            let mut sender = format!("/scheme/{scheme}/");
-            name::write(&mut sender, Some(from));
+            let mut sender = String::new();
+            if wanted.name {
+                sender.reserve(NAME);
+                sender.extend(["/scheme/", scheme, "/"]);
+                name::write(&mut sender, Some(from));
+            }
             answered = wanted.answer(payload, &sender, data);
         };
         match self.receive(id, wanted.data, peek, &mut take) {

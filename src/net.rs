@@ -322,11 +322,22 @@ impl FileServer for Net {
         {
             return turn;
         }
+        let now = self.now.monotonic;
+        let due = |deadline: Option<Duration>| deadline.is_some_and(|at| at <= now);
         self.netisr_run(Budget::TURN);
-        self.tcp_run(Budget::TURN);
-        self.netisr_expire();
-        self.links_run();
-        self.serve_run(Budget::TURN);
+        self.tcp_reroute();
+        if self.tcp.has_work() || due(self.tcp.deadline()) {
+            self.tcp_run(Budget::TURN);
+        }
+        if due(self.netisr.deadline()) {
+            self.netisr_expire();
+        }
+        if due(self.links.deadline()) {
+            self.links_run();
+        }
+        if self.tcp.has_work() || self.udp.has_work() {
+            self.serve_run(Budget::TURN);
+        }
         self.netcfg_watch();
         // Each of them may have left work to those before it.
         let pending = self.has_work();

@@ -386,6 +386,12 @@ impl IfTable {
         self.names.get(name).copied()
     }
 
+    /// `lo0`: made first, and never gone.
+    pub fn loopback(&self) -> Option<&Ifnet> {
+        let first = self.ifs.get(0);
+        first.filter(|ifp| ifp.flags.contains(IfFlags::LOOPBACK))
+    }
+
     /// Names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.names.keys().map(String::as_str)

@@ -104,6 +104,7 @@ pub(crate) struct Ports {
 
 impl Ports {
     /// When a neighbour has to be asked again, or adapters looked for.
+    #[inline]
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.ports
             .iter()

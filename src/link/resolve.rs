@@ -258,11 +258,9 @@ impl Net {
     }
 
     /// Asks again those who have not answered, and gives up on those who will not.
+    #[inline(never)]
     pub(crate) fn links_run(&mut self) {
         let now = self.now.monotonic;
-        if self.links.deadline().is_none_or(|due| due > now) {
-            return;
-        }
         let ids: Vec<_> = self
             .links
             .ports

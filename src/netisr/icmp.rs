@@ -214,13 +214,13 @@ impl Net {
 
     /// Sends an ICMP message, its checksum still zero.
     fn icmp_send(&mut self, dev: IfIndex, own: Option<IpAddr>, dst: IpAddr, mut message: Packet) {
-        let path = match self.route_to(&dst, None) {
-            Ok(path) => path,
-            // Back the way it came: the sender may be somewhere that only it knows.
-            Err(_) => match self.route_to(&dst, Some(dev)) {
-                Ok(path) => path,
-                Err(_) => return,
-            },
+        let way = |dev| match own {
+            Some(_) => self.way_to(&dst, dev),
+            None => self.route_to(&dst, dev),
+        };
+        // Or back the way it came: the sender may be somewhere that only it knows.
+        let Ok(path) = way(None).or_else(|_| way(Some(dev))) else {
+            return;
         };
         let Some(src) = own.or(path.src) else {
             return;

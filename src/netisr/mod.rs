@@ -215,6 +215,7 @@ impl Net {
     }
 
     /// Timers: fragments whose time is over, and reports that are due.
+    #[inline(never)]
     pub(crate) fn netisr_expire(&mut self) {
         let now = self.now.monotonic;
         while let Some(expired) = self.netisr.reassembly.pop_expired(now) {

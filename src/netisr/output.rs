@@ -85,8 +85,8 @@ impl Net {
     /// interface, is spared.
     pub(crate) fn way_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
         if self.ifs.is_local(dst) {
-            let lo0 = self.ifs.by_name("lo0").and_then(|lo0| self.ifs.get(lo0));
-            let lo0 = lo0.filter(|lo0| lo0.is_up()).ok_or(NetError::Down)?;
+            let lo0 = self.ifs.loopback().filter(|lo0| lo0.is_up());
+            let lo0 = lo0.ok_or(NetError::Down)?;
             return Ok(Path {
                 dev: lo0.index,
                 next_hop: *dst,

@@ -897,11 +897,11 @@ impl Net {
 
     /// Runs timers that are due and connections that have something to send, as many as the budget
     /// allows.
+    #[inline(never)]
     pub(crate) fn tcp_run(&mut self, budget: Budget) {
         let now = self.now.monotonic;
         self.tcp.waits.expire(now);
         self.tcp_expire();
-        self.tcp_reroute();
         while let Some(&Reverse((at, id))) = self.tcp.timers.peek() {
             if at > now {
                 break;

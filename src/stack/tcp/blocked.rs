@@ -58,7 +58,8 @@ impl Net {
     }
 
     /// The routing table changed: who is blocked may have another way now, and looks.
-    pub(super) fn tcp_reroute(&mut self) {
+    #[inline]
+    pub(crate) fn tcp_reroute(&mut self) {
         let generation = self.routes.generation();
         if std::mem::replace(&mut self.tcp.generation, generation) == generation {
             return;

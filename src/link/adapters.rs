@@ -21,7 +21,7 @@ pub trait Bus {
     /// Opens one: its hardware address, and its frames.
     fn open(&mut self, name: &str) -> io::Result<(Mac, Self::Frames)>;
 
-    /// The driver of this one ended. What it left behind may be in the way of another.
+    /// The driver of this one ended, and left its name behind: it would be in the way of another.
     fn clear(&mut self, name: &str);
 }
 
@@ -132,9 +132,6 @@ impl<B: Bus> Adapters<B> {
             {
                 adapter.fail(net, &ErrorKind::NotConnected.into());
             }
-            if adapter.frames.is_none() {
-                self.bus.clear(&adapter.name);
-            }
         }
         let mut names = self.bus.names();
         names.sort();
@@ -143,14 +140,20 @@ impl<B: Bus> Adapters<B> {
                 .adapters
                 .iter()
                 .position(|adapter| adapter.name == name);
-            let attached = match known {
-                Some(at) if self.adapters[at].frames.is_some() => continue,
-                Some(at) => self.attach_again(net, at),
-                None if self.adapters.len() >= MAX_ADAPTERS => continue,
-                None => self.attach(net, &name),
-            };
-            if let Err(error) = attached {
-                log::warn!("{name}: {error}");
+            match known {
+                Some(at) if self.adapters[at].frames.is_some() => {}
+                Some(at) => {
+                    if let Err(error) = self.attach_again(net, at) {
+                        log::debug!("{name}: {error}");
+                        self.bus.clear(&name);
+                    }
+                }
+                None if self.adapters.len() >= MAX_ADAPTERS => {}
+                None => {
+                    if let Err(error) = self.attach(net, &name) {
+                        log::warn!("{name}: {error}");
+                    }
+                }
             }
         }
         net.adapters_searched(self.adapters.iter().any(|adapter| adapter.frames.is_none()));

@@ -269,6 +269,8 @@ impl Namespace {
                     return Err(io::ErrorKind::InvalidData.into());
                 };
                 next = header.next_opaque_id;
+                // Records are padded.
+                let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
                 names.push(String::from_utf8_lossy(name).into_owned());
             }
         }
@@ -289,9 +291,13 @@ impl Namespace {
     /// Takes the name of a scheme away if its daemon is gone: it would be in the way of the next.
     pub fn clear(&self, scheme: &str) {
         let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENODEV);
-        if self.root(scheme).is_err_and(|error| gone(&error)) {
+        // Its root is the namespace's to give, whether anybody is behind it or not.
+        let opened = self.open(scheme, "", libredox::flag::O_RDONLY);
+        if opened.is_err_and(|error| gone(&error)) {
             // Whoever else saw that it is gone may have been faster.
-            let _ = unlink_from(self.namespace.raw(), scheme);
+            if let Err(error) = unlink_from(self.namespace.raw(), scheme) {
+                log::debug!("unlink {scheme}: {error}");
+            }
         }
     }
 

@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// QEMU's gateway, which is also its TFTP server.
-const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
+pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// Where the runner puts an echo service (RFC 862).
 pub(crate) const ECHO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 100), 7);
 /// What the runner puts into the TFTP server: the numbers from 1, one a line.

@@ -12,11 +12,13 @@
 //! QEMU's user network: a gateway that answers pings, an echo service ([`ethernet::ECHO`]), a TFTP
 //! server.
 
+mod adapters;
 mod datagram;
 mod ethernet;
 mod icmp;
 mod ipv6;
 mod many;
+mod programs;
 mod readiness;
 mod stream;
 mod timeouts;
@@ -67,7 +69,7 @@ impl Test {
 }
 
 /// Every module's tests. What takes netstack down is last.
-const ALL: [&[Test]; 9] = [
+const ALL: [&[Test]; 11] = [
     stream::TESTS,
     datagram::TESTS,
     timeouts::TESTS,
@@ -75,7 +77,9 @@ const ALL: [&[Test]; 9] = [
     icmp::TESTS,
     ipv6::TESTS,
     ethernet::TESTS,
+    programs::TESTS,
     many::TESTS,
+    adapters::TESTS,
     datagram::LAST,
 ];
 
@@ -161,6 +165,15 @@ fn remember(info: &PanicHookInfo<'_>) {
     }
 }
 
+/// Why a test does not apply here.
+struct Skip(String);
+
+/// Ends a test that does not apply here.
+pub(crate) fn skip(reason: &str) -> ! {
+    // Not a panic that anybody reports.
+    panic::resume_unwind(Box::new(Skip(reason.to_owned())))
+}
+
 fn message(payload: &dyn Any) -> &str {
     let text = payload.downcast_ref::<String>().map(String::as_str);
     text.or_else(|| payload.downcast_ref::<&str>().copied())
@@ -171,6 +184,13 @@ fn message(payload: &dyn Any) -> &str {
 fn one(name: &str, on: On, test: Test) -> ExitCode {
     panic::set_hook(Box::new(remember));
     let done = panic::catch_unwind(|| on.prepare().map(|place| (test.body)(&place)));
+    let done = match done {
+        Err(payload) if payload.is::<Skip>() => {
+            let reason = payload.downcast::<Skip>();
+            Ok(Err(reason.map(|skip| skip.0).unwrap_or_default()))
+        }
+        done => done,
+    };
     match done {
         Ok(Ok(())) => {
             say(&format!("redox-test {name} ok"));

@@ -1,0 +1,97 @@
+//! Adapters that come and go: what becomes of the interface when its driver ends.
+
+use std::fs;
+use std::net::UdpSocket;
+use std::path::Path;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use redox_net::place::Place;
+
+use crate::ethernet::GATEWAY;
+use crate::{Test, icmp, skip};
+
+pub(crate) const TESTS: &[Test] = &[Test::eth("driver_starts_again", driver_starts_again)];
+
+/// Starts the drivers of devices that have none.
+const SPAWNER: &str = "/usr/bin/pcid-spawner";
+const FLAGS: &str = "/scheme/netcfg/ifaces/eth0/flags";
+const LONG: Duration = Duration::from_secs(8);
+
+fn is_running() -> bool {
+    fs::read_to_string(FLAGS).is_ok_and(|flags| flags.contains("RUNNING"))
+}
+
+fn becomes(what: &str, condition: impl Fn() -> bool) {
+    let start = Instant::now();
+    while !condition() {
+        assert!(start.elapsed() < LONG, "{what}");
+        thread::sleep(Duration::from_millis(50));
+    }
+}
+
+/// The driver of the first adapter, by the name of its scheme: `network.pci-0000-00-02.0_e1000` is
+/// `e1000d`'s.
+fn driver() -> Option<i32> {
+    let schemes = fs::read_dir("/scheme").ok()?.flatten();
+    let names = schemes.map(|entry| entry.file_name().to_string_lossy().into_owned());
+    let mut names: Vec<String> = names.filter(|name| name.starts_with("network.")).collect();
+    names.sort();
+    let program = format!("{}d", names.first()?.rsplit('_').next()?);
+    let processes = fs::read_to_string("/scheme/proc/ps").ok()?;
+    let of = |line: &str| {
+        // PID PGID PPID SID RUID RGID EUID EGID NTHRD STATUS NAME
+        let words: Vec<&str> = line.split_whitespace().collect();
+        let [pid, .., status, name] = words[..] else {
+            return None;
+        };
+        let alive = !matches!(status, "E" | "X");
+        let same = name.rsplit('/').next() == Some(&program);
+        pid.parse().ok().filter(|_| alive && same)
+    };
+    processes.lines().find_map(of)
+}
+
+/// The interface is not RUNNING while its driver is gone, keeps its address, and works again when
+/// there is another.
+fn driver_starts_again(place: &Place) {
+    if !Path::new(FLAGS).exists() {
+        skip("no flags of interfaces: not tund");
+    }
+    if driver().is_none() || !Path::new(SPAWNER).exists() {
+        skip("no driver that could be started again");
+    }
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+    // What shows that the driver is gone: a frame that is to be sent, or a look at the interfaces.
+    let shows: [&dyn Fn(); 2] = [
+        &|| {
+            let _ = socket.send_to(b"x", (GATEWAY, 9));
+        },
+        &|| {
+            let _ = fs::read_dir("/scheme/netcfg/ifaces");
+        },
+    ];
+    for show in shows {
+        icmp::answered(GATEWAY, 56);
+        assert!(is_running());
+        let pid = driver().expect("a driver");
+        // SAFETY: a number and a number; the process is the driver.
+        assert_eq!(unsafe { libc::kill(pid, libc::SIGKILL) }, 0);
+        becomes("the driver does not end", || driver() != Some(pid));
+        becomes("nobody misses the driver", || {
+            show();
+            !is_running()
+        });
+        let error = socket.send_to(b"x", (GATEWAY, 9)).expect_err("a way");
+        assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
+
+        let started = Command::new(SPAWNER).status().expect("the spawner");
+        assert!(started.success(), "{started}");
+        becomes("nobody finds the driver", is_running);
+        let addresses = fs::read_to_string("/scheme/netcfg/ifaces/eth0/addr/list");
+        let addresses = addresses.expect("addresses");
+        assert!(addresses.contains(&place.target.to_string()), "{addresses}");
+        icmp::answered(GATEWAY, 56);
+    }
+}

@@ -704,7 +704,7 @@ fn a_driver_that_nobody_talks_to_is_missed_when_somebody_looks() {
 }
 
 #[test]
-fn without_a_driver_the_network_is_down_and_connections_wait() {
+fn without_a_driver_the_network_is_down() {
     let wire = Wire::new();
     wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
     let datagrams = wire.process.open("/scheme/udp", BOTH).unwrap();
@@ -733,5 +733,34 @@ fn without_a_driver_the_network_is_down_and_connections_wait() {
     assert_eq!((dst, report[24]), ([1, 0, 0x5e, 1, 2, 3], 0x16));
     wire.process.write(datagrams, b"x").unwrap();
     assert_eq!(wire.sent().unwrap().1, 0x0806);
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn a_connection_waits_for_the_driver() {
+    let wire = Wire::new();
+    wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+    let stream = wire.process.open("/scheme/tcp", BOTH).unwrap();
+    wire.process.set_nonblocking(stream, true).unwrap();
+    let begun = wire.process.dup_verb(stream, b"10.0.0.2:80");
+    assert_eq!(begun, Err(errno::EINPROGRESS));
+    let answer = wire.arp(2, [10, 0, 0, 2], [10, 0, 0, 1]);
+    wire.send(US.0, 0x0806, &answer);
+    let last = |wire: &Wire| std::iter::from_fn(|| wire.sent()).last();
+    let (_, _, syn) = last(&wire).unwrap();
+    assert_eq!(payload_v4(&syn)[13], 2);
+    wire.local.with_server(|net| net.ethernet_lost(wire.port));
+    for _ in 0..20 {
+        wire.wait(1000);
+    }
+    assert_eq!(wire.sent(), None);
+    wire.local
+        .with_server(|net| net.ethernet_found(wire.port, US));
+    for _ in 0..60 {
+        wire.wait(1000);
+        wire.send(US.0, 0x0806, &answer);
+    }
+    let (_, _, again) = last(&wire).unwrap();
+    assert_eq!(payload_v4(&again)[..8], payload_v4(&syn)[..8]);
     wire.assert_ledger_closes();
 }

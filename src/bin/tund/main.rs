@@ -109,7 +109,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     }
     if cli.worker {
         let mut net = Net::new(config(cli.serve), scheme::redox::RedoxProcesses);
-        let adapters = network::attach(&mut net)?;
+        let adapters = network::attach(&mut net);
         return Ok(scheme::redox::serve(net, &tund::net::SCHEMES, adapters)?);
     }
     let mut worker = Command::new(std::env::current_exe()?);

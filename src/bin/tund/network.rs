@@ -11,8 +11,8 @@ use tund::link::{Adapters, Bus, Frames, Mac};
 /// What names of such schemes begin with.
 const PREFIX: &str = "network.";
 
-/// The schemes of a namespace.
-struct Schemes(Namespace);
+/// The schemes of a namespace; none, without one.
+struct Schemes(Option<Namespace>);
 
 struct Driver(File);
 
@@ -20,17 +20,18 @@ struct Driver(File);
 struct Network(Adapters<Schemes>);
 
 /// Makes an interface on every adapter there is, and on those that come later.
-pub(crate) fn attach(net: &mut Net) -> io::Result<Box<dyn scheme::redox::Adapters<Net>>> {
-    let schemes = Schemes(Namespace::keep()?);
-    Ok(Box::new(Network(Adapters::new(schemes, net))))
+pub(crate) fn attach(net: &mut Net) -> Box<dyn scheme::redox::Adapters<Net>> {
+    let namespace = Namespace::keep();
+    let namespace = namespace.inspect_err(|error| log::error!("no network adapters: {error}"));
+    Box::new(Network(Adapters::new(Schemes(namespace.ok()), net)))
 }
 
 impl Bus for Schemes {
     type Frames = Driver;
 
     fn names(&mut self) -> Vec<String> {
-        let names = self.0.names();
-        let mut names = names.unwrap_or_else(|error| {
+        let names = self.0.as_ref().map(Namespace::names);
+        let mut names = names.unwrap_or(Ok(Vec::new())).unwrap_or_else(|error| {
             log::warn!("/scheme: {error}");
             Vec::new()
         });
@@ -39,15 +40,18 @@ impl Bus for Schemes {
     }
 
     fn open(&mut self, name: &str) -> io::Result<(Mac, Driver)> {
+        let namespace = self.0.as_ref().ok_or(ErrorKind::NotFound)?;
         let mut mac = [0; 6];
-        let mut file = self.0.open(name, "mac", libc::O_RDONLY)?;
+        let mut file = namespace.open(name, "mac", libc::O_RDONLY)?;
         file.read_exact(&mut mac)?;
-        let frames = self.0.open(name, "", libc::O_RDWR | libc::O_NONBLOCK)?;
+        let frames = namespace.open(name, "", libc::O_RDWR | libc::O_NONBLOCK)?;
         Ok((Mac(mac), Driver(frames)))
     }
 
     fn clear(&mut self, name: &str) {
-        self.0.clear(name);
+        if let Some(namespace) = &self.0 {
+            namespace.clear(name);
+        }
     }
 }
 

@@ -364,6 +364,8 @@ struct State {
     drivers: BTreeMap<String, Driver>,
     /// How often somebody looked.
     searches: usize,
+    /// No frame can be received.
+    broken: bool,
     serial: u32,
 }
 
@@ -453,6 +455,9 @@ impl Opened {
 
 impl Frames for Opened {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.drivers.state().broken {
+            return Err(ErrorKind::InvalidData.into());
+        }
         let frame = self.with(|driver| driver.received.pop_front())?;
         let frame = frame.ok_or(ErrorKind::WouldBlock)?;
         buffer[..frame.len()].copy_from_slice(&frame);
@@ -643,6 +648,31 @@ fn who_stays_away_is_not_looked_for_for_ever() {
     assert_eq!(machine.flags("eth0"), RUNNING);
     let addrs = &machine.net.interface("eth0").unwrap().addrs;
     assert_eq!(addrs[0].to_string(), "fe80::ff:fe00:9/64");
+}
+
+#[test]
+fn a_driver_that_fails_again_and_again_keeps_nobody_busy() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    let mut machine = Machine::new(&drivers);
+    drivers.state().broken = true;
+    machine.adapters.receive(&mut machine.net, 0);
+    machine.run();
+    machine.wait(Duration::from_secs(3600));
+    let searches = drivers.state().searches;
+    assert!((10..100).contains(&searches), "{searches}");
+    assert_eq!(machine.deadline, None);
+    drivers.state().broken = false;
+    machine.list();
+    assert_eq!(machine.flags("eth0"), RUNNING);
+    // Once it has been well for a while it is looked for at once again.
+    machine.wait(Duration::from_secs(60));
+    drivers.kill("network.a");
+    machine.adapters.receive(&mut machine.net, 0);
+    machine.run();
+    drivers.start("network.a", US);
+    machine.wait(Duration::from_millis(100));
+    assert_eq!(machine.flags("eth0"), RUNNING);
 }
 
 #[test]

@@ -91,7 +91,7 @@ impl<B: Bus> Adapters<B> {
                 Ok(len) => net.handle_frame(adapter.port, &self.buffer[..len]),
                 Err(error) if error.kind() == ErrorKind::WouldBlock => return,
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => adapter.fail(net, &error),
+                Err(error) => adapter.fail(net, &mut self.bus, &error),
             }
         }
     }
@@ -110,7 +110,7 @@ impl<B: Bus> Adapters<B> {
                 if let Err(error) = frames.send(&frame)
                     && error.kind() != ErrorKind::WouldBlock
                 {
-                    adapter.fail(net, &error);
+                    adapter.fail(net, &mut self.bus, &error);
                 }
             }
         }
@@ -130,7 +130,7 @@ impl<B: Bus> Adapters<B> {
                 .as_ref()
                 .is_some_and(|frames| !frames.is_alive())
             {
-                adapter.fail(net, &ErrorKind::NotConnected.into());
+                adapter.fail(net, &mut self.bus, &ErrorKind::NotConnected.into());
             }
         }
         let mut names = self.bus.names();
@@ -187,9 +187,10 @@ impl<B: Bus> Adapters<B> {
 
 impl<F> Adapter<F> {
     /// The driver ended: the interface waits for another.
-    fn fail(&mut self, net: &mut Net, error: &io::Error) {
+    fn fail(&mut self, net: &mut Net, bus: &mut impl Bus, error: &io::Error) {
         log::error!("{}: {error}", self.name);
         net.ethernet_lost(self.port);
         self.frames = None;
+        bus.clear(&self.name);
     }
 }

@@ -90,6 +90,8 @@ struct Port {
     hardware: Mac,
     /// Whether there is a driver.
     present: bool,
+    /// When it was found again, if ever.
+    found: Option<Duration>,
     neighbors: Neighbors,
 }
 
@@ -144,6 +146,7 @@ impl Net {
             mac,
             hardware: mac,
             present: true,
+            found: None,
             neighbors: Neighbors::default(),
         });
         self.add_link_local(dev, mac);

@@ -13,6 +13,9 @@ const FIRST_PAUSE: Duration = Duration::from_millis(100);
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// A driver that stays away so long is looked for only when somebody asks.
 const PATIENCE: Duration = Duration::from_secs(5 * 60);
+/// A driver that was found again and ended within this time is looked for less and less often, and
+/// not for longer than if it had stayed away.
+const HEALTHY: Duration = LONGEST_PAUSE;
 /// Pause between two searches, however often somebody asks.
 const ASKED_PAUSE: Duration = Duration::from_millis(100);
 
@@ -52,6 +55,9 @@ impl Net {
             return;
         };
         port.present = false;
+        let healthy = port
+            .found
+            .is_none_or(|found| now.monotonic >= found + HEALTHY);
         let dev = port.dev;
         let forgotten = port.neighbors.forget();
         if let Some(ifp) = self.ifs.get_mut(dev) {
@@ -66,9 +72,13 @@ impl Net {
         self.watchers.touch();
         self.tcp_unblock(dev);
         let search = &mut self.links.search;
-        search.pause = FIRST_PAUSE;
-        search.until = now.monotonic + PATIENCE;
-        search.bring_forward(now.monotonic);
+        if healthy {
+            search.pause = FIRST_PAUSE;
+            search.until = now.monotonic + PATIENCE;
+            search.bring_forward(now.monotonic);
+        } else if now.monotonic < search.until {
+            search.bring_forward(now.monotonic + search.pause);
+        }
     }
 
     /// The adapter is there again, maybe with another address. Addresses, routes, groups and whether
@@ -80,6 +90,7 @@ impl Net {
             return;
         };
         port.present = true;
+        port.found = Some(now.monotonic);
         let dev = port.dev;
         let changed = std::mem::replace(&mut port.hardware, mac) != mac;
         if let Some(ifp) = self.ifs.get_mut(dev) {

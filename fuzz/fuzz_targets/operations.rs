@@ -23,6 +23,8 @@ enum Operation {
     Sync { fd: u8 },
     Close { fd: u8 },
     Wait { millis: u16 },
+    /// An option of a socket or a protocol.
+    Option { fd: u8, get: bool, level: u8, name: u8, value: [u8; 20] },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -104,6 +106,11 @@ fuzz_target!(|operations: Vec<Operation>| {
                     let request = (size as u32) << 16 | kind << 8 | u32::from(number) + 64;
                     let _ = process.ioctl(fd(at), request, &mut arg[..size]);
                 }
+            }
+            Operation::Option { fd: at, get, level, name, mut value } => {
+                let level = [0, 1, 6, 41][usize::from(level % 4)];
+                let words = [2 + u64::from(get), u64::from(name % 40), 1 << 32 | level];
+                let _ = process.sys_call(fd(at), &mut value, &words);
             }
             Operation::Call { fd: at, mut payload, words } => {
                 let _ = process.sys_call(fd(at), &mut payload, &words);

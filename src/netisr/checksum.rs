@@ -2,44 +2,58 @@
 
 use std::net::IpAddr;
 
-use smoltcp::wire::checksum;
-
 /// Whether the checksum inside `payload`, of a protocol that covers its addresses, is right.
 pub(crate) fn verify(src: &IpAddr, dst: &IpAddr, protocol: u8, payload: &[u8]) -> bool {
-    sum(src, dst, protocol, payload) == !0
+    fill(src, dst, protocol, payload) == 0
 }
 
-/// The checksum to put into `payload`, where it is zero now.
+/// The checksum to put into `payload`, where it is zero now: over a pseudo-header (RFC 768, RFC
+/// 8200 section 8.1). Two addresses of different families make a sum that is of no use, but not a
+/// panic.
 pub(crate) fn fill(src: &IpAddr, dst: &IpAddr, protocol: u8, payload: &[u8]) -> u16 {
-    !sum(src, dst, protocol, payload)
-}
-
-/// Adds up the pseudo-header (RFC 768, RFC 8200 section 8.1) word by word: two addresses of
-/// different families make a sum that is of no use, but not a panic.
-fn sum(src: &IpAddr, dst: &IpAddr, protocol: u8, payload: &[u8]) -> u16 {
     let addr = |addr: &IpAddr| match addr {
-        IpAddr::V4(addr) => checksum::data(&addr.octets()),
-        IpAddr::V6(addr) => checksum::data(&addr.octets()),
+        IpAddr::V4(addr) => sum(&addr.octets()),
+        IpAddr::V6(addr) => sum(&addr.octets()),
     };
     let len = u32::try_from(payload.len()).unwrap_or(u32::MAX);
-    checksum::combine(&[
+    let pseudo = [
         addr(src),
         addr(dst),
-        u16::from(protocol),
-        (len >> 16) as u16,
-        len as u16,
-        checksum::data(payload),
-    ])
+        sum(&len.to_be_bytes()),
+        sum(&[0, protocol]),
+    ];
+    !pseudo.into_iter().fold(sum(payload), add)
 }
 
 /// Whether bytes that contain their checksum, without a pseudo-header, add up.
 pub(crate) fn verify_plain(bytes: &[u8]) -> bool {
-    checksum::data(bytes) == !0
+    fill_plain(bytes) == 0
 }
 
 /// The checksum to put into `bytes`, where it is zero now.
 pub(crate) fn fill_plain(bytes: &[u8]) -> u16 {
-    !checksum::data(bytes)
+    !sum(bytes)
+}
+
+/// The ones' complement sum of two.
+fn add(one: u16, other: u16) -> u16 {
+    let (sum, carry) = one.overflowing_add(other);
+    sum + u16::from(carry)
+}
+
+/// The ones' complement sum of the 16-bit words, a last byte filled up with zero. Words may be
+/// added in any order of their bytes, and many at a time (RFC 1071 section 2).
+fn sum(bytes: &[u8]) -> u16 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let mut last = [0; 8];
+    last[..rest.len()].copy_from_slice(rest);
+    let mut sum = 0_u64;
+    for word in words.iter().chain([&last]) {
+        let (added, carry) = sum.overflowing_add(u64::from_ne_bytes(*word));
+        sum = added + u64::from(carry);
+    }
+    let quarters = [sum >> 48, sum >> 32, sum >> 16, sum].map(|quarter| quarter as u16);
+    u16::from_be(quarters.into_iter().fold(0, add))
 }
 
 #[cfg(test)]
@@ -48,7 +62,7 @@ mod tests {
 
     #[test]
     fn the_sum_is_that_of_smoltcp_and_total() {
-        use smoltcp::wire::IpProtocol;
+        use smoltcp::wire::{IpProtocol, checksum};
 
         let v4: [IpAddr; 2] = ["10.0.0.1", "127.255.3.4"].map(|addr| addr.parse().unwrap());
         let v6: [IpAddr; 2] = ["fd00::1", "ff02::1:ff12:3456"].map(|addr| addr.parse().unwrap());
@@ -58,9 +72,24 @@ mod tests {
                 let pseudo =
                     checksum::pseudo_header(&src.into(), &dst.into(), IpProtocol::Udp, len);
                 let expected = checksum::combine(&[pseudo, checksum::data(&payload)]);
-                assert_eq!(sum(&src, &dst, 17, &payload), expected, "{src} {dst} {len}");
+                assert_eq!(
+                    fill(&src, &dst, 17, &payload),
+                    !expected,
+                    "{src} {dst} {len}"
+                );
             }
         }
         fill(&v4[0], &v6[0], 17, b"odd");
+    }
+
+    #[test]
+    fn no_carry_is_lost() {
+        let ones = [0xff; 64];
+        assert_eq!(sum(&ones), 0xffff);
+        assert_eq!(sum(&[0xff, 0xff, 0, 1]), 1);
+        assert_eq!(
+            sum(&[&[0xff; 8][..], &[0; 7], &[1], &[0xff; 8]].concat()),
+            1
+        );
     }
 }

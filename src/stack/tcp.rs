@@ -491,16 +491,20 @@ impl Tcp {
 }
 
 impl Flow {
-    /// Learns from a packet that the socket sends.
-    fn note(&mut self, packet: &[u8]) {
-        let header = match self.endpoints.local.0 {
+    /// Fills in the checksum of a packet that the socket sends, and learns from it.
+    fn note(&mut self, packet: &mut [u8]) {
+        let (src, dst) = (self.endpoints.local.0, self.endpoints.remote.0);
+        let header = match src {
             IpAddr::V4(_) => IPV4_HEADER,
             IpAddr::V6(_) => IPV6_HEADER,
         };
-        let segment = packet.get(header..).unwrap_or_default();
-        let Ok(tcp) = TcpPacket::new_checked(segment) else {
+        let segment = packet.get_mut(header..).unwrap_or_default();
+        let Ok(mut tcp) = TcpPacket::new_checked(&mut *segment) else {
             return;
         };
+        tcp.set_checksum(0);
+        let sum = checksum::fill(&src, &dst, proto::TCP, tcp.as_ref());
+        tcp.set_checksum(sum);
         if tcp.rst() {
             return;
         }
@@ -800,7 +804,7 @@ impl Net {
             flow.snd_nxt = None;
             let mtu = flow.mtu;
             self.engines.transmit(mtu, now, &mut flow.set, &mut sent);
-            if let Some(syn) = sent.first() {
+            if let Some(syn) = sent.first_mut() {
                 flow.note(syn);
             }
             if flow.snd_nxt.is_some_and(|snd_nxt| seq < snd_nxt) {
@@ -1016,10 +1020,11 @@ impl Net {
     }
 
     fn tcp_output(&mut self, id: FlowId, path: Option<Path>, sent: &mut Vec<Packet>) {
-        for packet in sent.drain(..) {
-            if let Some(flow) = self.tcp.flow_mut(id) {
-                flow.note(&packet);
-            }
+        for mut packet in sent.drain(..) {
+            let Some(flow) = self.tcp.flow_mut(id) else {
+                continue;
+            };
+            flow.note(&mut packet);
             if let Some(path) = path {
                 let family = Family::of(&path.next_hop);
                 // What finds the queue full is counted there, and sent again in time.

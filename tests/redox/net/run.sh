@@ -29,166 +29,42 @@ set -u
 
 here=$(cd "$(dirname "$0")" && pwd)
 top=$(cd "$here/../../.." && pwd)
-built=x86_64-unknown-redox/release
 
 : "${BOOTS:=1}"
 : "${DAEMONS:=netstack tund}"
-: "${TUND:=$top/target/$built/tund}"
-: "${PROGRAMS:=$here/target/$built}"
-: "${REDOXFS:=redoxfs}"
-: "${QEMU:=qemu-system-x86_64}"
-: "${ACCEL:=tcg}"
 : "${ICOUNT:=}"
 : "${LIMIT:=1500}"
 : "${LOGS:=.}"
+# shellcheck source=tests/redox/image.sh
+. "$here/../image.sh"
+: "${PROGRAMS:=$here/target/$built}"
 
-missing() {
-    echo "run.sh: $*" >&2
-    exit 2
-}
-
-[ $# -ge 1 ] || missing "usage: run.sh IMAGE [TEST...]"
-image=$1
+prepare "$@"
 shift
-[ -f "$image" ] || missing "no image: $image"
-command -v "$QEMU" >/dev/null || missing "no emulator: $QEMU (QEMU)"
-command -v "$REDOXFS" >/dev/null || missing "no redoxfs: cargo install redoxfs (REDOXFS)"
-[ -e /dev/fuse ] || missing "no FUSE: /dev/fuse"
-if command -v fusermount3 >/dev/null; then
-    unmount="fusermount3 -u"
-elif command -v fusermount >/dev/null; then
-    unmount="fusermount -u"
-else
-    missing "no FUSE: fusermount3"
-fi
-[ -f "$TUND" ] || missing "no daemon: $TUND (TUND)"
 for program in net-check net-measure; do
     [ -f "$PROGRAMS/$program" ] || missing "no program: $PROGRAMS/$program (PROGRAMS)"
 done
 [ -d "$LOGS" ] || missing "no directory: $LOGS (LOGS)"
 
-dir=$(mktemp -d) || exit 2
-copy=$dir/image
-tree=$dir/tree
-mounter=
-machine=
-
-clean() {
-    [ -z "$machine" ] || kill "$machine" 2>/dev/null
-    if [ -n "$mounter" ]; then
-        $unmount "$tree" 2>/dev/null
-        wait "$mounter"
-    fi
-    rm -rf "$dir"
-}
-trap clean EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
-
-# Prints the words as a list of strings.
-strings() {
-    for word in "$@"; do
-        printf '"%s", ' "$word"
-    done
-}
-
-put() {
-    cp "$1" "$tree/$2" && chmod "$3" "$tree/$2" || missing "cannot write $2 into the image"
-}
-
 # fill DAEMON ARGUMENT...: makes the copy in which that daemon is the network.
 fill() {
     daemon=$1
     shift
-    cp --sparse=always "$image" "$copy" || exit 2
-    # It finds the file system in the image by itself, wherever its partition begins.
-    "$REDOXFS" --no-daemon "$copy" "$tree" 2>"$dir/mount.log" &
-    mounter=$!
-    tries=0
-    until mountpoint -q "$tree"; do
-        tries=$((tries + 1))
-        if [ $tries -gt 100 ] || ! kill -0 "$mounter" 2>/dev/null; then
-            cat "$dir/mount.log" >&2
-            mounter=
-            missing "$REDOXFS cannot mount $image"
-        fi
-        sleep 0.1
-    done
-    mkdir -p "$tree/etc/init.d"
+    open_copy
     put "$PROGRAMS/net-check" usr/bin/net-check 755
     put "$PROGRAMS/net-measure" usr/bin/net-measure 755
-    if [ "$daemon" = tund ]; then
-        put "$TUND" usr/bin/tund 755
-        for unit in "$top"/redox/init.d/*; do
-            put "$unit" "etc/init.d/$(basename "$unit")" 644
-        done
-    fi
-    cat >"$dir/unit" <<UNIT || exit 2
-[unit]
-description = "Tests of the network"
-requires_weak = [
-    "10_net.target",
-]
-
-[service]
-cmd = "net-check"
-args = [$(strings "$@")]
-type = "oneshot_async"
-UNIT
-    put "$dir/unit" etc/init.d/95_net-check.service 644
-    $unmount "$tree" || missing "cannot unmount $tree"
-    wait "$mounter"
-    mounter=
+    [ "$daemon" != tund ] || put_tund
+    put_service net-check "Tests of the network" "$@"
+    close_copy
 }
 
-# The lines for machines, wherever they stand in a line of the console $1.
-lines() {
-    tr -d '\r' <"$1" | sed -n 's/^.*\(redox-\(test\|net\)[: ].*\)$/\1/p'
-}
-
-# boot LOG: starts the copy, waits for its end.
-boot() {
-    log=$1
-    : >"$log"
-    # shellcheck disable=SC2086 # words, as they are meant
-    "$QEMU" -accel $ACCEL -no-reboot -machine pc -cpu max -smp 1 -m 1024 \
-        -display none -vga none -monitor none \
-        -drive "file=$copy,format=raw,if=none,id=disk" \
-        -device ahci,id=ahci -device ide-hd,drive=disk,bus=ahci.0 \
-        -netdev "user,id=net,restrict=on,tftp=$dir/tftp,guestfwd=tcp:10.0.2.100:7-cmd:cat" \
-        -device e1000,netdev=net \
-        -serial "file:$log" </dev/null &
-    machine=$!
-    shown=0
-    waited=0
-    why="no end within $LIMIT s"
-    while [ $waited -lt "$LIMIT" ]; do
-        sleep 1
-        waited=$((waited + 1))
-        lines "$log" | tail -n +$((shown + 1)) | sed "s/^/$daemon: /"
-        shown=$(lines "$log" | wc -l)
-        if lines "$log" | grep -q '^redox-test: .* skipped$'; then
-            why=
-            break
-        fi
-        if ! kill -0 "$machine" 2>/dev/null; then
-            why="the machine stopped"
-            break
-        fi
-    done
-    kill "$machine" 2>/dev/null
-    wait "$machine" 2>/dev/null
-    machine=
-    if [ -n "$why" ]; then
-        echo "run.sh: $why; the console is in $log" >&2
-        exit 3
-    fi
-}
-
+icount=
 if [ -n "$ICOUNT" ]; then
-    ACCEL="tcg,thread=single -icount shift=$ICOUNT,sleep=on"
+    ACCEL=tcg,thread=single
+    icount="-icount shift=$ICOUNT,sleep=on"
 fi
-mkdir "$tree" "$dir/tftp"
+network=,tftp=$dir/tftp,guestfwd=tcp:10.0.2.100:7-cmd:cat
+mkdir "$dir/tftp"
 seq 1 30000 | head -c 100000 >"$dir/tftp/numbers"
 measured=
 [ $# -gt 0 ] || measured=--measured
@@ -202,7 +78,9 @@ for number in $(seq "$BOOTS"); do
         else
             fill "$daemon" --measured -
         fi
-        boot "$LOGS/$daemon.$number.log"
+        label="$daemon: "
+        # shellcheck disable=SC2086 # two words, or none
+        boot_pc "$LOGS/$daemon.$number.log" "$network" $icount
     done
 done
 
@@ -238,6 +116,6 @@ done | awk '
 
 for number in $(seq "$BOOTS"); do
     log=$LOGS/tund.$number.log
-    [ ! -f "$log" ] || lines "$log" | grep -q '^redox-test: .* 0 failed,' || exit 1
+    [ ! -f "$log" ] || passed "$log" || exit 1
 done
 exit 0

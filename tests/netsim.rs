@@ -406,6 +406,17 @@ fn exchange(world: &mut World, mut pairs: Vec<[End; 2]>, patience: Duration) {
     }
 }
 
+/// Lets every pair say what it can for so long.
+fn go_on_for(time: Duration, world: &mut World, pairs: &mut [[End; 2]]) {
+    let end = world.now() + time;
+    world.until(time + secs(10), |world| {
+        for end in pairs.iter_mut().flatten() {
+            end.go_on(world);
+        }
+        world.now() >= end
+    });
+}
+
 /// Some milliseconds each way, and so much loss, in percent. Packets overtake each other.
 fn bad(loss: u32) -> Quality {
     Quality {
@@ -532,13 +543,7 @@ fn a_link_goes_down_and_comes_back() {
         .collect();
     // In the middle of it, for half a minute; and then once more for four minutes.
     for pause in [30, 240] {
-        let end = world.now() + ms(100);
-        world.until(secs(10), |world| {
-            pairs.iter_mut().flatten().for_each(|end| {
-                end.go_on(world);
-            });
-            world.now() >= end
-        });
+        go_on_for(ms(100), &mut world, &mut pairs);
         assert!(pairs.iter().all(|[_, b]| b.heard.len() < 600_000));
         world.links[1].0.up = false;
         world.run(secs(pause));
@@ -556,13 +561,7 @@ fn an_interface_goes_down_and_comes_back() {
         .into_iter()
         .map(|[a, b]| [a.saying(1, 400_000), b.saying(2, 400_000)])
         .collect();
-    let end = world.now() + ms(100);
-    world.until(secs(10), |world| {
-        pairs.iter_mut().flatten().for_each(|end| {
-            end.go_on(world);
-        });
-        world.now() >= end
-    });
+    go_on_for(ms(100), &mut world, &mut pairs);
     // The router's, and the server's own.
     for (host, interface) in [(1, "tun1"), (2, "tun0")] {
         world.hosts[host].set(&format!("ifaces/{interface}/flags"), "down");

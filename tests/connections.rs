@@ -155,6 +155,13 @@ impl System {
     fn accept(&self, listener: Fd) -> Fd {
         self.program.dup_verb(listener, b"listen").unwrap()
     }
+
+    /// A connection that the peer began.
+    fn accepted(&self) -> Fd {
+        let listener = self.listen(PORTS.1);
+        self.shake(PORTS);
+        self.accept(listener)
+    }
 }
 
 const PORTS: (u16, u16) = (40_000, 5000);
@@ -162,9 +169,7 @@ const PORTS: (u16, u16) = (40_000, 5000);
 #[test]
 fn who_closes_after_a_long_silence_sends_fin() {
     let system = System::new();
-    let listener = system.listen(5000);
-    system.shake(PORTS);
-    let fd = system.accept(listener);
+    let fd = system.accepted();
     system.wait(3600);
     assert_eq!(system.segments(system.tun), []);
     system.program.close(fd).unwrap();
@@ -202,9 +207,7 @@ fn an_orphan_against_a_window_of_zero_ends() {
 #[test]
 fn a_peer_that_vanished_is_given_up() {
     let system = System::new();
-    let listener = system.listen(5000);
-    system.shake(PORTS);
-    let fd = system.accept(listener);
+    let fd = system.accepted();
     system.program.set_nonblocking(fd, true).unwrap();
     // Silence before the question does not count.
     system.wait(3600);
@@ -218,9 +221,7 @@ fn a_peer_that_vanished_is_given_up() {
 #[test]
 fn keep_alive_ends_when_nothing_answers() {
     let system = System::new();
-    let listener = system.listen(5000);
-    system.shake(PORTS);
-    let fd = system.accept(listener);
+    let fd = system.accepted();
     system.program.set_nonblocking(fd, true).unwrap();
     system.wait(3600);
     system.segments(system.tun);

@@ -238,25 +238,22 @@ impl Net {
 
     pub(crate) fn icmp_input(&mut self, rcvif: IfIndex, header: Header, packet: Packet) -> Verdict {
         let message = &packet[header.payload..];
-        let [kind, code, _, _, word @ ..] = message else {
+        let &[kind, code, _, _, _, _, high, low, ref quote @ ..] = message else {
             return Verdict::Dropped(DropReason::Malformed);
         };
-        if message.len() < HEADER {
-            return Verdict::Dropped(DropReason::Malformed);
-        }
-        match *kind {
+        match kind {
             // RFC 1122 section 3.2.2.6 allows silence to a broadcast, and that is wise.
             ECHO_REQUEST_V4 if header.place == Place::Host => {
                 self.echo_reply(rcvif, &header, ECHO_REPLY_V4, packet)
             }
             ECHO_REPLY_V4 => self.icmp_deliver(&header, message),
             UNREACHABLE_V4 => {
-                let notice = match *code {
-                    4 => Notice::Narrow(u16::from_be_bytes([word[2], word[3]])),
+                let notice = match code {
+                    4 => Notice::Narrow(u16::from_be_bytes([high, low])),
                     2 | 3 | 9 | 10 | 13 => Notice::Refused,
                     _ => Notice::Unreachable,
                 };
-                self.icmp_notice(&message[HEADER..], notice)
+                self.icmp_notice(quote, notice)
             }
             TIME_EXCEEDED_V4 | PARAMETER_V4 => Verdict::Delivered,
             _ => Verdict::Dropped(DropReason::NotWanted),
@@ -270,26 +267,23 @@ impl Net {
         packet: Packet,
     ) -> Verdict {
         let message = &packet[header.payload..];
-        let [kind, code, _, _, word @ ..] = message else {
+        let &[kind, code, _, _, a, b, c, d, ref quote @ ..] = message else {
             return Verdict::Dropped(DropReason::Malformed);
         };
-        if message.len() < HEADER {
-            return Verdict::Dropped(DropReason::Malformed);
-        }
-        match *kind {
+        match kind {
             ECHO_REQUEST_V6 => self.echo_reply(rcvif, &header, ECHO_REPLY_V6, packet),
             ECHO_REPLY_V6 => self.icmp_deliver(&header, message),
             TOO_BIG_V6 => {
-                let mtu = u32::from_be_bytes([word[0], word[1], word[2], word[3]]);
+                let mtu = u32::from_be_bytes([a, b, c, d]);
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-                self.icmp_notice(&message[HEADER..], Notice::Narrow(mtu))
+                self.icmp_notice(quote, Notice::Narrow(mtu))
             }
             UNREACHABLE_V6 => {
-                let notice = match *code {
+                let notice = match code {
                     1 | 4 => Notice::Refused,
                     _ => Notice::Unreachable,
                 };
-                self.icmp_notice(&message[HEADER..], notice)
+                self.icmp_notice(quote, notice)
             }
             TIME_EXCEEDED_V6 | PARAMETER_V6 => Verdict::Delivered,
             MLD_QUERY | MLD_REPORT => self.mld_input(rcvif, &header, message),

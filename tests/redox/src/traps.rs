@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::device::{Tun, assert_errno, bsd, open_path, open_soon, path};
 use crate::packet::{self, assert_echo_reply, echo_request, numbered};
 use crate::process::daemon;
-use crate::sys::{self, fork};
+use crate::sys::{self, Child, fork};
 use crate::{netcfg, tests};
 
 const SOON: Duration = Duration::from_secs(1);
@@ -86,16 +86,7 @@ fn close_lost_under_writes() {
 /// process seen on the handle is: somebody else may have the unit, and the old handle is down.
 fn unit_of_the_dead_is_taken_over() {
     let _ = netcfg::put_if(30, "destroy", "1");
-    let (here, there) = sys::socket_pair();
-    let mut child = fork(|parent| {
-        let tun = Tun::open(30).expect("open");
-        sys::send_fd(&there, tun.into_raw_fd()).expect("send");
-        parent.ready();
-        sys::pause(10_000);
-    });
-    child.ready();
-    let file = sys::receive_fd(&here).expect("receive");
-    let old = Tun { file, unit: 30 };
+    let (child, old) = opened_by_a_child(30);
     assert_errno(Tun::open(30), libc::EBUSY);
     child.kill();
     let new = Tun::open(30).expect("take it over");
@@ -112,16 +103,7 @@ fn unit_of_the_dead_is_taken_over() {
 /// The same, but here it was used: this process is alive, and so is the handle.
 fn unit_of_the_living_is_not() {
     let _ = netcfg::put_if(30, "destroy", "1");
-    let (here, there) = sys::socket_pair();
-    let mut child = fork(|parent| {
-        let tun = Tun::open(30).expect("open");
-        sys::send_fd(&there, tun.into_raw_fd()).expect("send");
-        parent.ready();
-        sys::pause(10_000);
-    });
-    child.ready();
-    let file = sys::receive_fd(&here).expect("receive");
-    let tun = Tun { file, unit: 30 };
+    let (child, tun) = opened_by_a_child(30);
     tun.set(bsd::TUNSTRANSIENT, 1);
     child.kill();
     let other = fork(|_| assert_errno(Tun::open(30), libc::EBUSY));
@@ -129,6 +111,20 @@ fn unit_of_the_living_is_not() {
     netcfg::put_if(30, "addr/set", "10.0.30.1/24").expect("set the address");
     tun.write(&echo_request(30, 1, 84)).expect("write");
     assert_echo_reply(&tun.read_now(), 30, 1, 84);
+}
+
+/// A child that opened a unit and passed it here.
+fn opened_by_a_child(unit: u16) -> (Child, Tun) {
+    let (here, there) = sys::socket_pair();
+    let mut child = fork(|parent| {
+        let tun = Tun::open(unit).expect("open");
+        sys::send_fd(&there, tun.into_raw_fd()).expect("send");
+        parent.ready();
+        sys::pause(10_000);
+    });
+    child.ready();
+    let file = sys::receive_fd(&here).expect("receive");
+    (child, Tun { file, unit })
 }
 
 fn killed_reader_eats_no_packet() {
@@ -169,7 +165,7 @@ fn killed_readers_eat_no_packets() {
         .collect();
     readers.iter_mut().for_each(|reader| reader.ready());
     sys::pause(150);
-    readers.into_iter().for_each(sys::Child::kill);
+    readers.into_iter().for_each(Child::kill);
     let packets: Vec<_> = (0..READERS).map(|n| numbered(30, n, 60)).collect();
     tun.inject(&packets);
     for packet in packets {
@@ -268,7 +264,7 @@ fn refused_responses() {
             .collect();
         readers.iter_mut().for_each(|reader| reader.ready());
         sys::pause(100);
-        readers.into_iter().for_each(sys::Child::kill);
+        readers.into_iter().for_each(Child::kill);
         // Some get a packet, the rest hear that the device is down.
         tun.inject(&[numbered(30, 1, 60), numbered(30, 2, 60)]);
         tun.read_now();

@@ -16,13 +16,6 @@ pub struct Frame {
     pub header: usize,
 }
 
-impl Frame {
-    /// Bytes of the packet alone.
-    pub fn packet_len(&self) -> usize {
-        self.bytes.len() - self.header
-    }
-}
-
 /// A queue refused a frame, which comes back.
 #[derive(Debug)]
 pub struct Full(pub Frame);

@@ -25,8 +25,6 @@ pub mod batch;
 #[allow(unsafe_code)]
 pub mod host;
 #[allow(unsafe_code)]
-#[cfg_attr(target_os = "redox", path = "sys_redox.rs")]
-#[cfg_attr(not(target_os = "redox"), path = "sys_unix.rs")]
 mod sys;
 
 use std::fs::{File, OpenOptions};

@@ -12,20 +12,3 @@ pub(crate) fn ioctl(fd: BorrowedFd<'_>, request: u32, arg: &mut [u8]) -> io::Res
         .map(drop)
         .map_err(|error| io::Error::from_raw_os_error(error.errno()))
 }
-
-pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
-    // SAFETY: F_GETFL takes no pointer.
-    let flags = unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) };
-    if flags == -1 {
-        return Err(io::Error::last_os_error());
-    }
-    let flags = match on {
-        true => flags | libc::O_NONBLOCK,
-        false => flags & !libc::O_NONBLOCK,
-    };
-    // SAFETY: F_SETFL takes no pointer.
-    match unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags) } {
-        -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
-    }
-}

@@ -951,8 +951,6 @@ impl Net {
             flow.note_received(standing);
             self.tcp_output(id, path, &mut sent);
         }
-        // The listener's socket has been through its first packet now: what it still owes is an
-        // answer, which goes out below like all else.
         let mut burst = BURST;
         let mut blocked = false;
         let more = loop {

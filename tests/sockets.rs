@@ -489,6 +489,24 @@ fn ports_are_guarded_and_taken_once() {
 }
 
 #[test]
+fn a_listener_of_all_addresses_has_its_port_alone() {
+    let system = system();
+    let process = system.process(2, 1000);
+    let fd = process.open("/scheme/tcp", BOTH).unwrap();
+    let listen = |local: &str| process.dup_verb(fd, format!("/{local}:2000").as_bytes());
+    let all = listen("0.0.0.0").unwrap();
+    assert_eq!(listen("127.0.0.1"), Err(errno::EADDRINUSE));
+    process.close(all).unwrap();
+    let some = ["127.0.0.1", "[::1]"].map(|local| listen(local).unwrap());
+    assert_eq!(listen("127.0.0.1"), Err(errno::EADDRINUSE));
+    for one in some {
+        assert_eq!(listen("0.0.0.0"), Err(errno::EADDRINUSE));
+        process.close(one).unwrap();
+    }
+    assert!(listen("0.0.0.0").is_ok());
+}
+
+#[test]
 fn ipv6_by_path() {
     let system = system();
     let libc = Libc::new(&system);

@@ -10,6 +10,7 @@ mod patience;
 mod terms;
 
 use std::cmp::Reverse;
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -158,7 +159,9 @@ pub(crate) struct Tcp {
     flows: Slab<Flow>,
     by_endpoints: HashMap<Endpoints, FlowId, ahash::RandomState>,
     listeners: Slab<Listener>,
-    by_port: HashMap<u16, Vec<ListenerId>, ahash::RandomState>,
+    by_local: HashMap<(Option<IpAddr>, u16), ListenerId, ahash::RandomState>,
+    /// How many listeners each port has; none is not kept.
+    ports: HashMap<u16, usize, ahash::RandomState>,
     timers: BinaryHeap<Reverse<(Duration, FlowId)>>,
     /// When to look whether a connection is to be given up; at most one entry for each.
     deadlines: BTreeSet<(Duration, FlowId)>,
@@ -183,7 +186,8 @@ impl Tcp {
             flows: Slab::new(),
             by_endpoints: HashMap::with_hasher(hasher.clone()),
             listeners: Slab::new(),
-            by_port: HashMap::with_hasher(hasher.clone()),
+            by_local: HashMap::with_hasher(hasher.clone()),
+            ports: HashMap::with_hasher(hasher.clone()),
             timers: BinaryHeap::new(),
             deadlines: BTreeSet::new(),
             ready: VecDeque::new(),
@@ -206,13 +210,12 @@ impl Tcp {
         backlog: usize,
         owner: Owner,
     ) -> Result<ListenerId, Errno> {
-        let holders = self.by_port.entry(port).or_default();
-        let clash = |id: &ListenerId| {
-            self.listeners.get(id.0 as usize).is_some_and(|other| {
-                other.local.is_none() || local.is_none() || other.local == local
-            })
+        // One of all addresses clashes with every one of the port.
+        let clash = match local {
+            Some(addr) => self.listener_for(&addr, port).is_some(),
+            None => self.ports.contains_key(&port),
         };
-        if holders.iter().any(clash) {
+        if clash {
             return Err(errno::EADDRINUSE);
         }
         if self.listeners.len() >= MAX_LISTENERS {
@@ -229,7 +232,8 @@ impl Tcp {
             told: false,
         };
         let id = ListenerId(self.listeners.insert(listener) as u32);
-        holders.push(id);
+        self.by_local.insert((local, port), id);
+        *self.ports.entry(port).or_default() += 1;
         Ok(id)
     }
 
@@ -479,13 +483,7 @@ impl Tcp {
     }
 
     fn listener_for(&self, addr: &IpAddr, port: u16) -> Option<ListenerId> {
-        let holders = self.by_port.get(&port)?;
-        let fits = |wanted: Option<IpAddr>| {
-            holders.iter().copied().find(|id| {
-                let listener = self.listeners.get(id.0 as usize);
-                listener.is_some_and(|listener| listener.local == wanted)
-            })
-        };
+        let fits = |local| self.by_local.get(&(local, port)).copied();
         fits(Some(*addr)).or_else(|| fits(None))
     }
 }
@@ -850,10 +848,11 @@ impl Net {
         let Some(listener) = self.tcp.listeners.try_remove(id.0 as usize) else {
             return;
         };
-        if let Some(holders) = self.tcp.by_port.get_mut(&listener.port) {
-            holders.retain(|&holder| holder != id);
-            if holders.is_empty() {
-                self.tcp.by_port.remove(&listener.port);
+        self.tcp.by_local.remove(&(listener.local, listener.port));
+        if let Entry::Occupied(mut count) = self.tcp.ports.entry(listener.port) {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
             }
         }
         let embryos = listener.embryos.into_iter().map(|(_, embryo)| embryo);

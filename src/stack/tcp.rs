@@ -4,6 +4,7 @@
 //! own and is found by hashing its endpoints. A listener is ours: a SYN makes a fresh socket, which
 //! waits among the half-open ones until its handshake is done and then in the accept queue.
 
+mod answers;
 mod blocked;
 mod challenge;
 mod clamp;
@@ -27,13 +28,13 @@ use self::challenge::Challenge;
 pub(crate) use self::clamp::clamp_mss;
 use self::patience::Patience;
 pub(crate) use self::terms::{Buffers, Terms};
-use super::time_wait::{TimeWait, TimeWaits, WAIT};
+use super::time_wait::{TimeWait, TimeWaits};
 use super::{Endpoints, Owner, ephemeral_ports};
 use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex, is_host};
 use crate::net::Net;
 use crate::netisr::icmp::Notice;
 use crate::netisr::input::{Header, IPV4_HEADER, IPV6_HEADER, Place, proto};
-use crate::netisr::output::{HOP_LIMIT, Path};
+use crate::netisr::output::Path;
 use crate::netisr::{Budget, Verdict, checksum};
 use crate::packet::Packet;
 
@@ -1103,83 +1104,6 @@ impl Net {
         }
     }
 
-    /// Answers a segment that is for nobody (RFC 9293 section 3.10.7.1).
-    fn tcp_refuse(&mut self, rcvif: IfIndex, header: &Header, packet: &[u8]) {
-        self.tcp_answer(rcvif, header, packet, |tcp, rst| {
-            rst.set_rst(true);
-            if tcp.ack() {
-                rst.set_seq_number(tcp.ack_number());
-            } else {
-                rst.set_ack(true);
-                rst.set_ack_number(tcp.seq_number() + tcp.segment_len());
-            }
-        });
-    }
-
-    /// Whether a segment is for a connection in TIME-WAIT; if so, deals with it (RFC 9293 section
-    /// 3.10.7.4).
-    fn tcp_late(
-        &mut self,
-        rcvif: IfIndex,
-        endpoints: &Endpoints,
-        header: &Header,
-        packet: &[u8],
-    ) -> bool {
-        let now = self.now.monotonic;
-        let Some(wait) = self.tcp.waits.get(endpoints, now) else {
-            return false;
-        };
-        let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
-            return true;
-        };
-        // A reset must not end the wait (RFC 1337). What is empty needs no answer, and would never
-        // see an end if the other side waits as well.
-        if tcp.rst() || tcp.segment_len() == 0 {
-            return true;
-        }
-        // The other end has not heard the last ACK.
-        if tcp.fin() {
-            let until = now + WAIT;
-            self.tcp
-                .waits
-                .insert(*endpoints, TimeWait { until, ..wait });
-        }
-        self.tcp_answer(rcvif, header, packet, |_, ack| {
-            ack.set_ack(true);
-            ack.set_seq_number(wait.seq);
-            ack.set_ack_number(wait.ack);
-        });
-        true
-    }
-
-    /// Sends a bare segment back to where one came from.
-    fn tcp_answer(
-        &mut self,
-        rcvif: IfIndex,
-        header: &Header,
-        packet: &[u8],
-        fill: impl FnOnce(&TcpPacket<&[u8]>, &mut TcpPacket<&mut [u8]>),
-    ) {
-        let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
-            return;
-        };
-        let mut reply = Packet::zeroed(TCP_HEADER_LEN);
-        let mut answer = TcpPacket::new_unchecked(&mut reply[..]);
-        answer.set_src_port(tcp.dst_port());
-        answer.set_dst_port(tcp.src_port());
-        answer.set_header_len(TCP_HEADER_LEN as u8);
-        answer.clear_flags();
-        fill(&tcp, &mut answer);
-        let sum = checksum::fill(&header.dst, &header.src, proto::TCP, &reply);
-        reply[16..18].copy_from_slice(&sum.to_be_bytes());
-        let path = self
-            .route_to(&header.src, None)
-            .or_else(|_| self.route_to(&header.src, Some(rcvif)));
-        if let Ok(path) = path {
-            let _ = self.ip_output(path, header.dst, header.src, proto::TCP, HOP_LIMIT, reply);
-        }
-    }
-
     fn smoltcp_now(&self) -> Instant {
         Instant::from_micros(i64::try_from(self.now.monotonic.as_micros()).unwrap_or(i64::MAX))
     }
@@ -1188,6 +1112,7 @@ impl Net {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::netisr::output::HOP_LIMIT;
 
     #[test]
     fn buffers_shrink_as_memory_fills_and_connections_end_there() {

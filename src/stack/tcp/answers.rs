@@ -1,0 +1,91 @@
+//! Segments that no socket sees: for nobody, or for a connection in TIME-WAIT.
+
+use smoltcp::wire::{TCP_HEADER_LEN, TcpPacket};
+
+use crate::ifnet::IfIndex;
+use crate::net::Net;
+use crate::netisr::checksum;
+use crate::netisr::input::{Header, proto};
+use crate::netisr::output::HOP_LIMIT;
+use crate::packet::Packet;
+use crate::stack::Endpoints;
+use crate::stack::time_wait::{TimeWait, WAIT};
+
+impl Net {
+    /// Answers a segment that is for nobody (RFC 9293 section 3.10.7.1).
+    pub(super) fn tcp_refuse(&mut self, rcvif: IfIndex, header: &Header, packet: &[u8]) {
+        self.tcp_answer(rcvif, header, packet, |tcp, rst| {
+            rst.set_rst(true);
+            if tcp.ack() {
+                rst.set_seq_number(tcp.ack_number());
+            } else {
+                rst.set_ack(true);
+                rst.set_ack_number(tcp.seq_number() + tcp.segment_len());
+            }
+        });
+    }
+
+    /// Whether a segment is for a connection in TIME-WAIT; if so, deals with it (RFC 9293 section
+    /// 3.10.7.4).
+    pub(super) fn tcp_late(
+        &mut self,
+        rcvif: IfIndex,
+        endpoints: &Endpoints,
+        header: &Header,
+        packet: &[u8],
+    ) -> bool {
+        let now = self.now.monotonic;
+        let Some(wait) = self.tcp.waits.get(endpoints, now) else {
+            return false;
+        };
+        let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
+            return true;
+        };
+        // A reset must not end the wait (RFC 1337). What is empty needs no answer, and would never
+        // see an end if the other side waits as well.
+        if tcp.rst() || tcp.segment_len() == 0 {
+            return true;
+        }
+        // The other end has not heard the last ACK.
+        if tcp.fin() {
+            let until = now + WAIT;
+            self.tcp
+                .waits
+                .insert(*endpoints, TimeWait { until, ..wait });
+        }
+        self.tcp_answer(rcvif, header, packet, |_, ack| {
+            ack.set_ack(true);
+            ack.set_seq_number(wait.seq);
+            ack.set_ack_number(wait.ack);
+        });
+        true
+    }
+
+    /// Sends a bare segment back to where one came from.
+    fn tcp_answer(
+        &mut self,
+        rcvif: IfIndex,
+        header: &Header,
+        packet: &[u8],
+        fill: impl FnOnce(&TcpPacket<&[u8]>, &mut TcpPacket<&mut [u8]>),
+    ) {
+        let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
+            return;
+        };
+        let mut reply = Packet::zeroed(TCP_HEADER_LEN);
+        let mut answer = TcpPacket::new_unchecked(&mut reply[..]);
+        answer.set_src_port(tcp.dst_port());
+        answer.set_dst_port(tcp.src_port());
+        answer.set_header_len(TCP_HEADER_LEN as u8);
+        answer.clear_flags();
+        fill(&tcp, &mut answer);
+        let sum = checksum::fill(&header.dst, &header.src, proto::TCP, &reply);
+        reply[16..18].copy_from_slice(&sum.to_be_bytes());
+        let path = self
+            .route_to(&header.src, None)
+            .or_else(|_| self.route_to(&header.src, Some(rcvif)));
+        if let Ok(path) = path {
+            let _ = self.ip_output(path, header.dst, header.src, proto::TCP, HOP_LIMIT, reply);
+        }
+    }
+}

@@ -8,6 +8,7 @@ mod answers;
 mod blocked;
 mod challenge;
 mod clamp;
+mod connect;
 mod patience;
 mod terms;
 
@@ -29,8 +30,8 @@ pub(crate) use self::clamp::clamp_mss;
 use self::patience::Patience;
 pub(crate) use self::terms::{Buffers, Terms};
 use super::time_wait::{TimeWait, TimeWaits};
-use super::{Endpoints, Owner, ephemeral_ports};
-use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex, is_host};
+use super::{Endpoints, Owner};
+use crate::ifnet::{DropReason, Family, IPV6_MINMTU, IfIndex};
 use crate::net::Net;
 use crate::netisr::icmp::Notice;
 use crate::netisr::input::{Header, IPV4_HEADER, IPV6_HEADER, Place, proto};
@@ -712,114 +713,6 @@ impl Net {
             .embryos
             .push_back((now, id));
         Ok(id)
-    }
-
-    /// Begins a connection. The owner hears when it is there, or why it is not.
-    pub(crate) fn tcp_connect(
-        &mut self,
-        local: Option<(IpAddr, u16)>,
-        remote: (IpAddr, u16),
-        owner: Owner,
-        terms: Terms,
-    ) -> Result<FlowId, Errno> {
-        let path = self.route_to(&remote.0, None)?;
-        let bound = local
-            .map(|local| local.0)
-            .filter(|addr| !addr.is_unspecified());
-        let src = bound.or(path.src).filter(is_host);
-        let src = src.filter(|src| src.is_ipv4() == remote.0.is_ipv4());
-        let src = src.ok_or(errno::EADDRNOTAVAIL)?;
-        let endpoints = |port| Endpoints {
-            local: (src, port),
-            remote,
-        };
-        let now = self.now.monotonic;
-        let free = |tcp: &Tcp, port| !tcp.knows(&endpoints(port));
-        let rested = |tcp: &Tcp, port| tcp.waits.get(&endpoints(port), now).is_none();
-        let port = match local.map(|local| local.1).filter(|&port| port != 0) {
-            Some(port) if free(&self.tcp, port) => port,
-            Some(_) => return Err(errno::EADDRINUSE),
-            None => {
-                // One that is listened on would reach itself, or a server in its place.
-                let fits = |&port: &u16| {
-                    let unused = self.tcp.listener_for(&src, port).is_none();
-                    unused && free(&self.tcp, port) && rested(&self.tcp, port)
-                };
-                let port = ephemeral_ports(&mut self.rng).find(fits);
-                port.ok_or(errno::EADDRNOTAVAIL)?
-            }
-        };
-        // Whoever names the port of a connection in TIME-WAIT gets it all the same.
-        let old = self.tcp.waits.get(&endpoints(port), now);
-        let mtu = self.tcp_mtu(&remote.0, path.mtu);
-        let id = self
-            .tcp
-            .insert(endpoints(port), Holder::Owner(owner), terms, LARGEST_BUFFER)
-            .ok_or(errno::ENOBUFS)?;
-        self.tcp_renew(id);
-        let now = self.smoltcp_now();
-        let Some(flow) = self.tcp.flows.get_mut(id.key as usize) else {
-            return Err(errno::ENOBUFS);
-        };
-        flow.path = Some((self.routes.generation(), path));
-        flow.mtu = mtu;
-        let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
-        let remote = (smoltcp::wire::IpAddress::from(remote.0), remote.1);
-        let local = IpListenEndpoint {
-            addr: Some(src.into()),
-            port,
-        };
-        let connected = self.engines.with(mtu, now, |engine| {
-            socket.connect(engine.context(), remote, local)
-        });
-        if connected.is_err() {
-            self.tcp.remove(id);
-            return Err(errno::EADDRNOTAVAIL);
-        }
-        if let Some(old) = old {
-            self.tcp_begin_above(id, old.seq, path, remote, local);
-        }
-        self.tcp.make_ready(id);
-        Ok(id)
-    }
-
-    /// Sends the SYN of a connection whose sequence numbers must begin above those of the last one
-    /// with its endpoints (RFC 6191 section 2). smoltcp draws them and does not say which, so this
-    /// draws again until the SYN shows one that is: each time, one of two is.
-    fn tcp_begin_above(
-        &mut self,
-        id: FlowId,
-        seq: TcpSeqNumber,
-        path: Path,
-        remote: (smoltcp::wire::IpAddress, u16),
-        local: IpListenEndpoint,
-    ) {
-        const DRAWS: usize = 64;
-
-        let now = self.smoltcp_now();
-        let mut sent = Vec::new();
-        for _ in 0..DRAWS {
-            let Some(flow) = self.tcp.flow_mut(id) else {
-                return;
-            };
-            flow.snd_nxt = None;
-            let mtu = flow.mtu;
-            self.engines.transmit(mtu, now, &mut flow.set, &mut sent);
-            if let Some(syn) = sent.first_mut() {
-                flow.note(syn);
-            }
-            if flow.snd_nxt.is_some_and(|snd_nxt| seq < snd_nxt) {
-                break;
-            }
-            sent.clear();
-            let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
-            socket.abort();
-            let again = self.engines.with(mtu, now, |engine| {
-                socket.connect(engine.context(), remote, local)
-            });
-            debug_assert!(again.is_ok());
-        }
-        self.tcp_output(id, Some(path), &mut sent);
     }
 
     /// Says that a connection has something new to send or has room again.

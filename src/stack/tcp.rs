@@ -9,11 +9,11 @@ mod blocked;
 mod challenge;
 mod clamp;
 mod connect;
+mod listeners;
 mod patience;
 mod terms;
 
 use std::cmp::Reverse;
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
@@ -23,7 +23,7 @@ use slab::Slab;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{CongestionControl, Socket, SocketBuffer, State};
 use smoltcp::time::Instant;
-use smoltcp::wire::{IpListenEndpoint, TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
 
 use self::challenge::Challenge;
 pub(crate) use self::clamp::clamp_mss;
@@ -53,17 +53,9 @@ const BUFFERS: [(usize, usize); 5] = [
 const LARGEST_BUFFER: usize = 64 << 10;
 /// Most sockets, with the largest buffers, that are kept for use again; not counted above.
 const MAX_SPARE: usize = 64;
-/// Most handshakes under way of one listener; those beyond its backlog get the smallest buffers, and
-/// only while half of the memory is free.
-const MAX_EMBRYOS: usize = 4096;
 const SMALLEST_BUFFER: usize = 4 << 10;
-/// A handshake gets at least this long, more than most round trips; while all are younger, a new SYN
-/// is dropped, and comes again.
-const YOUNG: Duration = Duration::from_millis(200);
 /// Most connections.
 const MAX_FLOWS: usize = 65_536;
-/// Most listeners.
-const MAX_LISTENERS: usize = 65_536;
 /// Most packets that one connection sends before another gets its turn.
 const BURST: usize = 16;
 /// How long an ACK may wait for company (RFC 1122 section 4.2.3.2 allows half a second).
@@ -206,54 +198,6 @@ impl Tcp {
         }
     }
 
-    /// Listens on a port of one address, or of all.
-    pub(crate) fn listen(
-        &mut self,
-        local: Option<IpAddr>,
-        port: u16,
-        backlog: usize,
-        owner: Owner,
-    ) -> Result<ListenerId, Errno> {
-        // One of all addresses clashes with every one of the port.
-        let clash = match local {
-            Some(addr) => self.listener_for(&addr, port).is_some(),
-            None => self.ports.contains_key(&port),
-        };
-        if clash {
-            return Err(errno::EADDRINUSE);
-        }
-        if self.listeners.len() >= MAX_LISTENERS {
-            return Err(errno::ENFILE);
-        }
-        let listener = Listener {
-            owner,
-            local,
-            port,
-            backlog: backlog.max(1),
-            terms: Terms::default(),
-            embryos: VecDeque::new(),
-            queue: VecDeque::new(),
-            told: false,
-        };
-        let id = ListenerId(self.listeners.insert(listener) as u32);
-        self.by_local.insert((local, port), id);
-        *self.ports.entry(port).or_default() += 1;
-        Ok(id)
-    }
-
-    /// Takes the connection that waited longest.
-    pub(crate) fn accept(&mut self, id: ListenerId) -> Option<FlowId> {
-        let listener = self.listeners.get_mut(id.0 as usize)?;
-        let flow_id = listener.queue.pop_front()?;
-        let owner = listener.owner;
-        if let Some(flow) = self.flow_mut(flow_id) {
-            flow.holder = Holder::Owner(owner);
-        }
-        // It may have brought data along.
-        self.tell(flow_id);
-        Some(flow_id)
-    }
-
     /// Whether there is such a connection.
     pub(crate) fn knows(&self, endpoints: &Endpoints) -> bool {
         self.by_endpoints.contains_key(endpoints)
@@ -297,12 +241,6 @@ impl Tcp {
     pub(crate) fn socket(&mut self, id: FlowId) -> Option<&mut Socket<'static>> {
         let flow = self.flow_mut(id)?;
         Some(flow.set.get_mut::<Socket<'static>>(flow.socket))
-    }
-
-    /// Whether a listener has connections to accept.
-    pub(crate) fn has_queued(&self, id: ListenerId) -> bool {
-        let listener = self.listeners.get(id.0 as usize);
-        listener.is_some_and(|listener| !listener.queue.is_empty())
     }
 
     /// Both ends of a connection, ours first.
@@ -352,14 +290,6 @@ impl Tcp {
             && !std::mem::replace(&mut flow.told, true)
         {
             self.events.push_back(Pending::Flow(id));
-        }
-    }
-
-    fn tell_listener(&mut self, id: ListenerId) {
-        if let Some(listener) = self.listeners.get_mut(id.0 as usize)
-            && !std::mem::replace(&mut listener.told, true)
-        {
-            self.events.push_back(Pending::Listener(id));
         }
     }
 
@@ -484,11 +414,6 @@ impl Tcp {
             listener.embryos.retain(|&(_, embryo)| embryo != id);
             listener.queue.retain(|&queued| queued != id);
         }
-    }
-
-    fn listener_for(&self, addr: &IpAddr, port: u16) -> Option<ListenerId> {
-        let fits = |local| self.by_local.get(&(local, port)).copied();
-        fits(Some(*addr)).or_else(|| fits(None))
     }
 }
 
@@ -666,55 +591,6 @@ impl Net {
         Verdict::Delivered
     }
 
-    /// A SYN for a listener: a connection in the making.
-    fn tcp_open(&mut self, endpoints: &Endpoints) -> Result<FlowId, DropReason> {
-        let (addr, port) = endpoints.local;
-        let listener_id = self
-            .tcp
-            .listener_for(&addr, port)
-            .ok_or(DropReason::NoPort)?;
-        let listener = &mut self.tcp.listeners[listener_id.0 as usize];
-        if listener.queue.len() >= listener.backlog {
-            return Err(DropReason::BacklogFull);
-        }
-        let terms = listener.terms;
-        let now = self.now.monotonic;
-        let crowded = listener.embryos.len() >= listener.backlog;
-        let full = listener.embryos.len() >= MAX_EMBRYOS || self.tcp.memory >= MEMORY / 2;
-        if crowded && full {
-            // A flood: the oldest has had its time (RFC 4987 section 3.4).
-            match listener.embryos.front() {
-                Some(&(since, oldest)) if now >= since + YOUNG => self.tcp.remove(oldest),
-                _ => return Err(DropReason::BacklogFull),
-            }
-        }
-        let most = if crowded {
-            SMALLEST_BUFFER
-        } else {
-            LARGEST_BUFFER
-        };
-        let holder = Holder::Embryo(listener_id);
-        let id = self
-            .tcp
-            .insert(*endpoints, holder, terms, most)
-            .ok_or(DropReason::NoMemory)?;
-        self.tcp_renew(id);
-        if let Some(socket) = self.tcp.socket(id) {
-            let local = IpListenEndpoint {
-                addr: Some(addr.into()),
-                port,
-            };
-            if socket.listen(local).is_err() {
-                self.tcp.remove(id);
-                return Err(DropReason::NotWanted);
-            }
-        }
-        self.tcp.listeners[listener_id.0 as usize]
-            .embryos
-            .push_back((now, id));
-        Ok(id)
-    }
-
     /// Says that a connection has something new to send or has room again.
     pub(crate) fn tcp_touch(&mut self, id: FlowId) {
         self.stir();
@@ -737,31 +613,6 @@ impl Net {
         }
         self.tcp_renew(id);
         self.tcp.make_ready(id);
-    }
-
-    /// Ends a listener; what it has not handed out is reset.
-    pub(crate) fn tcp_unlisten(&mut self, id: ListenerId) {
-        let Some(listener) = self.tcp.listeners.try_remove(id.0 as usize) else {
-            return;
-        };
-        self.tcp.by_local.remove(&(listener.local, listener.port));
-        if let Entry::Occupied(mut count) = self.tcp.ports.entry(listener.port) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        let embryos = listener.embryos.into_iter().map(|(_, embryo)| embryo);
-        for flow in embryos.chain(listener.queue) {
-            if let Some(socket) = self.tcp.socket(flow) {
-                socket.abort();
-            }
-            if let Some(flow) = self.tcp.flow_mut(flow) {
-                flow.holder = Holder::Orphan;
-            }
-            self.tcp_renew(flow);
-            self.tcp.make_ready(flow);
-        }
     }
 
     /// A router said that the path is narrower than was thought: send again, smaller.

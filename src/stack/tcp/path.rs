@@ -1,0 +1,77 @@
+//! The way to the other end: which it is, how wide, and what others say about it.
+
+use std::net::IpAddr;
+
+use scheme::errno;
+use smoltcp::socket::tcp::{Socket, State};
+
+use super::FlowId;
+use crate::ifnet::IPV6_MINMTU;
+use crate::net::Net;
+use crate::netisr::icmp::Notice;
+use crate::netisr::output::Path;
+use crate::stack::Endpoints;
+
+impl Net {
+    /// A router said that the path is narrower than was thought: send again, smaller.
+    pub(crate) fn tcp_path_changed(&mut self, endpoints: &Endpoints) {
+        if let Some(&id) = self.tcp.by_endpoints.get(endpoints) {
+            if let Some(flow) = self.tcp.flow_mut(id) {
+                flow.path = None;
+            }
+            self.tcp.make_ready(id);
+        }
+    }
+
+    /// Somebody on the way said that the other end cannot be reached. A connection in the making
+    /// ends; one that stands goes on (RFC 1122 section 4.2.3.9).
+    pub(crate) fn tcp_unreachable(&mut self, endpoints: &Endpoints, notice: Notice) {
+        let Some(&id) = self.tcp.by_endpoints.get(endpoints) else {
+            return;
+        };
+        let Some(flow) = self.tcp.flow_mut(id) else {
+            return;
+        };
+        let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
+        if socket.state() == State::SynSent {
+            socket.abort();
+            flow.error = Some(match notice {
+                Notice::Refused => errno::ECONNREFUSED,
+                _ => errno::EHOSTUNREACH,
+            });
+            self.tcp.tell(id);
+        }
+    }
+
+    /// The mtu to use towards an address over an interface with `mtu`; 0 is for none.
+    pub(super) fn tcp_mtu(&self, remote: &IpAddr, mtu: u16) -> u16 {
+        let known = self.netisr.path_mtus.get(remote, self.now.monotonic);
+        // Whoever has no way sends into the void, and needs some size for that. Below 1280 there is
+        // no IPv6, and no room for its headers either.
+        match mtu {
+            0 => IPV6_MINMTU,
+            mtu if remote.is_ipv6() => mtu.min(known.unwrap_or(u16::MAX)).max(IPV6_MINMTU),
+            mtu => mtu.min(known.unwrap_or(u16::MAX)),
+        }
+    }
+
+    /// The way of a connection, looked up again only when the table has changed. `None` if there is
+    /// no such connection; `Some(None)` if there is no way at the moment.
+    pub(super) fn tcp_path(&mut self, id: FlowId) -> Option<Option<Path>> {
+        let generation = self.routes.generation();
+        let flow = self.tcp.flow(id)?;
+        if let Some((from, path)) = flow.path
+            && from == generation
+        {
+            return Some(Some(path));
+        }
+        let remote = flow.endpoints.remote.0;
+        let path = self.route_to(&remote, None).ok();
+        let mtu = path.map_or(flow.mtu, |path| path.mtu);
+        let mtu = self.tcp_mtu(&remote, mtu);
+        let flow = self.tcp.flow_mut(id)?;
+        flow.path = path.map(|path| (generation, path));
+        flow.mtu = mtu;
+        Some(path)
+    }
+}

@@ -7,7 +7,8 @@ use scheme::errno::Errno;
 use smoltcp::socket::tcp::Socket;
 use smoltcp::wire::{IpListenEndpoint, TcpSeqNumber};
 
-use super::{FlowId, Holder, LARGEST_BUFFER, Tcp, Terms};
+use super::flows::LARGEST_BUFFER;
+use super::{FlowId, Holder, Tcp, Terms};
 use crate::ifnet::is_host;
 use crate::net::Net;
 use crate::netisr::output::Path;

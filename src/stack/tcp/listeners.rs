@@ -9,10 +9,8 @@ use scheme::errno;
 use scheme::errno::Errno;
 use smoltcp::wire::IpListenEndpoint;
 
-use super::{
-    FlowId, Holder, LARGEST_BUFFER, Listener, ListenerId, MEMORY, Pending, SMALLEST_BUFFER, Tcp,
-    Terms,
-};
+use super::flows::{LARGEST_BUFFER, MEMORY, SMALLEST_BUFFER};
+use super::{FlowId, Holder, Listener, ListenerId, Pending, Tcp, Terms};
 use crate::ifnet::DropReason;
 use crate::net::Net;
 use crate::stack::{Endpoints, Owner};

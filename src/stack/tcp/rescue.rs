@@ -2,7 +2,8 @@
 
 use smoltcp::wire::{TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
 
-use super::{Flow, LARGEST_BUFFER};
+use super::Flow;
+use super::flows::LARGEST_BUFFER;
 
 impl Flow {
     /// The bare ACK of a segment that repeats what has been received, if it is one and its ACK

@@ -2,8 +2,9 @@
 
 use smoltcp::socket::tcp::Socket;
 
+use super::flows::{LARGEST_BUFFER, SMALLEST_BUFFER};
 use super::patience::PROBE;
-use super::{FlowId, LARGEST_BUFFER, ListenerId, SMALLEST_BUFFER, Tcp};
+use super::{FlowId, ListenerId, Tcp};
 use crate::net::Net;
 use crate::netisr::output::HOP_LIMIT;
 

@@ -116,6 +116,7 @@ impl Net {
     /// A network with `lo0` and nothing else.
     pub fn new(config: Config, processes: impl Processes + Send + 'static) -> Self {
         let mut rng = fastrand::Rng::with_seed(config.seed);
+        let secret = [config.seed, rng.u64(..)];
         let mut hasher = || {
             let mut seed = || rng.u64(..);
             ahash::RandomState::with_seeds(seed(), seed(), seed(), seed())
@@ -125,7 +126,7 @@ impl Net {
             ifs: IfTable::new(hasher()),
             routes: RouteTable::new(),
             netisr: Netisr::new(hasher()),
-            tcp: Tcp::new(hasher()),
+            tcp: Tcp::new(hasher(), secret),
             udp: Udp::new(hasher()),
             icmp: IcmpSockets::default(),
             inet: InetSockets::default(),
@@ -142,7 +143,7 @@ impl Net {
             serial: 0,
             wakeups: VecDeque::new(),
             signals: VecDeque::new(),
-            engines: Engines::new(rng.u64(..)),
+            engines: Engines::default(),
             rng,
         };
         net.attach_loopback();

@@ -374,3 +374,21 @@ fn connects_know_what_was_learnt_of_the_path() {
     }
     assert_eq!(lens, [1460, 984]);
 }
+
+#[test]
+fn a_sequence_number_follows_from_ends_and_time_alone() {
+    let begin = |others: u16, seconds: u64| {
+        let system = System::new();
+        system.listen(5000);
+        system.wait(seconds);
+        let numbers: Vec<u32> = (1..=others + 1)
+            .rev()
+            .map(|port| system.shake((port, 5000)).1)
+            .collect();
+        assert!(numbers.windows(2).all(|pair| pair[0] != pair[1]));
+        numbers[usize::from(others)]
+    };
+    // Whoever sees those of its own connections learns nothing of another's (RFC 6528).
+    assert_eq!(begin(0, 1), begin(20, 1));
+    assert_ne!(begin(0, 1), begin(0, 2));
+}

@@ -1,7 +1,9 @@
 //! smoltcp's interface, lent to one connection at a time.
 //!
 //! An engine has no addresses of its own and takes every one for its own; who is who was decided
-//! before. Its mtu is fixed, so there is one engine for each mtu in use.
+//! before. Its mtu is fixed, so there is one engine for each mtu in use. What it draws by chance is
+//! predictable, so it draws nothing but the initial sequence number of a connection, and for each is
+//! [made anew](Engines::seed).
 
 use std::collections::BTreeMap;
 
@@ -16,11 +18,8 @@ use crate::packet::Packet;
 const MAX_ENGINES: usize = 64;
 
 /// Engines by mtu.
-pub(crate) struct Engines {
-    /// Where their initial sequence numbers come from.
-    seed: u64,
-    engines: BTreeMap<u16, Interface>,
-}
+#[derive(Default)]
+pub(crate) struct Engines(BTreeMap<u16, Interface>);
 
 /// What an engine sees of the network: at most one packet to receive, and where to put what it
 /// sends.
@@ -31,12 +30,15 @@ struct Port<'a> {
 }
 
 impl Engines {
-    /// No engines yet.
-    pub(crate) fn new(seed: u64) -> Self {
-        Self {
-            seed,
-            engines: BTreeMap::new(),
-        }
+    /// Has the next initial sequence number of the engine of this mtu follow from `chance`.
+    pub(crate) fn seed(&mut self, mtu: u16, now: Instant, chance: u64) {
+        let mut port = Port {
+            mtu,
+            received: None,
+            sent: &mut Vec::new(),
+        };
+        let engine = Self::make(&mut port, now, chance);
+        *self.engine(&mut port, now) = engine;
     }
 
     /// Lets the socket of `set` process one packet; what it answers is added to `sent`.
@@ -106,22 +108,22 @@ impl Engines {
     }
 
     fn engine(&mut self, port: &mut Port<'_>, now: Instant) -> &mut Interface {
-        let (mtu, seed) = (port.mtu, self.seed);
-        if self.engines.len() >= MAX_ENGINES && !self.engines.contains_key(&mtu) {
-            // An engine holds nothing but chance, which must not come again.
-            self.engines.clear();
-            self.seed = self
-                .seed
-                .wrapping_mul(0x5851_f42d_4c95_7f2d)
-                .wrapping_add(1);
+        let mtu = port.mtu;
+        if self.0.len() >= MAX_ENGINES && !self.0.contains_key(&mtu) {
+            // Nothing is lost: it is in the sockets.
+            self.0.clear();
         }
-        self.engines.entry(mtu).or_insert_with(|| {
-            let mut config = Config::new(HardwareAddress::Ip);
-            config.random_seed = seed ^ u64::from(mtu);
-            let mut engine = Interface::new(config, port, now);
-            engine.set_any_ip(true);
-            engine
-        })
+        self.0
+            .entry(mtu)
+            .or_insert_with(|| Self::make(port, now, 0))
+    }
+
+    fn make(port: &mut Port<'_>, now: Instant, chance: u64) -> Interface {
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = chance;
+        let mut engine = Interface::new(config, port, now);
+        engine.set_any_ip(true);
+        engine
     }
 }
 

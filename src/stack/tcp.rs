@@ -18,10 +18,12 @@ mod terms;
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, BinaryHeap, HashMap, VecDeque};
+use std::hash::{Hash, Hasher};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use scheme::errno::{self, Errno};
+use siphasher::sip::SipHasher13;
 use slab::Slab;
 use smoltcp::iface::{SocketHandle, SocketSet};
 use smoltcp::socket::tcp::{Socket, State};
@@ -155,12 +157,14 @@ pub(crate) struct Tcp {
     spare: Vec<(SocketSet<'static>, SocketHandle)>,
     memory: usize,
     serial: u32,
+    /// Keyed for initial sequence numbers.
+    secret: SipHasher13,
     /// Kept from call to call, to be filled anew.
     scratch: Vec<Packet>,
 }
 
 impl Tcp {
-    pub(crate) fn new(hasher: ahash::RandomState) -> Self {
+    pub(crate) fn new(hasher: ahash::RandomState, secret: [u64; 2]) -> Self {
         Self {
             flows: Slab::new(),
             by_endpoints: HashMap::with_hasher(hasher.clone()),
@@ -177,6 +181,7 @@ impl Tcp {
             spare: Vec::new(),
             memory: 0,
             serial: 0,
+            secret: SipHasher13::new_with_keys(secret[0], secret[1]),
             scratch: Vec::new(),
         }
     }
@@ -255,6 +260,14 @@ impl Tcp {
     /// Why a connection ended, if not as it should.
     pub(crate) fn error(&self, id: FlowId) -> Option<Errno> {
         self.flow(id)?.error
+    }
+
+    /// What the initial sequence number of a connection follows from (RFC 6528 section 3): nobody who
+    /// sees those of other connections, or of other times, can tell.
+    fn chance(&self, endpoints: &Endpoints, draw: usize, now: Duration) -> u64 {
+        let mut chance = self.secret;
+        (endpoints, draw, now.as_micros() / 4).hash(&mut chance);
+        chance.finish()
     }
 
     fn flow(&self, id: FlowId) -> Option<&Flow> {
@@ -492,6 +505,14 @@ impl Net {
         let before = flow.set.get::<Socket<'static>>(flow.socket).state();
         let standing = flow.standing();
         if let Some((packet, _)) = received {
+            if before == State::Listen {
+                let endpoints = flow.endpoints;
+                let chance = self.tcp.chance(&endpoints, 0, self.now.monotonic);
+                self.engines.seed(mtu, now, chance);
+            }
+            let Some(flow) = self.tcp.flows.get_mut(id.key as usize) else {
+                return;
+            };
             self.engines
                 .receive(mtu, now, &mut flow.set, packet, &mut sent);
             flow.heard(standing, self.now.monotonic);

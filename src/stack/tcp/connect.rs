@@ -58,48 +58,55 @@ impl Net {
             .insert(endpoints(port), Holder::Owner(owner), terms, LARGEST_BUFFER)
             .ok_or(errno::ENOBUFS)?;
         self.tcp_renew(id);
-        let now = self.smoltcp_now();
         let Some(flow) = self.tcp.flows.get_mut(id.key as usize) else {
             return Err(errno::ENOBUFS);
         };
         flow.path = Some((self.routes.generation(), path));
         flow.mtu = mtu;
-        let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
-        let remote = (smoltcp::wire::IpAddress::from(remote.0), remote.1);
-        let local = IpListenEndpoint {
-            addr: Some(src.into()),
-            port,
-        };
-        let connected = self.engines.with(mtu, now, |engine| {
-            socket.connect(engine.context(), remote, local)
-        });
-        if connected.is_err() {
+        if !self.tcp_begin(id, 0) {
             self.tcp.remove(id);
             return Err(errno::EADDRNOTAVAIL);
         }
         if let Some(old) = old {
-            self.tcp_begin_above(id, old.seq, path, remote, local);
+            self.tcp_begin_above(id, old.seq, path);
         }
         self.tcp.make_ready(id);
         Ok(id)
     }
 
+    /// Has a closed socket send a SYN; its sequence number is another for each `draw`. False if it
+    /// cannot.
+    fn tcp_begin(&mut self, id: FlowId, draw: usize) -> bool {
+        let now = self.smoltcp_now();
+        let Some(flow) = self.tcp.flow(id) else {
+            return false;
+        };
+        let (mtu, Endpoints { local, remote }) = (flow.mtu, flow.endpoints);
+        let chance = self.tcp.chance(&flow.endpoints, draw, self.now.monotonic);
+        self.engines.seed(mtu, now, chance);
+        let Some(socket) = self.tcp.socket(id) else {
+            return false;
+        };
+        let remote = (smoltcp::wire::IpAddress::from(remote.0), remote.1);
+        let local = IpListenEndpoint {
+            addr: Some(local.0.into()),
+            port: local.1,
+        };
+        let begun = self.engines.with(mtu, now, |engine| {
+            socket.connect(engine.context(), remote, local)
+        });
+        begun.is_ok()
+    }
+
     /// Sends the SYN of a connection whose sequence numbers must begin above those of the last one
     /// with its endpoints (RFC 6191 section 2). smoltcp draws them and does not say which, so this
     /// draws again until the SYN shows one that is: each time, one of two is.
-    fn tcp_begin_above(
-        &mut self,
-        id: FlowId,
-        seq: TcpSeqNumber,
-        path: Path,
-        remote: (smoltcp::wire::IpAddress, u16),
-        local: IpListenEndpoint,
-    ) {
+    fn tcp_begin_above(&mut self, id: FlowId, seq: TcpSeqNumber, path: Path) {
         const DRAWS: usize = 64;
 
         let now = self.smoltcp_now();
         let mut sent = Vec::new();
-        for _ in 0..DRAWS {
+        for draw in 1..=DRAWS {
             let Some(flow) = self.tcp.flow_mut(id) else {
                 return;
             };
@@ -115,10 +122,8 @@ impl Net {
             sent.clear();
             let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
             socket.abort();
-            let again = self.engines.with(mtu, now, |engine| {
-                socket.connect(engine.context(), remote, local)
-            });
-            debug_assert!(again.is_ok());
+            let again = self.tcp_begin(id, draw);
+            debug_assert!(again);
         }
         self.tcp_output(id, Some(path), &mut sent);
     }

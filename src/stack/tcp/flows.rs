@@ -168,7 +168,7 @@ mod tests {
     }
 
     fn tcp() -> Tcp {
-        Tcp::new(ahash::RandomState::with_seeds(1, 2, 3, 4))
+        Tcp::new(ahash::RandomState::with_seeds(1, 2, 3, 4), [5, 6])
     }
 
     fn endpoints(n: u32) -> Endpoints {

@@ -163,18 +163,19 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     /// to be told. It is pending, too, when a wait was served, which may have led to more.
     ///
     /// `alive` is asked before a waiter is given anything; the requests of the dead come back with
-    /// `EINTR` and eat nothing.
+    /// `EINTR` and eat nothing. `watched` tells whether anybody is to be told of a file.
     pub fn turn(
         &mut self,
         now: Now,
         answers: &mut Vec<Answer<O>>,
         edges: &mut Vec<(FileId, Ready)>,
         alive: impl FnMut(&Request<O>) -> bool,
+        watched: impl Fn(FileId) -> bool,
     ) -> Turn {
         self.now = self.now.max(now.monotonic);
         let mut turn = self.server.turn(now);
         let before = answers.len();
-        self.wakeups(answers, edges, alive);
+        self.wakeups(answers, edges, alive, watched);
         turn.pending |= answers.len() > before;
         let deadlines = [turn.deadline, self.waits.deadline()];
         turn.deadline = deadlines.into_iter().flatten().min();
@@ -186,6 +187,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         answers: &mut Vec<Answer<O>>,
         edges: &mut Vec<(FileId, Ready)>,
         mut alive: impl FnMut(&Request<O>) -> bool,
+        watched: impl Fn(FileId) -> bool,
     ) {
         while let Some(wakeup) = self.server.poll_wakeup() {
             let file = wakeup.file;
@@ -204,10 +206,12 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
                     }
                 }
             }
-            // A waiter may have eaten what the watchers would be told of.
-            let risen = wakeup.ready & self.server.ready(file);
-            if !risen.is_empty() && self.open.get(file.0).is_some() {
-                edges.push((file, risen));
+            if watched(file) && self.open.get(file.0).is_some() {
+                // A waiter may have eaten what the watchers would be told of.
+                let risen = wakeup.ready & self.server.ready(file);
+                if !risen.is_empty() {
+                    edges.push((file, risen));
+                }
             }
         }
         while let Some(Waiter { request, .. }) = self.waits.expire(self.now) {

@@ -718,7 +718,11 @@ impl<S: FileServer> Session<'_, S> {
     /// [`Dispatch::turn`], telling everybody what came of it.
     fn turn(&mut self, now: Now) -> Turn {
         let (mut answers, mut edges) = (Vec::new(), Vec::new());
-        let turn = self.dispatch.turn(now, &mut answers, &mut edges, |_| true);
+        let pollers = &self.pollers;
+        let watched = |file| pollers.contains_key(&file);
+        let turn = self
+            .dispatch
+            .turn(now, &mut answers, &mut edges, |_| true, watched);
         for answer in answers {
             self.answer(answer);
         }

@@ -234,7 +234,9 @@ impl<S: FileServer> Kernel<S> {
         let before = self.deadline;
         for _ in 0..TURNS_PER_CALL {
             let (mut answers, mut edges) = (Vec::new(), Vec::new());
-            let turn = self.dispatch.turn(now, &mut answers, &mut edges, |_| true);
+            let turn = self
+                .dispatch
+                .turn(now, &mut answers, &mut edges, |_| true, |_| true);
             self.deadline = match turn.pending {
                 true => Some(now.monotonic),
                 false => turn.deadline,

@@ -34,6 +34,11 @@ impl Watches {
         told
     }
 
+    /// Whether anybody watches this file.
+    pub fn has(&self, file: FileId) -> bool {
+        self.files.get(file.0).is_some()
+    }
+
     /// What to tell the watchers of `file` when `risen` became possible; empty for nothing.
     #[must_use]
     pub fn post(&mut self, file: FileId, risen: Ready) -> Ready {

@@ -51,6 +51,8 @@ pub(crate) struct Handle {
     unit: u16,
     /// Taken over, or given back by `TUNSHUT`: it answers `EHOSTDOWN` from now on.
     gone: bool,
+    /// The process seen on it last.
+    user: Pid,
 }
 
 /// The file that dup `"pgrp"` makes: the process group, to read or write.
@@ -118,8 +120,12 @@ impl Net {
         if !self.tun.units.contains_key(&unit) {
             self.tun_create(unit)?;
         }
-        let gone = false;
-        let file = self.add_file(File::Tun(Handle { unit, gone }))?;
+        let handle = Handle {
+            unit,
+            gone: false,
+            user: caller.pid,
+        };
+        let file = self.add_file(File::Tun(handle))?;
         let softc = self.tun.units.get_mut(&unit).ok_or(errno::ENXIO)?;
         softc.open(file, caller.pid);
         self.watchers.touch();
@@ -157,7 +163,10 @@ impl Net {
 
     /// `tunclose`, for the last descriptor of a handle.
     pub(crate) fn tun_close(&mut self, id: FileId) {
-        if let Ok(File::Tun(Handle { unit, gone: false })) = self.file(id) {
+        if let Ok(File::Tun(Handle {
+            unit, gone: false, ..
+        })) = self.file(id)
+        {
             self.tun_last_close(*unit);
         }
     }
@@ -225,13 +234,15 @@ impl Net {
 
     /// The unit that a handle holds, noting who uses it.
     fn tun_unit(&mut self, id: FileId, caller: Option<Caller>) -> Result<u16, Errno> {
-        let &File::Tun(Handle { unit, gone }) = self.file(id)? else {
+        let File::Tun(handle) = self.file_mut(id)? else {
             return Err(errno::EBADF);
         };
-        if gone {
+        let unit = handle.unit;
+        if handle.gone {
             return Err(errno::EHOSTDOWN);
         }
         if let Some(caller) = caller
+            && std::mem::replace(&mut handle.user, caller.pid) != caller.pid
             && self.processes.closes_get_lost()
             && let Some(softc) = self.tun.units.get_mut(&unit)
         {

@@ -269,13 +269,15 @@ impl<S: FileServer> Face<S> {
     pub fn turn(&mut self, now: Now, alive: impl Fn(Pid) -> bool, out: &mut Vec<Outgoing>) -> Turn {
         let mut answers = std::mem::take(&mut self.answers);
         let mut edges = std::mem::take(&mut self.edges);
-        let open = &self.open;
+        let (open, watches) = (&self.open, &self.watches);
+        let alive = |request: &Request<Op>| {
+            let shared = open.get(request.file.0).is_some_and(|open| open.shared);
+            !shared || alive(request.caller.pid)
+        };
+        let watched = |file| watches.has(file);
         let turn = self
             .dispatch
-            .turn(now, &mut answers, &mut edges, |request| {
-                let shared = open.get(request.file.0).is_some_and(|open| open.shared);
-                !shared || alive(request.caller.pid)
-            });
+            .turn(now, &mut answers, &mut edges, alive, watched);
         for answer in answers.drain(..) {
             self.answer(answer, out);
         }

@@ -301,12 +301,25 @@ impl Udp {
         socket.recent.push_back(dst);
     }
 
-    /// Who takes a datagram: one socket, or for what is sent to many all of the port, those that
-    /// named an address of their own too.
-    fn takers(&self, place: Place, to: (IpAddr, u16), from: (IpAddr, u16)) -> SmallVec<[u32; 1]> {
+    /// Who takes a datagram: one socket, or for what is sent to many all of the port that named no
+    /// address, or this one. A broadcast is also for those that named an address of the link it came
+    /// by, of which `own` tells: a client of DHCP may have one.
+    fn takers(
+        &self,
+        place: Place,
+        to: (IpAddr, u16),
+        from: (IpAddr, u16),
+        own: impl Fn(&IpAddr) -> bool,
+    ) -> SmallVec<[u32; 1]> {
+        let names = |local: IpAddr| match place {
+            Place::Host => true,
+            Place::Broadcast => local == to.0 || own(&local),
+            _ => local == to.0,
+        };
         let wants = |&id: &u32| {
-            let socket = self.sockets.get(id as usize);
-            socket.is_some_and(|socket| socket.remote.is_none_or(|remote| remote == from))
+            self.sockets.get(id as usize).is_some_and(|socket| {
+                socket.remote.is_none_or(|remote| remote == from) && socket.local.is_none_or(names)
+            })
         };
         if place == Place::Host {
             let holder = self.holder(to);
@@ -316,15 +329,35 @@ impl Udp {
         holders.copied().filter(wants).collect()
     }
 
-    /// Queues a datagram. False if the socket's queue, or the memory of all, is full.
+    /// Whether a socket's queue, and the memory of all, have room for a datagram.
+    fn has_room(&self, id: u32, datagram: &Datagram) -> bool {
+        let cost = datagram.cost();
+        self.sockets.get(id as usize).is_some_and(|socket| {
+            socket.bytes + cost <= socket.limit && self.bytes + cost <= MEMORY
+        })
+    }
+
+    /// Queues a datagram for many: each gets a copy that has room for it. True if one had.
+    fn queue_all(&mut self, ids: &[u32], datagram: Datagram) -> bool {
+        let Some((&last, others)) = ids.split_last() else {
+            return false;
+        };
+        let mut taken = false;
+        for &id in others {
+            taken |= self.has_room(id, &datagram) && self.queue(id, datagram.clone());
+        }
+        taken | self.queue(last, datagram)
+    }
+
+    /// Queues a datagram. False if there is no room.
     fn queue(&mut self, id: u32, datagram: Datagram) -> bool {
+        if !self.has_room(id, &datagram) {
+            return false;
+        }
         let Some(socket) = self.sockets.get_mut(id as usize) else {
             return false;
         };
         let cost = datagram.cost();
-        if socket.bytes + cost > socket.limit || self.bytes + cost > MEMORY {
-            return false;
-        }
         socket.bytes += cost;
         self.bytes += cost;
         socket.queue.push_back(datagram);
@@ -347,13 +380,18 @@ impl Net {
             return Verdict::Dropped(DropReason::Malformed);
         }
         let from = (header.src, src_port);
-        let takers = self.udp.takers(header.place, (header.dst, dst_port), from);
-        let Some((&last, others)) = takers.split_last() else {
+        let own = |addr: &IpAddr| {
+            let ifp = self.ifs.get(rcvif);
+            ifp.is_some_and(|ifp| ifp.addrs.iter().any(|own| own.addr == *addr))
+        };
+        let to = (header.dst, dst_port);
+        let takers = self.udp.takers(header.place, to, from, own);
+        if takers.is_empty() {
             if header.place == Place::Host {
                 self.icmp_error(rcvif, &packet, Problem::Port);
             }
             return Verdict::Dropped(DropReason::NoPort);
-        };
+        }
         let data = header.payload + HEADER..header.payload + len;
         let datagram = Datagram {
             from,
@@ -361,12 +399,7 @@ impl Net {
             packet,
             data,
         };
-        let mut taken = false;
-        for &id in others {
-            taken |= self.udp.queue(id, datagram.clone());
-        }
-        taken |= self.udp.queue(last, datagram);
-        match taken {
+        match self.udp.queue_all(&takers, datagram) {
             true => Verdict::Delivered,
             false => Verdict::Dropped(DropReason::SocketFull),
         }
@@ -441,7 +474,7 @@ impl Net {
         if !self.ifs.get(dev).is_some_and(|ifp| ifp.hears(&dst.0)) {
             return;
         }
-        let takers = self.udp.takers(Place::Multicast, dst, from);
+        let takers = self.udp.takers(Place::Multicast, dst, from, |_| false);
         if takers.is_empty() {
             return;
         }
@@ -451,10 +484,8 @@ impl Net {
             packet: Packet::from(datagram),
             data: HEADER..datagram.len(),
         };
-        for id in takers {
-            // Who reads too slowly loses it, as it would a packet.
-            self.udp.queue(id, datagram.clone());
-        }
+        // Who reads too slowly loses it, as it would a packet.
+        self.udp.queue_all(&takers, datagram);
     }
 }
 

@@ -108,6 +108,12 @@ impl FileServer for Mailbox {
         Outcome::Done(Ok(words[0] as usize))
     }
 
+    /// Begins something that ends at once, as a connection to this host does.
+    fn dup(&mut self, _: FileId, _: &[u8], _: bool, _: Caller) -> Outcome<FileId> {
+        self.edges.push(Ready::WRITE);
+        errno::EINPROGRESS.into()
+    }
+
     fn fstat(&mut self, _: FileId) -> Result<Stat, Errno> {
         Ok(DEVICE)
     }
@@ -270,6 +276,12 @@ fn events_tell_the_present_state_and_then_edges() {
     assert_eq!(kernel.request(Opcode::Write, write, 0).len(), 1);
     let results = kernel.request(Opcode::Fevent, fevent, 0);
     assert_eq!(results[0].1, both.bits() as i64);
+    // What a connect leads to is heard, although a fresh socket was writable before.
+    let dup = buffer((number, &mut message), 0);
+    let results = kernel.request(Opcode::Dup, dup, 0);
+    let in_progress = -i64::from(errno::EINPROGRESS.raw());
+    assert_eq!(results[0].1, in_progress);
+    assert_eq!(results[1], (EventFlags::EVENT_WRITE.bits() as u32, number));
     // Never an error, whatever the handle.
     let strange = [999, both.bits() as u64, 0, 0, 0, 0];
     assert_eq!(kernel.request(Opcode::Fevent, strange, 0)[0].1, 0);

@@ -308,9 +308,9 @@ impl<S: FileServer> Face<S> {
                     self.dispatch.adopt(made);
                     self.note_open(scheme, made, request.caller.pid, request.nonblocking);
                 }
-                (Ready::READ, Settles::Handle(made))
+                (Ready::all(), Settles::Handle(made))
             }
-            (Op::Dup(_), Err(_)) => (Ready::READ, Settles::Nothing),
+            // A connect has used that a fresh socket is writable.
             _ => (Ready::all(), Settles::Nothing),
         };
         self.watches.used(file, used);

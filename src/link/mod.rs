@@ -258,6 +258,7 @@ impl Net {
         ifp.stats.output.queued -= 1;
         ifp.stats.output.delivered += 1;
         self.tcp_unblock(dev);
+        self.netcfg_counted();
         Some(frame.bytes)
     }
 

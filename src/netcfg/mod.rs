@@ -239,6 +239,14 @@ impl Net {
         changed
     }
 
+    /// Counters changed outside of a turn: the next looks whether somebody watches them.
+    #[inline]
+    pub(crate) fn netcfg_counted(&mut self) {
+        if !self.watchers.counters.is_empty() {
+            self.stir();
+        }
+    }
+
     /// Wakes those whose text has changed. They are told once, and again after they asked again.
     pub(crate) fn netcfg_watch(&mut self) {
         let generation = self.watchers.changes + self.routes.generation();

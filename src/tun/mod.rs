@@ -297,6 +297,7 @@ impl Net {
 
     /// A read reached its reader, or did not: then its packets are the next to be read again.
     pub(crate) fn tun_settle(&mut self, id: FileId, delivered: bool) {
+        self.netcfg_counted();
         let Ok(unit) = self.tun_unit(id, None) else {
             return;
         };

@@ -114,25 +114,7 @@ impl System {
         window: u16,
         payload: &[u8],
     ) -> Vec<Seen> {
-        let repr = TcpRepr {
-            src_port: ports.0,
-            dst_port: ports.1,
-            control,
-            seq_number: TcpSeqNumber(seq as i32),
-            ack_number: ack.map(|ack| TcpSeqNumber(ack as i32)),
-            window_len: window,
-            window_scale: None,
-            max_seg_size: (control == TcpControl::Syn).then_some(1460),
-            sack_permitted: false,
-            sack_ranges: [None; 3],
-            timestamp: None,
-            payload,
-        };
-        let mut segment = vec![0; repr.buffer_len()];
-        let mut tcp = TcpPacket::new_unchecked(&mut segment[..]);
-        let sums = ChecksumCapabilities::default();
-        repr.emit(&mut tcp, &PEER.into(), &HERE.into(), &sums);
-        let packet = packet::ipv4(PEER, HERE, 6, &segment);
+        let packet = segment(ports, control, seq, ack, window, payload);
         self.program.write(self.tun, &packet).unwrap();
         self.local.pump();
         self.segments(self.tun)
@@ -162,6 +144,36 @@ impl System {
         self.shake(PORTS);
         self.accept(listener)
     }
+}
+
+/// A packet with a segment of the peer.
+fn segment(
+    ports: (u16, u16),
+    control: TcpControl,
+    seq: u32,
+    ack: Option<u32>,
+    window: u16,
+    payload: &[u8],
+) -> Vec<u8> {
+    let repr = TcpRepr {
+        src_port: ports.0,
+        dst_port: ports.1,
+        control,
+        seq_number: TcpSeqNumber(seq as i32),
+        ack_number: ack.map(|ack| TcpSeqNumber(ack as i32)),
+        window_len: window,
+        window_scale: None,
+        max_seg_size: (control == TcpControl::Syn).then_some(1460),
+        sack_permitted: false,
+        sack_ranges: [None; 3],
+        timestamp: None,
+        payload,
+    };
+    let mut segment = vec![0; repr.buffer_len()];
+    let mut tcp = TcpPacket::new_unchecked(&mut segment[..]);
+    let sums = ChecksumCapabilities::default();
+    repr.emit(&mut tcp, &PEER.into(), &HERE.into(), &sums);
+    packet::ipv4(PEER, HERE, 6, &segment)
 }
 
 const PORTS: (u16, u16) = (40_000, 5000);
@@ -391,4 +403,54 @@ fn a_sequence_number_follows_from_ends_and_time_alone() {
     // Whoever sees those of its own connections learns nothing of another's (RFC 6528).
     assert_eq!(begin(0, 1), begin(20, 1));
     assert_ne!(begin(0, 1), begin(0, 2));
+}
+
+#[test]
+fn small_buffers_are_not_slow() {
+    let system = System::new();
+    let program = &system.program;
+    let listener = program.open("/scheme/tcp", BOTH).unwrap();
+    let listener = program.dup_verb(listener, b"/127.0.0.1:5000").unwrap();
+    for size in [4096_i32, 5000, 16_000, 32_768] {
+        let client = program.open("/scheme/tcp", BOTH).unwrap();
+        let mut bytes = size.to_ne_bytes();
+        program.sys_call(client, &mut bytes, &[2, 7]).unwrap();
+        let client = program.dup_verb(client, b"127.0.0.1:5000").unwrap();
+        let server = program.dup_verb(listener, b"listen").unwrap();
+        for fd in [client, server] {
+            program.set_nonblocking(fd, true).unwrap();
+        }
+        let (mut read, mut pauses) = (0, 0);
+        while read < 1 << 20 {
+            let more = program.write(client, &[7; 4096]).unwrap_or(0);
+            let less = program.read(server, &mut [0; 65_536]).unwrap_or(0);
+            read += less;
+            if more + less == 0 {
+                // What is under way waits for an ACK that is delayed.
+                system.clock.advance(Duration::from_millis(10));
+                system.local.pump();
+                pauses += 1;
+            }
+        }
+        assert!(pauses < 10, "{size}: {pauses}");
+    }
+}
+
+#[test]
+fn a_challenge_has_the_hop_limit_of_its_connection() {
+    let system = System::new();
+    let listener = system.listen(PORTS.1);
+    let mut hops = 9_i32.to_ne_bytes();
+    let ip_ttl = [2, 2, 1 << 32];
+    system
+        .program
+        .sys_call(listener, &mut hops, &ip_ttl)
+        .unwrap();
+    system.shake(PORTS);
+    let forged = segment(PORTS, TcpControl::Syn, 9000, None, 65_535, &[]);
+    system.program.write(system.tun, &forged).unwrap();
+    system.local.pump();
+    let packets = system.packets(system.tun);
+    assert!(!packets.is_empty());
+    assert!(packets.iter().all(|packet| packet[8] == 9));
 }

@@ -1262,3 +1262,37 @@ fn what_is_sent_to_a_group_comes_back_to_members_here() {
     assert_eq!(received().unwrap().1, b"four");
     assert_eq!(received(), Err(errno::EAGAIN));
 }
+
+#[test]
+fn a_closed_port_of_this_host_refuses_whatever_port_asks() {
+    let libc = Libc::new(&system());
+    for port in 49_152..=65_535_u32 {
+        let client = libc.socket("tcp");
+        let connected = libc
+            .0
+            .dup_verb(client, format!("127.0.0.1:{port}").as_bytes());
+        libc.0.close(client).unwrap();
+        assert_eq!(connected, Err(errno::ECONNREFUSED), "{port}");
+    }
+}
+
+#[test]
+fn what_is_for_many_is_not_for_sockets_of_other_addresses() {
+    const DONTWAIT: u64 = 64;
+
+    let libc = Libc::new(&system());
+    let tun = tunnel(&libc);
+    let bound = |name| libc.bind(libc.socket("udp"), name).unwrap();
+    let (lo, own) = (bound("127.0.0.1:5000"), bound("10.1.0.1:5000"));
+    let [one, other] = ["239.1.1.1:5000", "239.2.2.2:5000"].map(bound);
+    libc.set_at(IP, one, IP_ADD_MEMBERSHIP, &mreq([239, 1, 1, 1], [0; 4]))
+        .unwrap();
+    for to in ["224.0.0.1", "239.1.1.1"] {
+        let datagram = udp(("10.1.0.2", 9), (to, 5000), b"many");
+        libc.0.write(tun, &datagram).unwrap();
+    }
+    assert_eq!(libc.recvmsg(one, 10, DONTWAIT).unwrap().2, b"many");
+    for fd in [lo, own, one, other] {
+        assert_eq!(libc.recvmsg(fd, 10, DONTWAIT), Err(errno::EAGAIN));
+    }
+}

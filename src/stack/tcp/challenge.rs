@@ -16,7 +16,6 @@ use super::{Flow, FlowId};
 use crate::ifnet::DropReason;
 use crate::net::Net;
 use crate::netisr::input::proto;
-use crate::netisr::output::HOP_LIMIT;
 use crate::netisr::{Verdict, checksum};
 use crate::packet::Packet;
 
@@ -109,8 +108,11 @@ impl Net {
         ack.set_window_len(window);
         let sum = checksum::fill(&src, &dst, proto::TCP, &segment);
         segment[16..18].copy_from_slice(&sum.to_be_bytes());
-        if let Some(Some(path)) = self.tcp_path(id) {
-            let _ = self.ip_output(path, src, dst, proto::TCP, HOP_LIMIT, segment);
+        let hop_limit = self.tcp.flow(id).map(|flow| flow.terms.hop_limit);
+        if let Some(Some(path)) = self.tcp_path(id)
+            && let Some(hop_limit) = hop_limit
+        {
+            let _ = self.ip_output(path, src, dst, proto::TCP, hop_limit, segment);
         }
     }
 }

@@ -41,10 +41,11 @@ impl Net {
             Some(port) if free(&self.tcp, port) => port,
             Some(_) => return Err(errno::EADDRINUSE),
             None => {
-                // One that is listened on would reach itself, or a server in its place.
+                // The other end's own, or one that is listened on, would reach itself.
                 let fits = |&port: &u16| {
                     let unused = self.tcp.listener_for(&src, port).is_none();
-                    unused && free(&self.tcp, port) && rested(&self.tcp, port)
+                    let other = (src, port) != remote;
+                    unused && other && free(&self.tcp, port) && rested(&self.tcp, port)
                 };
                 let port = ephemeral_ports(&mut self.rng).find(fits);
                 port.ok_or(errno::EADDRNOTAVAIL)?
@@ -62,7 +63,7 @@ impl Net {
             return Err(errno::ENOBUFS);
         };
         flow.path = Some((self.routes.generation(), path));
-        flow.mtu = mtu;
+        flow.set_mtu(mtu);
         if !self.tcp_begin(id, 0) {
             self.tcp.remove(id);
             return Err(errno::EADDRNOTAVAIL);

@@ -42,7 +42,7 @@ impl Tcp {
     ) -> Option<FlowId> {
         let buffers = terms.buffers.within(self.buffer_size()?.min(most));
         let (mut set, socket) = self.fresh_socket(buffers);
-        terms.apply(set.get_mut::<Socket<'static>>(socket));
+        terms.apply(set.get_mut::<Socket<'static>>(socket), 0);
         self.serial = self.serial.wrapping_add(1);
         let flow = Flow {
             serial: self.serial,

@@ -4,13 +4,31 @@ use std::net::IpAddr;
 
 use scheme::errno;
 use smoltcp::socket::tcp::{Socket, State};
+use smoltcp::wire::TCP_HEADER_LEN;
 
-use super::FlowId;
+use super::{Flow, FlowId};
 use crate::ifnet::IPV6_MINMTU;
 use crate::net::Net;
 use crate::netisr::icmp::Notice;
+use crate::netisr::input::{IPV4_HEADER, IPV6_HEADER};
 use crate::netisr::output::Path;
 use crate::stack::Endpoints;
+
+impl Flow {
+    /// Sends packets of up to `mtu` bytes from now on; of less, where not even two segments of those
+    /// fit a buffer: the other end would not acknowledge the first without the second.
+    pub(super) fn set_mtu(&mut self, mtu: u16) {
+        let socket = self.set.get_mut::<Socket<'static>>(self.socket);
+        let buffer = socket.send_capacity().min(socket.recv_capacity());
+        let header = match self.endpoints.local.0 {
+            IpAddr::V4(_) => IPV4_HEADER,
+            IpAddr::V6(_) => IPV6_HEADER,
+        };
+        let most = header + TCP_HEADER_LEN + buffer / 2;
+        self.mtu = mtu.min(u16::try_from(most).unwrap_or(u16::MAX));
+        self.terms.apply(socket, self.mtu);
+    }
+}
 
 impl Net {
     /// A router said that the path is narrower than was thought: send again, smaller.
@@ -71,7 +89,7 @@ impl Net {
         let mtu = self.tcp_mtu(&remote, mtu);
         let flow = self.tcp.flow_mut(id)?;
         flow.path = path.map(|path| (generation, path));
-        flow.mtu = mtu;
+        flow.set_mtu(mtu);
         Some(path)
     }
 }

@@ -67,10 +67,13 @@ impl Default for Terms {
 }
 
 impl Terms {
-    pub(super) fn apply(&self, socket: &mut Socket<'static>) {
+    /// Has a socket that sends packets of up to `mtu` bytes keep to them.
+    pub(super) fn apply(&self, socket: &mut Socket<'static>, mtu: u16) {
         // smoltcp has no mercy with zero.
         socket.set_hop_limit(Some(self.hop_limit.max(1)));
-        socket.set_nagle_enabled(!self.no_delay);
+        // Of so few segments one is never full, and would wait for an ACK that is delayed.
+        let few = socket.send_capacity() < 4 * usize::from(mtu);
+        socket.set_nagle_enabled(!self.no_delay && !few);
         let probe = smoltcp::time::Duration::from_secs(PROBE.as_secs());
         socket.set_keep_alive(self.keep_alive.then_some(probe));
     }
@@ -95,9 +98,7 @@ impl Net {
             return;
         }
         let probed_before = std::mem::replace(&mut flow.terms, terms).keep_alive;
-        if let Some(socket) = self.tcp.socket(id) {
-            terms.apply(socket);
-        }
+        terms.apply(flow.set.get_mut(flow.socket), flow.mtu);
         if terms.keep_alive && !probed_before {
             // Silence until now says nothing: nobody asked.
             self.tcp_renew(id);

@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
-use scheme::local::{Fd, Local, Process};
-use scheme::{OpenFlags, Pid, Processes, SignalTarget};
+use scheme::OpenFlags;
+use scheme::local::{Fd, Local, OneSession, Process};
 use smoltcp::iface::{Config as IfaceConfig, Interface, SocketSet};
 use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::udp;
@@ -46,22 +46,6 @@ const MANY: Scale = Scale {
     interfaces: 256,
     routes: 100_000,
 };
-
-struct Nobody;
-
-impl Processes for Nobody {
-    fn session(&self, _target: SignalTarget) -> Option<Pid> {
-        None
-    }
-
-    fn alive(&self, _pid: Pid) -> bool {
-        true
-    }
-
-    fn closes_get_lost(&self) -> bool {
-        false
-    }
-}
 
 fn checksum(sum: u32, bytes: &[u8]) -> u32 {
     bytes.chunks(2).fold(sum, |sum, pair| {
@@ -152,7 +136,7 @@ impl System {
             seed: 1,
             services: Services::ECHO,
         };
-        let local: Arc<Local<Net>> = Local::new(Net::new(config, Nobody));
+        let local: Arc<Local<Net>> = Local::new(Net::new(config, OneSession));
         let process = local.process(1, 0);
         let tun = process.open("/scheme/tun/0", BOTH).unwrap();
         let set = |path: &str, text: &str| {

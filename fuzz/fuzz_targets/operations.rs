@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
-use scheme::local::{Fd, Local, ManualClock};
-use scheme::{OpenFlags, Pid, Processes, SignalTarget};
+use scheme::OpenFlags;
+use scheme::local::{Fd, Local, ManualClock, OneSession};
 use tund::{Config, Net, Services};
 
 #[derive(Arbitrary, Debug)]
@@ -58,26 +58,10 @@ impl Path {
     }
 }
 
-struct Nobody;
-
-impl Processes for Nobody {
-    fn session(&self, _target: SignalTarget) -> Option<Pid> {
-        Some(Pid(1))
-    }
-
-    fn alive(&self, _pid: Pid) -> bool {
-        true
-    }
-
-    fn closes_get_lost(&self) -> bool {
-        false
-    }
-}
-
 fuzz_target!(|operations: Vec<Operation>| {
     let config = Config { seed: 1, services: Services::all() };
     let clock = std::sync::Arc::new(ManualClock::default());
-    let local = Local::with_clock(Net::new(config, Nobody), std::sync::Arc::clone(&clock));
+    let local = Local::with_clock(Net::new(config, OneSession), std::sync::Arc::clone(&clock));
     let process = local.process(1, 0);
     let fd = |number: u8| Fd::from_raw(u32::from(number) % 16);
     for operation in operations {

@@ -2,29 +2,13 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
-use scheme::local::{Local, ManualClock};
-use scheme::{OpenFlags, Pid, Processes, SignalTarget};
+use scheme::OpenFlags;
+use scheme::local::{Local, ManualClock, OneSession};
 use tund::{Config, Net, Services};
-
-struct Nobody;
-
-impl Processes for Nobody {
-    fn session(&self, _target: SignalTarget) -> Option<Pid> {
-        None
-    }
-
-    fn alive(&self, _pid: Pid) -> bool {
-        true
-    }
-
-    fn closes_get_lost(&self) -> bool {
-        false
-    }
-}
 
 fuzz_target!(|packets: Vec<(bool, Vec<u8>)>| {
     let config = Config { seed: 1, services: Services::all() };
-    let local = Local::with_clock(Net::new(config, Nobody), ManualClock::default());
+    let local = Local::with_clock(Net::new(config, OneSession), ManualClock::default());
     let process = local.process(1, 0);
     let tun = process.open("tun/0", OpenFlags::READ | OpenFlags::WRITE).unwrap();
     process.set_nonblocking(tun, true).unwrap();

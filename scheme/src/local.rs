@@ -13,13 +13,31 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use crate::dispatch::{Answer, Dispatch, Kind, Operation, Request};
 use crate::errno::{self, Errno};
 use crate::server::{
-    Argument, Caller, DirEntry, FileId, FileServer, Now, OpenFlags, Outcome, Pid, Ready,
+    Argument, Caller, DirEntry, FileId, FileServer, Now, OpenFlags, Outcome, Pid, Processes, Ready,
     SignalTarget, Stat,
 };
 use crate::table::Table;
 
 /// Turns of a pending server before a call returns; the rest is left to the next.
 const TURNS_PER_CALL: usize = 64;
+
+/// Processes that are all there, in one session: for programs that are alone with their server.
+#[derive(Clone, Copy, Debug)]
+pub struct OneSession;
+
+impl Processes for OneSession {
+    fn session(&self, _target: SignalTarget) -> Option<Pid> {
+        Some(Pid(1))
+    }
+
+    fn alive(&self, _pid: Pid) -> bool {
+        true
+    }
+
+    fn closes_get_lost(&self) -> bool {
+        false
+    }
+}
 
 /// Tells the time.
 pub trait Clock: Send + Sync {

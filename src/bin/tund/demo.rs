@@ -15,7 +15,7 @@ use clap::Args;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
-use scheme::local::{Fd, Local, Process};
+use scheme::local::{Fd, Local, OneSession, Process};
 use scheme::{OpenFlags, Ready, errno};
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
@@ -64,7 +64,7 @@ pub(crate) fn run(config: Config, options: Options) -> Result<(), Box<dyn Error>
         services: config.services | Services::all(),
         ..config
     };
-    let system = Local::new(Net::new(config, Alone));
+    let system = Local::new(Net::new(config, OneSession));
     // Who is root is for the adapter to say, and here that is us.
     let root = system.process(1, 0);
     say(&format!(
@@ -80,23 +80,6 @@ pub(crate) fn run(config: Config, options: Options) -> Result<(), Box<dyn Error>
 
 /// A row of the table: what, how much, how fast.
 type Row = [String; 3];
-
-/// The demonstration has one process, and it is there.
-struct Alone;
-
-impl scheme::Processes for Alone {
-    fn session(&self, _target: scheme::SignalTarget) -> Option<scheme::Pid> {
-        Some(scheme::Pid(1))
-    }
-
-    fn alive(&self, _pid: scheme::Pid) -> bool {
-        true
-    }
-
-    fn closes_get_lost(&self) -> bool {
-        false
-    }
-}
 
 struct Demo {
     client: Client,

@@ -274,6 +274,18 @@ impl Net {
         SCHEMES.iter().map(entry).collect()
     }
 
+    fn stat_path(&self, path: &str) -> Result<Stat, Errno> {
+        // A slash at the end is for directories.
+        if let Some(path) = path.strip_suffix('/') {
+            let stat = self.stat_exact(path)?;
+            return match stat.kind {
+                FileKind::Directory if !path.ends_with('/') => Ok(stat),
+                _ => Err(errno::ENOENT),
+            };
+        }
+        self.stat_exact(path)
+    }
+
     fn stat_exact(&self, path: &str) -> Result<Stat, Errno> {
         match split(path) {
             ("", "") => Ok(DIRECTORY),
@@ -373,15 +385,14 @@ impl FileServer for Net {
     }
 
     fn stat(&mut self, path: &str) -> Result<Stat, Errno> {
-        // A slash at the end is for directories.
-        if let Some(path) = path.strip_suffix('/') {
-            let stat = self.stat_exact(path)?;
-            return match stat.kind {
-                FileKind::Directory if !path.ends_with('/') => Ok(stat),
-                _ => Err(errno::ENOENT),
-            };
+        let stat = self.stat_path(path);
+        let below = path.strip_prefix("netcfg/ifaces");
+        if below.is_some_and(|below| matches!(below, "" | "/") || stat.is_err()) {
+            // Whoever looks may be waiting for one that is not there yet; and what is not there is
+            // often not opened any more.
+            self.ask_for_adapters();
         }
-        self.stat_exact(path)
+        stat
     }
 
     fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
@@ -399,13 +410,7 @@ impl FileServer for Net {
             };
             return self.inet_open(kind, "", caller);
         }
-        let stat = self.stat(path);
-        let below = path.strip_prefix("netcfg/ifaces");
-        if below.is_some_and(|below| below.is_empty() || stat.is_err()) {
-            // Whoever looks may be waiting for one that is not there yet.
-            self.ask_for_adapters();
-        }
-        let stat = stat?;
+        let stat = self.stat(path)?;
         if stat.kind == FileKind::Directory {
             if flags.contains(OpenFlags::WRITE) {
                 return Err(errno::EISDIR);

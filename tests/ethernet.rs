@@ -696,6 +696,23 @@ fn a_driver_that_comes_late_is_found_when_somebody_looks() {
     assert_eq!(open, Err(errno::ENOENT));
     machine.run();
     assert!(machine.net.interface("eth1").is_some());
+    // The directory may have a slash at its end.
+    drivers.start("network.c", Mac([2, 0, 0, 0, 0, 0xc]));
+    machine.wait(Duration::from_secs(1));
+    let open = machine
+        .net
+        .open("netcfg/ifaces/", OpenFlags::READ, caller)
+        .unwrap();
+    machine.run();
+    assert!(machine.net.interface("eth2").is_some());
+    machine.net.close(open);
+    // On Redox whether a path is there is asked before it is opened.
+    drivers.start("network.d", Mac([2, 0, 0, 0, 0, 0xd]));
+    machine.wait(Duration::from_secs(1));
+    let stat = machine.net.stat("netcfg/ifaces/eth3/mac");
+    assert_eq!(stat, Err(errno::ENOENT));
+    machine.run();
+    assert!(machine.net.interface("eth3").is_some());
     // However often somebody asks, there is a pause between two searches.
     let searches = drivers.state().searches;
     for _ in 0..1000 {

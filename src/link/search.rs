@@ -125,6 +125,7 @@ impl Net {
 
     /// Somebody wants to know which interfaces there are.
     pub(crate) fn ask_for_adapters(&mut self) {
+        self.stir();
         let search = &mut self.links.search;
         search.bring_forward(self.now.monotonic.max(search.rest));
     }

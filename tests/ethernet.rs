@@ -724,6 +724,18 @@ fn a_driver_that_comes_late_is_found_when_somebody_looks() {
 }
 
 #[test]
+fn a_name_that_was_left_before_the_start_is_not_in_the_way() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    drivers.kill("network.a");
+    let mut machine = Machine::new(&drivers);
+    assert_eq!(machine.list(), ["lo0"]);
+    drivers.start("network.a", US);
+    machine.wait(Duration::from_secs(1));
+    assert_eq!(machine.list(), ["eth0", "lo0"]);
+}
+
+#[test]
 fn a_driver_that_nobody_talks_to_is_missed_when_somebody_looks() {
     let drivers = Drivers::default();
     drivers.start("network.a", US);

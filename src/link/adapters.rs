@@ -152,6 +152,7 @@ impl<B: Bus> Adapters<B> {
                 None => {
                     if let Err(error) = self.attach(net, &name) {
                         log::warn!("{name}: {error}");
+                        self.bus.clear(&name);
                     }
                 }
             }

@@ -796,6 +796,41 @@ fn without_a_driver_the_network_is_down() {
 }
 
 #[test]
+fn settings_do_not_make_up_a_driver() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    let mut machine = Machine::new(&drivers);
+    machine.wait(Duration::from_secs(1));
+    drivers.kill("network.a");
+    machine.list();
+    assert_eq!(machine.flags("eth0"), LOST);
+    machine.set("ifaces/eth0/addr/set", "10.0.0.1/24\n");
+    assert_eq!(machine.flags("eth0"), LOST);
+    machine.set("ifaces/eth0/addr/add", "10.0.1.1/24\n");
+    machine.set("ifaces/eth0/flags", "up\n");
+    assert_eq!(machine.flags("eth0"), LOST);
+    machine.set("ifaces/eth0/flags", "down\n");
+    machine.set("ifaces/eth0/flags", "up\n");
+    assert_eq!(machine.flags("eth0"), LOST);
+    // Nor does taking them back.
+    let caller = Caller {
+        pid: Pid(1),
+        uid: 0,
+    };
+    let file = machine
+        .net
+        .open("netcfg/ifaces/eth0/addr/add", OpenFlags::WRITE, caller)
+        .unwrap();
+    let lines = b"10.0.2.1/24\n10.0.2.1/24\n";
+    let refused = machine.net.write(file, lines, 0, caller);
+    assert_eq!(refused, Outcome::Done(Err(errno::EINVAL)));
+    assert_eq!(machine.flags("eth0"), LOST);
+    drivers.start("network.a", US);
+    machine.wait(Duration::from_secs(1));
+    assert_eq!(machine.flags("eth0"), RUNNING);
+}
+
+#[test]
 fn a_connection_waits_for_the_driver() {
     let wire = Wire::new();
     wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();

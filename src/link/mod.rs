@@ -184,6 +184,18 @@ impl Net {
         Some(self.links.ports.get(id.0 as usize)?.mac)
     }
 
+    /// Whether the driver of an interface is there: only adapters' ever end.
+    pub(crate) fn has_driver(&self, dev: IfIndex) -> bool {
+        match self.ifs.get(dev).map(|ifp| ifp.driver) {
+            Some(Driver::Ethernet(id)) => {
+                let port = self.links.ports.get(id.0 as usize);
+                port.is_some_and(|port| port.present)
+            }
+            Some(Driver::Loopback | Driver::Tun(_)) => true,
+            None => false,
+        }
+    }
+
     /// Gives an adapter another address.
     pub(crate) fn set_mac(&mut self, id: PortId, mac: Mac) {
         let Some(port) = self.links.get_mut(id) else {

@@ -370,7 +370,8 @@ impl Net {
             return;
         };
         if up && !ifp.addrs.is_empty() {
-            if !ifp.is_up() || !ifp.flags.contains(IfFlags::RUNNING) {
+            let (was_up, running) = (ifp.is_up(), ifp.flags.contains(IfFlags::RUNNING));
+            if !was_up || (!running && self.has_driver(dev)) {
                 self.if_init(dev);
             }
             return;

@@ -438,8 +438,10 @@ impl Net {
     /// `tuninit`: what an address, or being brought up with one, does to an interface.
     pub(crate) fn if_init(&mut self, dev: IfIndex) {
         let now = self.now;
+        let has_driver = self.has_driver(dev);
         if let Some(ifp) = self.ifs.get_mut(dev) {
-            ifp.flags.insert(IfFlags::UP | IfFlags::RUNNING);
+            ifp.flags.insert(IfFlags::UP);
+            ifp.flags.set(IfFlags::RUNNING, has_driver);
             stamp(ifp, now);
         }
         self.connect_routes(dev);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use common::packet::{checksum, ipv4, udp};
 use common::system::TestProcesses;
 use scheme::errno::{self, Errno};
-use scheme::local::{Fd, Local, Process};
+use scheme::local::{Fd, Local, ManualClock, Process};
 use scheme::{OpenFlags, Ready};
 use tund::{Config, Net, Services};
 
@@ -23,6 +23,17 @@ fn system() -> Arc<Local<Net>> {
         services: Services::ECHO,
     };
     Local::new(Net::new(config, TestProcesses))
+}
+
+/// The same, with time by hand.
+fn system_by_hand() -> (Arc<Local<Net>>, Arc<ManualClock>) {
+    let config = Config {
+        seed: 3,
+        services: Services::empty(),
+    };
+    let clock = Arc::new(ManualClock::default());
+    let net = Net::new(config, TestProcesses);
+    (Local::with_clock(net, Arc::clone(&clock)), clock)
 }
 
 /// What relibc does for a program.
@@ -1113,6 +1124,68 @@ fn a_socket_joins_groups_and_leaves_them_with_its_last_file() {
     join(fresh, [0; 4]).unwrap();
     libc.0.close(fresh).unwrap();
     assert_eq!(reports(&libc, tun), [(JOINED, GROUP), (LEFT, GROUP)]);
+}
+
+#[test]
+fn a_join_is_reported_twice() {
+    const GROUP: [u8; 4] = [239, 1, 2, 3];
+
+    let (system, clock) = system_by_hand();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    let fd = libc.socket("udp");
+    let join = || libc.set_at(IP, fd, IP_ADD_MEMBERSHIP, &mreq(GROUP, [0; 4]));
+    let leave = || libc.set_at(IP, fd, IP_DROP_MEMBERSHIP, &mreq(GROUP, [0; 4]));
+    let wait = || {
+        clock.advance(Duration::from_secs(10));
+        system.pump();
+    };
+    join().unwrap();
+    assert_eq!(reports(&libc, tun), [(JOINED, GROUP)]);
+    wait();
+    assert_eq!(reports(&libc, tun), [(JOINED, GROUP)]);
+    wait();
+    assert_eq!(reports(&libc, tun), []);
+    // Unless it has left meanwhile.
+    leave().unwrap();
+    join().unwrap();
+    leave().unwrap();
+    let said = [(LEFT, GROUP), (JOINED, GROUP), (LEFT, GROUP)];
+    assert_eq!(reports(&libc, tun), said);
+    wait();
+    assert_eq!(reports(&libc, tun), []);
+}
+
+#[test]
+fn groups_that_everybody_is_in_are_never_reported() {
+    let (system, clock) = system_by_hand();
+    let libc = Libc::new(&system);
+    let tun = tunnel_with_head(&libc);
+    sent(&libc, tun);
+    let said = || {
+        clock.advance(Duration::from_secs(10));
+        system.pump();
+        sent(&libc, tun).len()
+    };
+    for quiet in ["224.0.0.1", "ff02::1", "ff00::7", "ff11::7"] {
+        set(&libc, "ifaces/tun0/multicast", &format!("join {quiet}\n"));
+        assert_eq!(said(), 0, "{quiet}");
+        // Not to a router that asks, either.
+        let query = [&[0x11, 10, 0xee, 0xf5][..], &[0; 4]].concat();
+        let from = "10.1.0.2".parse().unwrap();
+        let packet = ipv4(from, "224.0.0.1".parse().unwrap(), 2, &query);
+        let framed = [&[0, 0, 0, 2][..], &packet].concat();
+        libc.0.write(tun, &framed).unwrap();
+        assert_eq!(said(), 0, "{quiet}");
+        set(&libc, "ifaces/tun0/multicast", &format!("leave {quiet}\n"));
+        assert_eq!(said(), 0, "{quiet}");
+    }
+    for told in ["224.0.0.2", "ff02::2", "ff05::1"] {
+        set(&libc, "ifaces/tun0/multicast", &format!("join {told}\n"));
+        assert_eq!(said(), 2, "{told}");
+        set(&libc, "ifaces/tun0/multicast", &format!("leave {told}\n"));
+        assert_eq!(said(), 1, "{told}");
+    }
 }
 
 #[test]

@@ -19,7 +19,11 @@ const MLD_REPORT: u8 = 131;
 const MLD_DONE: u8 = 132;
 const ALL_ROUTERS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
 const ALL_ROUTERS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
-/// When to say again that we joined, in case the first report was lost (RFC 2236 section 8.10).
+const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+/// Greatest scope that ends at this host (RFC 4291 section 2.7).
+const SCOPE_INTERFACE: u8 = 1;
+/// Until when to say again that we joined, in case the first report was lost (RFC 2236 section 8.10).
 const UNSOLICITED: Duration = Duration::from_secs(10);
 
 /// Reports that are due, by interface and group: bounded by what can be joined.
@@ -55,6 +59,15 @@ impl Reports {
     }
 }
 
+/// Whether routers are told: not of the groups that everybody is in, nor of those that stay on this
+/// host (RFC 2236 section 6, RFC 2710 section 5).
+fn is_reported(group: &IpAddr) -> bool {
+    match group {
+        IpAddr::V4(group) => *group != ALL_SYSTEMS,
+        IpAddr::V6(group) => *group != ALL_NODES && group.octets()[1] & 0xf > SCOPE_INTERFACE,
+    }
+}
+
 impl Net {
     /// Joins a group on an interface, or joins once more. False if the interface cannot, or has
     /// joined too many.
@@ -69,12 +82,7 @@ impl Net {
         }
         *ifp.groups.entry(group).or_default() += 1;
         if !known {
-            self.group_report(dev, group);
-            let again = self.now.monotonic + Duration::from_millis(self.rng.u64(1..10_000));
-            self.netisr
-                .reports
-                .due
-                .insert((dev, group), again.min(self.now.monotonic + UNSOLICITED));
+            self.group_announce(dev, group);
         }
         true
     }
@@ -92,6 +100,7 @@ impl Net {
             ifp.groups.remove(&group);
             self.netisr.reports.due.remove(&(dev, group));
             match group {
+                _ if !is_reported(&group) => {}
                 IpAddr::V4(group) => self.igmp_send(dev, IGMP_LEAVE, group, ALL_ROUTERS_V4),
                 IpAddr::V6(group) => self.mld_send(dev, MLD_DONE, group, ALL_ROUTERS_V6),
             }
@@ -120,8 +129,18 @@ impl Net {
             .map(|(&group, _)| group)
             .collect();
         for group in groups {
-            self.group_report(dev, group);
+            self.group_announce(dev, group);
         }
+    }
+
+    /// Reports a group without having been asked, and plans to do so once more.
+    fn group_announce(&mut self, dev: IfIndex, group: IpAddr) {
+        if !is_reported(&group) {
+            return;
+        }
+        self.group_report(dev, group);
+        let again = self.now.monotonic + UNSOLICITED.mul_f64(self.rng.f64());
+        self.netisr.reports.plan(dev, group, again);
     }
 
     fn group_report(&mut self, dev: IfIndex, group: IpAddr) {
@@ -178,7 +197,8 @@ impl Net {
         };
         let groups = ifp.groups.keys().copied();
         let meant = |group: &IpAddr| {
-            Family::of(group) == family && asked.is_none_or(|asked| asked == *group)
+            let asked = asked.is_none_or(|asked| asked == *group);
+            asked && Family::of(group) == family && is_reported(group)
         };
         let groups: Vec<_> = groups.filter(meant).collect();
         let now = self.now.monotonic;

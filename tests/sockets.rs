@@ -1157,6 +1157,40 @@ fn a_join_is_reported_twice() {
 }
 
 #[test]
+fn what_was_joined_before_it_could_be_said_is_reported_then() {
+    const GROUP: [u8; 4] = [239, 1, 2, 3];
+
+    let (system, clock) = system_by_hand();
+    let libc = Libc::new(&system);
+    let tun = libc.0.open("/scheme/tun/0", BOTH).unwrap();
+    libc.0.set_nonblocking(tun, true).unwrap();
+    let said = || {
+        clock.advance(Duration::from_secs(10));
+        system.pump();
+        reports(&libc, tun)
+    };
+    // Before there is an address.
+    set(&libc, "ifaces/tun0/multicast", "join 239.1.2.3\n");
+    assert_eq!(said(), []);
+    set(&libc, "ifaces/tun0/addr/set", "10.1.0.1/24\n");
+    assert_eq!(said(), [(JOINED, GROUP), (JOINED, GROUP)]);
+    // Another address is nothing new.
+    set(&libc, "ifaces/tun0/addr/add", "10.1.1.1/24\n");
+    set(&libc, "ifaces/tun0/flags", "up\n");
+    assert_eq!(said(), []);
+    set(&libc, "ifaces/tun0/multicast", "leave 239.1.2.3\n");
+    assert_eq!(said(), [(LEFT, GROUP)]);
+    // While it is down.
+    set(&libc, "ifaces/tun0/flags", "down\n");
+    let fd = libc.socket("udp");
+    let group = mreq(GROUP, [10, 1, 0, 1]);
+    libc.set_at(IP, fd, IP_ADD_MEMBERSHIP, &group).unwrap();
+    assert_eq!(said(), []);
+    set(&libc, "ifaces/tun0/flags", "up\n");
+    assert_eq!(said(), [(JOINED, GROUP), (JOINED, GROUP)]);
+}
+
+#[test]
 fn groups_that_everybody_is_in_are_never_reported() {
     let (system, clock) = system_by_hand();
     let libc = Libc::new(&system);

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Mac, PortId};
-use crate::ifnet::{DropReason, IfFlags, stamp};
+use crate::ifnet::{DropReason, Family, IfFlags, stamp};
 use crate::net::Net;
 
 /// Pause before a driver that ended is looked for the second time; the first time is at once. Each
@@ -102,7 +102,9 @@ impl Net {
             self.set_mac(id, mac);
         }
         self.watchers.touch();
-        self.groups_announce(dev);
+        for family in [Family::Inet, Family::Inet6] {
+            self.groups_announce(dev, family);
+        }
     }
 
     /// Whether adapters are to be looked for now. Whoever has adapters asks after every turn, and

@@ -9,8 +9,8 @@ use scheme::errno::{self, Errno};
 
 use super::node::{IfNode, Node};
 use crate::ifnet::{
-    Driver, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet, MAX_ADDRS, is_host,
-    parse_decimal, stamp,
+    Driver, Family, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet, MAX_ADDRS,
+    is_host, parse_decimal, stamp,
 };
 use crate::link::{Mac, PortId};
 use crate::net::Net;
@@ -159,7 +159,15 @@ impl Net {
             }
             Setting::Interface(name, setting) => {
                 let dev = self.ifs.by_name(&name).ok_or(errno::ENOENT)?;
-                self.apply_to(dev, setting)?
+                let mut silent = vec![Family::Inet, Family::Inet6];
+                silent.retain(|&family| !self.can_report(dev, family));
+                let undo = self.apply_to(dev, setting)?;
+                // What was joined meanwhile nobody has heard of.
+                silent.retain(|&family| self.can_report(dev, family));
+                for family in silent {
+                    self.groups_announce(dev, family);
+                }
+                undo
             }
         })
     }

@@ -120,14 +120,19 @@ impl Net {
         }
     }
 
-    /// Says again which groups an interface is in: on its link that may be forgotten.
-    pub(crate) fn groups_announce(&mut self, dev: IfIndex) {
+    /// Whether an interface can report groups: it is up, and has an address to do so from.
+    pub(crate) fn can_report(&self, dev: IfIndex, family: Family) -> bool {
+        let ifp = self.ifs.get(dev).filter(|ifp| ifp.is_up());
+        let addrs = ifp.map_or(&[][..], |ifp| &ifp.addrs);
+        addrs.iter().any(|addr| Family::of(&addr.addr) == family)
+    }
+
+    /// Says which groups of a family an interface is in: on its link that may be forgotten, or
+    /// could not be said before.
+    pub(crate) fn groups_announce(&mut self, dev: IfIndex, family: Family) {
         let groups = self.ifs.get(dev).map(|ifp| &ifp.groups);
-        let groups: Vec<_> = groups
-            .into_iter()
-            .flatten()
-            .map(|(&group, _)| group)
-            .collect();
+        let groups = groups.into_iter().flatten().map(|(&group, _)| group);
+        let groups: Vec<_> = groups.filter(|group| Family::of(group) == family).collect();
         for group in groups {
             self.group_announce(dev, group);
         }

@@ -1223,6 +1223,34 @@ fn groups_that_everybody_is_in_are_never_reported() {
 }
 
 #[test]
+fn netcfg_leaves_only_what_it_joined() {
+    const GROUP: [u8; 4] = [239, 1, 2, 3];
+
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    let setting = |line: &str| {
+        let path = "/scheme/netcfg/ifaces/tun0/multicast";
+        let file = libc.0.open(path, OpenFlags::WRITE).unwrap();
+        let written = libc.0.write(file, line.as_bytes()).map(drop);
+        libc.0.close(file).unwrap();
+        written
+    };
+    let fd = libc.socket("udp");
+    let group = mreq(GROUP, [0; 4]);
+    libc.set_at(IP, fd, IP_ADD_MEMBERSHIP, &group).unwrap();
+    assert_eq!(setting("leave 239.1.2.3\n"), Err(errno::EINVAL));
+    assert_eq!(reports(&libc, tun), [(JOINED, GROUP)]);
+    // Whoever is last leaves for the interface.
+    assert_eq!(setting("join 239.1.2.3\n"), Ok(()));
+    libc.0.close(fd).unwrap();
+    assert_eq!(reports(&libc, tun), []);
+    assert_eq!(setting("leave 239.1.2.3\n"), Ok(()));
+    assert_eq!(reports(&libc, tun), [(LEFT, GROUP)]);
+    assert_eq!(setting("leave 239.1.2.3\n"), Err(errno::EINVAL));
+}
+
+#[test]
 fn memberships_that_cannot_be() {
     let system = system();
     let libc = Libc::new(&system);

@@ -203,6 +203,36 @@ pub fn is_host(addr: &IpAddr) -> bool {
     }
 }
 
+/// Who is in a group on an interface: how often each joined and did not leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Sockets.
+    pub sockets: u32,
+    /// Lines written to `multicast`.
+    pub settings: u32,
+}
+
+impl Members {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn of(&mut self, member: Member) -> &mut u32 {
+        match member {
+            Member::Socket => &mut self.sockets,
+            Member::Setting => &mut self.settings,
+        }
+    }
+}
+
+/// One of them: nobody can leave for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Member {
+    Socket,
+    Setting,
+}
+
 /// One interface.
 #[derive(Debug)]
 pub struct Ifnet {
@@ -222,8 +252,8 @@ pub struct Ifnet {
     pub baudrate: i32,
     /// Addresses, in the order in which they were added.
     pub addrs: Vec<IfAddr>,
-    /// Groups joined, and how often.
-    pub groups: BTreeMap<IpAddr, u32>,
+    /// Groups joined, and by whom.
+    pub groups: BTreeMap<IpAddr, Members>,
     /// Counters.
     pub stats: IfStats,
     /// Packets for the wire.
@@ -593,7 +623,8 @@ mod tests {
             .unwrap();
         ifs.add_addr(tun, IfAddr::parse("fd00::12:3456/64").unwrap());
         let ifp = ifs.get_mut(tun).unwrap();
-        ifp.groups.insert("239.1.2.3".parse().unwrap(), 1);
+        ifp.groups
+            .insert("239.1.2.3".parse().unwrap(), Members::default());
         let hears = |group: &str| ifp.hears(&group.parse().unwrap());
         assert!(hears("224.0.0.1") && hears("239.1.2.3") && hears("ff02::1"));
         assert!(hears("ff02::1:ff12:3456"));

@@ -10,7 +10,7 @@ use scheme::errno::{self, Errno};
 use super::node::{IfNode, Node};
 use crate::ifnet::{
     Driver, Family, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet, MAX_ADDRS,
-    is_host, parse_decimal, stamp,
+    Member, is_host, parse_decimal, stamp,
 };
 use crate::link::{Mac, PortId};
 use crate::net::Net;
@@ -215,13 +215,13 @@ impl Net {
             IfSetting::Mtu(mtu) => self.set_mtu(dev, mtu)?,
             IfSetting::Up(up) => self.set_up(dev, up),
             IfSetting::Join(group) => {
-                if !self.group_join(dev, group) {
+                if !self.group_join(dev, group, Member::Setting) {
                     return Err(errno::EINVAL);
                 }
                 return Ok(Undo::Join(dev, group));
             }
             IfSetting::Leave(group) => {
-                if !self.group_leave(dev, group) {
+                if !self.group_leave(dev, group, Member::Setting) {
                     return Err(errno::EINVAL);
                 }
                 return Ok(Undo::Leave(dev, group));
@@ -320,10 +320,10 @@ impl Net {
             }
             Undo::Mac(port, mac) => self.set_mac(port, mac),
             Undo::Join(dev, group) => {
-                self.group_leave(dev, group);
+                self.group_leave(dev, group, Member::Setting);
             }
             Undo::Leave(dev, group) => {
-                self.group_join(dev, group);
+                self.group_join(dev, group, Member::Setting);
             }
         }
     }

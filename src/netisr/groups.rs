@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Verdict;
 use super::checksum;
 use super::input::{Header, IPV6_HEADER, proto};
-use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, MAX_GROUPS};
+use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, MAX_GROUPS, Member};
 use crate::net::Net;
 use crate::packet::Packet;
 
@@ -71,7 +71,7 @@ fn is_reported(group: &IpAddr) -> bool {
 impl Net {
     /// Joins a group on an interface, or joins once more. False if the interface cannot, or has
     /// joined too many.
-    pub(crate) fn group_join(&mut self, dev: IfIndex, group: IpAddr) -> bool {
+    pub(crate) fn group_join(&mut self, dev: IfIndex, group: IpAddr, member: Member) -> bool {
         let Some(ifp) = self.ifs.get_mut(dev) else {
             return false;
         };
@@ -80,23 +80,27 @@ impl Net {
         if !group.is_multicast() || !can || (!known && ifp.groups.len() >= MAX_GROUPS) {
             return false;
         }
-        *ifp.groups.entry(group).or_default() += 1;
+        *ifp.groups.entry(group).or_default().of(member) += 1;
         if !known {
             self.group_announce(dev, group);
         }
         true
     }
 
-    /// Leaves a group, once. False if it was not joined.
-    pub(crate) fn group_leave(&mut self, dev: IfIndex, group: IpAddr) -> bool {
+    /// Leaves a group, once. False if no such member joined it.
+    pub(crate) fn group_leave(&mut self, dev: IfIndex, group: IpAddr, member: Member) -> bool {
         let Some(ifp) = self.ifs.get_mut(dev) else {
             return false;
         };
-        let Some(times) = ifp.groups.get_mut(&group) else {
+        let Some(members) = ifp.groups.get_mut(&group) else {
             return false;
         };
-        *times -= 1;
+        let times = members.of(member);
         if *times == 0 {
+            return false;
+        }
+        *times -= 1;
+        if members.is_empty() {
             ifp.groups.remove(&group);
             self.netisr.reports.due.remove(&(dev, group));
             match group {

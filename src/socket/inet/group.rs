@@ -7,7 +7,7 @@ use scheme::FileId;
 use scheme::errno::{self, Errno};
 
 use super::{Kind, State};
-use crate::ifnet::{IfFlags, IfIndex, MAX_GROUPS};
+use crate::ifnet::{self, IfFlags, IfIndex, MAX_GROUPS};
 use crate::net::Net;
 use crate::stack::UdpId;
 
@@ -112,7 +112,10 @@ impl Net {
             return Err(errno::EADDRINUSE);
         }
         let full = ifp.groups.len() >= MAX_GROUPS && !ifp.groups.contains_key(&group);
-        if groups.len() >= MAX_MEMBERSHIPS || full || !self.group_join(dev, group) {
+        if groups.len() >= MAX_MEMBERSHIPS
+            || full
+            || !self.group_join(dev, group, ifnet::Member::Socket)
+        {
             return Err(errno::ENOBUFS);
         }
         let of = self.inet.memberships.of.entry(member).or_default();
@@ -146,7 +149,7 @@ impl Net {
         if groups.is_empty() {
             self.inet.memberships.of.remove(&member);
         }
-        self.group_leave(dev, group);
+        self.group_leave(dev, group, ifnet::Member::Socket);
         Ok(())
     }
 
@@ -154,7 +157,7 @@ impl Net {
     pub(super) fn inet_leave_all(&mut self, member: Member) {
         let groups = self.inet.memberships.of.remove(&member);
         for (dev, group) in groups.into_iter().flatten() {
-            self.group_leave(dev, group);
+            self.group_leave(dev, group, ifnet::Member::Socket);
         }
     }
 

@@ -12,7 +12,7 @@ use common::packet::{checksum, ipv4, udp};
 use common::system::TestProcesses;
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, ManualClock, Process};
-use scheme::{OpenFlags, Ready};
+use scheme::{Caller, FileServer, Now, OpenFlags, Outcome, Pid, Ready};
 use tund::{Config, Net, Services};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
@@ -1220,6 +1220,40 @@ fn groups_that_everybody_is_in_are_never_reported() {
         set(&libc, "ifaces/tun0/multicast", &format!("leave {told}\n"));
         assert_eq!(said(), 1, "{told}");
     }
+}
+
+#[test]
+fn who_watches_groups_hears_of_sockets() {
+    let caller = Caller {
+        pid: Pid(1),
+        uid: 0,
+    };
+    let config = Config {
+        seed: 3,
+        services: Services::empty(),
+    };
+    let mut net = Net::new(config, TestProcesses);
+    let path = "netcfg/ifaces/lo0/multicast";
+    let text = net.open(path, OpenFlags::READ, caller).unwrap();
+    let sockets = [(); 2].map(|()| net.open("udp", BOTH, caller).unwrap());
+    // Whether who read the text, and asked to be told of the next, is woken.
+    let mut told = |socket, option| {
+        let read = net.read(text, &mut [0; 100], 0, caller);
+        assert!(matches!(read, Outcome::Done(Ok(_))), "{read:?}");
+        assert_eq!(net.ready(text), Ready::WRITE);
+        let _ = net.turn(Now::default());
+        while net.poll_wakeup().is_some() {}
+        let mut group = mreq([239, 1, 2, 3], [127, 0, 0, 1]);
+        let done = net.call(socket, &mut group, &[2, option, 1 << 32 | IP], caller);
+        assert_eq!(done, Outcome::Done(Ok(0)));
+        let _ = net.turn(Now::default());
+        std::iter::from_fn(|| net.poll_wakeup()).any(|wakeup| wakeup.file == text)
+    };
+    let [one, other] = sockets;
+    assert!(told(one, IP_ADD_MEMBERSHIP));
+    assert!(!told(other, IP_ADD_MEMBERSHIP));
+    assert!(!told(one, IP_DROP_MEMBERSHIP));
+    assert!(told(other, IP_DROP_MEMBERSHIP));
 }
 
 #[test]

@@ -82,6 +82,7 @@ impl Net {
         }
         *ifp.groups.entry(group).or_default().of(member) += 1;
         if !known {
+            self.watchers.touch();
             self.group_announce(dev, group);
         }
         true
@@ -102,6 +103,7 @@ impl Net {
         *times -= 1;
         if members.is_empty() {
             ifp.groups.remove(&group);
+            self.watchers.touch();
             self.netisr.reports.due.remove(&(dev, group));
             match group {
                 _ if !is_reported(&group) => {}

@@ -870,6 +870,14 @@ fn a_datagram_socket_holds_what_was_asked() {
     libc.set_option(server, SO_RCVBUF, 1 << 30).unwrap();
     assert_eq!(libc.option(server, SO_RCVBUF), Ok(208 << 10));
     assert_eq!(held(), 100);
+    // It is the socket's, whichever file set it last.
+    let copy = libc.0.dup_verb(server, b"127.0.0.1:9").unwrap();
+    libc.set_option(server, SO_RCVBUF, 20_000).unwrap();
+    libc.set_at(IP, copy, IP_TTL, &int(9)).unwrap();
+    libc.set_option(copy, SO_SNDBUF, 9000).unwrap();
+    assert_eq!(libc.option(server, SO_RCVBUF), Ok(20_000));
+    libc.set_option(copy, SO_RCVBUF, 30_000).unwrap();
+    assert_eq!(libc.option(server, SO_RCVBUF), Ok(30_000));
 }
 
 const IP: u64 = 0;

@@ -31,7 +31,7 @@ impl Net {
         };
         self.inet.holders.insert(socket, smallvec![id]);
         self.inet.memberships.bound(id, socket);
-        self.apply_options(id);
+        self.apply_receive_buffer(id);
         Ok(())
     }
 

@@ -114,16 +114,22 @@ impl Net {
             return;
         };
         let terms = socket.options.terms();
-        let receive_buffer = socket.options.receive_buffer;
         match socket.state {
             State::Listening { listener, .. } => self.tcp.set_listener_terms(listener, terms),
             State::Flow { flow, .. } => self.tcp_set_terms(flow, terms),
-            State::Datagrams { socket, .. } => {
-                if let Some(bytes) = receive_buffer {
-                    self.udp.set_limit(socket, bytes);
-                }
-            }
-            State::Fresh | State::Moved => {}
+            // How much is held is the last word of any of its files, and not each file's own.
+            State::Datagrams { .. } | State::Fresh | State::Moved => {}
+        }
+    }
+
+    /// How much a socket for datagrams holds, if a program said so.
+    pub(super) fn apply_receive_buffer(&mut self, id: FileId) {
+        if let Ok(file) = self.inet(id)
+            && let (State::Datagrams { socket, .. }, Some(bytes)) =
+                (&file.state, file.options.receive_buffer)
+        {
+            let socket = *socket;
+            self.udp.set_limit(socket, bytes);
         }
     }
 
@@ -236,7 +242,10 @@ impl Net {
                 socket.options.keep_alive = int().ok_or(errno::EINVAL)? != 0;
             }
             sol_socket::SNDBUF => socket.options.send_buffer = Some(size(int())?),
-            sol_socket::RCVBUF => socket.options.receive_buffer = Some(size(int())?),
+            sol_socket::RCVBUF => {
+                socket.options.receive_buffer = Some(size(int())?);
+                self.apply_receive_buffer(id);
+            }
             // What they would allow is allowed.
             sol_socket::REUSEADDR
             | sol_socket::REUSEPORT

@@ -1231,6 +1231,23 @@ fn groups_that_everybody_is_in_are_never_reported() {
 }
 
 #[test]
+fn the_interface_of_groups_is_an_address_and_nothing_else() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let fd = libc.socket("udp");
+    let lo0 = [127, 0, 0, 1];
+    assert_eq!(libc.set_at(IP, fd, IP_MULTICAST_IF, &lo0), Ok(0));
+    // Not the end of struct ip_mreqn either, which begins with the group.
+    let mreqn = [&[0; 4][..], &lo0, &[0; 4]].concat();
+    for other in [&[][..], &[0], &[0; 3], &[0; 5], &mreqn] {
+        let set = libc.set_at(IP, fd, IP_MULTICAST_IF, other);
+        assert_eq!(set, Err(errno::EINVAL), "{other:?}");
+    }
+    let kept = libc.at(IP, fd, IP_MULTICAST_IF).map(i32::to_ne_bytes);
+    assert_eq!(kept, Ok(lo0));
+}
+
+#[test]
 fn who_watches_groups_hears_of_sockets() {
     let caller = Caller {
         pid: Pid(1),

@@ -174,6 +174,10 @@ impl Net {
         option.check(self.inet(id)?.kind)?;
         let value = number(payload).ok_or(errno::EINVAL)?;
         let group_if = match option {
+            // Not the beginning of another structure, nor of an address.
+            ProtocolOption::GroupIf if payload.len() != size_of_val(&value) => {
+                return Err(errno::EINVAL);
+            }
             ProtocolOption::GroupIf => self.group_if(level, value)?,
             _ => None,
         };

@@ -30,6 +30,8 @@ pub const IPV6_MINMTU: u16 = 1280;
 pub const MAX_ADDRS: usize = 256;
 /// Most groups that one interface can join.
 pub const MAX_GROUPS: usize = 256;
+/// Of these, what only the superuser may still join.
+pub const RESERVED_GROUPS: usize = 32;
 
 /// Number of an interface. Used again after it is destroyed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]

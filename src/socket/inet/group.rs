@@ -7,7 +7,7 @@ use scheme::FileId;
 use scheme::errno::{self, Errno};
 
 use super::{Kind, State};
-use crate::ifnet::{self, IfFlags, IfIndex, MAX_GROUPS};
+use crate::ifnet::{self, IfFlags, IfIndex, MAX_GROUPS, RESERVED_GROUPS};
 use crate::net::Net;
 use crate::stack::UdpId;
 
@@ -90,6 +90,10 @@ impl Net {
     /// `IP_ADD_MEMBERSHIP`, `IPV6_JOIN_GROUP`.
     pub(super) fn inet_join(&mut self, id: FileId, request: Request) -> Result<(), Errno> {
         let member = self.member(id)?;
+        let most = match self.inet(id)?.uid {
+            0 => MAX_GROUPS,
+            _ => MAX_GROUPS - RESERVED_GROUPS,
+        };
         let Request { group, interface } = request;
         if !group.is_multicast() {
             return Err(errno::EINVAL);
@@ -111,7 +115,7 @@ impl Net {
         if groups.contains(&(dev, group)) {
             return Err(errno::EADDRINUSE);
         }
-        let full = ifp.groups.len() >= MAX_GROUPS && !ifp.groups.contains_key(&group);
+        let full = ifp.groups.len() >= most && !ifp.groups.contains_key(&group);
         if groups.len() >= MAX_MEMBERSHIPS
             || full
             || !self.group_join(dev, group, ifnet::Member::Socket)

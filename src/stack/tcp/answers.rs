@@ -11,6 +11,21 @@ use crate::packet::Packet;
 use crate::stack::Endpoints;
 use crate::stack::time_wait::{TimeWait, WAIT};
 
+/// A segment from one end to the other without data and options; `fill` sets flags and numbers.
+pub(super) fn bare(endpoints: &Endpoints, fill: impl FnOnce(&mut TcpPacket<&mut [u8]>)) -> Packet {
+    let Endpoints { local, remote } = endpoints;
+    let mut segment = Packet::zeroed(TCP_HEADER_LEN);
+    let mut tcp = TcpPacket::new_unchecked(&mut segment[..]);
+    tcp.set_src_port(local.1);
+    tcp.set_dst_port(remote.1);
+    tcp.set_header_len(TCP_HEADER_LEN as u8);
+    tcp.clear_flags();
+    fill(&mut tcp);
+    let sum = checksum::fill(&local.0, &remote.0, proto::TCP, tcp.as_ref());
+    tcp.set_checksum(sum);
+    segment
+}
+
 impl Net {
     /// Answers a segment that is for nobody (RFC 9293 section 3.10.7.1).
     pub(super) fn tcp_refuse(&mut self, rcvif: IfIndex, header: &Header, packet: &[u8]) {
@@ -72,15 +87,11 @@ impl Net {
         let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
             return;
         };
-        let mut reply = Packet::zeroed(TCP_HEADER_LEN);
-        let mut answer = TcpPacket::new_unchecked(&mut reply[..]);
-        answer.set_src_port(tcp.dst_port());
-        answer.set_dst_port(tcp.src_port());
-        answer.set_header_len(TCP_HEADER_LEN as u8);
-        answer.clear_flags();
-        fill(&tcp, &mut answer);
-        let sum = checksum::fill(&header.dst, &header.src, proto::TCP, &reply);
-        reply[16..18].copy_from_slice(&sum.to_be_bytes());
+        let endpoints = Endpoints {
+            local: (header.dst, tcp.dst_port()),
+            remote: (header.src, tcp.src_port()),
+        };
+        let reply = bare(&endpoints, |answer| fill(&tcp, answer));
         let path = self
             .route_to(&header.src, None)
             .or_else(|_| self.route_to(&header.src, Some(rcvif)));

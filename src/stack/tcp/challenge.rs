@@ -11,13 +11,13 @@ use std::time::Duration;
 use smoltcp::socket::tcp::State;
 use smoltcp::wire::{TcpPacket, TcpSeqNumber};
 
+use super::answers::bare;
 use super::patience::Standing;
 use super::{Flow, FlowId};
 use crate::ifnet::DropReason;
 use crate::net::Net;
+use crate::netisr::Verdict;
 use crate::netisr::input::proto;
-use crate::netisr::{Verdict, checksum};
-use crate::packet::Packet;
 
 /// Least time between two challenges on one connection: forged segments must not have us flood the
 /// peer (RFC 5961 section 7).
@@ -93,25 +93,18 @@ impl Net {
         receive: TcpSeqNumber,
         window: u16,
     ) {
-        let Some(((src, src_port), (dst, dst_port))) = self.tcp.endpoints(id) else {
+        let Some(flow) = self.tcp.flow(id) else {
             return;
         };
-        let mut segment = Packet::zeroed(smoltcp::wire::TCP_HEADER_LEN);
-        let mut ack = TcpPacket::new_unchecked(&mut segment[..]);
-        ack.set_src_port(src_port);
-        ack.set_dst_port(dst_port);
-        ack.set_seq_number(send);
-        ack.set_ack_number(receive);
-        ack.set_header_len(smoltcp::wire::TCP_HEADER_LEN as u8);
-        ack.clear_flags();
-        ack.set_ack(true);
-        ack.set_window_len(window);
-        let sum = checksum::fill(&src, &dst, proto::TCP, &segment);
-        segment[16..18].copy_from_slice(&sum.to_be_bytes());
-        let hop_limit = self.tcp.flow(id).map(|flow| flow.terms.hop_limit);
-        if let Some(Some(path)) = self.tcp_path(id)
-            && let Some(hop_limit) = hop_limit
-        {
+        let (endpoints, hop_limit) = (flow.endpoints, flow.terms.hop_limit);
+        let segment = bare(&endpoints, |ack| {
+            ack.set_seq_number(send);
+            ack.set_ack_number(receive);
+            ack.set_ack(true);
+            ack.set_window_len(window);
+        });
+        if let Some(Some(path)) = self.tcp_path(id) {
+            let (src, dst) = (endpoints.local.0, endpoints.remote.0);
             let _ = self.ip_output(path, src, dst, proto::TCP, hop_limit, segment);
         }
     }

@@ -21,6 +21,7 @@ pub use tcp::{FlowId, ListenerId};
 pub use udp::UdpId;
 pub(crate) use udp::{Datagram, QUEUE_BYTES, SendTerms, Udp, UdpEvent};
 
+use crate::netisr::input::{IPV4_HEADER, IPV6_HEADER};
 use crate::serve::Service;
 
 /// Ports for who does not name one (RFC 6335 section 6).
@@ -37,6 +38,16 @@ pub(crate) fn ephemeral_ports(rng: &mut fastrand::Rng) -> impl Iterator<Item = u
 pub(crate) struct Endpoints {
     pub(crate) local: (IpAddr, u16),
     pub(crate) remote: (IpAddr, u16),
+}
+
+impl Endpoints {
+    /// Bytes of the IP header between them, without options and extensions.
+    fn ip_header(&self) -> usize {
+        match self.local.0 {
+            IpAddr::V4(_) => IPV4_HEADER,
+            IpAddr::V6(_) => IPV6_HEADER,
+        }
+    }
 }
 
 /// Who a socket belongs to, and so who hears of its events.

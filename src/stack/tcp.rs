@@ -38,7 +38,7 @@ use super::time_wait::TimeWaits;
 use super::{Endpoints, Owner};
 use crate::ifnet::{DropReason, Family, IfIndex};
 use crate::net::Net;
-use crate::netisr::input::{Header, IPV4_HEADER, IPV6_HEADER, Place, proto};
+use crate::netisr::input::{Header, IPV6_HEADER, Place, proto};
 use crate::netisr::output::Path;
 use crate::netisr::{Budget, Verdict, checksum};
 use crate::packet::Packet;
@@ -302,12 +302,8 @@ impl Flow {
     /// Fills in the checksum of a packet that the socket sends, and learns from it.
     fn note(&mut self, packet: &mut [u8]) {
         let (src, dst) = (self.endpoints.local.0, self.endpoints.remote.0);
-        let header = match src {
-            IpAddr::V4(_) => IPV4_HEADER,
-            IpAddr::V6(_) => IPV6_HEADER,
-        };
-        let segment = packet.get_mut(header..).unwrap_or_default();
-        let Ok(mut tcp) = TcpPacket::new_checked(&mut *segment) else {
+        let segment = packet.get_mut(self.endpoints.ip_header()..);
+        let Ok(mut tcp) = TcpPacket::new_checked(segment.unwrap_or_default()) else {
             return;
         };
         tcp.set_checksum(0);

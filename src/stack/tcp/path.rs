@@ -10,7 +10,6 @@ use super::{Flow, FlowId};
 use crate::ifnet::IPV6_MINMTU;
 use crate::net::Net;
 use crate::netisr::icmp::Notice;
-use crate::netisr::input::{IPV4_HEADER, IPV6_HEADER};
 use crate::netisr::output::Path;
 use crate::stack::Endpoints;
 
@@ -20,11 +19,7 @@ impl Flow {
     pub(super) fn set_mtu(&mut self, mtu: u16) {
         let socket = self.set.get_mut::<Socket<'static>>(self.socket);
         let buffer = socket.send_capacity().min(socket.recv_capacity());
-        let header = match self.endpoints.local.0 {
-            IpAddr::V4(_) => IPV4_HEADER,
-            IpAddr::V6(_) => IPV6_HEADER,
-        };
-        let most = header + TCP_HEADER_LEN + buffer / 2;
+        let most = self.endpoints.ip_header() + TCP_HEADER_LEN + buffer / 2;
         self.mtu = mtu.min(u16::try_from(most).unwrap_or(u16::MAX));
         self.terms.apply(socket, self.mtu);
     }

@@ -262,14 +262,6 @@ impl Tcp {
         self.flow(id)?.error
     }
 
-    /// What the initial sequence number of a connection follows from (RFC 6528 section 3): nobody who
-    /// sees those of other connections, or of other times, can tell.
-    fn chance(&self, endpoints: &Endpoints, draw: usize, now: Duration) -> u64 {
-        let mut chance = self.secret;
-        (endpoints, draw, now.as_micros() / 4).hash(&mut chance);
-        chance.finish()
-    }
-
     fn flow(&self, id: FlowId) -> Option<&Flow> {
         let flow = self.flows.get(id.key as usize)?;
         (flow.serial == id.serial).then_some(flow)
@@ -322,6 +314,13 @@ impl Flow {
             self.challenge.unacked = 0;
         }
     }
+}
+
+/// What the initial sequence number of a connection follows from (RFC 6528 section 3): nobody who
+/// sees those of other connections, or of other times, can tell.
+fn chance(mut secret: SipHasher13, endpoints: &Endpoints, draw: usize, now: Duration) -> u64 {
+    (endpoints, draw, now.as_micros() / 4).hash(&mut secret);
+    secret.finish()
 }
 
 /// A packet as smoltcp wants it: this segment right behind the header.
@@ -502,13 +501,9 @@ impl Net {
         let standing = flow.standing();
         if let Some((packet, _)) = received {
             if before == State::Listen {
-                let endpoints = flow.endpoints;
-                let chance = self.tcp.chance(&endpoints, 0, self.now.monotonic);
+                let chance = chance(self.tcp.secret, &flow.endpoints, 0, self.now.monotonic);
                 self.engines.seed(mtu, now, chance);
             }
-            let Some(flow) = self.tcp.flows.get_mut(id.key as usize) else {
-                return;
-            };
             self.engines
                 .receive(mtu, now, &mut flow.set, packet, &mut sent);
             flow.heard(standing, self.now.monotonic);

@@ -8,7 +8,7 @@ use smoltcp::socket::tcp::Socket;
 use smoltcp::wire::{IpListenEndpoint, TcpSeqNumber};
 
 use super::flows::LARGEST_BUFFER;
-use super::{FlowId, Holder, Tcp, Terms};
+use super::{FlowId, Holder, Tcp, Terms, chance};
 use crate::ifnet::is_host;
 use crate::net::Net;
 use crate::netisr::output::Path;
@@ -83,7 +83,7 @@ impl Net {
             return false;
         };
         let (mtu, Endpoints { local, remote }) = (flow.mtu, flow.endpoints);
-        let chance = self.tcp.chance(&flow.endpoints, draw, self.now.monotonic);
+        let chance = chance(self.tcp.secret, &flow.endpoints, draw, self.now.monotonic);
         self.engines.seed(mtu, now, chance);
         let Some(socket) = self.tcp.socket(id) else {
             return false;

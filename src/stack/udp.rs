@@ -344,18 +344,22 @@ impl Udp {
         };
         let mut taken = false;
         for &id in others {
-            taken |= self.has_room(id, &datagram) && self.queue(id, datagram.clone());
+            if self.has_room(id, &datagram) {
+                self.queue(id, datagram.clone());
+                taken = true;
+            }
         }
-        taken | self.queue(last, datagram)
+        if self.has_room(last, &datagram) {
+            self.queue(last, datagram);
+            taken = true;
+        }
+        taken
     }
 
-    /// Queues a datagram. False if there is no room.
-    fn queue(&mut self, id: u32, datagram: Datagram) -> bool {
-        if !self.has_room(id, &datagram) {
-            return false;
-        }
+    /// Queues a datagram for which there is room.
+    fn queue(&mut self, id: u32, datagram: Datagram) {
         let Some(socket) = self.sockets.get_mut(id as usize) else {
-            return false;
+            return;
         };
         let cost = datagram.cost();
         socket.bytes += cost;
@@ -364,7 +368,6 @@ impl Udp {
         if !std::mem::replace(&mut socket.told, true) {
             self.events.push_back(id);
         }
-        true
     }
 }
 

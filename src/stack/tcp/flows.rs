@@ -122,7 +122,8 @@ impl Tcp {
         (self.flows.len() < MAX_FLOWS).then_some(size)
     }
 
-    /// A closed socket with these buffers, as if it were new.
+    /// A closed socket with these buffers, as if it were new but for the [terms](Terms) of its last
+    /// connection.
     fn fresh_socket(&mut self, buffers: Buffers) -> (SocketSet<'static>, SocketHandle) {
         let spare = if buffers == Buffers::both(LARGEST_BUFFER) {
             self.spare.pop()
@@ -136,12 +137,10 @@ impl Tcp {
             (set, handle)
         });
         let socket = set.get_mut::<Socket<'static>>(handle);
-        // Opening it resets the connection, but not what was asked for the last one.
+        // Opening it resets the connection, but not what was asked for the last one; terms are still
+        // to be applied.
         socket.set_congestion_control(CongestionControl::Cubic);
         socket.set_timeout(None);
-        socket.set_keep_alive(None);
-        socket.set_hop_limit(None);
-        socket.set_nagle_enabled(true);
         socket.set_ack_delay(Some(ACK_DELAY));
         socket.set_tsval_generator(None);
         (set, handle)

@@ -29,14 +29,22 @@ struct Port<'a> {
     sent: &'a mut Vec<Packet>,
 }
 
+impl<'a> Port<'a> {
+    /// Nothing to receive.
+    fn new(mtu: u16, sent: &'a mut Vec<Packet>) -> Self {
+        Self {
+            mtu,
+            received: None,
+            sent,
+        }
+    }
+}
+
 impl Engines {
     /// Has the next initial sequence number of the engine of this mtu follow from `chance`.
     pub(crate) fn seed(&mut self, mtu: u16, now: Instant, chance: u64) {
-        let mut port = Port {
-            mtu,
-            received: None,
-            sent: &mut Vec::new(),
-        };
+        let mut sent = Vec::new();
+        let mut port = Port::new(mtu, &mut sent);
         let engine = Self::make(&mut port, now, chance);
         *self.engine(&mut port, now) = engine;
     }
@@ -50,12 +58,8 @@ impl Engines {
         packet: &[u8],
         sent: &mut Vec<Packet>,
     ) {
-        let received = Some(packet);
-        let mut port = Port {
-            mtu,
-            received,
-            sent,
-        };
+        let mut port = Port::new(mtu, sent);
+        port.received = Some(packet);
         let engine = self.engine(&mut port, now);
         engine.poll_ingress_single(now, &mut port, set);
     }
@@ -68,11 +72,7 @@ impl Engines {
         set: &mut SocketSet<'static>,
         sent: &mut Vec<Packet>,
     ) -> bool {
-        let mut port = Port {
-            mtu,
-            received: None,
-            sent,
-        };
+        let mut port = Port::new(mtu, sent);
         let engine = self.engine(&mut port, now);
         engine.poll_egress(now, &mut port, set) == PollResult::SocketStateChanged
     }
@@ -84,11 +84,8 @@ impl Engines {
         now: Instant,
         set: &SocketSet<'static>,
     ) -> Option<Instant> {
-        let mut port = Port {
-            mtu,
-            received: None,
-            sent: &mut Vec::new(),
-        };
+        let mut sent = Vec::new();
+        let mut port = Port::new(mtu, &mut sent);
         self.engine(&mut port, now).poll_at(now, set)
     }
 
@@ -99,11 +96,8 @@ impl Engines {
         now: Instant,
         body: impl FnOnce(&mut Interface) -> T,
     ) -> T {
-        let mut port = Port {
-            mtu,
-            received: None,
-            sent: &mut Vec::new(),
-        };
+        let mut sent = Vec::new();
+        let mut port = Port::new(mtu, &mut sent);
         body(self.engine(&mut port, now))
     }
 

@@ -10,7 +10,7 @@ use scheme::errno::{self, Errno};
 use super::node::{IfNode, Node};
 use crate::ifnet::{
     Driver, Family, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet, MAX_ADDRS,
-    Member, is_host, parse_decimal, stamp,
+    MAX_GROUPS, Member, is_host, parse_decimal, stamp,
 };
 use crate::link::{Mac, PortId};
 use crate::net::Net;
@@ -215,7 +215,7 @@ impl Net {
             IfSetting::Mtu(mtu) => self.set_mtu(dev, mtu)?,
             IfSetting::Up(up) => self.set_up(dev, up),
             IfSetting::Join(group) => {
-                if !self.group_join(dev, group, Member::Setting) {
+                if !self.group_join(dev, group, Member::Setting, MAX_GROUPS) {
                     return Err(errno::EINVAL);
                 }
                 return Ok(Undo::Join(dev, group));
@@ -323,7 +323,7 @@ impl Net {
                 self.group_leave(dev, group, Member::Setting);
             }
             Undo::Leave(dev, group) => {
-                self.group_join(dev, group, Member::Setting);
+                self.group_join(dev, group, Member::Setting, MAX_GROUPS);
             }
         }
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Verdict;
 use super::checksum;
 use super::input::{Header, IPV6_HEADER, proto};
-use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, MAX_GROUPS, Member};
+use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, Member};
 use crate::net::Net;
 use crate::packet::Packet;
 
@@ -69,15 +69,21 @@ fn is_reported(group: &IpAddr) -> bool {
 }
 
 impl Net {
-    /// Joins a group on an interface, or joins once more. False if the interface cannot, or has
-    /// joined too many.
-    pub(crate) fn group_join(&mut self, dev: IfIndex, group: IpAddr, member: Member) -> bool {
+    /// Joins a group on an interface, or joins once more. False if the interface cannot, or is in
+    /// `most` others.
+    pub(crate) fn group_join(
+        &mut self,
+        dev: IfIndex,
+        group: IpAddr,
+        member: Member,
+        most: usize,
+    ) -> bool {
         let Some(ifp) = self.ifs.get_mut(dev) else {
             return false;
         };
         let can = ifp.flags.contains(IfFlags::MULTICAST) && (group.is_ipv4() || ifp.has_ipv6());
         let known = ifp.groups.contains_key(&group);
-        if !group.is_multicast() || !can || (!known && ifp.groups.len() >= MAX_GROUPS) {
+        if !group.is_multicast() || !can || (!known && ifp.groups.len() >= most) {
             return false;
         }
         *ifp.groups.entry(group).or_default().of(member) += 1;

@@ -115,10 +115,8 @@ impl Net {
         if groups.contains(&(dev, group)) {
             return Err(errno::EADDRINUSE);
         }
-        let full = ifp.groups.len() >= most && !ifp.groups.contains_key(&group);
         if groups.len() >= MAX_MEMBERSHIPS
-            || full
-            || !self.group_join(dev, group, ifnet::Member::Socket)
+            || !self.group_join(dev, group, ifnet::Member::Socket, most)
         {
             return Err(errno::ENOBUFS);
         }

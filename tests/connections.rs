@@ -40,18 +40,11 @@ struct Seen {
 }
 
 fn tunnel(program: &Process<Net>, unit: u32) -> Fd {
-    let tun = program.open(&format!("/scheme/tun/{unit}"), BOTH).unwrap();
-    program.set_nonblocking(tun, true).unwrap();
-    let addr = format!("10.{unit}.0.1/24\n");
-    set(program, &format!("ifaces/tun{unit}/addr/set"), &addr);
-    tun
+    common::program::tunnel(program, unit, &format!("10.{unit}.0.1/24"))
 }
 
 fn set(program: &Process<Net>, path: &str, line: &str) {
-    let path = format!("/scheme/netcfg/{path}");
-    let fd = program.open(&path, OpenFlags::WRITE).unwrap();
-    program.write(fd, line.as_bytes()).unwrap();
-    program.close(fd).unwrap();
+    common::program::set(program, path, line).unwrap();
 }
 
 impl System {

@@ -47,12 +47,7 @@ impl Wire {
     }
 
     fn set(&self, path: &str, line: &str) -> Result<(), errno::Errno> {
-        let file = self
-            .process
-            .open(&format!("/scheme/netcfg/{path}"), OpenFlags::WRITE)?;
-        let written = self.process.write(file, line.as_bytes()).map(drop);
-        self.process.close(file)?;
-        written
+        common::program::set(&self.process, path, line).map(drop)
     }
 
     fn text(&self, path: &str) -> String {

@@ -42,24 +42,13 @@ fn system() -> System {
 
 impl System {
     fn set(&self, path: &str, text: &str) -> Result<usize, Errno> {
-        let path = format!("/scheme/netcfg/{path}");
-        let fd = self.root.open(&path, OpenFlags::WRITE)?;
-        let written = self.root.write(fd, text.as_bytes());
-        self.root.close(fd).unwrap();
-        written
+        common::program::set(&self.root, path, text)
     }
 
     /// Tunnel `tunN` with address `10.N.0.1/24`.
     fn tunnel(&self, unit: u16) -> Fd {
-        let fd = self
-            .root
-            .open(&format!("/scheme/tun/{unit}"), BOTH)
-            .unwrap();
-        self.root.set_nonblocking(fd, true).unwrap();
-        let addr = format!("10.{unit}.0.1/24\n");
-        self.set(&format!("ifaces/tun{unit}/addr/set"), &addr)
-            .unwrap();
-        fd
+        let address = format!("10.{unit}.0.1/24");
+        common::program::tunnel(&self.root, unit.into(), &address)
     }
 
     fn text(&self, path: &str) -> String {

@@ -63,13 +63,8 @@ impl Host {
     }
 
     fn set(&self, path: &str, line: &str) {
-        let file = self
-            .process
-            .open(&format!("netcfg/{path}"), OpenFlags::WRITE)
-            .unwrap();
-        let written = self.process.write(file, format!("{line}\n").as_bytes());
+        let written = common::program::set(&self.process, path, &format!("{line}\n"));
         assert!(written.is_ok(), "{line:?} to {path}: {written:?}");
-        self.process.close(file).unwrap();
     }
 
     fn drops(&self, interface: &str, reason: tund::ifnet::DropReason) -> u64 {

@@ -179,10 +179,7 @@ impl Libc {
 
 /// Tunnel `tun0` with address 10.1.0.1/24, read without waiting.
 fn tunnel(libc: &Libc) -> Fd {
-    let tun = libc.0.open("/scheme/tun/0", BOTH).unwrap();
-    libc.0.set_nonblocking(tun, true).unwrap();
-    set(libc, "ifaces/tun0/addr/set", "10.1.0.1/24\n");
-    tun
+    common::program::tunnel(&libc.0, 0, "10.1.0.1/24")
 }
 
 /// The same with IPv6 as well: each packet has its family in front.
@@ -196,10 +193,8 @@ fn tunnel_with_head(libc: &Libc) -> Fd {
 }
 
 fn set(libc: &Libc, path: &str, line: &str) {
-    let path = format!("/scheme/netcfg/{path}");
-    let file = libc.0.open(&path, OpenFlags::WRITE).unwrap();
-    assert_eq!(libc.0.write(file, line.as_bytes()), Ok(line.len()));
-    libc.0.close(file).unwrap();
+    let written = common::program::set(&libc.0, path, line);
+    assert_eq!(written, Ok(line.len()));
 }
 
 /// The packets that left by a tunnel.

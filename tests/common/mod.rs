@@ -4,4 +4,5 @@
 
 pub mod link;
 pub mod packet;
+pub mod program;
 pub mod system;

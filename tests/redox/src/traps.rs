@@ -127,13 +127,26 @@ fn opened_by_a_child(unit: u16) -> (Child, Tun) {
     (child, Tun { file, unit })
 }
 
+/// A process that begins to read a packet.
+fn reader(tun: &Tun) -> Child {
+    fork(|parent| {
+        parent.ready();
+        let _ = tun.read(100);
+    })
+}
+
+/// Has so many processes wait for a packet, and kills them.
+fn kill_readers(tun: &Tun, count: u32) {
+    let mut readers: Vec<_> = (0..count).map(|_| reader(tun)).collect();
+    readers.iter_mut().for_each(|reader| reader.ready());
+    sys::pause(150);
+    readers.into_iter().for_each(Child::kill);
+}
+
 fn killed_reader_eats_no_packet() {
     let tun = Tun::up(30);
     for number in 0..10 {
-        let mut child = fork(|parent| {
-            parent.ready();
-            let _ = tun.read(100);
-        });
+        let mut child = reader(&tun);
         child.waiting();
         child.kill();
         tun.inject(&[numbered(30, number, 60)]);
@@ -155,17 +168,7 @@ fn killed_readers_eat_no_packets() {
     const READERS: u32 = 6;
 
     let tun = Tun::up(30);
-    let mut readers: Vec<_> = (0..READERS)
-        .map(|_| {
-            fork(|parent| {
-                parent.ready();
-                let _ = tun.read(100);
-            })
-        })
-        .collect();
-    readers.iter_mut().for_each(|reader| reader.ready());
-    sys::pause(150);
-    readers.into_iter().for_each(Child::kill);
+    kill_readers(&tun, READERS);
     let packets: Vec<_> = (0..READERS).map(|n| numbered(30, n, 60)).collect();
     tun.inject(&packets);
     for packet in packets {
@@ -192,10 +195,7 @@ fn killed_reader_of_a_batch() {
 
 fn killed_reader_with_a_living_one_behind() {
     let tun = Tun::up(30);
-    let mut dead = fork(|parent| {
-        parent.ready();
-        let _ = tun.read(100);
-    });
+    let mut dead = reader(&tun);
     dead.waiting();
     let mut living = fork(|parent| {
         parent.ready();
@@ -254,17 +254,7 @@ fn refused_responses() {
     let before = daemon().map(|daemon| daemon.pid);
     for _ in 0..4 {
         let tun = Tun::up(30);
-        let mut readers: Vec<_> = (0..12)
-            .map(|_| {
-                fork(|parent| {
-                    parent.ready();
-                    let _ = tun.read(100);
-                })
-            })
-            .collect();
-        readers.iter_mut().for_each(|reader| reader.ready());
-        sys::pause(100);
-        readers.into_iter().for_each(Child::kill);
+        kill_readers(&tun, 12);
         // Some get a packet, the rest hear that the device is down.
         tun.inject(&[numbered(30, 1, 60), numbered(30, 2, 60)]);
         tun.read_now();

@@ -383,6 +383,12 @@ impl End {
     }
 }
 
+/// Connections over which both ends have so much to say.
+fn saying(pairs: Vec<[End; 2]>, len: usize) -> Vec<[End; 2]> {
+    let both = |[a, b]: [End; 2]| [a.saying(1, len), b.saying(2, len)];
+    pairs.into_iter().map(both).collect()
+}
+
 /// Lets every pair say everything at once, both ways, and checks every byte.
 fn exchange(world: &mut World, mut pairs: Vec<[End; 2]>, patience: Duration) {
     world.until(patience, |world| {
@@ -531,11 +537,7 @@ fn many_connections_at_once() {
 #[test]
 fn a_link_goes_down_and_comes_back() {
     let mut world = World::chain(41, bad(1));
-    let pairs = world.connections(0, "[fd01::2]:80", 3);
-    let mut pairs: Vec<_> = pairs
-        .into_iter()
-        .map(|[a, b]| [a.saying(1, 600_000), b.saying(2, 600_000)])
-        .collect();
+    let mut pairs = saying(world.connections(0, "[fd01::2]:80", 3), 600_000);
     // In the middle of it, for half a minute; and then once more for four minutes.
     for pause in [30, 240] {
         go_on_for(ms(100), &mut world, &mut pairs);
@@ -551,11 +553,7 @@ fn a_link_goes_down_and_comes_back() {
 #[test]
 fn an_interface_goes_down_and_comes_back() {
     let mut world = World::chain(42, bad(1));
-    let pairs = world.connections(0, "10.1.0.2:80", 1);
-    let mut pairs: Vec<_> = pairs
-        .into_iter()
-        .map(|[a, b]| [a.saying(1, 400_000), b.saying(2, 400_000)])
-        .collect();
+    let mut pairs = saying(world.connections(0, "10.1.0.2:80", 1), 400_000);
     go_on_for(ms(100), &mut world, &mut pairs);
     // The router's, and the server's own.
     for (host, interface) in [(1, "tun1"), (2, "tun0")] {
@@ -851,11 +849,7 @@ fn a_narrow_link_in_the_middle() {
         let mut world = World::chain(91, bad(1));
         world.hosts[1].set("ifaces/tun1/mtu", "1280");
         let pairs = world.connections(0, &format!("{address}:80"), 2);
-        let pairs = pairs
-            .into_iter()
-            .map(|[a, b]| [a.saying(1, 300_000), b.saying(2, 300_000)]);
-        let pairs = pairs.collect();
-        exchange(&mut world, pairs, secs(600));
+        exchange(&mut world, saying(pairs, 300_000), secs(600));
         world.assert_ledgers_close(address);
     }
 }

@@ -11,93 +11,12 @@ use std::time::Duration;
 
 use common::packet::{self, echo_request, payload_v4, udp};
 use common::system::TestProcesses;
-use scheme::local::{Local, ManualClock, Process};
+use common::wire::{EVERYBODY, PEER, US, Wire};
 use scheme::{Caller, FileServer, Now, OpenFlags, Outcome, Pid, errno};
-use tund::link::{Adapters, Bus, Frames, Mac, PortId};
+use tund::link::{Adapters, Bus, Frames, Mac};
 use tund::{Config, Net, Services};
 
-const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
-const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
-const EVERYBODY: [u8; 6] = [0xff; 6];
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
-
-struct Wire {
-    local: Arc<Local<Net>>,
-    process: Process<Net>,
-    clock: Arc<ManualClock>,
-    port: PortId,
-}
-
-impl Wire {
-    fn new() -> Self {
-        let clock = Arc::new(ManualClock::default());
-        let config = Config {
-            seed: 5,
-            services: Services::ECHO,
-        };
-        let local = Local::with_clock(Net::new(config, TestProcesses), Arc::clone(&clock));
-        let port = local.with_server(|net| net.attach_ethernet(US)).unwrap();
-        let process = local.process(1, 0);
-        Self {
-            local,
-            process,
-            clock,
-            port,
-        }
-    }
-
-    fn set(&self, path: &str, line: &str) -> Result<(), errno::Errno> {
-        common::program::set(&self.process, path, line).map(drop)
-    }
-
-    fn text(&self, path: &str) -> String {
-        let file = self
-            .process
-            .open(&format!("/scheme/netcfg/{path}"), OpenFlags::READ)
-            .unwrap();
-        let mut text = vec![0; 8192];
-        let len = self.process.read(file, &mut text).unwrap();
-        self.process.close(file).unwrap();
-        String::from_utf8(text[..len].to_vec()).unwrap()
-    }
-
-    fn send(&self, dst: [u8; 6], ethertype: u16, payload: &[u8]) {
-        let frame = [&dst[..], &PEER.0, &ethertype.to_be_bytes(), payload].concat();
-        self.local
-            .with_server(|net| net.handle_frame(self.port, &frame));
-        self.local.pump();
-    }
-
-    /// The next frame we sent: where to, what, and its payload.
-    fn sent(&self) -> Option<([u8; 6], u16, Vec<u8>)> {
-        let frame = self.local.with_server(|net| net.poll_frame(self.port))?;
-        assert_eq!(frame[6..12], US.0);
-        let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
-        Some((
-            frame[..6].try_into().unwrap(),
-            ethertype,
-            frame[14..].to_vec(),
-        ))
-    }
-
-    fn wait(&self, millis: u64) {
-        self.clock.advance(Duration::from_millis(millis));
-        self.local.pump();
-    }
-
-    fn arp(&self, operation: u8, source: [u8; 4], target: [u8; 4]) -> Vec<u8> {
-        let head = [0, 1, 8, 0, 6, 4, 0, operation];
-        [&head[..], &PEER.0, &source, &[0; 6], &target].concat()
-    }
-
-    fn assert_ledger_closes(&self) {
-        self.local.with_server(|net| {
-            let ifp = net.interface("eth0").unwrap();
-            assert!(ifp.stats.input().closes(), "{:?}", ifp.stats.input());
-            assert!(ifp.stats.output().closes(), "{:?}", ifp.stats.output());
-        });
-    }
-}
 
 fn ping() -> Vec<u8> {
     echo_request("10.0.0.2", "10.0.0.1", 1, b"data")
@@ -214,17 +133,7 @@ fn neighbour_discovery() {
         message.extend_from_slice(&target.octets());
         message.extend_from_slice(&[option, 1]);
         message.extend_from_slice(&mac.0);
-        let pseudo = [
-            &peer.octets()[..],
-            &dst.octets(),
-            &[0, 0, 0, 32, 0, 0, 0, 58],
-        ]
-        .concat();
-        let sum = packet::checksum(&[&pseudo, &message]);
-        message[2..4].copy_from_slice(&sum.to_be_bytes());
-        let mut packet = packet::ipv6(peer, dst, 58, &message);
-        packet[7] = 255;
-        packet
+        packet::icmpv6(peer, dst, &message)
     };
     // Asked at the group of our address.
     let group: Ipv6Addr = "ff02::1:ff00:1".parse().unwrap();

@@ -6,3 +6,4 @@ pub mod link;
 pub mod packet;
 pub mod program;
 pub mod system;
+pub mod wire;

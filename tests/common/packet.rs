@@ -36,6 +36,17 @@ pub fn ipv6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, payload: &[u8]) -> Vec<u
     packet
 }
 
+/// A message of neighbour discovery, with its checksum, that has not left the link.
+pub fn icmpv6(src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Vec<u8> {
+    let mut message = message.to_vec();
+    let len = (message.len() as u32).to_be_bytes();
+    let sum = checksum(&[&src.octets(), &dst.octets(), &len, &[0, 0, 0, 58], &message]);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let mut packet = ipv6(src, dst, 58, &message);
+    packet[7] = 255;
+    packet
+}
+
 pub fn ip(src: IpAddr, dst: IpAddr, protocol: u8, payload: &[u8]) -> Vec<u8> {
     match (src, dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => ipv4(src, dst, protocol, payload),

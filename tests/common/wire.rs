@@ -1,0 +1,95 @@
+//! An Ethernet adapter that is not there: frames by hand, time by hand.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use scheme::OpenFlags;
+use scheme::errno;
+use scheme::local::{Local, ManualClock, Process};
+use tund::link::{Mac, PortId};
+use tund::{Config, Net, Services};
+
+use super::system::TestProcesses;
+
+pub const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
+pub const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
+pub const EVERYBODY: [u8; 6] = [0xff; 6];
+
+/// One adapter of a stack, of which we hold the other end.
+pub struct Wire {
+    pub local: Arc<Local<Net>>,
+    pub process: Process<Net>,
+    clock: Arc<ManualClock>,
+    pub port: PortId,
+}
+
+impl Wire {
+    pub fn new() -> Self {
+        let clock = Arc::new(ManualClock::default());
+        let config = Config {
+            seed: 5,
+            services: Services::ECHO,
+        };
+        let local = Local::with_clock(Net::new(config, TestProcesses), Arc::clone(&clock));
+        let port = local.with_server(|net| net.attach_ethernet(US)).unwrap();
+        let process = local.process(1, 0);
+        Self {
+            local,
+            process,
+            clock,
+            port,
+        }
+    }
+
+    pub fn set(&self, path: &str, line: &str) -> Result<(), errno::Errno> {
+        super::program::set(&self.process, path, line).map(drop)
+    }
+
+    pub fn text(&self, path: &str) -> String {
+        let file = self
+            .process
+            .open(&format!("/scheme/netcfg/{path}"), OpenFlags::READ)
+            .unwrap();
+        let mut text = vec![0; 8192];
+        let len = self.process.read(file, &mut text).unwrap();
+        self.process.close(file).unwrap();
+        String::from_utf8(text[..len].to_vec()).unwrap()
+    }
+
+    pub fn send(&self, dst: [u8; 6], ethertype: u16, payload: &[u8]) {
+        let frame = [&dst[..], &PEER.0, &ethertype.to_be_bytes(), payload].concat();
+        self.local
+            .with_server(|net| net.handle_frame(self.port, &frame));
+        self.local.pump();
+    }
+
+    /// The next frame we sent: where to, what, and its payload.
+    pub fn sent(&self) -> Option<([u8; 6], u16, Vec<u8>)> {
+        let frame = self.local.with_server(|net| net.poll_frame(self.port))?;
+        assert_eq!(frame[6..12], US.0);
+        let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
+        Some((
+            frame[..6].try_into().unwrap(),
+            ethertype,
+            frame[14..].to_vec(),
+        ))
+    }
+
+    pub fn wait(&self, millis: u64) {
+        self.clock.advance(Duration::from_millis(millis));
+        self.local.pump();
+    }
+
+    pub fn arp(&self, operation: u8, source: [u8; 4], target: [u8; 4]) -> Vec<u8> {
+        let head = [0, 1, 8, 0, 6, 4, 0, operation];
+        [&head[..], &PEER.0, &source, &[0; 6], &target].concat()
+    }
+
+    pub fn assert_ledger_closes(&self) {
+        self.local.with_server(|net| {
+            let ifp = net.interface("eth0").unwrap();
+            assert!(ifp.stats.input().closes(), "{:?}", ifp.stats.input());
+            assert!(ifp.stats.output().closes(), "{:?}", ifp.stats.output());
+        });
+    }
+}

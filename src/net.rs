@@ -266,6 +266,13 @@ impl Net {
         self.ifs.get(dev).is_some_and(Ifnet::is_up)
     }
 
+    /// Whether IPv6 packets do.
+    pub(crate) fn runs_ipv6(&self, dev: IfIndex) -> bool {
+        self.ifs
+            .get(dev)
+            .is_some_and(|ifp| ifp.is_up() && ifp.has_ipv6())
+    }
+
     fn root_entries() -> Vec<DirEntry> {
         let entry = |name: &&str| DirEntry {
             name: (*name).to_owned(),

@@ -38,6 +38,7 @@ fn it_is_there_from_the_start() {
     );
     wire.set("ifaces/eth0/mac", "02:00:00:00:00:09\n").unwrap();
     assert_eq!(wire.text("ifaces/eth0/mac"), "02-00-00-00-00-09\n");
+    wire.wait(1000);
     assert_eq!(
         wire.text("ifaces/eth0/addr/list"),
         "10.0.0.1/24\nfe80::ff:fe00:9/64\n"
@@ -550,6 +551,7 @@ fn who_stays_away_is_not_looked_for_for_ever() {
     drivers.start("network.a", Mac([2, 0, 0, 0, 0, 9]));
     machine.list();
     assert_eq!(machine.flags("eth0"), RUNNING);
+    machine.wait(Duration::from_secs(1));
     let addrs = &machine.net.interface("eth0").unwrap().addrs;
     assert_eq!(addrs[0].to_string(), "fe80::ff:fe00:9/64");
 }
@@ -644,7 +646,7 @@ fn a_driver_that_nobody_talks_to_is_missed_when_somebody_looks() {
     let drivers = Drivers::default();
     drivers.start("network.a", US);
     let mut machine = Machine::new(&drivers);
-    machine.wait(Duration::from_secs(1));
+    machine.wait(Duration::from_secs(20));
     // It ended, and nothing was sent or received.
     drivers.kill("network.a");
     machine.wait(Duration::from_secs(3600));
@@ -694,6 +696,8 @@ fn without_a_driver_the_network_is_down() {
         .with_server(|net| net.ethernet_found(wire.port, US));
     let (dst, _, report) = wire.sent().unwrap();
     assert_eq!((dst, report[24]), ([1, 0, 0x5e, 1, 2, 3], 0x16));
+    let (dst, _, report) = wire.sent().unwrap();
+    assert_eq!((dst, report[48]), ([0x33, 0x33, 0xff, 0, 0, 1], 131));
     wire.process.write(datagrams, b"x").unwrap();
     assert_eq!(wire.sent().unwrap().1, 0x0806);
     wire.assert_ledger_closes();

@@ -9,7 +9,7 @@ mod stats;
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use bitflags::bitflags;
 use ipnet::IpNet;
@@ -212,6 +212,8 @@ pub struct Members {
     pub sockets: u32,
     /// Lines written to `multicast`.
     pub settings: u32,
+    /// Addresses of the interface, by whose solicited-node group they are found.
+    pub addresses: u32,
 }
 
 impl Members {
@@ -224,6 +226,7 @@ impl Members {
         match member {
             Member::Socket => &mut self.sockets,
             Member::Setting => &mut self.settings,
+            Member::Address => &mut self.addresses,
         }
     }
 }
@@ -233,6 +236,7 @@ impl Members {
 pub(crate) enum Member {
     Socket,
     Setting,
+    Address,
 }
 
 /// One interface.
@@ -254,6 +258,8 @@ pub struct Ifnet {
     pub baudrate: i32,
     /// Addresses, in the order in which they were added.
     pub addrs: Vec<IfAddr>,
+    /// Of these, those from which nothing begins any more (RFC 4862 section 5.5.4).
+    pub deprecated: Vec<IpAddr>,
     /// Groups joined, and by whom.
     pub groups: BTreeMap<IpAddr, Members>,
     /// Counters.
@@ -293,17 +299,24 @@ impl Ifnet {
             IpAddr::V6(group) => {
                 let octets = group.octets();
                 // All nodes, of the interface and of the link; and the solicited-node groups of
-                // its addresses (RFC 4291 section 2.7.1).
+                // its addresses.
                 octets == [0xff, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
                     || octets == [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
-                    || (octets[..13] == [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 0xff]
-                        && self.addrs.iter().any(|addr| match addr.addr {
-                            IpAddr::V6(addr) => addr.octets()[13..] == octets[13..],
-                            IpAddr::V4(_) => false,
-                        }))
+                    || self.addrs.iter().any(|addr| match &addr.addr {
+                        IpAddr::V6(addr) => solicited_node(addr) == *group,
+                        IpAddr::V4(_) => false,
+                    })
             }
         };
         by_nature || self.groups.contains_key(group)
+    }
+
+    /// Its first link-local IPv6 address.
+    pub(crate) fn link_local(&self) -> Option<Ipv6Addr> {
+        self.addrs.iter().find_map(|own| match own.addr {
+            IpAddr::V6(addr) if addr.is_unicast_link_local() => Some(addr),
+            _ => None,
+        })
     }
 
     /// Whether `addr` is a broadcast address of one of its networks.
@@ -312,7 +325,8 @@ impl Ifnet {
     }
 
     /// The address to send from to `dst`, by way of `next_hop`: one on the next hop's network
-    /// first, then the one with most in common with the destination, of the same scope.
+    /// first, then the one with most in common with the destination, of the same scope, and not
+    /// deprecated if it can be helped.
     pub fn source_for(&self, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
         let candidates = self
             .addrs
@@ -325,12 +339,19 @@ impl Ifnet {
             } else {
                 0
             };
-            (same_scope, own.covers(next_hop), common)
+            let fresh = !self.deprecated.contains(&own.addr);
+            (same_scope, fresh, own.covers(next_hop), common)
         };
         // The first of equals, where max_by_key takes the last.
         let best = candidates.rev().max_by_key(rank)?;
         Some(best.addr)
     }
+}
+
+/// The group of the few stations whose address ends alike (RFC 4291 section 2.7.1).
+pub(crate) fn solicited_node(addr: &Ipv6Addr) -> Ipv6Addr {
+    let end = u128::from(*addr) & 0xff_ffff;
+    Ipv6Addr::from(0xff02_0000_0000_0000_0000_0001_ff00_0000 | end)
 }
 
 /// Whether the address means something on one link only.
@@ -384,6 +405,7 @@ impl IfTable {
             if_type,
             baudrate: 0,
             addrs: Vec::new(),
+            deprecated: Vec::new(),
             groups: BTreeMap::new(),
             stats: IfStats::default(),
             snd: Box::new(Fifo::new(FifoLimits::default())),

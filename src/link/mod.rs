@@ -6,9 +6,11 @@
 //! - [`adapters`]: all of a machine, through traits that a system implements;
 //! - [`search`]: drivers that end, and when to look for them again;
 //! - [`neighbor`]: who is at which hardware address, and what waits for an answer;
-//! - [`resolve`]: ARP and IPv6 neighbour discovery, on smoltcp's wire formats.
+//! - [`resolve`]: ARP and IPv6 neighbour discovery, on smoltcp's wire formats;
+//! - [`autoconf`]: link-local addresses, and what routers advertise.
 
 mod adapters;
+mod autoconf;
 mod neighbor;
 mod resolve;
 mod search;
@@ -23,6 +25,7 @@ use crate::net::Net;
 use crate::netisr::NetError;
 use crate::packet::Packet;
 pub use adapters::{Adapters, Bus, Frames};
+use autoconf::Autoconf;
 use neighbor::{Lookup, Neighbors};
 use search::Search;
 
@@ -60,13 +63,24 @@ impl Mac {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
     }
 
-    /// The link-local address that a station with this address gives itself (RFC 4291, appendix A).
-    pub fn link_local(self) -> Ipv6Addr {
+    /// The latter half of the addresses that a station with this address makes itself (RFC 4291,
+    /// appendix A).
+    fn interface_id(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
-        let interface = [a ^ 2, b, c, 0xff, 0xfe, d, e, f];
-        let mut octets = [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
-        octets[8..].copy_from_slice(&interface);
-        octets.into()
+        u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])
+    }
+
+    /// The link-local address that a station with this address gives itself.
+    pub fn link_local(self) -> Ipv6Addr {
+        Ipv6Addr::from(0xfe80 << 112 | u128::from(self.interface_id()))
+    }
+
+    fn link_local_addr(self) -> IfAddr {
+        IfAddr {
+            addr: self.link_local().into(),
+            prefix_len: 64,
+            peer: None,
+        }
     }
 }
 
@@ -93,6 +107,7 @@ struct Port {
     /// When it was found again, if ever.
     found: Option<Duration>,
     neighbors: Neighbors,
+    autoconf: Autoconf,
 }
 
 /// Every adapter.
@@ -105,12 +120,14 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
-    /// When a neighbour has to be asked again, or adapters looked for.
+    /// When a neighbour or a router has to be asked again, what it said is over, or adapters are to
+    /// be looked for.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.ports
             .iter()
-            .filter_map(|(_, port)| port.neighbors.deadline())
+            .flat_map(|(_, port)| [port.neighbors.deadline(), port.autoconf.deadline()])
+            .flatten()
             .chain(self.search.deadline())
             .min()
     }
@@ -148,19 +165,10 @@ impl Net {
             present: true,
             found: None,
             neighbors: Neighbors::default(),
+            autoconf: Autoconf::default(),
         });
-        self.add_link_local(dev, mac);
+        self.autoconf_start(id);
         Some(id)
-    }
-
-    fn add_link_local(&mut self, dev: IfIndex, mac: Mac) {
-        let addr = IfAddr {
-            addr: mac.link_local().into(),
-            prefix_len: 64,
-            peer: None,
-        };
-        self.ifs.add_addr(dev, addr);
-        self.connect_routes(dev);
     }
 
     /// An adapter is gone for good, and its interface with it.
@@ -184,6 +192,14 @@ impl Net {
         Some(self.links.ports.get(id.0 as usize)?.mac)
     }
 
+    /// The adapter of an interface, if it has one.
+    pub(crate) fn port_of(&self, dev: IfIndex) -> Option<PortId> {
+        match self.ifs.get(dev)?.driver {
+            Driver::Ethernet(port) => Some(port),
+            Driver::Loopback | Driver::Tun(_) => None,
+        }
+    }
+
     /// Whether the driver of an interface is there: only adapters' ever end.
     pub(crate) fn has_driver(&self, dev: IfIndex) -> bool {
         match self.ifs.get(dev).map(|ifp| ifp.driver) {
@@ -203,22 +219,11 @@ impl Net {
         };
         let dev = port.dev;
         let old = std::mem::replace(&mut port.mac, mac);
-        let own = IfAddr {
-            addr: old.link_local().into(),
-            prefix_len: 64,
-            peer: None,
-        };
-        self.remove_addr(dev, &own);
-        self.add_link_local(dev, mac);
-    }
-
-    /// Whether an address came with the adapter, and not from anybody's setting.
-    pub(crate) fn is_own_link_local(&self, dev: IfIndex, addr: &IfAddr) -> bool {
-        let Some(Driver::Ethernet(id)) = self.ifs.get(dev).map(|ifp| ifp.driver) else {
-            return false;
-        };
-        self.mac_of(id)
-            .is_some_and(|mac| addr.addr == IpAddr::V6(mac.link_local()))
+        // Its addresses were made of the old one.
+        self.autoconf_forget(id);
+        self.autoconf_give_up(id, dev, old.link_local());
+        self.remove_addr(dev, &old.link_local_addr());
+        self.autoconf_start(id);
     }
 
     /// A frame came, without its check sequence.

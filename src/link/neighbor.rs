@@ -49,7 +49,7 @@ pub(super) enum Due {
     /// Ask again; of the station itself, if it was known.
     Ask(IpAddr, Option<Mac>),
     /// It does not answer: these are lost.
-    GiveUp(Vec<(Family, Packet)>),
+    GiveUp(IpAddr, Vec<(Family, Packet)>),
 }
 
 /// The neighbours on one link.
@@ -129,7 +129,7 @@ impl Neighbors {
         let neighbor = self.neighbors.get_mut(&addr)?;
         if neighbor.asked >= QUESTIONS {
             let neighbor = self.neighbors.remove(&addr)?;
-            return Some(Due::GiveUp(neighbor.waiting.into()));
+            return Some(Due::GiveUp(addr, neighbor.waiting.into()));
         }
         neighbor.asked += 1;
         neighbor.due = Some(now + PAUSE);
@@ -243,7 +243,7 @@ mod tests {
             assert!(matches!(due, Some(Due::Ask(ADDR, None))));
         }
         let due = neighbors.poll(Duration::from_secs(3));
-        assert!(matches!(due, Some(Due::GiveUp(lost)) if lost.len() == 1));
+        assert!(matches!(due, Some(Due::GiveUp(ADDR, lost)) if lost.len() == 1));
         assert_eq!(neighbors.deadline(), None);
     }
 

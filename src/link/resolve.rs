@@ -10,8 +10,8 @@ use smoltcp::wire::{
 };
 
 use super::neighbor::Due;
-use super::{BROADCAST, ETHERTYPE_ARP, HEADER, Mac, PortId, header};
-use crate::ifnet::{Driver, DropReason, Family, Frame, IfIndex, is_host};
+use super::{BROADCAST, ETHERTYPE_ARP, HEADER, Mac, Port, PortId, header};
+use crate::ifnet::{Driver, DropReason, Family, Frame, IfIndex, Ifnet, is_host, solicited_node};
 use crate::net::Net;
 use crate::netisr::Verdict;
 use crate::netisr::icmp::Notice;
@@ -20,6 +20,8 @@ use crate::packet::Packet;
 
 /// Hop limit of neighbour discovery: nobody off the link can send it (RFC 4861 section 3.1).
 const ND_HOP_LIMIT: u8 = 255;
+/// Bytes of a router advertisement before its options (RFC 4861 section 4.2).
+const RA_OPTIONS: usize = 16;
 
 impl Net {
     /// Asks who has `addr`: everybody, or the station that had it.
@@ -52,11 +54,7 @@ impl Net {
                     target_addr: target,
                     lladdr: Some(EthernetAddress(mac.0).into()),
                 });
-                // To the few stations whose address ends alike (RFC 4291 section 2.7.1).
-                let [.., a, b, c] = target.octets();
-                let [a, b, c] = [a, b, c].map(u16::from);
-                let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | a, b << 8 | c);
-                self.nd_send(id, dev, src, group, &message);
+                self.nd_send(id, dev, src, solicited_node(&target), &message);
             }
             (IpAddr::V6(_), _) => {}
         }
@@ -140,7 +138,26 @@ impl Net {
         }
     }
 
-    /// Neighbour solicitations and advertisements.
+    /// Asks for routers.
+    pub(super) fn router_solicit(&mut self, id: PortId) {
+        const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+
+        let Some(Port { dev, mac, .. }) = self.links.get_mut(id).filter(|port| port.present) else {
+            return;
+        };
+        let (dev, mac) = (*dev, *mac);
+        if !self.is_up(dev) {
+            return;
+        }
+        let src = self.ifs.get(dev).and_then(Ifnet::link_local);
+        // Who has no address yet does not say where it is either (RFC 4861 section 4.1).
+        let lladdr = src.map(|_| EthernetAddress(mac.0).into());
+        let message = Icmpv6Repr::Ndisc(NdiscRepr::RouterSolicit { lladdr });
+        let src = src.unwrap_or(Ipv6Addr::UNSPECIFIED);
+        self.nd_send(id, dev, src, ALL_ROUTERS, &message);
+    }
+
+    /// Neighbour discovery.
     pub(crate) fn nd_input(&mut self, rcvif: IfIndex, header: &Header, message: &[u8]) -> Verdict {
         const NOT_WANTED: Verdict = Verdict::Dropped(DropReason::NotWanted);
 
@@ -152,6 +169,9 @@ impl Net {
         };
         if header.hop_limit != ND_HOP_LIMIT {
             return Verdict::Dropped(DropReason::BadOption);
+        }
+        if message.get(1) != Some(&0) {
+            return Verdict::Dropped(DropReason::Malformed);
         }
         let unchecked = ChecksumCapabilities::ignored();
         let parsed = Icmpv6Packet::new_checked(message)
@@ -174,7 +194,12 @@ impl Net {
                         .any(|own| own.addr == IpAddr::V6(target_addr))
                 });
                 let Some(mac) = self.mac_of(id).filter(|_| ours) else {
-                    return NOT_WANTED;
+                    // Two about to take the same address: neither does.
+                    let rival = src.is_unspecified();
+                    return match rival && self.autoconf_duplicate(id, rcvif, target_addr) {
+                        true => Verdict::Delivered,
+                        false => NOT_WANTED,
+                    };
                 };
                 let asker = station(lladdr).filter(|_| !src.is_unspecified());
                 if let Some(asker) = asker {
@@ -202,6 +227,9 @@ impl Net {
                 lladdr,
                 ..
             } => {
+                if self.autoconf_duplicate(id, rcvif, target_addr) {
+                    return Verdict::Delivered;
+                }
                 let ours = self.ifs.is_local(&target_addr.into());
                 match station(lladdr).filter(|_| !ours) {
                     Some(mac) => {
@@ -211,12 +239,26 @@ impl Net {
                     None => NOT_WANTED,
                 }
             }
-            // Addresses and routers come from the administrator so far.
+            NdiscRepr::RouterAdvert {
+                router_lifetime,
+                lladdr,
+                ..
+            } => {
+                if !src.is_unicast_link_local() {
+                    return Verdict::Dropped(DropReason::Malformed);
+                }
+                if let Some(router) = station(lladdr) {
+                    self.learned(id, rcvif, src.into(), router, true);
+                }
+                let options = message.get(RA_OPTIONS..).unwrap_or_default();
+                self.ra_input(id, rcvif, src, router_lifetime.into(), options)
+            }
+            // Nobody here advertises, and of two ways to the same place one is enough.
             _ => NOT_WANTED,
         }
     }
 
-    fn nd_send(
+    pub(super) fn nd_send(
         &mut self,
         id: PortId,
         dev: IfIndex,
@@ -257,7 +299,8 @@ impl Net {
         }
     }
 
-    /// Asks again those who have not answered, and gives up on those who will not.
+    /// Asks again those who have not answered, gives up on those who will not, and does what is due
+    /// with addresses.
     #[inline(never)]
     pub(crate) fn links_run(&mut self) {
         let now = self.now.monotonic;
@@ -274,9 +317,13 @@ impl Net {
                 let dev = port.dev;
                 match due {
                     Due::Ask(addr, of) => self.solicit(id, addr, of),
-                    Due::GiveUp(lost) => self.unreachable(dev, lost),
+                    Due::GiveUp(addr, lost) => {
+                        self.unreachable(dev, lost);
+                        self.autoconf_unreachable(id, &addr);
+                    }
                 }
             }
+            self.autoconf_run(id);
         }
     }
 

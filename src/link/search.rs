@@ -98,8 +98,9 @@ impl Net {
             stamp(ifp, now);
         }
         // One that somebody set holds for the same adapter.
-        if changed {
-            self.set_mac(id, mac);
+        match changed {
+            true => self.set_mac(id, mac),
+            false => self.autoconf_start(id),
         }
         self.watchers.touch();
         for family in [Family::Inet, Family::Inet6] {

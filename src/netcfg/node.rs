@@ -29,6 +29,7 @@ pub(super) enum Node {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum IfNode {
     Mac,
+    Autoconf,
     AddrList,
     AddrSet,
     AddrAdd,
@@ -45,8 +46,9 @@ pub(super) enum IfNode {
 
 impl IfNode {
     /// Paths below `ifaces/IF/`, in the order in which they are listed.
-    const ALL: [(&'static str, Self); 13] = [
+    const ALL: [(&'static str, Self); 14] = [
         ("mac", Self::Mac),
+        ("autoconf", Self::Autoconf),
         ("addr/list", Self::AddrList),
         ("addr/set", Self::AddrSet),
         ("addr/add", Self::AddrAdd),
@@ -60,6 +62,13 @@ impl IfNode {
         ("ledger", Self::Ledger),
         ("destroy", Self::Destroy),
     ];
+
+    /// Those that an interface has.
+    fn all_of(ifp: &Ifnet) -> impl Iterator<Item = &'static (&'static str, Self)> {
+        let ethernet = matches!(ifp.driver, Driver::Ethernet(_));
+        let has = move |node: Self| ethernet || node != Self::Autoconf;
+        Self::ALL.iter().filter(move |(_, node)| has(*node))
+    }
 }
 
 /// Paths outside `ifaces/`.
@@ -79,8 +88,7 @@ impl Node {
             return Some(node.clone());
         }
         let (name, rest) = path.strip_prefix("ifaces/")?.split_once('/')?;
-        net.interface(name)?;
-        let (_, node) = IfNode::ALL.iter().find(|(path, _)| *path == rest)?;
+        let (_, node) = IfNode::all_of(net.interface(name)?).find(|(path, _)| *path == rest)?;
         Some(Self::Interface(name.to_owned(), *node))
     }
 
@@ -144,6 +152,10 @@ impl IfNode {
                     .map_or_else(String::new, |mac| format!("{mac}\n")),
                 _ => "Not configured\n".to_owned(),
             },
+            Self::Autoconf => {
+                let on = matches!(ifp.driver, Driver::Ethernet(port) if net.autoconf(port));
+                format!("{}\n", u8::from(on))
+            }
             Self::AddrList => ifp.addrs.iter().map(|addr| format!("{addr}\n")).collect(),
             Self::AddrSet | Self::AddrAdd | Self::AddrRm | Self::Destroy => String::new(),
             Self::Mtu => format!("{}\n", ifp.mtu),
@@ -173,8 +185,7 @@ pub(super) fn list(net: &Net, path: &str) -> Option<Vec<DirEntry>> {
     let paths: Vec<&str> = match path.strip_prefix("ifaces/") {
         Some(below) => {
             let (name, below) = below.split_once('/').unwrap_or((below, ""));
-            net.interface(name)?;
-            let paths = IfNode::ALL.iter().map(|(path, _)| *path);
+            let paths = IfNode::all_of(net.interface(name)?).map(|(path, _)| *path);
             return children(paths.collect(), below);
         }
         None => FIXED.iter().map(|(path, _)| *path).collect(),

@@ -10,7 +10,7 @@ use scheme::errno::{self, Errno};
 use super::node::{IfNode, Node};
 use crate::ifnet::{
     Driver, Family, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet, MAX_ADDRS,
-    MAX_GROUPS, Member, is_host, parse_decimal, stamp,
+    MAX_GROUPS, Member, is_host, parse_decimal, solicited_node, stamp,
 };
 use crate::link::{Mac, PortId};
 use crate::net::Net;
@@ -39,6 +39,7 @@ pub(super) enum IfSetting {
     Leave(IpAddr),
     Queue(FifoLimits),
     Mac(Mac),
+    Autoconf(bool),
     Destroy,
 }
 
@@ -62,6 +63,7 @@ pub(super) enum Undo {
     Join(IfIndex, IpAddr),
     Leave(IfIndex, IpAddr),
     Mac(PortId, Mac),
+    Autoconf(PortId, bool),
 }
 
 impl Setting {
@@ -76,11 +78,7 @@ impl Setting {
         Some(match node {
             Node::Nameserver => Self::Nameserver(line.parse().ok().filter(is_host)?),
             Node::TunDebug => Self::TunDebug(line.parse().ok()?),
-            Node::Forwarding => Self::Forwarding(match line {
-                "0" => false,
-                "1" => true,
-                _ => return None,
-            }),
+            Node::Forwarding => Self::Forwarding(parse_switch(line)?),
             Node::RouteAdd => Self::AddRoute(RouteSpec::parse(line)?),
             Node::RouteRm => Self::RemoveRoute(RouteSpec::parse(line)?),
             Node::RouteList => return None,
@@ -88,6 +86,14 @@ impl Setting {
                 Self::Interface(name.clone(), IfSetting::parse(*node, line)?)
             }
         })
+    }
+}
+
+fn parse_switch(line: &str) -> Option<bool> {
+    match line {
+        "0" => Some(false),
+        "1" => Some(true),
+        _ => None,
     }
 }
 
@@ -116,6 +122,7 @@ impl IfSetting {
             IfNode::Queue => Self::Queue(FifoLimits::parse(line)?),
             IfNode::Destroy if line == "1" => Self::Destroy,
             IfNode::Mac => Self::Mac(Mac::parse(line)?),
+            IfNode::Autoconf => Self::Autoconf(parse_switch(line)?),
             IfNode::Destroy
             | IfNode::AddrList
             | IfNode::Status
@@ -161,7 +168,14 @@ impl Net {
                 let dev = self.ifs.by_name(&name).ok_or(errno::ENOENT)?;
                 let mut silent = vec![Family::Inet, Family::Inet6];
                 silent.retain(|&family| !self.can_report(dev, family));
+                let had_ipv6 = self.runs_ipv6(dev);
                 let undo = self.apply_to(dev, setting)?;
+                if !had_ipv6
+                    && self.runs_ipv6(dev)
+                    && let Some(port) = self.port_of(dev)
+                {
+                    self.autoconf_start(port);
+                }
                 // What was joined meanwhile nobody has heard of.
                 silent.retain(|&family| self.can_report(dev, family));
                 for family in silent {
@@ -190,18 +204,18 @@ impl Net {
                     return Err(errno::EINVAL);
                 }
                 for old in ifp.addrs.clone() {
-                    if !self.is_own_link_local(dev, &old) {
+                    if !self.is_self_made(dev, &old) {
                         self.remove_addr(dev, &old);
                     }
                 }
-                self.ifs.add_addr(dev, addr);
+                self.add_addr(dev, addr);
                 self.if_init(dev);
             }
             IfSetting::AddAddr(addr) => {
                 if (addr.addr.is_ipv6() && !ipv6) || has(&addr) || ifp.addrs.len() >= MAX_ADDRS {
                     return Err(errno::EINVAL);
                 }
-                self.ifs.add_addr(dev, addr);
+                self.add_addr(dev, addr);
                 self.if_init(dev);
             }
             IfSetting::RemoveAddr(addr) => {
@@ -232,12 +246,16 @@ impl Net {
             }
             IfSetting::Mac(mac) => {
                 // Only Ethernet has one to set.
-                let Driver::Ethernet(port) = driver else {
-                    return Err(errno::EINVAL);
-                };
+                let port = self.port_of(dev).ok_or(errno::EINVAL)?;
                 let old = self.mac_of(port).ok_or(errno::EINVAL)?;
                 self.set_mac(port, mac);
                 return Ok(Undo::Mac(port, old));
+            }
+            IfSetting::Autoconf(on) => {
+                let port = self.port_of(dev).ok_or(errno::EINVAL)?;
+                let old = self.autoconf(port);
+                self.set_autoconf(port, on);
+                return Ok(Undo::Autoconf(port, old));
             }
             IfSetting::Destroy => {
                 let Driver::Tun(unit) = driver else {
@@ -295,23 +313,23 @@ impl Net {
                 routes,
             } => {
                 let now = self.ifs.get(dev).map(|ifp| ifp.addrs.clone());
-                for addr in now.into_iter().flatten() {
-                    self.ifs.remove_addr(dev, &addr);
-                    if let Some(prefix) = addr.prefix() {
-                        self.routes.remove(prefix, |route| route.dev == dev);
-                    }
+                let now = now.unwrap_or_default();
+                for addr in now.iter().filter(|addr| !addrs.contains(addr)) {
+                    self.remove_addr(dev, addr);
                 }
-                for addr in addrs {
-                    self.ifs.add_addr(dev, addr);
-                    if let Some(prefix) = addr.prefix() {
-                        self.routes.remove(prefix, |route| route.dev == dev);
-                    }
+                for addr in addrs.iter().filter(|addr| !now.contains(addr)) {
+                    self.add_addr(dev, *addr);
+                }
+                for prefix in now.iter().chain(&addrs).filter_map(IfAddr::prefix) {
+                    self.routes.remove(prefix, |route| route.dev == dev);
                 }
                 for (prefix, route) in routes {
                     // There was room for it before.
                     let _ = self.routes.insert(prefix, route);
                 }
                 if let Some(ifp) = self.ifs.get_mut(dev) {
+                    // The same ones, in their old order.
+                    ifp.addrs = addrs;
                     ifp.flags = flags;
                     ifp.mtu = mtu;
                     ifp.stats.lastchange = lastchange;
@@ -319,6 +337,7 @@ impl Net {
                 self.routes.touch();
             }
             Undo::Mac(port, mac) => self.set_mac(port, mac),
+            Undo::Autoconf(port, on) => self.set_autoconf(port, on),
             Undo::Join(dev, group) => {
                 self.group_leave(dev, group, Member::Setting);
             }
@@ -358,10 +377,31 @@ impl Net {
         })
     }
 
+    /// Gives an interface an address. Neighbours find an adapter by groups, which switches have to
+    /// know of.
+    pub(crate) fn add_addr(&mut self, dev: IfIndex, addr: IfAddr) {
+        if self.ifs.add_addr(dev, addr)
+            && let Some(group) = self.neighbor_group(dev, &addr)
+        {
+            self.group_join(dev, group, Member::Address, usize::MAX);
+        }
+    }
+
+    fn neighbor_group(&self, dev: IfIndex, addr: &IfAddr) -> Option<IpAddr> {
+        let ifp = self.ifs.get(dev)?;
+        match (ifp.driver, addr.addr) {
+            (Driver::Ethernet(_), IpAddr::V6(addr)) => Some(solicited_node(&addr).into()),
+            _ => None,
+        }
+    }
+
     /// Takes an address away, and its route unless another address needs it.
     pub(crate) fn remove_addr(&mut self, dev: IfIndex, addr: &IfAddr) {
         if !self.ifs.remove_addr(dev, addr) {
             return;
+        }
+        if let Some(group) = self.neighbor_group(dev, addr) {
+            self.group_leave(dev, group, Member::Address);
         }
         if let Some(prefix) = addr.prefix() {
             self.routes.remove(prefix, |route| {

@@ -263,12 +263,7 @@ impl Net {
             return;
         };
         // RFC 3590: unspecified as long as there is no link-local address.
-        let mut own = ifp.addrs.iter().map(|addr| addr.addr);
-        let src = own.find_map(|addr| match addr {
-            IpAddr::V6(addr) if addr.is_unicast_link_local() => Some(addr),
-            _ => None,
-        });
-        let src = src.unwrap_or(Ipv6Addr::UNSPECIFIED);
+        let src = ifp.link_local().unwrap_or(Ipv6Addr::UNSPECIFIED);
         let mut message = [0; 24];
         message[0] = kind;
         message[8..].copy_from_slice(&group.octets());

@@ -23,6 +23,8 @@ pub enum Origin {
     Connected,
     /// The administrator.
     Static,
+    /// A router, for as long as it says.
+    Advertised,
 }
 
 /// Where packets for a prefix go.

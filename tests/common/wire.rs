@@ -24,7 +24,18 @@ pub struct Wire {
 }
 
 impl Wire {
+    /// An adapter that has its link-local address, and found no router.
     pub fn new() -> Self {
+        let wire = Self::fresh();
+        for _ in 0..15 {
+            wire.wait(1000);
+            while wire.sent().is_some() {}
+        }
+        wire
+    }
+
+    /// An adapter that has just been attached.
+    pub fn fresh() -> Self {
         let clock = Arc::new(ManualClock::default());
         let config = Config {
             seed: 5,

@@ -1,0 +1,398 @@
+//! What an adapter finds out by itself: its own address, the router, and the network's prefixes.
+//! Frames by hand, time by hand.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::net::Ipv6Addr;
+
+use common::packet;
+use common::wire::{PEER, US, Wire};
+use scheme::{OpenFlags, errno};
+
+const LINK_LOCAL: &str = "fe80::ff:fe00:1";
+const ROUTER: &str = "fe80::1";
+const ALL_NODES: &str = "ff02::1";
+const HOUR: u32 = 3600;
+const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
+
+/// A frame of IPv6 that we sent: from, to, the type of its ICMP message, and all of that.
+#[derive(Debug)]
+struct Sent {
+    src: Ipv6Addr,
+    dst: Ipv6Addr,
+    kind: u8,
+    message: Vec<u8>,
+}
+
+fn addr(text: &str) -> Ipv6Addr {
+    text.parse().unwrap()
+}
+
+/// All that was sent since the last call.
+fn sent(wire: &Wire) -> Vec<Sent> {
+    let mut all = Vec::new();
+    while let Some((_, ethertype, packet)) = wire.sent() {
+        assert_eq!(ethertype, 0x86dd);
+        let field = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
+        // Reports of groups have a header between.
+        let message = if packet[6] == 0 { 48 } else { 40 };
+        all.push(Sent {
+            src: field(8),
+            dst: field(24),
+            kind: packet[message],
+            message: packet[message..].to_vec(),
+        });
+    }
+    all
+}
+
+/// What of it is of one type.
+fn sent_of(wire: &Wire, kind: u8) -> Vec<Sent> {
+    let mut sent = sent(wire);
+    sent.retain(|sent| sent.kind == kind);
+    sent
+}
+
+const SOLICITATION: u8 = 133;
+const NEIGHBOR_SOLICITATION: u8 = 135;
+const NEIGHBOR_ADVERTISEMENT: u8 = 136;
+const MLD_REPORT: u8 = 131;
+
+/// An option that advertises a /64: on the link or not, valid and preferred for so many seconds.
+fn prefix(net: &str, on_link: bool, valid: u32, preferred: u32) -> Vec<u8> {
+    let flags = if on_link { 0xc0 } else { 0x40 };
+    let mut option = vec![3, 4, 64, flags];
+    option.extend_from_slice(&valid.to_be_bytes());
+    option.extend_from_slice(&preferred.to_be_bytes());
+    option.extend_from_slice(&[0; 4]);
+    option.extend_from_slice(&addr(net).octets());
+    option
+}
+
+/// A router advertises itself for so many seconds.
+fn advertise(wire: &Wire, router: &str, seconds: u16, options: &[Vec<u8>]) {
+    let mut message = vec![134, 0, 0, 0, 64, 0];
+    message.extend_from_slice(&seconds.to_be_bytes());
+    message.extend_from_slice(&[0; 8]);
+    // Where it is.
+    message.extend_from_slice(&[1, 1]);
+    message.extend_from_slice(&PEER.0);
+    message.extend(options.concat());
+    let packet = packet::icmpv6(addr(router), addr(ALL_NODES), &message);
+    wire.send([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &packet);
+}
+
+/// A neighbour asks for, or claims, an address.
+fn neighbor(wire: &Wire, kind: u8, src: &str, dst: &str, target: &str) {
+    let mut message = vec![kind, 0, 0, 0, 0x20, 0, 0, 0];
+    message.extend_from_slice(&addr(target).octets());
+    if kind == NEIGHBOR_ADVERTISEMENT {
+        message.extend_from_slice(&[2, 1]);
+        message.extend_from_slice(&PEER.0);
+    }
+    let dst = addr(dst);
+    let [.., a, b, c, d] = dst.octets();
+    let packet = packet::icmpv6(addr(src), dst, &message);
+    wire.send([0x33, 0x33, a, b, c, d], 0x86dd, &packet);
+}
+
+fn addrs(wire: &Wire) -> Vec<String> {
+    let text = wire.text("ifaces/eth0/addr/list");
+    text.lines().map(str::to_owned).collect()
+}
+
+/// The routes to everywhere.
+fn defaults(wire: &Wire) -> Vec<String> {
+    let text = wire.text("route/list");
+    let lines = text.lines().filter(|line| line.starts_with("default"));
+    lines.map(str::to_owned).collect()
+}
+
+#[test]
+fn an_address_is_asked_for_before_it_is_taken() {
+    let wire = Wire::fresh();
+    assert!(addrs(&wire).is_empty());
+    // Switches learn the group first.
+    let [report, probe] = &sent(&wire)[..] else {
+        panic!("two frames");
+    };
+    assert_eq!((report.kind, report.src), (MLD_REPORT, addr("::")));
+    assert_eq!((probe.kind, probe.src), (NEIGHBOR_SOLICITATION, addr("::")));
+    assert_eq!(probe.dst, addr("ff02::1:ff00:1"));
+    assert_eq!(probe.message[8..24], addr(LINK_LOCAL).octets());
+    assert_eq!(probe.message.len(), 24, "it has no address to be found at");
+    // It is not ours so far: nobody who asks gets an answer.
+    wire.wait(500);
+    sent(&wire);
+    neighbor(
+        &wire,
+        NEIGHBOR_SOLICITATION,
+        "fe80::2",
+        "ff02::1:ff00:1",
+        LINK_LOCAL,
+    );
+    assert!(sent_of(&wire, NEIGHBOR_ADVERTISEMENT).is_empty());
+    wire.wait(500);
+    assert_eq!(addrs(&wire), [format!("{LINK_LOCAL}/64")]);
+    neighbor(
+        &wire,
+        NEIGHBOR_SOLICITATION,
+        "::",
+        "ff02::1:ff00:1",
+        LINK_LOCAL,
+    );
+    assert_eq!(
+        sent_of(&wire, NEIGHBOR_ADVERTISEMENT)[0].dst,
+        addr(ALL_NODES)
+    );
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn an_address_that_somebody_has_is_not_taken() {
+    // It says so; or it is about to take it too.
+    let rivals = [
+        (NEIGHBOR_ADVERTISEMENT, LINK_LOCAL, ALL_NODES),
+        (NEIGHBOR_SOLICITATION, "::", "ff02::1:ff00:1"),
+    ];
+    for (kind, src, dst) in rivals {
+        let wire = Wire::fresh();
+        wire.wait(500);
+        neighbor(&wire, kind, src, dst, LINK_LOCAL);
+        wire.wait(60_000);
+        assert!(addrs(&wire).is_empty());
+        assert_eq!(wire.text("ifaces/eth0/multicast"), "");
+        // Somebody who brings the interface up again means to try again.
+        wire.set("ifaces/eth0/flags", "down\n").unwrap();
+        wire.set("ifaces/eth0/flags", "up\n").unwrap();
+        wire.wait(1000);
+        assert_eq!(addrs(&wire), [format!("{LINK_LOCAL}/64")]);
+        wire.assert_ledger_closes();
+    }
+}
+
+#[test]
+fn routers_are_asked_for_three_times() {
+    let wire = Wire::fresh();
+    let mut solicitations = Vec::new();
+    for second in 0..60 {
+        wire.wait(1000);
+        let sent = sent_of(&wire, SOLICITATION);
+        solicitations.extend(sent.into_iter().map(|sent| (second, sent)));
+    }
+    let times: Vec<_> = solicitations.iter().map(|(second, _)| *second).collect();
+    assert_eq!(times, [0, 4, 8]);
+    let (_, last) = &solicitations[2];
+    assert_eq!((last.src, last.dst), (addr(LINK_LOCAL), addr("ff02::2")));
+    assert_eq!(last.message[8..], [&[1, 1][..], &US.0].concat());
+    // Whoever answers is not asked again.
+    let wire = Wire::fresh();
+    wire.wait(2000);
+    assert_eq!(sent_of(&wire, SOLICITATION).len(), 1);
+    advertise(&wire, ROUTER, 1800, &[]);
+    wire.wait(60_000);
+    assert!(sent_of(&wire, SOLICITATION).is_empty());
+}
+
+#[test]
+fn a_router_and_its_prefixes() {
+    let wire = Wire::new();
+    let options = [
+        prefix("2001:db8:1::", true, 4 * HOUR, HOUR),
+        // Options nobody knows are passed over.
+        vec![25, 1, 0, 0, 0, 0, 0, 0],
+        prefix("fd00:1::", false, 4 * HOUR, HOUR),
+    ];
+    advertise(&wire, ROUTER, 1800, &options);
+    // An advertisement that says the same changes nothing.
+    advertise(&wire, ROUTER, 1800, &options);
+    let probes = sent_of(&wire, NEIGHBOR_SOLICITATION);
+    assert_eq!(probes.len(), 2);
+    wire.wait(1000);
+    let link_local = format!("{LINK_LOCAL}/64");
+    assert_eq!(
+        addrs(&wire),
+        [
+            &link_local,
+            "2001:db8:1::ff:fe00:1/64",
+            "fd00:1::ff:fe00:1/128"
+        ]
+    );
+    let default = wire.text("route/list");
+    assert!(default.contains("default via fe80::1 dev eth0 metric 102"));
+    // There is a way out: to where it is, from the address that is right for that.
+    let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
+    let icmp = icmp.unwrap();
+    wire.process.write(icmp, &[0, 1, 9, 9]).unwrap();
+    let request = &sent_of(&wire, 128)[0];
+    assert_eq!(request.src, addr("2001:db8:1::ff:fe00:1"));
+    // An address that dhcpd sets does not put them away.
+    wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+    assert_eq!(addrs(&wire).len(), 4);
+    // After its time nothing begins from an address, and later it is gone; so is the router.
+    wire.wait(u64::from(HOUR) * 1000);
+    assert!(defaults(&wire).is_empty());
+    assert_eq!(addrs(&wire).len(), 4);
+    advertise(
+        &wire,
+        ROUTER,
+        9000,
+        &[prefix("2001:db8:2::", true, 4 * HOUR, HOUR)],
+    );
+    wire.wait(1000);
+    sent(&wire);
+    wire.process.write(icmp, &[0, 2, 9, 9]).unwrap();
+    let request = &sent_of(&wire, 128)[0];
+    assert_eq!(request.src, addr("2001:db8:2::ff:fe00:1"));
+    wire.wait(u64::from(3 * HOUR) * 1000);
+    let left = ["10.0.0.1/24", "2001:db8:2::ff:fe00:1/64"];
+    let mut now = addrs(&wire);
+    now.retain(|own| *own != link_local);
+    assert_eq!(now, left);
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn what_is_forged_or_senseless_changes_nothing() {
+    let wire = Wire::new();
+    let good = prefix("2001:db8:1::", true, HOUR, HOUR);
+    let mut options = vec![
+        prefix("fe80::", true, HOUR, HOUR),
+        prefix("ff05::", true, HOUR, HOUR),
+        prefix("2001:db8:2::", true, HOUR, 2 * HOUR),
+        prefix("2001:db8:3::", true, 0, 0),
+    ];
+    let mut long = prefix("2001:db8:4::", true, HOUR, HOUR);
+    long[2] = 96;
+    let mut not_for_addresses = prefix("2001:db8:5::", true, HOUR, HOUR);
+    not_for_addresses[3] = 0x80;
+    options.extend([long, not_for_addresses]);
+    advertise(&wire, ROUTER, 0, &options);
+    // From beyond the link, or from nobody on it.
+    advertise(&wire, "2001:db8::1", 1800, std::slice::from_ref(&good));
+    let mut message = vec![134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(&good);
+    let mut far = packet::icmpv6(addr(ROUTER), addr(ALL_NODES), &message);
+    far[7] = 254;
+    wire.send([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &far);
+    message[1] = 1;
+    let coded = packet::icmpv6(addr(ROUTER), addr(ALL_NODES), &message);
+    wire.send([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &coded);
+    // An option without a length, and half of one.
+    for end in [&[3, 0, 64, 0xc0, 0, 0, 0, 0][..], &good[..24]] {
+        advertise(&wire, ROUTER, 1800, &[end.to_vec()]);
+    }
+    wire.wait(2000);
+    assert_eq!(addrs(&wire), [format!("{LINK_LOCAL}/64")]);
+    assert!(defaults(&wire).is_empty());
+    // Nobody ends the life of an address before two hours are over.
+    advertise(
+        &wire,
+        ROUTER,
+        1800,
+        &[prefix("2001:db8:1::", true, 5 * HOUR, HOUR)],
+    );
+    wire.wait(1000);
+    advertise(&wire, ROUTER, 1800, &[prefix("2001:db8:1::", true, 1, 1)]);
+    wire.wait(u64::from(2 * HOUR) * 1000 - 1000);
+    assert_eq!(addrs(&wire).len(), 2);
+    wire.wait(2000);
+    assert_eq!(addrs(&wire).len(), 1);
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn however_much_is_advertised() {
+    let wire = Wire::new();
+    for network in 0..1000 {
+        let prefix = prefix(&format!("2001:db8:{network:x}::"), true, HOUR, HOUR);
+        advertise(&wire, &format!("fe80::1:{network:x}"), 1800, &[prefix]);
+        while wire.sent().is_some() {}
+    }
+    wire.wait(1000);
+    assert_eq!(addrs(&wire).len(), 1 + 16);
+    assert_eq!(defaults(&wire).len(), 1);
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn the_next_router_takes_over() {
+    let wire = Wire::new();
+    let options = [prefix("2001:db8:1::", true, HOUR, HOUR)];
+    advertise(&wire, "fe80::a", 1800, &options);
+    advertise(&wire, "fe80::b", 1800, &options);
+    wire.wait(1000);
+    let via = |wire: &Wire| -> Vec<String> {
+        let defaults = defaults(wire);
+        let via = defaults
+            .iter()
+            .map(|line| line.split(' ').nth(2).unwrap().to_owned());
+        via.collect()
+    };
+    assert_eq!(via(&wire), ["fe80::a"]);
+    // It says that it is no router any more.
+    advertise(&wire, "fe80::a", 0, &[]);
+    assert_eq!(via(&wire), ["fe80::b"]);
+    advertise(&wire, "fe80::a", 1800, &[]);
+    assert_eq!(via(&wire), ["fe80::b"]);
+    // It does not answer.
+    let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
+    let icmp = icmp.unwrap();
+    wire.wait(90_000);
+    wire.process.write(icmp, &[0, 1, 9, 9]).unwrap();
+    for _ in 0..4 {
+        wire.wait(1000);
+    }
+    assert_eq!(via(&wire), ["fe80::a"]);
+    // A route that somebody sets goes first.
+    wire.set("route/add", "default via fe80::c dev eth0\n")
+        .unwrap();
+    assert_eq!(via(&wire), ["fe80::c", "fe80::a"]);
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn it_can_be_turned_off() {
+    let wire = Wire::new();
+    assert_eq!(wire.text("ifaces/eth0/autoconf"), "1\n");
+    let options = [prefix("2001:db8:1::", true, HOUR, HOUR)];
+    advertise(&wire, ROUTER, 1800, &options);
+    wire.wait(1000);
+    assert_eq!(addrs(&wire).len(), 2);
+    wire.set("ifaces/eth0/autoconf", "0\n").unwrap();
+    advertise(&wire, ROUTER, 1800, &options);
+    wire.wait(60_000);
+    assert_eq!(addrs(&wire), [format!("{LINK_LOCAL}/64")]);
+    assert!(defaults(&wire).is_empty());
+    assert!(sent_of(&wire, SOLICITATION).is_empty());
+    wire.set("ifaces/eth0/autoconf", "1\n").unwrap();
+    wire.wait(1000);
+    assert_eq!(sent_of(&wire, SOLICITATION).len(), 1);
+    assert_eq!(wire.set("ifaces/eth0/autoconf", "2\n"), Err(errno::EINVAL));
+    // Only adapters have it.
+    let lo0 = wire
+        .process
+        .open("/scheme/netcfg/ifaces/lo0/autoconf", OpenFlags::READ);
+    assert_eq!(lo0.unwrap_err(), errno::ENOENT);
+}
+
+#[test]
+fn another_hardware_address_makes_others() {
+    let wire = Wire::new();
+    let options = [prefix("2001:db8:1::", true, HOUR, HOUR)];
+    advertise(&wire, ROUTER, 1800, &options);
+    wire.wait(1000);
+    while wire.sent().is_some() {}
+    wire.set("ifaces/eth0/mac", "02:00:00:00:00:09\n").unwrap();
+    assert!(addrs(&wire).is_empty() && defaults(&wire).is_empty());
+    wire.wait(1000);
+    advertise(&wire, ROUTER, 1800, &options);
+    wire.wait(1000);
+    assert_eq!(
+        addrs(&wire),
+        ["fe80::ff:fe00:9/64", "2001:db8:1::ff:fe00:9/64"]
+    );
+    assert_eq!(wire.text("ifaces/eth0/multicast"), "ff02::1:ff00:9\n");
+    wire.assert_ledger_closes();
+}

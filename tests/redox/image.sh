@@ -9,6 +9,7 @@ built=x86_64-unknown-redox/release
 : "${REDOXFS:=redoxfs}"
 : "${QEMU:=qemu-system-x86_64}"
 : "${ACCEL:=tcg}"
+: "${NIC:=e1000}"
 
 # Stands before each line of a test.
 label=
@@ -120,8 +121,8 @@ close_copy() {
     mounter=
 }
 
-# boot_pc LOG NETWORK ARGUMENT...: boots the copy on a PC with an e1000 on a network of QEMU's own,
-# with these options.
+# boot_pc LOG NETWORK ARGUMENT...: boots the copy on a PC with an adapter on a network of QEMU's
+# own, with these options.
 boot_pc() {
     log=$1
     network=$2
@@ -129,7 +130,7 @@ boot_pc() {
     boot "$log" -machine pc -cpu max -smp 1 -m 1024 -display none -vga none -monitor none \
         -drive "file=$copy,format=raw,if=none,id=disk" \
         -device ahci,id=ahci -device ide-hd,drive=disk,bus=ahci.0 \
-        -netdev "user,id=net,restrict=on$network" -device e1000,netdev=net "$@"
+        -netdev "user,id=net,restrict=on$network" -device "$NIC,netdev=net" "$@"
 }
 
 # boot LOG ARGUMENT...: starts QEMU, and shows the lines of the tests until they are done.

@@ -20,6 +20,7 @@
 #   QEMU        the emulator                                                    (qemu-system-x86_64)
 #   QEMU_ARGS   instead of the machine below; %IMAGE% stands for the copy
 #   ACCEL       tcg, or kvm where it is truly usable                                           (tcg)
+#   NIC         the adapter, a device of QEMU's                                            (e1000)
 #   LIMIT       seconds until the machine is stopped                                           (900)
 #   LOG         where the serial console goes                                    (redox-test.log)
 set -u

@@ -5,7 +5,7 @@
 #
 # IMAGE is a bootable disk image of Redox with netstack, bare or partitioned, BIOS, not encrypted,
 # with base's init. Nothing is written to it: the programs go into copies, into one of them tund as
-# well, and each copy is booted in QEMU with an e1000 on a network of QEMU's own. Prints the lines of
+# well, and each copy is booted in QEMU with an adapter on a network of QEMU's own. Prints the lines of
 # the tests of both, then what was measured, side by side: for several boots, the medians. With
 # TEST, only tests whose names begin so, and no measurements.
 #
@@ -23,6 +23,7 @@
 #   ACCEL     tcg, or kvm where it is truly usable                                           (tcg)
 #   ICOUNT    with tcg: an instruction takes 2^ICOUNT ns of the machine's time, so that nothing
 #             else on the host matters; 1 is about what it takes anyhow
+#   NIC       the adapter, a device of QEMU's                                              (e1000)
 #   LIMIT     seconds until a machine is stopped                                            (1500)
 #   LOGS      the directory for serial consoles, DAEMON.BOOT.log                               (.)
 set -u

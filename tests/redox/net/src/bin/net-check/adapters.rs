@@ -31,14 +31,18 @@ fn becomes(what: &str, condition: impl Fn() -> bool) {
     }
 }
 
-/// The driver of the first adapter, by the name of its scheme: `network.pci-0000-00-02.0_e1000` is
-/// `e1000d`'s.
-fn driver() -> Option<i32> {
+/// The program that drives the first adapter, by the name of its scheme:
+/// `network.pci-0000-00-02.0_e1000` is `e1000d`'s.
+pub(crate) fn program() -> Option<String> {
     let schemes = fs::read_dir("/scheme").ok()?.flatten();
     let names = schemes.map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| name.starts_with("network.")).collect();
-    names.sort();
-    let program = format!("{}d", names.first()?.rsplit('_').next()?);
+    let first = names.filter(|name| name.starts_with("network.")).min()?;
+    Some(format!("{}d", first.rsplit('_').next()?))
+}
+
+/// Its process.
+fn driver() -> Option<i32> {
+    let program = program()?;
     let processes = fs::read_to_string("/scheme/proc/ps").ok()?;
     let of = |line: &str| {
         // PID PGID PPID SID RUID RGID EUID EGID NTHRD STATUS NAME

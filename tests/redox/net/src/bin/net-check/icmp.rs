@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{Read, Write};
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use redox_net::pattern;
@@ -18,15 +18,15 @@ pub(crate) const TESTS: &[Test] = &[
 
 const SOON: Duration = Duration::from_secs(5);
 
-fn open(to: Ipv4Addr) -> File {
+fn open(to: IpAddr) -> File {
     let path = format!("/scheme/icmp/echo/{to}");
     let socket = OpenOptions::new().read(true).write(true).open(&path);
     socket.unwrap_or_else(|error| panic!("open {path}: {error}"))
 }
 
 /// Sends echo requests with `size` bytes of data; each must have its answer.
-pub(crate) fn answered(to: Ipv4Addr, size: usize) {
-    let mut socket = open(to);
+pub(crate) fn answered(to: impl Into<IpAddr>, size: usize) {
+    let mut socket = open(to.into());
     let mut answer = vec![0; 65_536];
     for sequence in 1..=3_u16 {
         let mut request = sequence.to_be_bytes().to_vec();

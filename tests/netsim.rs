@@ -133,6 +133,17 @@ impl Host {
         i32::from_ne_bytes(value)
     }
 
+    /// Accepts all that wait. How many there were.
+    fn accept_all(&self, listener: Fd) -> usize {
+        std::iter::from_fn(|| self.accept(listener)).count()
+    }
+
+    /// How many of these stand.
+    fn connected(&self, clients: &[Fd]) -> usize {
+        let stands = |&&fd: &&Fd| self.ready(fd).contains(Ready::WRITE) && self.so_error(fd) == 0;
+        clients.iter().filter(stands).count()
+    }
+
     fn shutdown_write(&self, fd: Fd) {
         assert_eq!(self.process.sys_call(fd, &mut [], &[9, 1]), Ok(0));
     }
@@ -680,14 +691,10 @@ fn more_at_once_than_the_backlog_all_get_in() {
     let mut accepted = 0;
     // Whoever was not heard asks again, a few times.
     for _ in 0..800 {
-        accepted += std::iter::from_fn(|| world.hosts[1].accept(listener)).count();
+        accepted += world.hosts[1].accept_all(listener);
         world.run(ms(100));
     }
-    let good = |&&fd: &&Fd| {
-        let connected = world.hosts[0].ready(fd).contains(Ready::WRITE);
-        connected && world.hosts[0].so_error(fd) == 0
-    };
-    let connected = clients.iter().filter(good).count();
+    let connected = world.hosts[0].connected(&clients);
     world.assert_ledgers_close("a burst");
     assert_eq!((connected, accepted), (CLIENTS, CLIENTS));
 }
@@ -730,18 +737,14 @@ fn flood(seed: u64, rate: u64) -> (usize, usize) {
         if tick % 10 == 0 {
             clients.push(world.hosts[0].connect("10.0.0.2:80"));
         }
-        accepted += std::iter::from_fn(|| world.hosts[1].accept(listener)).count();
+        accepted += world.hosts[1].accept_all(listener);
         world.run(ms(10));
     }
     for _ in 0..1200 {
-        accepted += std::iter::from_fn(|| world.hosts[1].accept(listener)).count();
+        accepted += world.hosts[1].accept_all(listener);
         world.run(ms(100));
     }
-    let good = |&&fd: &&Fd| {
-        let connected = world.hosts[0].ready(fd).contains(Ready::WRITE);
-        connected && world.hosts[0].so_error(fd) == 0
-    };
-    let connected = clients.iter().filter(good).count();
+    let connected = world.hosts[0].connected(&clients);
     world.assert_ledgers_close("flood");
     (connected.min(accepted), clients.len())
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use common::system::{MountSystem, System};
+use common::system::{MountSystem, System, counter};
 
 /// Seconds that any program may take.
 const PATIENCE: &str = "60";
@@ -153,9 +153,7 @@ impl Router {
         let text = self
             .system
             .text(&format!("netcfg/ifaces/{interface}/ledger"));
-        let mut lines = text.lines();
-        let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        value.unwrap().parse().unwrap()
+        counter(&text, name)
     }
 
     fn forwarded(&self) -> [u64; 2] {

@@ -59,12 +59,7 @@ pub trait System: Send + Sync {
     /// A counter of an interface.
     fn stat(&self, interface: &str, name: &str) -> u64 {
         let text = self.text(&format!("netcfg/ifaces/{interface}/stats"));
-        let line = text
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-        line.unwrap_or_else(|| panic!("no {name} in {text}"))
-            .parse()
-            .unwrap()
+        counter(&text, name)
     }
 
     /// What all reasons together dropped on the interface.
@@ -83,14 +78,7 @@ pub trait System: Send + Sync {
         let before = self.drops(interface);
         let text = self.text(&format!("netcfg/ifaces/{interface}/ledger"));
         let after = self.drops(interface);
-        let get = |name: &str| -> u64 {
-            let line = text
-                .lines()
-                .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
-            line.unwrap_or_else(|| panic!("no {name} in {text}"))
-                .parse()
-                .unwrap()
-        };
+        let get = |name: &str| counter(&text, name);
         for way in ["in", "out"] {
             let parts = ["delivered", "forwarded", "queued", "dropped"];
             let sum: u64 = parts.iter().map(|part| get(&format!("{way}.{part}"))).sum();
@@ -102,6 +90,14 @@ pub trait System: Send + Sync {
             "{dropped} dropped, for reasons between {before} and {after}:\n{text}"
         );
     }
+}
+
+/// One line's number: `NAME 42`.
+pub fn counter(text: &str, name: &str) -> u64 {
+    let mut lines = text.lines();
+    let value = lines.find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    let value = value.unwrap_or_else(|| panic!("no {name} in {text}"));
+    value.parse().unwrap()
 }
 
 /// The processes of the local system: the test's own.

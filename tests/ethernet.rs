@@ -58,7 +58,7 @@ fn it_is_there_from_the_start() {
 #[test]
 fn who_asks_for_us_gets_an_answer_and_is_noted() {
     let wire = Wire::new();
-    wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+    wire.take_address();
     wire.send(
         EVERYBODY,
         0x0806,
@@ -87,7 +87,7 @@ fn who_asks_for_us_gets_an_answer_and_is_noted() {
 #[test]
 fn packets_wait_for_the_answer() {
     let wire = Wire::new();
-    wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+    wire.take_address();
     for _ in 0..3 {
         wire.send(US.0, 0x0800, &ping());
     }
@@ -107,7 +107,7 @@ fn packets_wait_for_the_answer() {
 #[test]
 fn who_does_not_answer_is_unreachable() {
     let wire = Wire::new();
-    wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+    wire.take_address();
     let socket = wire.process.open("/scheme/udp", BOTH).unwrap();
     let socket = wire.process.dup_verb(socket, b"10.0.0.2:9").unwrap();
     wire.process.set_nonblocking(socket, true).unwrap();
@@ -127,6 +127,9 @@ fn who_does_not_answer_is_unreachable() {
 fn neighbour_discovery() {
     let wire = Wire::new();
     wire.set("ifaces/eth0/addr/add", "fd00::1/64\n").unwrap();
+    // Everybody hears of it.
+    let (dst, _, advert) = wire.sent().unwrap();
+    assert_eq!((dst, advert[40]), ([0x33, 0x33, 0, 0, 0, 1], 136));
     let us: Ipv6Addr = "fd00::1".parse().unwrap();
     let peer: Ipv6Addr = "fd00::2".parse().unwrap();
     let nd = |kind: u8, flags: u8, target: Ipv6Addr, option: u8, mac: Mac, dst: Ipv6Addr| {
@@ -216,6 +219,7 @@ fn dhcp_without_an_address() {
         wire.text("route/list")
             .starts_with("default via 10.0.0.254 dev eth0\n")
     );
+    wire.assert_announced();
     wire.process.write(client, &[1; 548]).unwrap();
     let (dst, _, request) = wire.sent().unwrap();
     assert_eq!(dst, EVERYBODY);
@@ -234,7 +238,7 @@ fn dhcp_without_an_address() {
 #[test]
 fn frames_of_any_kind_are_counted() {
     let wire = Wire::new();
-    wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+    wire.take_address();
     wire.send([2, 9, 9, 9, 9, 9], 0x0800, &ping());
     wire.send(US.0, 0x9999, b"what?");
     wire.send(US.0, 0x0806, b"short");
@@ -671,7 +675,7 @@ fn a_driver_that_nobody_talks_to_is_missed_when_somebody_looks() {
 #[test]
 fn without_a_driver_the_network_is_down() {
     let wire = Wire::new();
-    wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+    wire.take_address();
     let datagrams = wire.process.open("/scheme/udp", BOTH).unwrap();
     let datagrams = wire.process.dup_verb(datagrams, b"10.0.0.2:9").unwrap();
     // These wait for the neighbour.
@@ -689,11 +693,15 @@ fn without_a_driver_the_network_is_down() {
     wire.send(US.0, 0x0800, &ping());
     assert_eq!(wire.sent(), None);
     wire.wait(10_000);
-    // Groups are told again.
+    // Addresses and groups are told again.
     wire.set("ifaces/eth0/multicast", "join 239.1.2.3\n")
         .unwrap();
     wire.local
         .with_server(|net| net.ethernet_found(wire.port, US));
+    // Somebody may remember another place for our addresses.
+    let (dst, _, advert) = wire.sent().unwrap();
+    assert_eq!((dst, advert[40]), ([0x33, 0x33, 0, 0, 0, 1], 136));
+    wire.assert_announced();
     let (dst, _, report) = wire.sent().unwrap();
     assert_eq!((dst, report[24]), ([1, 0, 0x5e, 1, 2, 3], 0x16));
     let (dst, _, report) = wire.sent().unwrap();
@@ -741,7 +749,7 @@ fn settings_do_not_make_up_a_driver() {
 #[test]
 fn a_connection_waits_for_the_driver() {
     let wire = Wire::new();
-    wire.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+    wire.take_address();
     let stream = wire.process.open("/scheme/tcp", BOTH).unwrap();
     wire.process.set_nonblocking(stream, true).unwrap();
     let begun = wire.process.dup_verb(stream, b"10.0.0.2:80");

@@ -167,8 +167,20 @@ impl Net {
             neighbors: Neighbors::default(),
             autoconf: Autoconf::default(),
         });
-        self.autoconf_start(id);
+        self.link_up(id);
         Some(id)
+    }
+
+    /// An adapter is there, or is up again, or has another address: what is on its link hears of it.
+    pub(crate) fn link_up(&mut self, id: PortId) {
+        let Some(dev) = self.links.get_mut(id).map(|port| port.dev) else {
+            return;
+        };
+        let addrs = self.ifs.get(dev).map(|ifp| ifp.addrs.clone());
+        for own in addrs.into_iter().flatten() {
+            self.announce(id, dev, own.addr);
+        }
+        self.autoconf_start(id);
     }
 
     /// An adapter is gone for good, and its interface with it.
@@ -223,7 +235,7 @@ impl Net {
         self.autoconf_forget(id);
         self.autoconf_give_up(id, dev, old.link_local());
         self.remove_addr(dev, &old.link_local_addr());
-        self.autoconf_start(id);
+        self.link_up(id);
     }
 
     /// A frame came, without its check sequence.

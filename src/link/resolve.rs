@@ -14,6 +14,7 @@ use super::{BROADCAST, ETHERTYPE_ARP, HEADER, Mac, Port, PortId, header};
 use crate::ifnet::{Driver, DropReason, Family, Frame, IfIndex, Ifnet, is_host, solicited_node};
 use crate::net::Net;
 use crate::netisr::Verdict;
+use crate::netisr::groups::{ALL_NODES, ALL_ROUTERS_V6};
 use crate::netisr::icmp::Notice;
 use crate::netisr::input::{Header, proto};
 use crate::packet::Packet;
@@ -58,6 +59,50 @@ impl Net {
             }
             (IpAddr::V6(_), _) => {}
         }
+    }
+
+    /// Tells all stations where an address of ours is now: some may remember another place (RFC 5227
+    /// section 3, RFC 4861 section 7.2.6).
+    pub(super) fn announce(&mut self, id: PortId, dev: IfIndex, addr: IpAddr) {
+        let port = self.links.get_mut(id).filter(|port| port.present);
+        let Some(mac) = port.map(|port| port.mac).filter(|_| self.is_up(dev)) else {
+            return;
+        };
+        match addr {
+            IpAddr::V4(addr) => {
+                let question = (ArpOperation::Request, mac, addr);
+                self.arp_send(id, dev, BROADCAST, question, (Mac([0; 6]), addr));
+            }
+            IpAddr::V6(addr) => self.advertise(id, dev, mac, addr, None),
+        }
+    }
+
+    /// The same, for an address that is new on its interface.
+    pub(crate) fn announce_new(&mut self, dev: IfIndex, addr: IpAddr) {
+        if let Some(id) = self.port_of(dev) {
+            self.announce(id, dev, addr);
+        }
+    }
+
+    /// Says where an address of ours is: to a station that asked, or to all.
+    fn advertise(
+        &mut self,
+        id: PortId,
+        dev: IfIndex,
+        mac: Mac,
+        target_addr: Ipv6Addr,
+        to: Option<Ipv6Addr>,
+    ) {
+        let solicited = match to {
+            Some(_) => NdiscNeighborFlags::SOLICITED,
+            None => NdiscNeighborFlags::empty(),
+        };
+        let message = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+            flags: solicited | NdiscNeighborFlags::OVERRIDE,
+            target_addr,
+            lladdr: Some(EthernetAddress(mac.0).into()),
+        });
+        self.nd_send(id, dev, target_addr, to.unwrap_or(ALL_NODES), &message);
     }
 
     fn arp_send(
@@ -140,8 +185,6 @@ impl Net {
 
     /// Asks for routers.
     pub(super) fn router_solicit(&mut self, id: PortId) {
-        const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
-
         let Some(Port { dev, mac, .. }) = self.links.get_mut(id).filter(|port| port.present) else {
             return;
         };
@@ -154,7 +197,7 @@ impl Net {
         let lladdr = src.map(|_| EthernetAddress(mac.0).into());
         let message = Icmpv6Repr::Ndisc(NdiscRepr::RouterSolicit { lladdr });
         let src = src.unwrap_or(Ipv6Addr::UNSPECIFIED);
-        self.nd_send(id, dev, src, ALL_ROUTERS, &message);
+        self.nd_send(id, dev, src, ALL_ROUTERS_V6, &message);
     }
 
     /// Neighbour discovery.
@@ -207,19 +250,8 @@ impl Net {
                 }
                 // Somebody who is about to take the address has none yet to be answered at
                 // (RFC 4861 section 7.2.4).
-                let (to, solicited) = match src.is_unspecified() {
-                    true => (
-                        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1),
-                        NdiscNeighborFlags::empty(),
-                    ),
-                    false => (src, NdiscNeighborFlags::SOLICITED),
-                };
-                let message = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
-                    flags: solicited | NdiscNeighborFlags::OVERRIDE,
-                    target_addr,
-                    lladdr: Some(EthernetAddress(mac.0).into()),
-                });
-                self.nd_send(id, rcvif, target_addr, to, &message);
+                let to = Some(src).filter(|src| !src.is_unspecified());
+                self.advertise(id, rcvif, mac, target_addr, to);
                 Verdict::Delivered
             }
             NdiscRepr::NeighborAdvert {

@@ -100,7 +100,7 @@ impl Net {
         // One that somebody set holds for the same adapter.
         match changed {
             true => self.set_mac(id, mac),
-            false => self.autoconf_start(id),
+            false => self.link_up(id),
         }
         self.watchers.touch();
         for family in [Family::Inet, Family::Inet6] {

@@ -174,7 +174,7 @@ impl Net {
                     && self.runs_ipv6(dev)
                     && let Some(port) = self.port_of(dev)
                 {
-                    self.autoconf_start(port);
+                    self.link_up(port);
                 }
                 // What was joined meanwhile nobody has heard of.
                 silent.retain(|&family| self.can_report(dev, family));
@@ -210,6 +210,7 @@ impl Net {
                 }
                 self.add_addr(dev, addr);
                 self.if_init(dev);
+                self.announce_new(dev, addr.addr);
             }
             IfSetting::AddAddr(addr) => {
                 if (addr.addr.is_ipv6() && !ipv6) || has(&addr) || ifp.addrs.len() >= MAX_ADDRS {
@@ -217,6 +218,7 @@ impl Net {
                 }
                 self.add_addr(dev, addr);
                 self.if_init(dev);
+                self.announce_new(dev, addr.addr);
             }
             IfSetting::RemoveAddr(addr) => {
                 // The address alone is enough to say which.

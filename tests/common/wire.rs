@@ -86,6 +86,24 @@ impl Wire {
         ))
     }
 
+    /// Gives the adapter 10.0.0.1.
+    pub fn take_address(&self) {
+        self.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+        self.assert_announced();
+    }
+
+    /// Every station is told who has 10.0.0.1 (RFC 5227 section 3).
+    pub fn assert_announced(&self) {
+        let (dst, ethertype, arp) = self.sent().unwrap();
+        assert_eq!((dst, ethertype), (EVERYBODY, 0x0806));
+        assert_eq!(arp[6..8], [0, 1]);
+        assert_eq!(arp[8..14], US.0);
+        assert_eq!(
+            (&arp[14..18], &arp[24..28]),
+            (&[10, 0, 0, 1][..], &[10, 0, 0, 1][..])
+        );
+    }
+
     pub fn wait(&self, millis: u64) {
         self.clock.advance(Duration::from_millis(millis));
         self.local.pump();

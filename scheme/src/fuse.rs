@@ -16,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, StatxFlags};
 use rustix::io::Errno as Sys;
 use rustix::mount::{MountFlags, UnmountFlags};
-use rustix::process::{Pid as SysPid, Signal};
+use rustix::process::{Pid as SysPid, PidfdFlags, Signal};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::dispatch::{Answer, Dispatch, Kind, Operation, Request};
@@ -185,6 +185,17 @@ impl Processes for LinuxProcesses {
         self.session(SignalTarget::Process(pid)).is_some()
     }
 
+    /// When it began, to a hundredth of a second, and, since Linux 6.9, its own inode.
+    fn identity(&self, pid: Pid) -> Option<u64> {
+        let started = stat_field(pid, 19)?;
+        let number = SysPid::from_raw(i32::try_from(pid.0).ok()?)?;
+        let open = rustix::process::pidfd_open(number, PidfdFlags::empty());
+        let inode = open
+            .and_then(rustix::fs::fstat)
+            .map_or(0, |stat| stat.st_ino);
+        Some(started.rotate_left(32) ^ inode)
+    }
+
     fn closes_get_lost(&self) -> bool {
         false
     }
@@ -194,23 +205,70 @@ impl Processes for LinuxProcesses {
 fn members(group: Pid) -> impl Iterator<Item = Pid> {
     let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
     pids.filter_map(move |entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-        // After the name, which may hold anything: state, parent, group.
-        let (_, fields) = stat.rsplit_once(')')?;
-        let its_group: u32 = fields.split_whitespace().nth(2)?.parse().ok()?;
-        (its_group == group.0).then_some(Pid(pid))
+        let pid = Pid(entry.file_name().to_str()?.parse().ok()?);
+        (stat_field(pid, 2)? == u64::from(group.0)).then_some(pid)
     })
+}
+
+/// A number of `/proc/PID/stat`, counted from the state, which is 0.
+fn stat_field(pid: Pid, at: usize) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.0)).ok()?;
+    // The name before it may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(at)?.parse().ok()
+}
+
+/// A line of `/proc/THREAD/status`; `None` if there is no such thread.
+fn status_of(thread: Pid, name: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{}/status", thread.0)).ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim().to_owned())
 }
 
 /// The process of a thread. FUSE reports threads.
 fn process_of(thread: Pid) -> Pid {
-    let find = || {
-        let status = fs::read_to_string(format!("/proc/{}/status", thread.0)).ok()?;
-        let line = status.lines().find(|line| line.starts_with("Tgid:"))?;
-        line.split_whitespace().nth(1)?.parse().ok()
+    let process = status_of(thread, "Tgid:").and_then(|pid| pid.parse().ok());
+    process.map_or(thread, Pid)
+}
+
+/// Whether a thread is gone, or will be before it sees an answer.
+fn is_killed(thread: Pid) -> bool {
+    let Some(pending) = status_of(thread, "SigPnd:") else {
+        return true;
     };
-    find().map_or(thread, Pid)
+    let pending = u64::from_str_radix(&pending, 16).unwrap_or(0);
+    pending & 1 << (Signal::KILL.as_raw() - 1) != 0
+}
+
+/// Who has used an open file.
+#[derive(Debug)]
+struct Users {
+    process: Pid,
+    /// Threads of the process that were seen.
+    threads: Vec<Pid>,
+    /// Whether others use it too, or too many to be sure.
+    shared: bool,
+}
+
+impl Users {
+    /// Most threads remembered.
+    const MOST: usize = 16;
+
+    fn new(process: Pid, thread: Pid) -> Self {
+        Self {
+            process,
+            threads: vec![thread],
+            shared: false,
+        }
+    }
+
+    fn add(&mut self, thread: Pid) {
+        if self.shared || self.threads.contains(&thread) {
+            return;
+        }
+        self.shared = self.threads.len() >= Self::MOST || process_of(thread) != self.process;
+        self.threads.push(thread);
+    }
 }
 
 /// Serves `server` at `mount` until `stop` becomes readable or somebody unmounts it.
@@ -225,6 +283,7 @@ pub fn serve<S: FileServer>(
         dispatch: Dispatch::new(server),
         nodes: Nodes::default(),
         pollers: BTreeMap::new(),
+        users: BTreeMap::new(),
         listings: BTreeMap::new(),
         connected: true,
     };
@@ -383,6 +442,8 @@ struct Session<'a, S> {
     nodes: Nodes,
     /// The kernel's handle for each file that somebody polls.
     pollers: BTreeMap<FileId, u64>,
+    /// Who uses each open file.
+    users: BTreeMap<FileId, Users>,
     /// What each open directory lists. Offsets are places in it, which no change may move.
     listings: BTreeMap<FileId, Vec<DirEntry>>,
     connected: bool,
@@ -439,11 +500,14 @@ impl<S: FileServer> Session<'_, S> {
                 }
                 return;
             }
-            // Making what is not there: say so, rather than that nothing can be made.
-            abi::FUSE_CREATE | abi::FUSE_MKNOD | abi::FUSE_MKDIR => Err(errno::EPERM),
-            abi::FUSE_UNLINK | abi::FUSE_RMDIR | abi::FUSE_RENAME | abi::FUSE_RENAME2 => {
-                Err(errno::EPERM)
-            }
+            // O_CREAT makes nothing: what is not there is not there.
+            abi::FUSE_CREATE => Err(errno::ENOENT),
+            abi::FUSE_MKNOD
+            | abi::FUSE_MKDIR
+            | abi::FUSE_UNLINK
+            | abi::FUSE_RMDIR
+            | abi::FUSE_RENAME
+            | abi::FUSE_RENAME2 => Err(errno::EPERM),
             _ => Err(errno::ENOSYS),
         };
         self.reply(header.unique, reply.as_deref());
@@ -538,11 +602,13 @@ impl<S: FileServer> Session<'_, S> {
         flags.set(OpenFlags::TRUNCATE, sys.contains(OFlags::TRUNC));
         let path = self.nodes.path(nodeid)?.to_owned();
         let stat = self.dispatch.server.stat(&path)?;
+        let thread = caller.pid;
         let caller = Caller {
-            pid: process_of(caller.pid),
+            pid: process_of(thread),
             ..caller
         };
         let id = self.dispatch.open(&path, flags, caller)?;
+        self.users.insert(id, Users::new(caller.pid, thread));
         let open_flags = match stat.kind {
             FileKind::Device => {
                 abi::FOPEN_DIRECT_IO
@@ -642,6 +708,9 @@ impl<S: FileServer> Session<'_, S> {
     }
 
     fn submit(&mut self, request: Request<Call>) {
+        if let Some(users) = self.users.get_mut(&request.file) {
+            users.add(request.caller.pid);
+        }
         let answer = self.dispatch.submit(request);
         answer.into_iter().for_each(|answer| self.answer(answer));
     }
@@ -708,6 +777,7 @@ impl<S: FileServer> Session<'_, S> {
     fn release(&mut self, body: &[u8]) -> Reply {
         let file = file(parse::<abi::fuse_release_in>(body)?.fh);
         self.pollers.remove(&file);
+        self.users.remove(&file);
         self.listings.remove(&file);
         for answer in self.dispatch.close(file) {
             self.answer(answer);
@@ -718,11 +788,18 @@ impl<S: FileServer> Session<'_, S> {
     /// [`Dispatch::turn`], telling everybody what came of it.
     fn turn(&mut self, now: Now) -> Turn {
         let (mut answers, mut edges) = (Vec::new(), Vec::new());
-        let pollers = &self.pollers;
+        let (pollers, users) = (&self.pollers, &self.users);
         let watched = |file| pollers.contains_key(&file);
+        // A reader that was killed goes on to take what it is given until the kernel has told that
+        // it is gone. Only on a shared file is there somebody else to miss it.
+        let alive = |request: &Request<Call>| {
+            let shared = users.get(&request.file).is_some_and(|users| users.shared);
+            let thread = request.caller.pid;
+            !shared || thread == Pid(0) || !is_killed(thread)
+        };
         let turn = self
             .dispatch
-            .turn(now, &mut answers, &mut edges, |_| true, watched);
+            .turn(now, &mut answers, &mut edges, alive, watched);
         for answer in answers {
             self.answer(answer);
         }

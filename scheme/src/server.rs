@@ -206,6 +206,10 @@ pub trait Processes {
     /// Whether the process is there and not a corpse.
     fn alive(&self, pid: Pid) -> bool;
 
+    /// What tells the process from another that has its number later, as far as this system knows
+    /// such a thing; `None` when it is not there.
+    fn identity(&self, pid: Pid) -> Option<u64>;
+
     /// Whether this system may forget to tell of a close. Then a device held by the dead may be
     /// taken over.
     fn closes_get_lost(&self) -> bool;

@@ -6,7 +6,7 @@ use scheme::{Argument, Caller, FileId};
 
 use super::softc::TunFlags;
 use super::{Softc, frame};
-use crate::ifnet::{IF_MINMTU, IfFlags};
+use crate::ifnet::{Driver, IF_MINMTU, IfFlags};
 use crate::net::Net;
 
 /// `TtyCall::Pgrp` of Redox's protocol, which relibc sends for `TIOCSPGRP` and `TIOCGPGRP`; the
@@ -172,7 +172,7 @@ impl Net {
             }
             Request::SetOwner => self.fsetown(unit, int(&arg)?, caller),
             Request::GetOwner => {
-                let owner = self.softc(unit)?.owner();
+                let owner = self.fgetown(unit)?;
                 put_int(&mut arg, owner)
             }
             // The same, negated, for those who still use the names of a tty.
@@ -181,7 +181,7 @@ impl Net {
                 self.fsetown(unit, owner, caller)
             }
             Request::GetPgrp => {
-                let owner = self.softc(unit)?.owner();
+                let owner = self.fgetown(unit)?;
                 put_int(&mut arg, owner.wrapping_neg())
             }
         }
@@ -205,7 +205,7 @@ impl Net {
                     self.fsetown(unit, owner, caller)?;
                 }
                 _ => {
-                    let owner = self.softc(unit)?.owner();
+                    let owner = self.fgetown(unit)?;
                     put_int(&mut arg, owner.wrapping_neg())?;
                 }
             }
@@ -274,9 +274,13 @@ impl Net {
         }
         let ifp = self.ifs.get_mut(dev).ok_or(errno::ENXIO)?;
         ifp.mtu = mtu;
-        if !ifp.has_ipv6() {
-            let v6: Vec<_> = ifp
-                .addrs
+        let (driver, ipv6) = (ifp.driver, ifp.has_ipv6());
+        if let Driver::Tun(unit) = driver {
+            self.tun_debug(unit, "mtu set");
+        }
+        if !ipv6 {
+            let addrs = self.ifs.get(dev).map_or(&[][..], |ifp| &ifp.addrs);
+            let v6: Vec<_> = addrs
                 .iter()
                 .filter(|addr| addr.addr.is_ipv6())
                 .copied()

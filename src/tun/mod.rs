@@ -29,7 +29,7 @@ use crate::route::Origin;
 use frame::{Frames, Taken, decode, decode_batch};
 pub(crate) use ioctl::triple;
 pub(crate) use softc::Units;
-use softc::{Softc, TunFlags};
+use softc::{Owner, Softc, TunFlags};
 
 /// Largest packet that a program may write, bytes, header not included.
 pub const TUNMRU: usize = 16_384;
@@ -423,14 +423,15 @@ impl Net {
         ifp.stats.obytes += len as u64;
         ifp.stats.output.queued += 1;
         let rose = !was_ready && ifp.snd.ready(now);
-        let owner = softc
-            .sigio
-            .filter(|_| softc.flags.contains(TunFlags::ASYNC));
+        let asks = softc.sigio.is_some() && softc.flags.contains(TunFlags::ASYNC);
         if rose && let Some(file) = softc.file {
             self.wake(file, Ready::READ);
         }
-        if let Some(owner) = owner {
-            self.signal(owner);
+        if asks
+            && let Some(softc) = self.tun.units.get_mut(&unit)
+            && let Some(owner) = softc.owner(&*self.processes)
+        {
+            self.signal(owner.target);
         }
         Ok(())
     }
@@ -443,6 +444,9 @@ impl Net {
             ifp.flags.insert(IfFlags::UP);
             ifp.flags.set(IfFlags::RUNNING, has_driver);
             stamp(ifp, now);
+            if let Driver::Tun(unit) = ifp.driver {
+                self.tun_debug(unit, "init");
+            }
         }
         self.connect_routes(dev);
     }
@@ -465,6 +469,7 @@ impl Net {
             // Whatever is asked is answered at once, with EHOSTDOWN.
             return Ready::all();
         };
+        self.tun_debug(unit, "poll");
         let dev = self.tun.units.get(&unit).map(|softc| softc.dev);
         let ifp = dev.and_then(|dev| self.ifs.get(dev));
         match ifp.is_some_and(|ifp| ifp.snd.ready(now)) {
@@ -502,7 +507,7 @@ impl Net {
 
     pub(crate) fn tun_pgrp_read(&mut self, id: FileId, buf: &mut [u8]) -> Result<usize, Errno> {
         let unit = self.pgrp_unit(id)?;
-        let pgrp = self.softc(unit)?.owner().wrapping_neg();
+        let pgrp = self.fgetown(unit)?.wrapping_neg();
         let to = buf.first_chunk_mut().ok_or(errno::EINVAL)?;
         *to = pgrp.to_ne_bytes();
         Ok(4)
@@ -542,8 +547,16 @@ impl Net {
                 return Err(errno::EPERM);
             }
         }
-        self.softc(unit)?.sigio = target;
+        let owner = target.map(|target| Owner::new(target, &*self.processes));
+        self.softc(unit)?.sigio = owner;
         Ok(())
+    }
+
+    /// `fgetown`: who gets `SIGIO`: a process, a group as a negative, or 0.
+    fn fgetown(&mut self, unit: u16) -> Result<i32, Errno> {
+        let softc = self.tun.units.get_mut(&unit).ok_or(errno::EHOSTDOWN)?;
+        let owner = softc.owner(&*self.processes);
+        Ok(owner.map_or(0, |owner| owner.number()))
     }
 
     /// The text of `ifaces/IF/status` (`SIOCGIFSTATUS`).
@@ -585,7 +598,7 @@ impl Net {
         }
     }
 
-    fn tun_debug(&self, unit: u16, what: &str) {
+    pub(super) fn tun_debug(&self, unit: u16, what: &str) {
         if self.tun.debug != 0 {
             log::info!("tun{unit}: {what}");
         }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bitflags::bitflags;
-use scheme::{FileId, Pid, SignalTarget};
+use scheme::{FileId, Pid, Processes, SignalTarget};
 
 use super::MAX_UNIT;
 use super::frame::Frames;
@@ -29,6 +29,44 @@ bitflags! {
     }
 }
 
+/// Who gets `SIGIO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Owner {
+    pub(super) target: SignalTarget,
+    /// Of the process, when it became the owner: another may get its number.
+    pub(super) identity: Option<u64>,
+}
+
+impl Owner {
+    pub(super) fn new(target: SignalTarget, processes: &dyn Processes) -> Self {
+        let identity = match target {
+            SignalTarget::Process(pid) => processes.identity(pid),
+            SignalTarget::Group(_) => None,
+        };
+        Self { target, identity }
+    }
+
+    /// Whether it is still there, as far as that can be told of a group.
+    fn exists(&self, processes: &dyn Processes) -> bool {
+        match self.target {
+            SignalTarget::Process(pid) => {
+                self.identity.is_some() && processes.identity(pid) == self.identity
+            }
+            // Looking for its members takes too long for every packet.
+            SignalTarget::Group(_) => true,
+        }
+    }
+
+    /// In the manner of `fgetown`: a process, or a group as a negative.
+    pub(super) fn number(&self) -> i32 {
+        let number = |pid: Pid| i32::try_from(pid.0).unwrap_or(i32::MAX);
+        match self.target {
+            SignalTarget::Process(pid) => number(pid),
+            SignalTarget::Group(group) => -number(group),
+        }
+    }
+}
+
 /// One unit. It is made with its interface, so it is always `INITED`; it is `OPEN` while it has a
 /// file.
 #[derive(Debug)]
@@ -43,7 +81,7 @@ pub(crate) struct Softc {
     /// Every process seen on the handle.
     pub(super) users: Users,
     /// Who gets `SIGIO`.
-    pub(super) sigio: Option<SignalTarget>,
+    pub(super) sigio: Option<Owner>,
     /// Reads that are not settled, oldest first.
     unsettled: VecDeque<Frames>,
 }
@@ -89,14 +127,10 @@ impl Softc {
         self.unsettled.pop_front().unwrap_or_default()
     }
 
-    /// The owner in the manner of `fgetown`: a process, a group as a negative, or 0.
-    pub(super) fn owner(&self) -> i32 {
-        let number = |pid: Pid| i32::try_from(pid.0).unwrap_or(i32::MAX);
-        match self.sigio {
-            None => 0,
-            Some(SignalTarget::Process(pid)) => number(pid),
-            Some(SignalTarget::Group(group)) => -number(group),
-        }
+    /// Who gets `SIGIO`, if that is still there. An owner that ended is none any more.
+    pub(super) fn owner(&mut self, processes: &dyn Processes) -> Option<Owner> {
+        self.sigio = self.sigio.filter(|owner| owner.exists(processes));
+        self.sigio
     }
 }
 

@@ -118,6 +118,10 @@ impl Processes for TestProcesses {
         pid.0 < 100
     }
 
+    fn identity(&self, pid: Pid) -> Option<u64> {
+        self.alive(pid).then_some(0)
+    }
+
     fn closes_get_lost(&self) -> bool {
         false
     }

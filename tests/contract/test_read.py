@@ -151,6 +151,29 @@ class Read(Contract):
             child.wait()
         self.nothing_eaten()
 
+    def test_killed_reader_and_a_packet_at_once(self):
+        """The same when the packet comes before the killed reader has got as far as to die."""
+        link = self.link(unit=next(self.units))
+        # On one processor the killed one has no chance to run before the daemon has answered.
+        for pid in (0, self.tree.daemon.pid):
+            all_of_them = os.sched_getaffinity(pid)
+            os.sched_setaffinity(pid, {min(all_of_them)})
+            self.addCleanup(os.sched_setaffinity, pid, all_of_them)
+
+        def reader(pipe):
+            pipe.send("ready")
+            raw_read(link.file)
+
+        for mark in range(50):
+            child = self.child(reader)
+            child.hear()
+            wait_in_call(link.file, child.pid)
+            ping = wire.echo(link.peer, link.here, 0x7070, mark, b"at once")
+            os.kill(child.pid, signal.SIGKILL)
+            os.write(link.file, ping)
+            child.wait()
+            self.assertTrue(link.recv(timeout=5).is_pong)
+
     def test_killed_reader_among_others(self):
         """Of three waiting processes the killed one gets nothing, the others get what comes."""
 

@@ -312,7 +312,7 @@ impl Net {
             ("", "") => Ok(Self::root_entries()),
             ("tun", "") => Ok(self.tun_list()),
             ("bpf", "") => Ok(self.bpf_list()),
-            ("tcp" | "udp" | "icmp" | "ip", "") => Ok(Vec::new()),
+            ("tcp" | "udp" | "icmp" | "ip", "") | ("icmp", "echo") => Ok(Vec::new()),
             ("netcfg", rest) => self.netcfg_list(rest),
             _ => Err(errno::ENOTDIR),
         }

@@ -51,7 +51,7 @@ const SOON: Duration = Duration::from_secs(10);
 
 type Scenario = fn(&Arc<dyn System>);
 
-const SCENARIOS: [(&str, Scenario); 17] = [
+const SCENARIOS: [(&str, Scenario); 18] = [
     ("units_and_exclusive_open", units_and_exclusive_open),
     ("ping_goes_round", ping_goes_round),
     (
@@ -77,6 +77,7 @@ const SCENARIOS: [(&str, Scenario); 17] = [
     ("batch_mode", batch_mode),
     ("last_close", last_close),
     ("down_is_for_routing", down_is_for_routing),
+    ("a_route_names_its_source", a_route_names_its_source),
     ("settings_are_atomic", settings_are_atomic),
     ("fragments_are_put_together", fragments_are_put_together),
     ("capture_sees_both_ways", capture_sees_both_ways),
@@ -447,6 +448,30 @@ fn down_is_for_routing(system: &Arc<dyn System>) {
     assert_eq!(payload_v4(&request[..len])[0], 8);
     system.close(tun).unwrap();
     assert_eq!(system.write(icmp, &[0, 2, 2, 3]), Err(101));
+}
+
+/// The source of a route is used while the address is ours; a route may be there before it.
+fn a_route_names_its_source(system: &Arc<dyn System>) {
+    let tun = tunnel(system);
+    let route = "10.9.0.0/16 dev tun0 src 10.5.0.1\n";
+    system.set("netcfg/route/add", route).unwrap();
+    let source = || {
+        let udp = system.open_rw("udp/10.9.0.1:9");
+        system.write(udp, b"x").unwrap();
+        system.close(udp).unwrap();
+        let mut packet = [0; 100];
+        system.read(tun, &mut packet).unwrap();
+        packet[12..16].to_vec()
+    };
+    assert_eq!(source(), [10, 0, 0, 1]);
+    for path in ["add", "rm"] {
+        let path = format!("netcfg/ifaces/tun0/addr/{path}");
+        system.set(&path, "10.5.0.1/24\n").unwrap();
+        let expected = if path.ends_with("add") { 5 } else { 0 };
+        assert_eq!(source(), [10, expected, 0, 1]);
+    }
+    assert!(system.text("netcfg/route/list").contains(route));
+    system.close(tun).unwrap();
 }
 
 fn settings_are_atomic(system: &Arc<dyn System>) {

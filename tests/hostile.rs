@@ -261,8 +261,15 @@ fn what_is_refused_leaves_the_routes_as_they_were() {
     twice("ifaces/tun0/addr/add", "10.5.0.1/24");
     system.set("ifaces/tun0/flags", "down\n").unwrap();
     twice("ifaces/tun0/addr/add", "10.5.0.1/24");
-    let many = "up\n".repeat(1025);
-    assert_eq!(system.set("ifaces/tun0/flags", &many), Err(errno::EINVAL));
+    let many = "up\n".repeat((1 << 16) + 1);
+    assert_eq!(system.set("ifaces/tun0/flags", &many), Err(errno::ENOSPC));
+    // What has to be put back if the last line is refused has a bound, too.
+    let routes: String = (0..10_000)
+        .map(|at| format!("10.{}.{}.0/24 dev tun0\n", at >> 8, at & 255))
+        .collect();
+    system.set("route/add", &routes).unwrap();
+    let many = "1400\n".repeat(30);
+    assert_eq!(system.set("ifaces/tun0/mtu", &many), Err(errno::ENOSPC));
     system.root.close(tun).unwrap();
     twice("ifaces/tun0/destroy", "1");
     assert_eq!(system.text("ifaces/tun0/mtu"), "1500\n");

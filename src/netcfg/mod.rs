@@ -24,8 +24,10 @@ use setting::Setting;
 /// Most bytes of an unfinished line.
 const LONGEST_LINE: usize = 4096;
 
-/// Most lines that happen together: how each was before is kept until the last is done.
-const MOST_LINES: usize = 1024;
+/// Most lines that happen together.
+const MOST_LINES: usize = 1 << 16;
+/// How things were before each line is kept until the last is done: so many addresses and routes.
+const MOST_KEPT: usize = 1 << 18;
 /// Counters change with every packet: who watches them hears of it not more often than this.
 const COUNTERS: Duration = Duration::from_millis(100);
 
@@ -36,6 +38,8 @@ pub(crate) struct Handle {
     snapshot: Option<String>,
     /// An unfinished line.
     pending: Vec<u8>,
+    /// Whether somebody asked to hear of changes.
+    watched: bool,
 }
 
 impl Handle {
@@ -115,6 +119,7 @@ impl Net {
             node,
             snapshot: None,
             pending: Vec::new(),
+            watched: false,
         }))
     }
 
@@ -136,7 +141,12 @@ impl Net {
         if offset == 0 || handle.snapshot.is_none() {
             let node = handle.node.clone();
             let text = node.read(self).ok_or(errno::ENOENT)?;
-            self.text(id)?.snapshot = Some(text);
+            let handle = self.text(id)?;
+            handle.snapshot = Some(text);
+            if handle.watched {
+                // What it was told of is used: it hears of the next change without asking again.
+                self.netcfg_await(id);
+            }
         }
         let text = self.text(id)?.snapshot.as_deref().unwrap_or_default();
         let at = usize::try_from(offset)
@@ -191,7 +201,7 @@ impl Net {
         let node = self.text(id)?.node.clone();
         let text = std::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
         if text.lines().count() > MOST_LINES {
-            return Err(errno::EINVAL);
+            return Err(errno::ENOSPC);
         }
         let parse = |line: &str| Setting::parse(&node, line).ok_or(errno::EINVAL);
         let settings: Vec<_> = text.lines().map(parse).collect::<Result<_, _>>()?;
@@ -199,14 +209,19 @@ impl Net {
         if settings.len() > 1 && settings.iter().any(Setting::is_final) {
             return Err(errno::EINVAL);
         }
-        let mut done = Vec::with_capacity(settings.len());
+        let (mut done, mut kept) = (Vec::with_capacity(settings.len()), 0);
         for setting in settings {
-            match self.apply(setting) {
-                Ok(undo) => done.push(undo),
-                Err(error) => {
-                    done.into_iter().rev().for_each(|undo| self.undo(undo));
-                    return Err(error);
+            let refused = match self.apply(setting) {
+                Ok(undo) => {
+                    kept += undo.weight();
+                    done.push(undo);
+                    (kept > MOST_KEPT).then_some(errno::ENOSPC)
                 }
+                Err(error) => Some(error),
+            };
+            if let Some(error) = refused {
+                done.into_iter().rev().for_each(|undo| self.undo(undo));
+                return Err(error);
             }
         }
         Ok(())
@@ -215,16 +230,24 @@ impl Net {
     /// Readable when the text is not what was last read; writable always.
     pub(crate) fn netcfg_ready(&mut self, id: FileId) -> Ready {
         self.stir();
+        if let Ok(handle) = self.text(id) {
+            handle.watched = true;
+        }
         if self.netcfg_changed(id) {
             return Ready::all();
         }
+        self.netcfg_await(id);
+        Ready::WRITE
+    }
+
+    /// Somebody wants to hear of the next change.
+    fn netcfg_await(&mut self, id: FileId) {
         let counts = self.text(id).is_ok_and(|handle| handle.node.counts());
         let watchers = match counts {
             true => &mut self.watchers.counters,
             false => &mut self.watchers.settings,
         };
         watchers.insert(id);
-        Ready::WRITE
     }
 
     fn netcfg_changed(&mut self, id: FileId) -> bool {
@@ -247,7 +270,7 @@ impl Net {
         }
     }
 
-    /// Wakes those whose text has changed. They are told once, and again after they asked again.
+    /// Wakes those whose text has changed. They are told once, and again after they read or asked.
     pub(crate) fn netcfg_watch(&mut self) {
         let generation = self.watchers.changes + self.routes.generation();
         if std::mem::replace(&mut self.watchers.compared, generation) != generation {

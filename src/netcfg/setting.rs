@@ -66,6 +66,17 @@ pub(super) enum Undo {
     Autoconf(PortId, bool),
 }
 
+impl Undo {
+    /// How many things it keeps.
+    pub(super) fn weight(&self) -> usize {
+        match self {
+            Self::Routes(_, removed) => 1 + removed.len(),
+            Self::Interface { addrs, routes, .. } => 1 + addrs.len() + routes.len(),
+            _ => 1,
+        }
+    }
+}
+
 impl Setting {
     /// Whether it can be put back.
     pub(super) fn is_final(&self) -> bool {
@@ -213,8 +224,11 @@ impl Net {
                 self.announce_new(dev, addr.addr);
             }
             IfSetting::AddAddr(addr) => {
-                if (addr.addr.is_ipv6() && !ipv6) || has(&addr) || ifp.addrs.len() >= MAX_ADDRS {
+                if (addr.addr.is_ipv6() && !ipv6) || has(&addr) {
                     return Err(errno::EINVAL);
+                }
+                if ifp.addrs.len() >= MAX_ADDRS {
+                    return Err(errno::ENOSPC);
                 }
                 self.add_addr(dev, addr);
                 self.if_init(dev);
@@ -367,9 +381,6 @@ impl Net {
             }
             (None, None) => return Err(errno::EINVAL),
         };
-        if spec.src.is_some_and(|src| !self.ifs.is_local(&src)) {
-            return Err(errno::EINVAL);
-        }
         Ok(Route {
             dev,
             via: spec.via,

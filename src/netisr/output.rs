@@ -128,7 +128,8 @@ impl Net {
         Ok(Path {
             dev: route.dev,
             next_hop,
-            src: route.src,
+            // An address may come and go behind the route that names it.
+            src: route.src.filter(|src| self.ifs.is_local(src)),
             mtu: ifp.mtu,
         })
     }

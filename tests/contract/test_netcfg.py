@@ -511,6 +511,20 @@ class Changes(Contract):
         self.assertTrue(poller.poll(PATIENCE))
         self.assertNotEqual(os.pread(file, 65536, 0), before)
 
+    def test_every_change_is_told(self):
+        """Whoever reads after each edge hears of the next change without asking again."""
+        path = f"ifaces/{self.name}/mtu"
+        file = self.keep(os.open(self.tree.path("netcfg", path), os.O_RDONLY | os.O_NONBLOCK))
+        os.pread(file, 100, 0)
+        poller = select.epoll()
+        self.addCleanup(poller.close)
+        poller.register(file, select.EPOLLIN | select.EPOLLET)
+        poller.poll(0)
+        for mtu in range(1300, 1305):
+            self.tree.write(path, f"{mtu}\n")
+            self.assertTrue(poller.poll(PATIENCE), mtu)
+            self.assertEqual(os.pread(file, 100, 0), b"%d\n" % mtu)
+
     def test_others_stay_quiet(self):
         """A file that did not change does not fire."""
         path = f"ifaces/{self.name}/mtu"

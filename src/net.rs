@@ -345,15 +345,16 @@ impl FileServer for Net {
         let now = self.now.monotonic;
         let due = |deadline: Option<Duration>| deadline.is_some_and(|at| at <= now);
         self.netisr_run(Budget::TURN);
+        // Routes go with the life of a router.
+        if due(self.links.deadline()) {
+            self.links_run();
+        }
         self.tcp_reroute();
         if self.tcp.has_work() || due(self.tcp.deadline()) {
             self.tcp_run(Budget::TURN);
         }
         if due(self.netisr.deadline()) {
             self.netisr_expire();
-        }
-        if due(self.links.deadline()) {
-            self.links_run();
         }
         if self.tcp.has_work() || self.udp.has_work() {
             self.serve_run(Budget::TURN);

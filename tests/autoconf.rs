@@ -5,10 +5,11 @@
 mod common;
 
 use std::net::Ipv6Addr;
+use std::time::Duration;
 
 use common::packet;
 use common::wire::{PEER, US, Wire};
-use scheme::{OpenFlags, errno};
+use scheme::{FileServer, Now, OpenFlags, errno};
 
 const LINK_LOCAL: &str = "fe80::ff:fe00:1";
 const ROUTER: &str = "fe80::1";
@@ -97,6 +98,11 @@ fn neighbor(wire: &Wire, kind: u8, src: &str, dst: &str, target: &str) {
     wire.send([0x33, 0x33, a, b, c, d], 0x86dd, &packet);
 }
 
+/// Takes what was sent out of the way.
+fn settle(wire: &Wire) {
+    while wire.sent().is_some() {}
+}
+
 fn addrs(wire: &Wire) -> Vec<String> {
     let text = wire.text("ifaces/eth0/addr/list");
     text.lines().map(str::to_owned).collect()
@@ -147,6 +153,23 @@ fn an_address_is_asked_for_before_it_is_taken() {
         addr(ALL_NODES)
     );
     wire.assert_ledger_closes();
+}
+
+/// As a daemon does it: adapters are there before anybody has looked at the clock.
+#[test]
+fn time_does_not_begin_with_the_adapter() {
+    let config = tund::Config::default();
+    let mut net = tund::Net::new(config, common::system::TestProcesses);
+    let port = net.attach_ethernet(US).unwrap();
+    let time = Duration::from_secs(12_345);
+    let turn = net.turn(Now {
+        monotonic: time,
+        wall: time,
+    });
+    let first = turn.deadline.unwrap() - time;
+    assert!(first <= Duration::from_secs(1));
+    assert!(net.interface("eth0").unwrap().addrs.is_empty());
+    assert!(net.poll_frame(port).is_some(), "somebody is asked");
 }
 
 #[test]
@@ -220,7 +243,7 @@ fn a_router_and_its_prefixes() {
         ]
     );
     let default = wire.text("route/list");
-    assert!(default.contains("default via fe80::1 dev eth0 metric 102"));
+    assert!(default.contains("default via fe80::1 dev eth0 metric 1025\n"));
     // There is a way out: to where it is, from the address that is right for that.
     let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
     let icmp = icmp.unwrap();
@@ -395,4 +418,346 @@ fn another_hardware_address_makes_others() {
     );
     assert_eq!(wire.text("ifaces/eth0/multicast"), "ff02::1:ff00:9\n");
     wire.assert_ledger_closes();
+}
+
+/// An address that the adapter would make itself, if it may.
+const MADE: &str = "2001:db8:1::ff:fe00:1/64";
+const ADD: &str = "ifaces/eth0/addr/add";
+
+fn good() -> [Vec<u8>; 1] {
+    [prefix("2001:db8:1::", true, HOUR, HOUR)]
+}
+
+#[test]
+fn what_somebody_sets_is_no_routers_affair() {
+    let both = [format!("{LINK_LOCAL}/64"), MADE.to_owned()];
+    let hour = u64::from(HOUR) * 1000;
+    // Set before a router says anything: neither its time nor a forged one ends it.
+    let wire = Wire::new();
+    wire.set(ADD, MADE).unwrap();
+    advertise(&wire, ROUTER, 1800, &[prefix("2001:db8:1::", true, 1, 0)]);
+    wire.local.with_server(|net| {
+        assert!(net.interface("eth0").unwrap().deprecated.is_empty());
+    });
+    wire.set("ifaces/eth0/autoconf", "0\n").unwrap();
+    wire.wait(hour);
+    assert_eq!(addrs(&wire), both);
+    // Set while the adapter has it, and as it is set.
+    let wire = Wire::new();
+    advertise(
+        &wire,
+        ROUTER,
+        1800,
+        &[prefix("2001:db8:1::", false, HOUR, HOUR)],
+    );
+    wire.wait(1000);
+    wire.set("ifaces/eth0/addr/set", MADE).unwrap();
+    wire.wait(hour);
+    assert_eq!(addrs(&wire), both);
+    // Taken away, it does not come back with the next advertisement; and then it is set.
+    let wire = Wire::new();
+    for _ in 0..2 {
+        advertise(&wire, ROUTER, 1800, &good());
+        wire.wait(1000);
+        let _ = wire.set("ifaces/eth0/addr/rm", MADE);
+        assert_eq!(addrs(&wire), both[..1]);
+    }
+    wire.set(ADD, MADE).unwrap();
+    wire.wait(hour);
+    assert_eq!(addrs(&wire), both);
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn who_is_no_router_does_not_end_the_search() {
+    let wire = Wire::fresh();
+    advertise(&wire, "fe80::b", 0, &good());
+    let mut solicitations = 0;
+    for _ in 0..20 {
+        wire.wait(1000);
+        solicitations += sent_of(&wire, SOLICITATION).len();
+    }
+    assert_eq!(solicitations, 3);
+    // However long nobody looked at the clock.
+    let wire = Wire::fresh();
+    wire.wait(60_000);
+    assert_eq!(sent_of(&wire, SOLICITATION).len(), 1);
+}
+
+#[test]
+fn one_router_knows_more_of_a_network_than_another() {
+    for first in [true, false] {
+        let wire = Wire::new();
+        for on_link in [first, !first].repeat(5) {
+            let option = prefix("2001:db8:1::", on_link, 2 * HOUR, HOUR);
+            advertise(&wire, ROUTER, 9000, &[option]);
+            wire.wait(u64::from(HOUR) * 1000);
+        }
+        assert_eq!(addrs(&wire)[1..], [MADE]);
+        assert!(wire.text("route/list").contains("2001:db8:1::/64 dev eth0"));
+    }
+}
+
+#[test]
+fn what_nobody_could_answer_is_asked_again() {
+    // The driver was away, or the interface down.
+    let lost: fn(&Wire) = |wire| {
+        wire.local.with_server(|net| net.ethernet_lost(wire.port));
+        wire.wait(900);
+        wire.local
+            .with_server(|net| net.ethernet_found(wire.port, US));
+    };
+    let down: fn(&Wire) = |wire| {
+        wire.set("ifaces/eth0/flags", "down\n").unwrap();
+        // Nothing is heard meanwhile.
+        advertise(wire, ROUTER, 1800, &good());
+        neighbor(
+            wire,
+            NEIGHBOR_SOLICITATION,
+            "fe80::2",
+            "ff02::1:ff00:1",
+            LINK_LOCAL,
+        );
+        wire.wait(900);
+        assert!(sent(wire).is_empty() && defaults(wire).is_empty());
+        wire.set("ifaces/eth0/flags", "up\n").unwrap();
+    };
+    for interrupt in [lost, down] {
+        let wire = Wire::fresh();
+        advertise(&wire, ROUTER, 1800, &good());
+        settle(&wire);
+        advertise(&wire, ROUTER, 0, &[]);
+        interrupt(&wire);
+        wire.wait(0);
+        wire.wait(999);
+        assert!(addrs(&wire).is_empty());
+        assert_eq!(sent_of(&wire, NEIGHBOR_SOLICITATION).len(), 2);
+        wire.wait(1);
+        assert_eq!(addrs(&wire), [format!("{LINK_LOCAL}/64"), MADE.to_owned()]);
+        wire.assert_ledger_closes();
+    }
+}
+
+#[test]
+fn our_own_question_is_no_rivals() {
+    let wire = Wire::fresh();
+    while let Some(frame) = wire.local.with_server(|net| net.poll_frame(wire.port)) {
+        wire.local
+            .with_server(|net| net.handle_frame(wire.port, &frame));
+        wire.local.pump();
+    }
+    wire.wait(1000);
+    assert_eq!(addrs(&wire).len(), 1);
+    // Nor is one that does not come to those who are asked (RFC 4861 section 7.1.1).
+    let wire = Wire::fresh();
+    neighbor(&wire, NEIGHBOR_SOLICITATION, "::", ALL_NODES, LINK_LOCAL);
+    wire.wait(1000);
+    assert_eq!(addrs(&wire).len(), 1);
+}
+
+#[test]
+fn a_duplicate_stays_one() {
+    let wire = Wire::new();
+    let taken = "2001:db8:1::ff:fe00:1";
+    let mut probes = 0;
+    for _ in 0..5 {
+        advertise(&wire, ROUTER, 1800, &good());
+        probes += sent_of(&wire, NEIGHBOR_SOLICITATION).len();
+        neighbor(&wire, NEIGHBOR_ADVERTISEMENT, taken, ALL_NODES, taken);
+        wire.wait(1000);
+    }
+    advertise(&wire, ROUTER, 1800, &good());
+    wire.wait(1000);
+    assert_eq!((probes, addrs(&wire).len()), (1, 1));
+}
+
+#[test]
+fn without_ipv6_there_is_no_route() {
+    let wire = Wire::new();
+    advertise(
+        &wire,
+        ROUTER,
+        1800,
+        &[prefix("2001:db8:1::", true, HOUR, 600)],
+    );
+    wire.wait(1000);
+    wire.set("ifaces/eth0/mtu", "1000\n").unwrap();
+    settle(&wire);
+    // Another station that does not answer, and an address that grows old, change nothing.
+    wire.take_address();
+    let absent = wire.process.open("/scheme/icmp/echo/10.0.0.9", BOTH);
+    wire.process.write(absent.unwrap(), &[0, 1, 9, 9]).unwrap();
+    for _ in 0..5 {
+        wire.wait(1000);
+    }
+    wire.wait(600_000);
+    assert!(defaults(&wire).is_empty());
+    assert_eq!(addrs(&wire), ["10.0.0.1/24"]);
+    wire.set("ifaces/eth0/mtu", "1500\n").unwrap();
+    wire.wait(1000);
+    assert_eq!((addrs(&wire).len(), defaults(&wire).len()), (3, 1));
+}
+
+#[test]
+fn neighbour_discovery_comes_in_one_piece() {
+    let wire = Wire::new();
+    let mut message = vec![134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
+    message.extend_from_slice(&good()[0]);
+    let whole = packet::icmpv6(addr(ROUTER), addr(ALL_NODES), &message);
+    let fragment = [44, 0, 0, 0, 0, 0, 0, 1];
+    let mut packet = [&whole[..40], &fragment, &whole[40..]].concat();
+    packet[5] += 8;
+    packet[40] = 58;
+    packet[6] = 44;
+    wire.send([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &packet);
+    wire.wait(1000);
+    assert!(defaults(&wire).is_empty());
+    assert_eq!(addrs(&wire).len(), 1);
+}
+
+#[test]
+fn a_router_that_says_it_is_none() {
+    let wire = Wire::new();
+    advertise(&wire, "fe80::a", 1800, &[]);
+    advertise(&wire, "fe80::b", 1800, &[]);
+    neighbor(
+        &wire,
+        NEIGHBOR_ADVERTISEMENT,
+        "fe80::a",
+        ALL_NODES,
+        "fe80::a",
+    );
+    assert!(!defaults(&wire)[0].contains("fe80::a"));
+}
+
+#[test]
+fn what_a_router_says_comes_after_what_somebody_sets() {
+    let wire = Wire::new();
+    advertise(&wire, ROUTER, 0, &[prefix("fd00:7::", true, HOUR, HOUR)]);
+    wire.wait(1000);
+    let tun = wire.process.open("/scheme/tun/0", BOTH).unwrap();
+    wire.set("ifaces/tun0/addr/set", "fd00:7::1/64\n").unwrap();
+    let text = wire.text("route/list");
+    let mut lines = text.lines();
+    let first = lines.find(|line| line.starts_with("fd00:7::/64"));
+    assert_eq!(first, Some("fd00:7::/64 dev tun0"), "{text}");
+    wire.process.close(tun).unwrap();
+}
+
+#[test]
+fn what_is_refused_asks_nobody() {
+    let wire = Wire::new();
+    wire.set("ifaces/eth0/flags", "down\n").unwrap();
+    wire.wait(1000);
+    settle(&wire);
+    let twice = format!("{MADE}\n{MADE}\n");
+    assert_eq!(wire.set(ADD, &twice), Err(errno::EINVAL));
+    wire.wait(10_000);
+    assert!(sent(&wire).is_empty());
+    assert_eq!(addrs(&wire), [format!("{LINK_LOCAL}/64")]);
+}
+
+#[test]
+fn for_ever_is_for_ever() {
+    let wire = Wire::new();
+    let options = [prefix("2001:db8:1::", true, u32::MAX, u32::MAX)];
+    advertise(&wire, ROUTER, 1800, &options);
+    wire.wait(1000);
+    wire.wait(u64::from(u32::MAX) * 2000);
+    assert_eq!(addrs(&wire)[1..], [MADE]);
+    assert!(defaults(&wire).is_empty());
+    let deadline = wire.local.with_server(|net| net.turn(wire.now()).deadline);
+    assert_eq!(deadline, None);
+}
+
+#[test]
+fn a_blocked_connection_hears_of_a_router_that_is_gone() {
+    let wire = Wire::new();
+    let mac = tund::link::Mac([2, 0, 0, 0, 0, 3]);
+    let second = wire.local.with_server(|net| net.attach_ethernet(mac));
+    let second = second.unwrap();
+    let by_second = || {
+        let frames = std::iter::from_fn(|| wire.local.with_server(|net| net.poll_frame(second)));
+        frames.count()
+    };
+    for _ in 0..15 {
+        wire.wait(1000);
+        settle(&wire);
+        by_second();
+    }
+    wire.set(ADD, "fd01::3/64\n").unwrap();
+    wire.set("ifaces/eth1/addr/add", "fd00::3/64\n").unwrap();
+    wire.set("ifaces/eth0/queue", "fifo limit 1 packets\n")
+        .unwrap();
+    wire.set("route/add", "default via fe80::c dev eth1 metric 5000\n")
+        .unwrap();
+    advertise(&wire, ROUTER, 5, &[]);
+    wire.wait(4000);
+    settle(&wire);
+    let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
+    wire.process.write(icmp.unwrap(), &[0, 1, 9, 9]).unwrap();
+    let tcp = wire.process.open("/scheme/tcp/[2001:db8:9::9]:80", BOTH);
+    tcp.unwrap();
+    by_second();
+    wire.wait(1100);
+    assert_eq!(by_second(), 1);
+}
+
+/// Whatever happens, in whichever order: groups and addresses go together, nothing is due that is
+/// never done, and of each adapter there is one default route at most.
+#[test]
+fn whatever_happens() {
+    for seed in 0..100 {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let wire = Wire::fresh();
+        for _ in 0..150 {
+            let net = rng.u8(1..6);
+            let made = format!("2001:db8:{net}::ff:fe00:{}", rng.u8(1..3));
+            let mac = rng.u8(1..3);
+            let set = |path: &str, line: &str| {
+                let _ = wire.set(&format!("ifaces/eth0/{path}"), &format!("{line}\n"));
+            };
+            match rng.u8(..16) {
+                0..3 => {
+                    let times = [0, 1, 2, 7201, 10_000, u32::MAX];
+                    let mut time = || times[rng.usize(..times.len())];
+                    let (valid, preferred) = (time(), time());
+                    let option = prefix(&format!("2001:db8:{net}::"), rng.bool(), valid, preferred);
+                    let router = format!("fe80::1:{}", rng.u8(1..4));
+                    advertise(&wire, &router, rng.u16(..4), &[option]);
+                }
+                3 => set("flags", "down"),
+                4 => set("flags", "up"),
+                5 => set("mtu", "1000"),
+                6 => set("mtu", "1500"),
+                7 => set("mac", &format!("02:00:00:00:00:0{mac}")),
+                8 => set("autoconf", if rng.bool() { "0" } else { "1" }),
+                9 => set("addr/add", &format!("{made}/64")),
+                10 => set("addr/add", &format!("{made}/64\n10.0.0.1/24\n10.0.0.1/24")),
+                11 => set("addr/rm", &made),
+                12 => set("addr/set", &format!("{made}/64")),
+                13 => wire.local.with_server(|net| net.ethernet_lost(wire.port)),
+                14 => {
+                    let mac = tund::link::Mac([2, 0, 0, 0, 0, mac]);
+                    wire.local
+                        .with_server(|net| net.ethernet_found(wire.port, mac));
+                }
+                _ => neighbor(&wire, NEIGHBOR_ADVERTISEMENT, &made, ALL_NODES, &made),
+            }
+            wire.wait(rng.choice([0, 0, 1, 700, 1500, 3000]).unwrap_or(0));
+            let turn = wire.local.with_server(|net| net.turn(wire.now()));
+            let late = turn.deadline.is_some_and(|at| at <= wire.now().monotonic);
+            assert!(!late || turn.pending, "seed {seed}");
+            while wire.frame().is_some() {}
+            assert!(defaults(&wire).len() <= 1, "seed {seed}");
+            wire.assert_ledger_closes();
+        }
+        wire.wait(1000);
+        wire.local.with_server(|net| {
+            let ifp = net.interface("eth0").unwrap();
+            let v6 = ifp.addrs.iter().filter(|own| own.addr.is_ipv6()).count() as u32;
+            let members = ifp.groups.values().map(|members| members.addresses);
+            assert_eq!(members.sum::<u32>(), v6, "seed {seed}");
+        });
+    }
 }

@@ -1,25 +1,17 @@
-//! Router discovery (RFC 4861 section 6.3) and stateless address autoconfiguration (RFC 4862), as a
-//! host: which addresses an adapter gives itself, and which router it found.
+//! What an adapter finds out by itself: which addresses nobody else has, which router there is, and
+//! which networks (RFC 4862, RFC 4861 section 6.3). Bounded, whatever is advertised.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use smoltcp::wire::{
-    Icmpv6Repr, NdiscOption, NdiscOptionRepr, NdiscPrefixInfoFlags, NdiscPrefixInformation,
-    NdiscRepr,
-};
+use smoltcp::wire::{NdiscPrefixInfoFlags, NdiscPrefixInformation};
 
-use super::{Mac, PortId};
-use crate::ifnet::{DropReason, Family, IfAddr, IfIndex, Ifnet, Member, is_host, solicited_node};
-use crate::net::Net;
-use crate::netisr::Verdict;
-use crate::route::{Origin, Route, default_prefix};
+use super::Mac;
+use crate::ifnet::{IfAddr, is_host};
 
 /// How long an address is asked for before it is ours (RFC 4862 section 5.1: `RetransTimer`, once).
 const PROBE: Duration = Duration::from_secs(1);
-/// The first solicitation is sent within this time (RFC 4861 section 10).
-const SOLICIT_WITHIN: Duration = Duration::from_secs(1);
-/// Pause between solicitations.
+/// Pause between solicitations of routers (RFC 4861 section 10).
 const SOLICIT_PAUSE: Duration = Duration::from_secs(4);
 /// Solicitations without an answer before there is no router.
 const SOLICITATIONS: u8 = 3;
@@ -30,10 +22,27 @@ const SAFE_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 const MAX_ROUTERS: usize = 8;
 /// Most prefixes that an adapter makes itself addresses of.
 const MAX_PREFIXES: usize = 16;
-/// Metric of the first adapter's router: behind every route that somebody set without one.
-const METRIC: u32 = 1024;
-/// Length of the prefixes that addresses are made of: the rest is the adapter's.
+/// Length of these: the rest of an address is the adapter's.
 const PREFIX_LEN: u8 = 64;
+/// A lifetime without an end, seconds.
+const FOR_EVER: u64 = 0xffff_ffff;
+
+/// An address that somebody else may have.
+#[derive(Debug)]
+struct Tentative {
+    addr: IfAddr,
+    /// Until when the others have time to say so; `None` while nobody has been asked.
+    until: Option<Duration>,
+}
+
+#[derive(Debug)]
+struct Solicit {
+    /// Before the first one, so that not all who come up together ask at once.
+    delay: Duration,
+    /// When the next is sent; `None` while nobody has looked at the clock.
+    at: Option<Duration>,
+    left: u8,
+}
 
 #[derive(Debug)]
 struct Router {
@@ -41,7 +50,7 @@ struct Router {
     until: Duration,
 }
 
-/// An address that was made of a router's prefix.
+/// An address made of a router's prefix.
 #[derive(Debug)]
 struct Made {
     addr: IfAddr,
@@ -49,15 +58,19 @@ struct Made {
     preferred: Duration,
     until: Duration,
     deprecated: bool,
+    /// It is not to be taken: another station has it, or somebody took it away.
+    refused: bool,
 }
 
 /// What is due.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Due {
+    /// Ask whether anybody has this address.
+    Probe(IfAddr),
+    /// Nobody has.
+    Unique(IfAddr),
     /// Ask for routers.
     Solicit,
-    /// Nobody else has this address.
-    Unique(IfAddr),
     /// The life of a router is over.
     RouterGone,
     /// Nothing begins from one of the addresses any more.
@@ -66,19 +79,25 @@ pub(super) enum Due {
     Expired(IfAddr),
 }
 
-/// What one adapter found out by itself. Bounded, whatever is advertised.
+/// The state of one adapter.
 #[derive(Debug, Default)]
 pub(super) struct Autoconf {
     /// Whether routers are neither asked for nor believed.
     pub(super) off: bool,
-    /// When to ask for routers, and how often yet.
-    solicit: Option<(Duration, u8)>,
-    /// Addresses that somebody else may have, and when it is known that nobody has.
-    tentative: Vec<(Duration, IfAddr)>,
+    tentative: Vec<Tentative>,
+    solicit: Option<Solicit>,
     /// The first of them is used.
     routers: Vec<Router>,
     made: Vec<Made>,
     deadline: Option<Duration>,
+}
+
+/// When a lifetime from now is over.
+fn end(now: Duration, lifetime: Duration) -> Duration {
+    match lifetime.as_secs() {
+        FOR_EVER.. => Duration::MAX,
+        _ => now.saturating_add(lifetime),
+    }
 }
 
 impl Autoconf {
@@ -87,80 +106,135 @@ impl Autoconf {
     }
 
     fn settle(&mut self) {
+        let tentative = self.tentative.iter().map(|probed| probed.until);
+        let solicit = self.solicit.iter().map(|solicit| solicit.at);
+        // What waits for the clock is due at once.
+        let asked = tentative.chain(solicit).map(Option::unwrap_or_default);
         let made = self.made.iter().map(|made| match made.deprecated {
             true => made.until,
             false => made.preferred.min(made.until),
         });
-        let solicit = self.solicit.map(|(at, _)| at);
-        self.deadline = made
-            .chain(solicit)
-            .chain(self.tentative.iter().map(|(until, _)| *until))
-            .chain(self.routers.iter().map(|router| router.until))
-            .min();
+        let routers = self.routers.iter().map(|router| router.until);
+        let first = asked.chain(made).chain(routers).min();
+        self.deadline = first.filter(|at| *at < Duration::MAX);
     }
 
     /// The router to use.
-    fn router(&self) -> Option<Ipv6Addr> {
+    pub(super) fn router(&self) -> Option<Ipv6Addr> {
         self.routers.first().map(|router| router.addr)
     }
 
-    fn deprecated(&self) -> impl Iterator<Item = IpAddr> {
+    /// The addresses from which nothing is to begin.
+    pub(super) fn deprecated(&self) -> impl Iterator<Item = IpAddr> {
         let deprecated = self.made.iter().filter(|made| made.deprecated);
         deprecated.map(|made| made.addr.addr)
     }
 
-    fn has_made(&self, addr: &IpAddr) -> bool {
+    /// Whether an address was made here.
+    pub(super) fn has_made(&self, addr: &IpAddr) -> bool {
         self.made.iter().any(|made| made.addr.addr == *addr)
     }
 
-    /// Asks for routers from `at` on.
-    fn solicit(&mut self, at: Duration) {
-        self.solicit = (!self.off).then_some((at, SOLICITATIONS));
+    /// The adapter is up: routers are asked for after `delay`, and what could not be had before may
+    /// be had now. Returns the addresses that it would have.
+    pub(super) fn start(&mut self, delay: Duration) -> Vec<IfAddr> {
+        self.solicit = (!self.off).then_some(Solicit {
+            delay,
+            at: None,
+            left: SOLICITATIONS,
+        });
+        for made in &mut self.made {
+            made.refused = false;
+        }
         self.settle();
+        self.made.iter().map(|made| made.addr).collect()
     }
 
-    /// Waits until nobody can have the address. False if that goes on already.
-    fn probe(&mut self, addr: IfAddr, now: Duration) -> bool {
-        if self.tentative.iter().any(|(_, other)| *other == addr) {
+    /// The adapter is down: nobody can be asked. Returns the addresses that were asked for.
+    pub(super) fn stop(&mut self) -> Vec<IfAddr> {
+        self.solicit = None;
+        let tentative = std::mem::take(&mut self.tentative);
+        self.settle();
+        tentative.into_iter().map(|probed| probed.addr).collect()
+    }
+
+    /// Asks for an address. False if that goes on already.
+    pub(super) fn probe(&mut self, addr: IfAddr) -> bool {
+        let known = |probed: &Tentative| probed.addr.addr == addr.addr;
+        if self.tentative.iter().any(known) {
             return false;
         }
-        self.tentative.push((now + PROBE, addr));
+        self.tentative.push(Tentative { addr, until: None });
         self.settle();
         true
     }
 
-    /// Probes an address no longer. `None` if it was not probed.
-    fn give_up(&mut self, addr: Ipv6Addr) -> Option<IfAddr> {
-        let probed = |(_, own): &(Duration, IfAddr)| own.addr == IpAddr::V6(addr);
-        let at = self.tentative.iter().position(probed)?;
-        let (_, addr) = self.tentative.remove(at);
+    /// Asks for an address no longer. False if it was not asked for.
+    pub(super) fn give_up(&mut self, addr: &IpAddr) -> bool {
+        let before = self.tentative.len();
+        self.tentative.retain(|probed| probed.addr.addr != *addr);
         self.settle();
-        Some(addr)
+        self.tentative.len() < before
+    }
+
+    /// An address that was made here is not to be taken, though its prefix is still advertised.
+    pub(super) fn refuse(&mut self, addr: &IpAddr) {
+        let made = self.made.iter_mut().find(|made| made.addr.addr == *addr);
+        if let Some(made) = made {
+            made.refused = true;
+        }
+    }
+
+    /// An address is somebody else's affair from now on.
+    pub(super) fn disown(&mut self, addr: &IpAddr) {
+        self.made.retain(|made| made.addr.addr != *addr);
+        self.settle();
     }
 
     /// A router is there for so long, or with no `lifetime` is one no longer.
-    fn advertised(&mut self, addr: Ipv6Addr, lifetime: Duration, now: Duration) {
-        self.solicit = None;
+    pub(super) fn advertised(&mut self, addr: Ipv6Addr, lifetime: Duration, now: Duration) {
         let known = self.routers.iter().position(|router| router.addr == addr);
-        let until = now + lifetime;
+        let until = end(now, lifetime);
         match known {
             Some(at) if lifetime.is_zero() => drop(self.routers.remove(at)),
             Some(at) => self.routers[at].until = until,
             None if lifetime.is_zero() || self.routers.len() >= MAX_ROUTERS => {}
             None => self.routers.push(Router { addr, until }),
         }
+        // Who only knows of prefixes is not whom we look for (RFC 4861 section 6.3.7).
+        if !lifetime.is_zero() {
+            self.solicit = None;
+        }
         self.settle();
     }
 
-    /// A router does not answer: another gets its turn (RFC 4861 section 6.3.6).
-    fn unreachable(&mut self, addr: &IpAddr) {
-        if self.router().map(IpAddr::V6) == Some(*addr) {
-            self.routers.rotate_left(1);
-        }
+    /// A router is one no longer. False if it was none.
+    pub(super) fn retired(&mut self, addr: Ipv6Addr) -> bool {
+        let before = self.routers.len();
+        self.routers.retain(|router| router.addr != addr);
+        self.settle();
+        self.routers.len() < before
     }
 
-    /// A prefix was advertised. Returns the address that is made of it, if any.
-    fn prefix(&mut self, info: &NdiscPrefixInformation, mac: Mac, now: Duration) -> Option<IfAddr> {
+    /// A station does not answer: if it is the router, another gets its turn (RFC 4861 section
+    /// 6.3.6). Whether one did.
+    pub(super) fn unreachable(&mut self, addr: &IpAddr) -> bool {
+        let ours = self.router().map(IpAddr::V6) == Some(*addr) && self.routers.len() > 1;
+        if ours {
+            self.routers.rotate_left(1);
+        }
+        ours
+    }
+
+    /// A prefix was advertised. Returns the address to have because of it, if any; `is_set` tells
+    /// whether somebody gave the interface an address.
+    pub(super) fn prefix(
+        &mut self,
+        info: &NdiscPrefixInformation,
+        mac: Mac,
+        is_set: impl Fn(&IpAddr) -> bool,
+        now: Duration,
+    ) -> Option<IfAddr> {
         let valid = Duration::from(info.valid_lifetime);
         let preferred = Duration::from(info.preferred_lifetime);
         if !info.flags.contains(NdiscPrefixInfoFlags::ADDRCONF)
@@ -170,56 +244,75 @@ impl Autoconf {
         {
             return None;
         }
-        let on_link = info.flags.contains(NdiscPrefixInfoFlags::ON_LINK);
         let prefix = u128::from(info.prefix) >> 64 << 64;
-        let addr = IfAddr {
-            addr: Ipv6Addr::from(prefix | u128::from(mac.interface_id())).into(),
-            prefix_len: if on_link { PREFIX_LEN } else { 128 },
-            peer: None,
-        };
-        let known = self.made.iter_mut().find(|own| own.addr == addr);
-        match known {
-            Some(made) => {
+        let addr = IpAddr::V6((prefix | u128::from(mac.interface_id())).into());
+        let on_link = info.flags.contains(NdiscPrefixInfoFlags::ON_LINK);
+        let (preferred_until, until) = (end(now, preferred), end(now, valid));
+        let made = match self.made.iter().position(|made| made.addr.addr == addr) {
+            Some(at) => {
+                let made = &mut self.made[at];
                 let rest = made.until.saturating_sub(now);
-                if valid > SAFE_LIFETIME || valid > rest {
-                    made.until = now + valid;
-                } else {
-                    made.until = now + rest.min(SAFE_LIFETIME);
-                }
-                made.preferred = now + preferred;
-                made.deprecated = preferred.is_zero();
+                made.until = match valid > SAFE_LIFETIME || valid > rest {
+                    true => until,
+                    false => now.saturating_add(rest.min(SAFE_LIFETIME)),
+                };
+                made
             }
             None => {
                 let room = self.made.len() < MAX_PREFIXES;
-                if valid.is_zero() || !room || !is_host(&addr.addr) || self.has_made(&addr.addr) {
+                if valid.is_zero() || !room || !is_host(&addr) || is_set(&addr) {
                     return None;
                 }
                 self.made.push(Made {
-                    addr,
-                    preferred: now + preferred,
-                    until: now + valid,
-                    deprecated: preferred.is_zero(),
+                    addr: IfAddr::host(addr),
+                    preferred: preferred_until,
+                    until,
+                    deprecated: false,
+                    refused: false,
                 });
+                self.made.last_mut()?
             }
+        };
+        made.preferred = preferred_until;
+        made.deprecated = preferred.is_zero();
+        // That one router does not say so does not mean that it is not (RFC 4861 section 6.3.4).
+        if on_link {
+            made.addr.prefix_len = PREFIX_LEN;
         }
+        let found = (!made.refused).then_some(made.addr);
         self.settle();
-        Some(addr)
+        found
     }
 
     /// The next thing that is due.
-    fn poll(&mut self, now: Duration) -> Option<Due> {
+    pub(super) fn poll(&mut self, now: Duration) -> Option<Due> {
         let due = self.take_due(now);
         self.settle();
         due
     }
 
     fn take_due(&mut self, now: Duration) -> Option<Due> {
-        if let Some(at) = self.tentative.iter().position(|(until, _)| *until <= now) {
-            return Some(Due::Unique(self.tentative.remove(at).1));
+        let over = |probed: &Tentative| probed.until.is_none_or(|until| until <= now);
+        if let Some(at) = self.tentative.iter().position(over) {
+            let probed = &mut self.tentative[at];
+            return Some(match probed.until {
+                None => {
+                    probed.until = Some(now + PROBE);
+                    Due::Probe(probed.addr)
+                }
+                Some(_) => Due::Unique(self.tentative.remove(at).addr),
+            });
         }
-        if let Some((at, left)) = self.solicit.filter(|(at, _)| *at <= now) {
-            self.solicit = (left > 1).then(|| (at + SOLICIT_PAUSE, left - 1));
-            return Some(Due::Solicit);
+        if let Some(solicit) = &mut self.solicit {
+            let at = *solicit.at.get_or_insert(now + solicit.delay);
+            if at <= now {
+                solicit.at = Some(now + SOLICIT_PAUSE);
+                solicit.left -= 1;
+                if solicit.left == 0 {
+                    self.solicit = None;
+                }
+                return Some(Due::Solicit);
+            }
         }
         let over = |router: &Router| router.until <= now;
         if let Some(at) = self.routers.iter().position(over) {
@@ -235,260 +328,11 @@ impl Autoconf {
     }
 
     /// Forgets all that routers said. Returns the addresses made of it.
-    fn forget(&mut self) -> Vec<IfAddr> {
+    pub(super) fn forget(&mut self) -> Vec<IfAddr> {
         self.solicit = None;
         self.routers.clear();
-        let made: Vec<_> = self.made.drain(..).map(|made| made.addr).collect();
+        let made = self.made.drain(..).map(|made| made.addr).collect();
         self.settle();
         made
-    }
-}
-
-impl Net {
-    /// An adapter is there, or is up again: it takes its link-local address, and asks for routers.
-    pub(crate) fn autoconf_start(&mut self, id: PortId) {
-        let now = self.now.monotonic;
-        let Some(port) = self.links.get_mut(id).filter(|port| port.present) else {
-            return;
-        };
-        let (dev, mac) = (port.dev, port.mac);
-        if !self.is_up(dev) {
-            return;
-        }
-        self.autoconf_probe(id, dev, mac.link_local_addr());
-        let at = now + SOLICIT_WITHIN.mul_f64(self.rng.f64());
-        if let Some(port) = self.links.get_mut(id) {
-            port.autoconf.solicit(at);
-        }
-    }
-
-    /// Asks whether anybody has an address that is not ours yet (RFC 4862 section 5.4.2).
-    fn autoconf_probe(&mut self, id: PortId, dev: IfIndex, addr: IfAddr) {
-        let now = self.now.monotonic;
-        let IpAddr::V6(target_addr) = addr.addr else {
-            return;
-        };
-        let has = |ifp: &Ifnet| ifp.addrs.iter().any(|own| own.addr == addr.addr);
-        if self
-            .ifs
-            .get(dev)
-            .is_none_or(|ifp| !ifp.has_ipv6() || has(ifp))
-        {
-            return;
-        }
-        let port = self.links.get_mut(id);
-        if !port.is_some_and(|port| port.autoconf.probe(addr, now)) {
-            return;
-        }
-        let group = solicited_node(&target_addr);
-        self.group_join(dev, group.into(), Member::Address, usize::MAX);
-        let probe = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
-            target_addr,
-            lladdr: None,
-        });
-        self.nd_send(id, dev, Ipv6Addr::UNSPECIFIED, group, &probe);
-    }
-
-    /// The probe of an address is over: its group is the address's business now, or nobody's.
-    fn autoconf_probed(&mut self, dev: IfIndex, addr: &IfAddr) {
-        if let IpAddr::V6(addr) = addr.addr {
-            self.group_leave(dev, solicited_node(&addr).into(), Member::Address);
-        }
-    }
-
-    /// Somebody else has, or is about to take, an address. True if we were about to take it, and
-    /// do not.
-    pub(super) fn autoconf_duplicate(&mut self, id: PortId, dev: IfIndex, addr: Ipv6Addr) -> bool {
-        let taken = self.autoconf_give_up(id, dev, addr);
-        if taken {
-            let name = self.ifs.get(dev).map_or("?", |ifp| &ifp.name);
-            log::error!("{name}: another station has {addr}");
-        }
-        taken
-    }
-
-    /// Probes an address no longer. False if it was not probed.
-    pub(super) fn autoconf_give_up(&mut self, id: PortId, dev: IfIndex, addr: Ipv6Addr) -> bool {
-        let port = self.links.get_mut(id);
-        let Some(addr) = port.and_then(|port| port.autoconf.give_up(addr)) else {
-            return false;
-        };
-        self.autoconf_probed(dev, &addr);
-        true
-    }
-
-    /// A router advertised itself: for `lifetime`, with these `options` behind the fixed part of
-    /// its message.
-    pub(super) fn ra_input(
-        &mut self,
-        id: PortId,
-        dev: IfIndex,
-        router: Ipv6Addr,
-        lifetime: Duration,
-        options: &[u8],
-    ) -> Verdict {
-        const NOT_WANTED: Verdict = Verdict::Dropped(DropReason::NotWanted);
-
-        let now = self.now.monotonic;
-        let Some(port) = self.links.get_mut(id).filter(|port| !port.autoconf.off) else {
-            return NOT_WANTED;
-        };
-        port.autoconf.advertised(router, lifetime, now);
-        let mac = port.mac;
-        let mut new = Vec::new();
-        let mut rest = options;
-        // smoltcp's own reading of the message knows one prefix; two are usual.
-        while let Ok(option) = NdiscOption::new_checked(rest) {
-            if let Ok(NdiscOptionRepr::PrefixInformation(info)) = NdiscOptionRepr::parse(&option) {
-                new.extend(port.autoconf.prefix(&info, mac, now));
-            }
-            let len = usize::from(option.data_len()) * 8;
-            let (1.., Some(behind)) = (len, rest.get(len..)) else {
-                break;
-            };
-            rest = behind;
-        }
-        for addr in new {
-            self.autoconf_probe(id, dev, addr);
-        }
-        self.autoconf_changed(id);
-        Verdict::Delivered
-    }
-
-    /// Makes the default route, and the addresses that nothing begins from, what routers say.
-    fn autoconf_changed(&mut self, id: PortId) {
-        let Some(port) = self.links.get_mut(id) else {
-            return;
-        };
-        let dev = port.dev;
-        let via = port.autoconf.router().map(IpAddr::V6);
-        let deprecated: Vec<_> = port.autoconf.deprecated().collect();
-        if let Some(ifp) = self.ifs.get_mut(dev)
-            && ifp.deprecated != deprecated
-        {
-            ifp.deprecated = deprecated;
-            self.routes.touch();
-        }
-        let prefix = default_prefix(true);
-        let learned = |route: &Route| route.dev == dev && route.origin == Origin::Advertised;
-        let routes = self.routes.at(prefix);
-        if routes
-            .iter()
-            .find(|route| learned(route))
-            .map(|route| route.via)
-            == via.map(Some)
-        {
-            return;
-        }
-        self.routes.remove(prefix, learned);
-        // Each adapter's has its own place, and takes nobody else's.
-        let metric = METRIC.saturating_add(dev.0);
-        let routes = self.routes.at(prefix);
-        if via.is_some() && routes.iter().all(|route| route.metric != metric) {
-            let route = Route {
-                dev,
-                via,
-                src: None,
-                metric,
-                origin: Origin::Advertised,
-            };
-            // A full table has no room for it until the next advertisement.
-            let _ = self.routes.insert(prefix, route);
-        }
-        self.watchers.touch();
-    }
-
-    /// Does what is due on an adapter.
-    pub(super) fn autoconf_run(&mut self, id: PortId) {
-        let now = self.now.monotonic;
-        while let Some(port) = self.links.get_mut(id)
-            && let Some(due) = port.autoconf.poll(now)
-        {
-            let dev = port.dev;
-            match due {
-                Due::Solicit => self.router_solicit(id),
-                Due::Unique(addr) => {
-                    self.autoconf_take(dev, addr);
-                    self.autoconf_probed(dev, &addr);
-                }
-                Due::Expired(addr) => {
-                    if let IpAddr::V6(addr) = addr.addr {
-                        self.autoconf_give_up(id, dev, addr);
-                    }
-                    self.remove_addr(dev, &addr);
-                    self.autoconf_changed(id);
-                }
-                Due::RouterGone | Due::Deprecated => self.autoconf_changed(id),
-            }
-        }
-    }
-
-    /// Nobody has the address: it is ours.
-    fn autoconf_take(&mut self, dev: IfIndex, addr: IfAddr) {
-        // Where nobody could answer nobody was asked.
-        if !self.runs_ipv6(dev) || !self.has_driver(dev) {
-            return;
-        }
-        let was_silent = !self.can_report(dev, Family::Inet6);
-        self.add_addr(dev, addr);
-        self.connect_routes(dev);
-        self.watchers.touch();
-        if was_silent {
-            self.groups_announce(dev, Family::Inet6);
-        }
-    }
-
-    /// A neighbour did not answer.
-    pub(super) fn autoconf_unreachable(&mut self, id: PortId, addr: &IpAddr) {
-        if let Some(port) = self.links.get_mut(id) {
-            port.autoconf.unreachable(addr);
-            self.autoconf_changed(id);
-        }
-    }
-
-    /// Whether routers are asked for, and believed.
-    pub(crate) fn autoconf(&self, id: PortId) -> bool {
-        let port = self.links.ports.get(id.0 as usize);
-        port.is_some_and(|port| !port.autoconf.off)
-    }
-
-    /// Believes routers, or forgets what they said.
-    pub(crate) fn set_autoconf(&mut self, id: PortId, on: bool) {
-        let Some(port) = self.links.get_mut(id) else {
-            return;
-        };
-        if port.autoconf.off != on {
-            return;
-        }
-        port.autoconf.off = !on;
-        match on {
-            true => self.autoconf_start(id),
-            false => self.autoconf_forget(id),
-        }
-    }
-
-    /// Forgets what routers said, and every address that is made of it or still looked into.
-    pub(super) fn autoconf_forget(&mut self, id: PortId) {
-        let Some(port) = self.links.get_mut(id) else {
-            return;
-        };
-        let dev = port.dev;
-        let made = port.autoconf.forget();
-        for addr in made {
-            if let IpAddr::V6(addr) = addr.addr {
-                self.autoconf_give_up(id, dev, addr);
-            }
-            self.remove_addr(dev, &addr);
-        }
-        self.autoconf_changed(id);
-    }
-
-    /// Whether an address is the adapter's own doing, and not from anybody's setting.
-    pub(crate) fn is_self_made(&self, dev: IfIndex, addr: &IfAddr) -> bool {
-        let port = self.port_of(dev);
-        let Some(port) = port.and_then(|id| self.links.ports.get(id.0 as usize)) else {
-            return false;
-        };
-        addr.addr == IpAddr::V6(port.mac.link_local()) || port.autoconf.has_made(&addr.addr)
     }
 }

@@ -7,10 +7,12 @@
 //! - [`search`]: drivers that end, and when to look for them again;
 //! - [`neighbor`]: who is at which hardware address, and what waits for an answer;
 //! - [`resolve`]: ARP and IPv6 neighbour discovery, on smoltcp's wire formats;
-//! - [`autoconf`]: link-local addresses, and what routers advertise.
+//! - [`autoconf`]: addresses that an adapter gives itself, and what routers advertise;
+//! - [`discover`]: the same, done to interfaces and routes.
 
 mod adapters;
 mod autoconf;
+pub(crate) mod discover;
 mod neighbor;
 mod resolve;
 mod search;
@@ -229,11 +231,14 @@ impl Net {
         let Some(port) = self.links.get_mut(id) else {
             return;
         };
+        if port.mac == mac {
+            return;
+        }
         let dev = port.dev;
         let old = std::mem::replace(&mut port.mac, mac);
         // Its addresses were made of the old one.
         self.autoconf_forget(id);
-        self.autoconf_give_up(id, dev, old.link_local());
+        self.autoconf_give_up(id, &old.link_local().into());
         self.remove_addr(dev, &old.link_local_addr());
         self.link_up(id);
     }
@@ -250,8 +255,12 @@ impl Net {
         };
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
         let (dst, src) = ([d0, d1, d2, d3, d4, d5], Mac([s0, s1, s2, s3, s4, s5]));
-        if Mac(dst) != mac && dst[0] & 1 == 0 {
+        // What we sent ourselves may come back from a switch: our own question is no rival's.
+        if (Mac(dst) != mac && dst[0] & 1 == 0) || src == mac {
             return self.drop_frame(dev, DropReason::NotForUs);
+        }
+        if !self.is_up(dev) {
+            return self.drop_frame(dev, DropReason::NetDown);
         }
         match u16::from_be_bytes([t0, t1]) {
             ETHERTYPE_IPV4 => self.handle_packet(dev, Family::Inet, payload),

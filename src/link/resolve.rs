@@ -63,7 +63,7 @@ impl Net {
 
     /// Tells all stations where an address of ours is now: some may remember another place (RFC 5227
     /// section 3, RFC 4861 section 7.2.6).
-    pub(super) fn announce(&mut self, id: PortId, dev: IfIndex, addr: IpAddr) {
+    pub(crate) fn announce(&mut self, id: PortId, dev: IfIndex, addr: IpAddr) {
         let port = self.links.get_mut(id).filter(|port| port.present);
         let Some(mac) = port.map(|port| port.mac).filter(|_| self.is_up(dev)) else {
             return;
@@ -74,13 +74,6 @@ impl Net {
                 self.arp_send(id, dev, BROADCAST, question, (Mac([0; 6]), addr));
             }
             IpAddr::V6(addr) => self.advertise(id, dev, mac, addr, None),
-        }
-    }
-
-    /// The same, for an address that is new on its interface.
-    pub(crate) fn announce_new(&mut self, dev: IfIndex, addr: IpAddr) {
-        if let Some(id) = self.port_of(dev) {
-            self.announce(id, dev, addr);
         }
     }
 
@@ -210,6 +203,9 @@ impl Net {
         let (IpAddr::V6(src), IpAddr::V6(dst)) = (header.src, header.dst) else {
             return NOT_WANTED;
         };
+        if !self.runs_ipv6(rcvif) {
+            return NOT_WANTED;
+        }
         if header.hop_limit != ND_HOP_LIMIT {
             return Verdict::Dropped(DropReason::BadOption);
         }
@@ -231,6 +227,12 @@ impl Net {
                 target_addr,
                 lladdr,
             } => {
+                // Who is about to take an address asks those who may have it, and is nowhere to be
+                // found yet (RFC 4861 section 7.1.1).
+                let rival = src.is_unspecified();
+                if rival && (dst != solicited_node(&target_addr) || lladdr.is_some()) {
+                    return Verdict::Dropped(DropReason::Malformed);
+                }
                 let ours = self.ifs.get(rcvif).is_some_and(|ifp| {
                     ifp.addrs
                         .iter()
@@ -238,29 +240,29 @@ impl Net {
                 });
                 let Some(mac) = self.mac_of(id).filter(|_| ours) else {
                     // Two about to take the same address: neither does.
-                    let rival = src.is_unspecified();
-                    return match rival && self.autoconf_duplicate(id, rcvif, target_addr) {
+                    return match rival && self.autoconf_duplicate(id, target_addr) {
                         true => Verdict::Delivered,
                         false => NOT_WANTED,
                     };
                 };
-                let asker = station(lladdr).filter(|_| !src.is_unspecified());
-                if let Some(asker) = asker {
+                if let Some(asker) = station(lladdr) {
                     self.learned(id, rcvif, src.into(), asker, true);
                 }
                 // Somebody who is about to take the address has none yet to be answered at
                 // (RFC 4861 section 7.2.4).
-                let to = Some(src).filter(|src| !src.is_unspecified());
-                self.advertise(id, rcvif, mac, target_addr, to);
+                self.advertise(id, rcvif, mac, target_addr, (!rival).then_some(src));
                 Verdict::Delivered
             }
             NdiscRepr::NeighborAdvert {
+                flags,
                 target_addr,
                 lladdr,
-                ..
             } => {
-                if self.autoconf_duplicate(id, rcvif, target_addr) {
+                if self.autoconf_duplicate(id, target_addr) {
                     return Verdict::Delivered;
+                }
+                if !flags.contains(NdiscNeighborFlags::ROUTER) {
+                    self.autoconf_retired(id, target_addr);
                 }
                 let ours = self.ifs.is_local(&target_addr.into());
                 match station(lladdr).filter(|_| !ours) {
@@ -283,7 +285,7 @@ impl Net {
                     self.learned(id, rcvif, src.into(), router, true);
                 }
                 let options = message.get(RA_OPTIONS..).unwrap_or_default();
-                self.ra_input(id, rcvif, src, router_lifetime.into(), options)
+                self.ra_input(id, src, router_lifetime.into(), options)
             }
             // Nobody here advertises, and of two ways to the same place one is enough.
             _ => NOT_WANTED,

@@ -69,6 +69,7 @@ impl Net {
             ifp.stats.output.queued -= lost;
             ifp.stats.drop_output(DropReason::Purged, lost);
         }
+        self.autoconf_stop(id);
         self.watchers.touch();
         self.tcp_unblock(dev);
         let search = &mut self.links.search;
@@ -98,13 +99,13 @@ impl Net {
             stamp(ifp, now);
         }
         // One that somebody set holds for the same adapter.
-        match changed {
-            true => self.set_mac(id, mac),
-            false => self.link_up(id),
-        }
         self.watchers.touch();
         for family in [Family::Inet, Family::Inet6] {
             self.groups_announce(dev, family);
+        }
+        match changed {
+            true => self.set_mac(id, mac),
+            false => self.link_up(id),
         }
     }
 

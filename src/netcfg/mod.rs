@@ -209,6 +209,11 @@ impl Net {
         if settings.len() > 1 && settings.iter().any(Setting::is_final) {
             return Err(errno::EINVAL);
         }
+        // All lines are for one file, so for one interface.
+        let dev = settings.first().and_then(Setting::interface);
+        let dev = dev.and_then(|name| self.ifs.by_name(name));
+        let before = dev.map(|dev| self.before(dev));
+        let owned: Vec<_> = settings.iter().filter_map(Setting::owned).collect();
         let (mut done, mut kept) = (Vec::with_capacity(settings.len()), 0);
         for setting in settings {
             let refused = match self.apply(setting) {
@@ -223,6 +228,9 @@ impl Net {
                 done.into_iter().rev().for_each(|undo| self.undo(undo));
                 return Err(error);
             }
+        }
+        if let Some(before) = before {
+            self.after(before, owned);
         }
         Ok(())
     }

@@ -12,7 +12,7 @@ use crate::ifnet::{
     Driver, Family, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet, MAX_ADDRS,
     MAX_GROUPS, Member, is_host, parse_decimal, solicited_node, stamp,
 };
-use crate::link::{Mac, PortId};
+use crate::link::Mac;
 use crate::net::Net;
 use crate::route::{Origin, Route, RouteSpec};
 
@@ -45,6 +45,7 @@ pub(super) enum IfSetting {
 
 /// How things were before a setting.
 pub(super) enum Undo {
+    /// Nothing: no line of the same write can be refused after it.
     Nothing,
     Nameserver(Option<IpAddr>),
     TunDebug(i32),
@@ -62,8 +63,22 @@ pub(super) enum Undo {
     },
     Join(IfIndex, IpAddr),
     Leave(IfIndex, IpAddr),
-    Mac(PortId, Mac),
-    Autoconf(PortId, bool),
+}
+
+/// How an interface was.
+pub(super) struct Before {
+    dev: IfIndex,
+    up: bool,
+    ipv6: bool,
+    /// Families in which it could not report groups.
+    silent: Vec<Family>,
+    addrs: Vec<IfAddr>,
+}
+
+/// What somebody has decided on an address that an adapter may give itself.
+pub(super) enum Owned {
+    Set(IpAddr),
+    Removed(IpAddr),
 }
 
 impl Undo {
@@ -78,6 +93,25 @@ impl Undo {
 }
 
 impl Setting {
+    /// The interface that it is about.
+    pub(super) fn interface(&self) -> Option<&str> {
+        match self {
+            Self::Interface(name, _) => Some(name),
+            _ => None,
+        }
+    }
+
+    /// What it decides on an address.
+    pub(super) fn owned(&self) -> Option<Owned> {
+        match self {
+            Self::Interface(_, IfSetting::SetAddr(own) | IfSetting::AddAddr(own)) => {
+                Some(Owned::Set(own.addr))
+            }
+            Self::Interface(_, IfSetting::RemoveAddr(own)) => Some(Owned::Removed(own.addr)),
+            _ => None,
+        }
+    }
+
     /// Whether it can be put back.
     pub(super) fn is_final(&self) -> bool {
         matches!(self, Self::Interface(_, IfSetting::Destroy))
@@ -177,24 +211,63 @@ impl Net {
             }
             Setting::Interface(name, setting) => {
                 let dev = self.ifs.by_name(&name).ok_or(errno::ENOENT)?;
-                let mut silent = vec![Family::Inet, Family::Inet6];
-                silent.retain(|&family| !self.can_report(dev, family));
-                let had_ipv6 = self.runs_ipv6(dev);
-                let undo = self.apply_to(dev, setting)?;
-                if !had_ipv6
-                    && self.runs_ipv6(dev)
-                    && let Some(port) = self.port_of(dev)
-                {
-                    self.link_up(port);
-                }
-                // What was joined meanwhile nobody has heard of.
-                silent.retain(|&family| self.can_report(dev, family));
-                for family in silent {
-                    self.groups_announce(dev, family);
-                }
-                undo
+                self.apply_to(dev, setting)?
             }
         })
+    }
+
+    /// How an interface is, before settings of it are done.
+    pub(super) fn before(&self, dev: IfIndex) -> Before {
+        let mut silent = vec![Family::Inet, Family::Inet6];
+        silent.retain(|&family| !self.can_report(dev, family));
+        Before {
+            dev,
+            up: self.is_up(dev),
+            ipv6: self.runs_ipv6(dev),
+            silent,
+            addrs: self
+                .ifs
+                .get(dev)
+                .map_or(Vec::new(), |ifp| ifp.addrs.clone()),
+        }
+    }
+
+    /// All settings are done, and none was refused: the link hears what is new.
+    pub(super) fn after(&mut self, before: Before, owned: Vec<Owned>) {
+        let dev = before.dev;
+        for owned in owned {
+            match owned {
+                Owned::Set(addr) => self.autoconf_disown(dev, &addr),
+                Owned::Removed(addr) => self.autoconf_refuse(dev, &addr),
+            }
+        }
+        // What was joined meanwhile nobody has heard of.
+        for family in before.silent {
+            if self.can_report(dev, family) {
+                self.groups_announce(dev, family);
+            }
+        }
+        let Some(port) = self.port_of(dev) else {
+            return;
+        };
+        let runs_ipv6 = self.runs_ipv6(dev);
+        if !before.up && self.is_up(dev) {
+            self.link_up(port);
+        } else {
+            let addrs = self
+                .ifs
+                .get(dev)
+                .map_or(Vec::new(), |ifp| ifp.addrs.clone());
+            for new in addrs.iter().filter(|addr| !before.addrs.contains(addr)) {
+                self.announce(port, dev, new.addr);
+            }
+            if runs_ipv6 && !before.ipv6 {
+                self.autoconf_start(port);
+            }
+        }
+        if !runs_ipv6 && before.ipv6 {
+            self.autoconf_stop(port);
+        }
     }
 
     fn apply_to(&mut self, dev: IfIndex, setting: IfSetting) -> Result<Undo, Errno> {
@@ -215,13 +288,12 @@ impl Net {
                     return Err(errno::EINVAL);
                 }
                 for old in ifp.addrs.clone() {
-                    if !self.is_self_made(dev, &old) {
+                    if old.addr == addr.addr || !self.is_self_made(dev, &old.addr) {
                         self.remove_addr(dev, &old);
                     }
                 }
                 self.add_addr(dev, addr);
                 self.if_init(dev);
-                self.announce_new(dev, addr.addr);
             }
             IfSetting::AddAddr(addr) => {
                 if (addr.addr.is_ipv6() && !ipv6) || has(&addr) {
@@ -232,7 +304,6 @@ impl Net {
                 }
                 self.add_addr(dev, addr);
                 self.if_init(dev);
-                self.announce_new(dev, addr.addr);
             }
             IfSetting::RemoveAddr(addr) => {
                 // The address alone is enough to say which.
@@ -263,15 +334,13 @@ impl Net {
             IfSetting::Mac(mac) => {
                 // Only Ethernet has one to set.
                 let port = self.port_of(dev).ok_or(errno::EINVAL)?;
-                let old = self.mac_of(port).ok_or(errno::EINVAL)?;
                 self.set_mac(port, mac);
-                return Ok(Undo::Mac(port, old));
+                return Ok(Undo::Nothing);
             }
             IfSetting::Autoconf(on) => {
                 let port = self.port_of(dev).ok_or(errno::EINVAL)?;
-                let old = self.autoconf(port);
                 self.set_autoconf(port, on);
-                return Ok(Undo::Autoconf(port, old));
+                return Ok(Undo::Nothing);
             }
             IfSetting::Destroy => {
                 let Driver::Tun(unit) = driver else {
@@ -328,6 +397,11 @@ impl Net {
                 mtu,
                 routes,
             } => {
+                if let Some(ifp) = self.ifs.get_mut(dev) {
+                    ifp.flags = flags;
+                    ifp.mtu = mtu;
+                    ifp.stats.lastchange = lastchange;
+                }
                 let now = self.ifs.get(dev).map(|ifp| ifp.addrs.clone());
                 let now = now.unwrap_or_default();
                 for addr in now.iter().filter(|addr| !addrs.contains(addr)) {
@@ -346,14 +420,9 @@ impl Net {
                 if let Some(ifp) = self.ifs.get_mut(dev) {
                     // The same ones, in their old order.
                     ifp.addrs = addrs;
-                    ifp.flags = flags;
-                    ifp.mtu = mtu;
-                    ifp.stats.lastchange = lastchange;
                 }
                 self.routes.touch();
             }
-            Undo::Mac(port, mac) => self.set_mac(port, mac),
-            Undo::Autoconf(port, on) => self.set_autoconf(port, on),
             Undo::Join(dev, group) => {
                 self.group_leave(dev, group, Member::Setting);
             }

@@ -139,6 +139,11 @@ pub(crate) enum Notice {
     Unreachable,
 }
 
+/// Whether a message of ICMP version 6 belongs to neighbour discovery (RFC 4861 section 4).
+pub(super) fn is_nd(kind: u8) -> bool {
+    (ROUTER_SOLICITATION..=REDIRECT_V6).contains(&kind)
+}
+
 impl Net {
     /// Tells the sender of `packet`, which came by `rcvif`, what is wrong with it, if that is
     /// allowed.
@@ -287,7 +292,7 @@ impl Net {
             }
             TIME_EXCEEDED_V6 | PARAMETER_V6 => Verdict::Delivered,
             MLD_QUERY | MLD_REPORT => self.mld_input(rcvif, &header, message),
-            ROUTER_SOLICITATION..=REDIRECT_V6 => self.nd_input(rcvif, &header, message),
+            _ if is_nd(kind) => self.nd_input(rcvif, &header, message),
             _ => Verdict::Dropped(DropReason::NotWanted),
         }
     }

@@ -325,7 +325,11 @@ impl Net {
         head[6] = protocol;
         let whole = Packet::concat(&head, &payload);
         match walk(&whole) {
-            Walk::Payload { protocol, at } => {
+            // Neighbour discovery in fragments passes what guards a network (RFC 6980).
+            Walk::Payload { protocol, at }
+                if protocol != proto::ICMPV6
+                    || whole.get(at).is_none_or(|kind| !super::icmp::is_nd(*kind)) =>
+            {
                 (header.protocol, header.payload) = (protocol, at);
                 Fate::DecidedWith(self.deliver(rcvif, header, whole), parts)
             }

@@ -584,8 +584,13 @@ impl Net {
         if taken.iter().any(|route| route.dev == dev) {
             return;
         }
-        // The lowest metric that no other interface has: networks may overlap.
-        let metric = (0..).find(|&metric| taken.iter().all(|route| route.metric != metric));
+        // The lowest metric that no other interface has: networks may overlap. One that a router
+        // told of is behind those that somebody set.
+        let lowest = match addr.addr.is_ipv6() && self.is_made(dev, &addr.addr) {
+            true => crate::link::discover::metric(dev),
+            false => 0,
+        };
+        let metric = (lowest..).find(|&metric| taken.iter().all(|route| route.metric != metric));
         let route = crate::route::Route {
             dev,
             via: None,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use scheme::OpenFlags;
 use scheme::errno;
-use scheme::local::{Local, ManualClock, Process};
+use scheme::local::{Clock, Local, ManualClock, Process};
+use scheme::{Now, OpenFlags};
 use tund::link::{Mac, PortId};
 use tund::{Config, Net, Services};
 
@@ -43,6 +43,7 @@ impl Wire {
         };
         let local = Local::with_clock(Net::new(config, TestProcesses), Arc::clone(&clock));
         let port = local.with_server(|net| net.attach_ethernet(US)).unwrap();
+        local.pump();
         let process = local.process(1, 0);
         Self {
             local,
@@ -74,9 +75,14 @@ impl Wire {
         self.local.pump();
     }
 
-    /// The next frame we sent: where to, what, and its payload.
+    /// The next frame we sent.
+    pub fn frame(&self) -> Option<tund::packet::Packet> {
+        self.local.with_server(|net| net.poll_frame(self.port))
+    }
+
+    /// The same: where to, what, and its payload.
     pub fn sent(&self) -> Option<([u8; 6], u16, Vec<u8>)> {
-        let frame = self.local.with_server(|net| net.poll_frame(self.port))?;
+        let frame = self.frame()?;
         assert_eq!(frame[6..12], US.0);
         let ethertype = u16::from_be_bytes([frame[12], frame[13]]);
         Some((
@@ -102,6 +108,10 @@ impl Wire {
             (&arp[14..18], &arp[24..28]),
             (&[10, 0, 0, 1][..], &[10, 0, 0, 1][..])
         );
+    }
+
+    pub fn now(&self) -> Now {
+        self.clock.now()
     }
 
     pub fn wait(&self, millis: u64) {

@@ -20,4 +20,4 @@ pub use serve::{Adapters, serve};
 #[cfg(target_os = "redox")]
 pub use supervise::supervise;
 #[cfg(target_os = "redox")]
-pub use system::{Namespace, RedoxProcesses};
+pub use system::{Namespace, RedoxProcesses, now};

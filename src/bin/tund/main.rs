@@ -104,11 +104,15 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
 fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     use std::process::Command;
 
+    use scheme::FileServer;
+
     if cli.mount.is_some() {
         return Err("--mount is for Linux; here the schemes are served at /scheme".into());
     }
     if cli.worker {
         let mut net = Net::new(config(cli.serve), scheme::redox::RedoxProcesses);
+        // What it finds is of now.
+        let _ = net.turn(scheme::redox::now());
         let adapters = network::attach(&mut net);
         return Ok(scheme::redox::serve(net, &tund::net::SCHEMES, adapters)?);
     }

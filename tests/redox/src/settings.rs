@@ -28,6 +28,7 @@ tests![
     netcfg_as_a_user,
     netcfg_reads_by_offset,
     netcfg_tells_of_changes,
+    netcfg_tells_of_every_change,
     netcfg_bad_paths,
     netcfg_modes,
 ];
@@ -376,6 +377,24 @@ fn netcfg_tells_of_changes() {
     assert_eq!(sys::poll(&flags, libc::POLLIN, 100), 0);
     drop(tun);
     assert_eq!(sys::poll(&flags, libc::POLLIN, 1000), libc::POLLIN);
+}
+
+/// Whoever reads after each event hears of the next change without subscribing again.
+fn netcfg_tells_of_every_change() {
+    let _tun = Tun::fresh(27);
+    let mut file = fs::File::open(netcfg::path("ifaces/tun27/mtu")).expect("open");
+    let events = Events::new();
+    events.subscribe(&file, 1, EventFlags::READ);
+    for mtu in 1300..1305 {
+        let mut text = String::new();
+        file.seek(SeekFrom::Start(0)).expect("seek");
+        file.read_to_string(&mut text).expect("read");
+        // The first is for what was there before anybody read.
+        while events.next(Duration::from_millis(100)).is_some() {}
+        netcfg::put_if(27, "mtu", &mtu.to_string()).expect("set the mtu");
+        let event = events.next(Duration::from_secs(1));
+        assert_eq!(event, Some((1, EventFlags::READ)), "{mtu}");
+    }
 }
 
 fn netcfg_bad_paths() {

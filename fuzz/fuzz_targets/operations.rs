@@ -11,20 +11,59 @@ use tund::{Config, Net, Services};
 
 #[derive(Arbitrary, Debug)]
 enum Operation {
-    Open { path: Path, read: bool, write: bool },
-    Read { fd: u8, len: u16 },
-    Write { fd: u8, bytes: Vec<u8> },
-    Ioctl { fd: u8, request: u32, arg: Vec<u8> },
+    Open {
+        path: Path,
+        read: bool,
+        write: bool,
+    },
+    Read {
+        fd: u8,
+        len: u16,
+    },
+    Write {
+        fd: u8,
+        bytes: Vec<u8>,
+    },
+    Ioctl {
+        fd: u8,
+        request: u32,
+        arg: Vec<u8>,
+    },
     /// One of ours, with an argument of its size.
-    Known { fd: u8, number: u8, arg: [u8; 32] },
-    Call { fd: u8, payload: Vec<u8>, words: [u64; 3] },
-    Dup { fd: u8 },
-    Verb { fd: u8, verb: String },
-    Sync { fd: u8 },
-    Close { fd: u8 },
-    Wait { millis: u16 },
+    Known {
+        fd: u8,
+        number: u8,
+        arg: [u8; 32],
+    },
+    Call {
+        fd: u8,
+        payload: Vec<u8>,
+        words: [u64; 3],
+    },
+    Dup {
+        fd: u8,
+    },
+    Verb {
+        fd: u8,
+        verb: String,
+    },
+    Sync {
+        fd: u8,
+    },
+    Close {
+        fd: u8,
+    },
+    Wait {
+        millis: u16,
+    },
     /// An option of a socket or a protocol.
-    Option { fd: u8, get: bool, level: u8, name: u8, value: [u8; 20] },
+    Option {
+        fd: u8,
+        get: bool,
+        level: u8,
+        name: u8,
+        value: [u8; 20],
+    },
 }
 
 #[derive(Arbitrary, Debug)]
@@ -40,8 +79,18 @@ enum Path {
 impl Path {
     fn text(&self) -> String {
         const SETTINGS: [&str; 12] = [
-            "addr/set", "addr/add", "addr/rm", "mtu", "flags", "multicast", "queue", "destroy", "stats",
-            "ledger", "addr/list", "status",
+            "addr/set",
+            "addr/add",
+            "addr/rm",
+            "mtu",
+            "flags",
+            "multicast",
+            "queue",
+            "destroy",
+            "stats",
+            "ledger",
+            "addr/list",
+            "status",
         ];
         match self {
             Self::Tun(3) => "tun/clone".to_owned(),
@@ -59,7 +108,10 @@ impl Path {
 }
 
 fuzz_target!(|operations: Vec<Operation>| {
-    let config = Config { seed: 1, services: Services::all() };
+    let config = Config {
+        seed: 1,
+        services: Services::all(),
+    };
     let clock = std::sync::Arc::new(ManualClock::default());
     let local = Local::with_clock(Net::new(config, OneSession), std::sync::Arc::clone(&clock));
     let process = local.process(1, 0);
@@ -81,22 +133,40 @@ fuzz_target!(|operations: Vec<Operation>| {
             Operation::Write { fd: at, bytes } => {
                 let _ = process.write(fd(at), &bytes);
             }
-            Operation::Ioctl { fd: at, request, mut arg } => {
+            Operation::Ioctl {
+                fd: at,
+                request,
+                mut arg,
+            } => {
                 let _ = process.ioctl(fd(at), request, &mut arg);
             }
-            Operation::Known { fd: at, number, mut arg } => {
+            Operation::Known {
+                fd: at,
+                number,
+                mut arg,
+            } => {
                 let (kind, number) = (u32::from(b"tf"[usize::from(number & 1)]), number >> 1);
                 for size in [0, 4, 8, 32] {
                     let request = (size as u32) << 16 | kind << 8 | u32::from(number) + 64;
                     let _ = process.ioctl(fd(at), request, &mut arg[..size]);
                 }
             }
-            Operation::Option { fd: at, get, level, name, mut value } => {
+            Operation::Option {
+                fd: at,
+                get,
+                level,
+                name,
+                mut value,
+            } => {
                 let level = [0, 1, 6, 41][usize::from(level % 4)];
                 let words = [2 + u64::from(get), u64::from(name % 40), 1 << 32 | level];
                 let _ = process.sys_call(fd(at), &mut value, &words);
             }
-            Operation::Call { fd: at, mut payload, words } => {
+            Operation::Call {
+                fd: at,
+                mut payload,
+                words,
+            } => {
                 let _ = process.sys_call(fd(at), &mut payload, &words);
             }
             Operation::Dup { fd: at } => {

@@ -7,12 +7,19 @@ use scheme::local::{Local, ManualClock, OneSession};
 use tund::{Config, Net, Services};
 
 fuzz_target!(|packets: Vec<(bool, Vec<u8>)>| {
-    let config = Config { seed: 1, services: Services::all() };
+    let config = Config {
+        seed: 1,
+        services: Services::all(),
+    };
     let local = Local::with_clock(Net::new(config, OneSession), ManualClock::default());
     let process = local.process(1, 0);
-    let tun = process.open("tun/0", OpenFlags::READ | OpenFlags::WRITE).unwrap();
+    let tun = process
+        .open("tun/0", OpenFlags::READ | OpenFlags::WRITE)
+        .unwrap();
     process.set_nonblocking(tun, true).unwrap();
-    process.ioctl(tun, 0x4004_7460, &mut 1_i32.to_ne_bytes()).unwrap();
+    process
+        .ioctl(tun, 0x4004_7460, &mut 1_i32.to_ne_bytes())
+        .unwrap();
     for (path, line) in [
         ("netcfg/ifaces/tun0/addr/set", "10.0.0.1/24\n"),
         ("netcfg/ifaces/tun0/addr/add", "fd00::1/64\n"),

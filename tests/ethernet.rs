@@ -153,6 +153,16 @@ fn neighbour_discovery() {
     assert_eq!(advert[66..72], US.0);
     wire.assert_ledger_closes();
 
+    // A gateway says that it is one.
+    wire.set("ip/forwarding", "1\n").unwrap();
+    wire.send(
+        [0x33, 0x33, 0xff, 0, 0, 1],
+        0x86dd,
+        &nd(135, 0, us, 1, PEER, group),
+    );
+    let (_, _, advert) = wire.sent().unwrap();
+    assert_eq!((advert[40], advert[44]), (136, 0xe0));
+
     // And the other way: a ping waits until the peer says where it is.
     let other: Ipv6Addr = "fd00::3".parse().unwrap();
     let icmp = wire

@@ -86,12 +86,11 @@ impl Net {
         target_addr: Ipv6Addr,
         to: Option<Ipv6Addr>,
     ) {
-        let solicited = match to {
-            Some(_) => NdiscNeighborFlags::SOLICITED,
-            None => NdiscNeighborFlags::empty(),
-        };
+        let mut flags = NdiscNeighborFlags::OVERRIDE;
+        flags.set(NdiscNeighborFlags::SOLICITED, to.is_some());
+        flags.set(NdiscNeighborFlags::ROUTER, self.forwarding);
         let message = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
-            flags: solicited | NdiscNeighborFlags::OVERRIDE,
+            flags,
             target_addr,
             lladdr: Some(EthernetAddress(mac.0).into()),
         });

@@ -20,7 +20,8 @@ install() {
     rustup target add x86_64-unknown-redox
     rustup component add rustfmt clippy
     missing=""
-    for pair in ip:iproute2 ping:iputils-ping python3:python3 cc:gcc c++:g++ tshark:tshark; do
+    for pair in ip:iproute2 ping:iputils-ping python3:python3 cc:gcc c++:g++ tshark:tshark curl:curl \
+        iperf3:iperf3; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
     done
     [ -z "$missing" ] && return

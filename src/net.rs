@@ -81,7 +81,7 @@ pub struct Net {
     /// Of the file made last.
     serial: u64,
     wakeups: VecDeque<FileId>,
-    signals: VecDeque<SignalTarget>,
+    signals: VecDeque<tun::Owner>,
 }
 
 /// What a [`FileId`] stands for.
@@ -254,10 +254,10 @@ impl Net {
         slot.risen |= ready;
     }
 
-    pub(crate) fn signal(&mut self, target: SignalTarget) {
+    pub(crate) fn signal(&mut self, owner: tun::Owner) {
         // One is as good as many: a signal is a flag.
-        if !self.signals.contains(&target) {
-            self.signals.push_back(target);
+        if !self.signals.contains(&owner) {
+            self.signals.push_back(owner);
         }
     }
 
@@ -389,7 +389,10 @@ impl FileServer for Net {
     }
 
     fn poll_signal(&mut self) -> Option<SignalTarget> {
-        self.signals.pop_front()
+        // Asked once for all the packets of a turn: it takes system calls.
+        let owners = std::iter::from_fn(|| self.signals.pop_front());
+        let mut there = owners.filter(|owner| owner.exists(&*self.processes));
+        there.next().map(|owner| owner.target)
     }
 
     fn stat(&mut self, path: &str) -> Result<Stat, Errno> {

@@ -712,8 +712,8 @@ fn whatever_happens() {
         let wire = Wire::fresh();
         for _ in 0..150 {
             let net = rng.u8(1..6);
-            let made = format!("2001:db8:{net}::ff:fe00:{}", rng.u8(1..3));
-            let mac = rng.u8(1..3);
+            let mac = [1, 9][rng.usize(..2)];
+            let made = format!("2001:db8:{net}::ff:fe00:{mac}");
             let set = |path: &str, line: &str| {
                 let _ = wire.set(&format!("ifaces/eth0/{path}"), &format!("{line}\n"));
             };
@@ -759,5 +759,157 @@ fn whatever_happens() {
             let members = ifp.groups.values().map(|members| members.addresses);
             assert_eq!(members.sum::<u32>(), v6, "seed {seed}");
         });
+        // Nothing of it stays.
+        wire.set("ifaces/eth0/addr/set", "10.0.0.9/24\n").unwrap();
+        wire.set("ifaces/eth0/autoconf", "0\n").unwrap();
+        let mut left = addrs(&wire);
+        left.retain(|own| !own.starts_with("fe80::"));
+        assert_eq!(left, ["10.0.0.9/24"], "seed {seed}");
+        // And all of it begins anew.
+        wire.local
+            .with_server(|net| net.ethernet_found(wire.port, US));
+        for (path, line) in [("mtu", "1500"), ("autoconf", "1")] {
+            wire.set(&format!("ifaces/eth0/{path}"), line).unwrap();
+        }
+        for up in ["down", "up"] {
+            wire.set("ifaces/eth0/flags", up).unwrap();
+        }
+        wire.wait(0);
+        advertise(&wire, ROUTER, 1800, &good());
+        wire.wait(0);
+        wire.wait(1000);
+        let now = (addrs(&wire).len(), defaults(&wire).len());
+        assert_eq!(now, (3, 1), "seed {seed}");
+        let groups = wire.text("ifaces/eth0/multicast");
+        assert_eq!(groups.lines().count(), 1, "seed {seed}");
     }
+}
+
+/// What a program can read of an interface, and of the routes.
+fn state(wire: &Wire) -> String {
+    let files = ["addr/list", "mtu", "flags", "multicast"];
+    let texts = files.map(|file| wire.text(&format!("ifaces/eth0/{file}")));
+    texts.concat() + &wire.text("route/list")
+}
+
+/// A write whose last line is refused leaves no trace: not at once, not on the link, and not in what
+/// comes later.
+#[test]
+fn what_is_refused_leaves_no_trace() {
+    let run = |seed: u64, refused: bool| -> Vec<String> {
+        let mut rng = fastrand::Rng::with_seed(seed);
+        let wire = Wire::fresh();
+        settle(&wire);
+        let mut states = Vec::new();
+        for _ in 0..40 {
+            let net = rng.u8(1..4);
+            let addr = match rng.bool() {
+                true => format!(
+                    "2001:db8:{net}::ff:fe00:{}/{}",
+                    rng.u8(1..3),
+                    [64, 128][rng.usize(..2)]
+                ),
+                false => format!(
+                    "10.0.{net}.{}/{}",
+                    rng.u8(1..4),
+                    [8, 24, 32][rng.usize(..3)]
+                ),
+            };
+            let verb = ["add", "set", "rm"][rng.usize(..3)];
+            match rng.u8(..8) {
+                0..3 => {
+                    let times = [0, 1, 2, 7201, 10_000];
+                    let mut time = || times[rng.usize(..times.len())];
+                    let (valid, preferred) = (time(), time());
+                    let option = prefix(&format!("2001:db8:{net}::"), rng.bool(), valid, preferred);
+                    advertise(&wire, ROUTER, rng.u16(..4), &[option]);
+                }
+                3 => drop(wire.set(&format!("ifaces/eth0/addr/{verb}"), &format!("{addr}\n"))),
+                4 => drop(wire.set("ifaces/eth0/flags", ["up", "down"][rng.usize(..2)])),
+                5 => drop(wire.set(
+                    "route/add",
+                    &format!(
+                        "2001:db8:{net}::/64 dev eth0 metric {}\n",
+                        1023 + rng.u16(..4)
+                    ),
+                )),
+                _ if refused => {
+                    let (before, verb) = (state(&wire), ["add", "rm"][usize::from(verb == "rm")]);
+                    let last = "10.9.9.9/32\n".repeat(2);
+                    let result = wire.set(
+                        &format!("ifaces/eth0/addr/{verb}"),
+                        &format!("{addr}\n{last}"),
+                    );
+                    assert_eq!(result, Err(errno::EINVAL));
+                    assert_eq!(state(&wire), before, "seed {seed}");
+                    let frame = wire.frame();
+                    assert!(
+                        frame.is_none(),
+                        "seed {seed} {addr} {verb} {:?}",
+                        frame.map(|frame| frame.to_vec())
+                    );
+                }
+                _ => {}
+            }
+            wire.wait(rng.choice([0, 0, 1, 700, 1500, 3000]).unwrap_or(0));
+            while wire.frame().is_some() {}
+            states.push(state(&wire));
+        }
+        states
+    };
+    for seed in 0..50 {
+        assert_eq!(run(seed, true), run(seed, false), "seed {seed}");
+    }
+}
+
+#[test]
+fn a_network_is_on_the_link_after_all() {
+    // While the address is still asked for, by another router or another option.
+    let wire = Wire::new();
+    let options = [false, true].map(|on_link| prefix("2001:db8:1::", on_link, HOUR, HOUR));
+    advertise(&wire, ROUTER, 1800, &options);
+    wire.wait(1000);
+    assert_eq!(addrs(&wire)[1..], [MADE]);
+    // A network that somebody sets an address in is nobody's hint any more.
+    assert!(
+        wire.text("route/list")
+            .contains("2001:db8:1::/64 dev eth0 metric 1025\n")
+    );
+    wire.set(ADD, "2001:db8:1::5/64\n").unwrap();
+    assert!(
+        wire.text("route/list")
+            .contains("2001:db8:1::/64 dev eth0\n")
+    );
+    wire.set("ifaces/eth0/autoconf", "0\n").unwrap();
+    assert_eq!(addrs(&wire)[1..], ["2001:db8:1::5/64"]);
+}
+
+#[test]
+fn lines_of_one_write_come_one_after_the_other() {
+    let wire = Wire::new();
+    advertise(&wire, ROUTER, 1800, &good());
+    wire.wait(1000);
+    wire.set("ifaces/eth0/mtu", "1000\n1500\n").unwrap();
+    wire.wait(1000);
+    assert_eq!((addrs(&wire).len(), defaults(&wire).len()), (2, 1));
+    let lines = format!("{MADE}\n10.0.0.1/24\n");
+    wire.set("ifaces/eth0/addr/set", &lines).unwrap();
+    let link_local = format!("{LINK_LOCAL}/64");
+    assert_eq!(addrs(&wire), [&link_local, "10.0.0.1/24"]);
+}
+
+#[test]
+fn however_many_addresses_somebody_sets() {
+    let wire = Wire::new();
+    for number in 0..255 {
+        wire.set(ADD, &format!("fd00::{number:x}:{number:x}/128\n"))
+            .unwrap();
+    }
+    // There is room for groups, and none for another address.
+    wire.set("ifaces/eth0/multicast", "join ff05::99\n")
+        .unwrap();
+    settle(&wire);
+    advertise(&wire, ROUTER, 1800, &good());
+    assert!(sent_of(&wire, NEIGHBOR_SOLICITATION).is_empty());
+    assert_eq!(wire.set(ADD, "fd01::1/64\n"), Err(errno::ENOSPC));
 }

@@ -722,6 +722,24 @@ fn without_a_driver_the_network_is_down() {
 }
 
 #[test]
+fn another_adapter_speaks_for_itself() {
+    let wire = Wire::new();
+    wire.take_address();
+    wire.set("ifaces/eth0/multicast", "join 239.1.2.3\n")
+        .unwrap();
+    wire.wait(20_000);
+    while wire.frame().is_some() {}
+    wire.local.with_server(|net| net.ethernet_lost(wire.port));
+    let mac = Mac([2, 0, 0, 0, 0, 9]);
+    wire.local
+        .with_server(|net| net.ethernet_found(wire.port, mac));
+    wire.wait(0);
+    let frames: Vec<_> = std::iter::from_fn(|| wire.frame()).collect();
+    assert!(frames.len() > 2);
+    assert!(frames.iter().all(|frame| frame[6..12] == mac.0));
+}
+
+#[test]
 fn settings_do_not_make_up_a_driver() {
     let drivers = Drivers::default();
     drivers.start("network.a", US);

@@ -261,7 +261,7 @@ fn what_is_refused_leaves_the_routes_as_they_were() {
     twice("ifaces/tun0/addr/add", "10.5.0.1/24");
     system.set("ifaces/tun0/flags", "down\n").unwrap();
     twice("ifaces/tun0/addr/add", "10.5.0.1/24");
-    let many = "up\n".repeat((1 << 16) + 1);
+    let many = "up\n".repeat(1025);
     assert_eq!(system.set("ifaces/tun0/flags", &many), Err(errno::ENOSPC));
     // What has to be put back if the last line is refused has a bound, too.
     let routes: String = (0..10_000)
@@ -270,6 +270,7 @@ fn what_is_refused_leaves_the_routes_as_they_were() {
     system.set("route/add", &routes).unwrap();
     let many = "1400\n".repeat(30);
     assert_eq!(system.set("ifaces/tun0/mtu", &many), Err(errno::ENOSPC));
+    assert_eq!(system.set("ifaces/tun0/mtu", "1500\n"), Ok(5));
     system.root.close(tun).unwrap();
     twice("ifaces/tun0/destroy", "1");
     assert_eq!(system.text("ifaces/tun0/mtu"), "1500\n");

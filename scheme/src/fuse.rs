@@ -266,7 +266,12 @@ impl Users {
         if self.shared || self.threads.contains(&thread) {
             return;
         }
-        self.shared = self.threads.len() >= Self::MOST || process_of(thread) != self.process;
+        let process = self.process;
+        if self.threads.len() >= Self::MOST {
+            // Those that have ended are nobody's.
+            self.threads.retain(|&thread| process_of(thread) == process);
+        }
+        self.shared = self.threads.len() >= Self::MOST || process_of(thread) != process;
         self.threads.push(thread);
     }
 }

@@ -226,7 +226,6 @@ impl Members {
         match member {
             Member::Socket => &mut self.sockets,
             Member::Setting => &mut self.settings,
-            Member::Address => &mut self.addresses,
         }
     }
 }
@@ -236,7 +235,6 @@ impl Members {
 pub(crate) enum Member {
     Socket,
     Setting,
-    Address,
 }
 
 /// One interface.
@@ -258,7 +256,8 @@ pub struct Ifnet {
     pub baudrate: i32,
     /// Addresses, in the order in which they were added.
     pub addrs: Vec<IfAddr>,
-    /// Of these, those from which nothing begins any more (RFC 4862 section 5.5.4).
+    /// Addresses from which nothing is to begin any more (RFC 4862 section 5.5.4), whether the
+    /// interface has them or is about to.
     pub deprecated: Vec<IpAddr>,
     /// Groups joined, and by whom.
     pub groups: BTreeMap<IpAddr, Members>,

@@ -51,8 +51,8 @@ struct Router {
 }
 
 /// An address made of a router's prefix.
-#[derive(Debug)]
-struct Made {
+#[derive(Clone, Debug)]
+pub(crate) struct Made {
     addr: IfAddr,
     /// Until when connections may begin from it.
     preferred: Duration,
@@ -76,7 +76,7 @@ pub(super) enum Due {
     /// Nothing begins from one of the addresses any more.
     Deprecated,
     /// The life of this address is over.
-    Expired(IfAddr),
+    Expired(IpAddr),
 }
 
 /// The state of one adapter.
@@ -150,23 +150,27 @@ impl Autoconf {
         self.made.iter().map(|made| made.addr).collect()
     }
 
-    /// The adapter is down: nobody can be asked. Returns the addresses that were asked for.
-    pub(super) fn stop(&mut self) -> Vec<IfAddr> {
+    /// The adapter is down: nobody can be asked.
+    pub(super) fn stop(&mut self) {
         self.solicit = None;
-        let tentative = std::mem::take(&mut self.tentative);
+        self.tentative.clear();
         self.settle();
-        tentative.into_iter().map(|probed| probed.addr).collect()
     }
 
-    /// Asks for an address. False if that goes on already.
-    pub(super) fn probe(&mut self, addr: IfAddr) -> bool {
-        let known = |probed: &Tentative| probed.addr.addr == addr.addr;
-        if self.tentative.iter().any(known) {
-            return false;
+    /// Asks for an address, unless that goes on already.
+    pub(super) fn probe(&mut self, addr: IfAddr) {
+        let mut known = self.tentative.iter_mut();
+        match known.find(|probed| probed.addr.addr == addr.addr) {
+            // Its network may turn out to be on the link meanwhile.
+            Some(probed) => probed.addr = addr,
+            None => self.tentative.push(Tentative { addr, until: None }),
         }
-        self.tentative.push(Tentative { addr, until: None });
         self.settle();
-        true
+    }
+
+    /// The addresses that are asked for.
+    pub(super) fn tentative(&self) -> impl Iterator<Item = IpAddr> {
+        self.tentative.iter().map(|probed| probed.addr.addr)
     }
 
     /// Asks for an address no longer. False if it was not asked for.
@@ -188,6 +192,17 @@ impl Autoconf {
     /// An address is somebody else's affair from now on.
     pub(super) fn disown(&mut self, addr: &IpAddr) {
         self.made.retain(|made| made.addr.addr != *addr);
+        self.settle();
+    }
+
+    /// What was made of prefixes, and not forgotten since.
+    pub(super) fn made(&self) -> Vec<Made> {
+        self.made.clone()
+    }
+
+    /// Puts back what was made.
+    pub(super) fn restore(&mut self, made: Vec<Made>) {
+        self.made = made;
         self.settle();
     }
 
@@ -320,7 +335,7 @@ impl Autoconf {
             return Some(Due::RouterGone);
         }
         if let Some(at) = self.made.iter().position(|made| made.until <= now) {
-            return Some(Due::Expired(self.made.remove(at).addr));
+            return Some(Due::Expired(self.made.remove(at).addr.addr));
         }
         let old = |made: &&mut Made| !made.deprecated && made.preferred <= now;
         self.made.iter_mut().find(old)?.deprecated = true;
@@ -328,10 +343,10 @@ impl Autoconf {
     }
 
     /// Forgets all that routers said. Returns the addresses made of it.
-    pub(super) fn forget(&mut self) -> Vec<IfAddr> {
+    pub(super) fn forget(&mut self) -> Vec<IpAddr> {
         self.solicit = None;
         self.routers.clear();
-        let made = self.made.drain(..).map(|made| made.addr).collect();
+        let made = self.made.drain(..).map(|made| made.addr.addr).collect();
         self.settle();
         made
     }

@@ -8,11 +8,11 @@
 //! - [`neighbor`]: who is at which hardware address, and what waits for an answer;
 //! - [`resolve`]: ARP and IPv6 neighbour discovery, on smoltcp's wire formats;
 //! - [`autoconf`]: addresses that an adapter gives itself, and what routers advertise;
-//! - [`discover`]: the same, done to interfaces and routes.
+//! - [`configure`]: the same, done to addresses, groups and routes.
 
 mod adapters;
 mod autoconf;
-pub(crate) mod discover;
+mod configure;
 mod neighbor;
 mod resolve;
 mod search;
@@ -28,7 +28,8 @@ use crate::netisr::NetError;
 use crate::packet::Packet;
 pub use adapters::{Adapters, Bus, Frames};
 use autoconf::Autoconf;
-use neighbor::{Lookup, Neighbors};
+pub(crate) use autoconf::Made;
+use neighbor::{Due, Lookup, Neighbors};
 use search::Search;
 
 const IFT_ETHER: u8 = 6;
@@ -206,6 +207,34 @@ impl Net {
         Some(self.links.ports.get(id.0 as usize)?.mac)
     }
 
+    /// Asks again those who have not answered, gives up on those who will not, and does what is due
+    /// with addresses.
+    #[inline(never)]
+    pub(crate) fn links_run(&mut self) {
+        let now = self.now.monotonic;
+        let ids: Vec<_> = self
+            .links
+            .ports
+            .iter()
+            .map(|(key, _)| PortId(key as u32))
+            .collect();
+        for id in ids {
+            while let Some(port) = self.links.get_mut(id)
+                && let Some(due) = port.neighbors.poll(now)
+            {
+                let dev = port.dev;
+                match due {
+                    Due::Ask(addr, of) => self.solicit(id, addr, of),
+                    Due::GiveUp(addr, lost) => {
+                        self.unreachable(dev, lost);
+                        self.autoconf_unreachable(id, &addr);
+                    }
+                }
+            }
+            self.autoconf_run(id);
+        }
+    }
+
     /// The adapter of an interface, if it has one.
     pub(crate) fn port_of(&self, dev: IfIndex) -> Option<PortId> {
         match self.ifs.get(dev)?.driver {
@@ -238,8 +267,7 @@ impl Net {
         let old = std::mem::replace(&mut port.mac, mac);
         // Its addresses were made of the old one.
         self.autoconf_forget(id);
-        self.autoconf_give_up(id, &old.link_local().into());
-        self.remove_addr(dev, &old.link_local_addr());
+        self.autoconf_leave(id, dev, &old.link_local().into());
         self.link_up(id);
     }
 

@@ -9,12 +9,11 @@ use smoltcp::wire::{
     NdiscNeighborFlags, NdiscRepr,
 };
 
-use super::neighbor::Due;
-use super::{BROADCAST, ETHERTYPE_ARP, HEADER, Mac, Port, PortId, header};
-use crate::ifnet::{Driver, DropReason, Family, Frame, IfIndex, Ifnet, is_host, solicited_node};
+use super::{BROADCAST, ETHERTYPE_ARP, HEADER, Mac, PortId, header};
+use crate::ifnet::{Driver, DropReason, Family, Frame, IfIndex, is_host, solicited_node};
 use crate::net::Net;
 use crate::netisr::Verdict;
-use crate::netisr::groups::{ALL_NODES, ALL_ROUTERS_V6};
+use crate::netisr::groups::ALL_NODES;
 use crate::netisr::icmp::Notice;
 use crate::netisr::input::{Header, proto};
 use crate::packet::Packet;
@@ -175,23 +174,6 @@ impl Net {
         }
     }
 
-    /// Asks for routers.
-    pub(super) fn router_solicit(&mut self, id: PortId) {
-        let Some(Port { dev, mac, .. }) = self.links.get_mut(id).filter(|port| port.present) else {
-            return;
-        };
-        let (dev, mac) = (*dev, *mac);
-        if !self.is_up(dev) {
-            return;
-        }
-        let src = self.ifs.get(dev).and_then(Ifnet::link_local);
-        // Who has no address yet does not say where it is either (RFC 4861 section 4.1).
-        let lladdr = src.map(|_| EthernetAddress(mac.0).into());
-        let message = Icmpv6Repr::Ndisc(NdiscRepr::RouterSolicit { lladdr });
-        let src = src.unwrap_or(Ipv6Addr::UNSPECIFIED);
-        self.nd_send(id, dev, src, ALL_ROUTERS_V6, &message);
-    }
-
     /// Neighbour discovery.
     pub(crate) fn nd_input(&mut self, rcvif: IfIndex, header: &Header, message: &[u8]) -> Verdict {
         const NOT_WANTED: Verdict = Verdict::Dropped(DropReason::NotWanted);
@@ -332,36 +314,8 @@ impl Net {
         }
     }
 
-    /// Asks again those who have not answered, gives up on those who will not, and does what is due
-    /// with addresses.
-    #[inline(never)]
-    pub(crate) fn links_run(&mut self) {
-        let now = self.now.monotonic;
-        let ids: Vec<_> = self
-            .links
-            .ports
-            .iter()
-            .map(|(key, _)| PortId(key as u32))
-            .collect();
-        for id in ids {
-            while let Some(port) = self.links.get_mut(id)
-                && let Some(due) = port.neighbors.poll(now)
-            {
-                let dev = port.dev;
-                match due {
-                    Due::Ask(addr, of) => self.solicit(id, addr, of),
-                    Due::GiveUp(addr, lost) => {
-                        self.unreachable(dev, lost);
-                        self.autoconf_unreachable(id, &addr);
-                    }
-                }
-            }
-            self.autoconf_run(id);
-        }
-    }
-
     /// Packets whose neighbour does not answer: whoever sent them hears of it.
-    fn unreachable(&mut self, dev: IfIndex, lost: Vec<(Family, Packet)>) {
+    pub(super) fn unreachable(&mut self, dev: IfIndex, lost: Vec<(Family, Packet)>) {
         if let Some(ifp) = self.ifs.get_mut(dev) {
             ifp.stats.output.queued -= lost.len() as u64;
             ifp.stats

@@ -99,13 +99,15 @@ impl Net {
             stamp(ifp, now);
         }
         // One that somebody set holds for the same adapter.
+        if changed {
+            self.set_mac(id, mac);
+        }
         self.watchers.touch();
         for family in [Family::Inet, Family::Inet6] {
             self.groups_announce(dev, family);
         }
-        match changed {
-            true => self.set_mac(id, mac),
-            false => self.link_up(id),
+        if !changed {
+            self.link_up(id);
         }
     }
 

@@ -25,7 +25,9 @@ use setting::Setting;
 const LONGEST_LINE: usize = 4096;
 
 /// Most lines that happen together.
-const MOST_LINES: usize = 1 << 16;
+const MOST_LINES: usize = 1024;
+/// The same of routes, of which there may be many.
+const MOST_ROUTES: usize = 1 << 16;
 /// How things were before each line is kept until the last is done: so many addresses and routes.
 const MOST_KEPT: usize = 1 << 18;
 /// Counters change with every packet: who watches them hears of it not more often than this.
@@ -200,7 +202,11 @@ impl Net {
         self.watchers.touch();
         let node = self.text(id)?.node.clone();
         let text = std::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
-        if text.lines().count() > MOST_LINES {
+        let most = match node {
+            Node::RouteAdd | Node::RouteRm => MOST_ROUTES,
+            _ => MOST_LINES,
+        };
+        if text.lines().count() > most {
             return Err(errno::ENOSPC);
         }
         let parse = |line: &str| Setting::parse(&node, line).ok_or(errno::EINVAL);
@@ -212,15 +218,19 @@ impl Net {
         // All lines are for one file, so for one interface.
         let dev = settings.first().and_then(Setting::interface);
         let dev = dev.and_then(|name| self.ifs.by_name(name));
-        let before = dev.map(|dev| self.before(dev));
-        let owned: Vec<_> = settings.iter().filter_map(Setting::owned).collect();
-        let (mut done, mut kept) = (Vec::with_capacity(settings.len()), 0);
+        let mut change = dev.map(|dev| self.change(dev));
+        let count = settings.len();
+        let (mut done, mut kept) = (Vec::with_capacity(count), 0);
         for setting in settings {
             let refused = match self.apply(setting) {
                 Ok(undo) => {
                     kept += undo.weight();
                     done.push(undo);
-                    (kept > MOST_KEPT).then_some(errno::ENOSPC)
+                    if let Some(change) = &mut change {
+                        self.note(change);
+                    }
+                    // The last one is never undone.
+                    (kept > MOST_KEPT && done.len() < count).then_some(errno::ENOSPC)
                 }
                 Err(error) => Some(error),
             };
@@ -229,8 +239,8 @@ impl Net {
                 return Err(error);
             }
         }
-        if let Some(before) = before {
-            self.after(before, owned);
+        if let Some(change) = change {
+            self.announce_change(change);
         }
         Ok(())
     }

@@ -10,9 +10,9 @@ use scheme::errno::{self, Errno};
 use super::node::{IfNode, Node};
 use crate::ifnet::{
     Driver, Family, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet, MAX_ADDRS,
-    MAX_GROUPS, Member, is_host, parse_decimal, solicited_node, stamp,
+    MAX_GROUPS, Member, is_host, parse_decimal, stamp,
 };
-use crate::link::Mac;
+use crate::link::{Mac, Made};
 use crate::net::Net;
 use crate::route::{Origin, Route, RouteSpec};
 
@@ -60,25 +60,24 @@ pub(super) enum Undo {
         mtu: u16,
         /// Its routes that the setting can touch.
         routes: Vec<(IpNet, Route)>,
+        /// What it made of the prefixes of routers.
+        made: Vec<Made>,
     },
     Join(IfIndex, IpAddr),
     Leave(IfIndex, IpAddr),
 }
 
-/// How an interface was.
-pub(super) struct Before {
+/// What becomes of an interface in one write.
+pub(super) struct Change {
     dev: IfIndex,
+    /// Whether it was up, and IPv6 ran there.
     up: bool,
     ipv6: bool,
+    /// Whether IPv6 did not, if only between two lines.
+    interrupted: bool,
     /// Families in which it could not report groups.
     silent: Vec<Family>,
     addrs: Vec<IfAddr>,
-}
-
-/// What somebody has decided on an address that an adapter may give itself.
-pub(super) enum Owned {
-    Set(IpAddr),
-    Removed(IpAddr),
 }
 
 impl Undo {
@@ -86,7 +85,12 @@ impl Undo {
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Routes(_, removed) => 1 + removed.len(),
-            Self::Interface { addrs, routes, .. } => 1 + addrs.len() + routes.len(),
+            Self::Interface {
+                addrs,
+                routes,
+                made,
+                ..
+            } => 1 + addrs.len() + routes.len() + made.len(),
             _ => 1,
         }
     }
@@ -97,17 +101,6 @@ impl Setting {
     pub(super) fn interface(&self) -> Option<&str> {
         match self {
             Self::Interface(name, _) => Some(name),
-            _ => None,
-        }
-    }
-
-    /// What it decides on an address.
-    pub(super) fn owned(&self) -> Option<Owned> {
-        match self {
-            Self::Interface(_, IfSetting::SetAddr(own) | IfSetting::AddAddr(own)) => {
-                Some(Owned::Set(own.addr))
-            }
-            Self::Interface(_, IfSetting::RemoveAddr(own)) => Some(Owned::Removed(own.addr)),
             _ => None,
         }
     }
@@ -216,58 +209,65 @@ impl Net {
         })
     }
 
-    /// How an interface is, before settings of it are done.
-    pub(super) fn before(&self, dev: IfIndex) -> Before {
+    /// How an interface is before settings of it are done.
+    pub(super) fn change(&self, dev: IfIndex) -> Change {
         let mut silent = vec![Family::Inet, Family::Inet6];
         silent.retain(|&family| !self.can_report(dev, family));
-        Before {
+        Change {
             dev,
             up: self.is_up(dev),
             ipv6: self.runs_ipv6(dev),
+            interrupted: false,
             silent,
-            addrs: self
-                .ifs
-                .get(dev)
-                .map_or(Vec::new(), |ifp| ifp.addrs.clone()),
+            addrs: self.addrs_of(dev),
         }
     }
 
+    /// One of the settings is done.
+    pub(super) fn note(&self, change: &mut Change) {
+        change.interrupted |= !self.runs_ipv6(change.dev);
+    }
+
     /// All settings are done, and none was refused: the link hears what is new.
-    pub(super) fn after(&mut self, before: Before, owned: Vec<Owned>) {
-        let dev = before.dev;
-        for owned in owned {
-            match owned {
-                Owned::Set(addr) => self.autoconf_disown(dev, &addr),
-                Owned::Removed(addr) => self.autoconf_refuse(dev, &addr),
+    pub(super) fn announce_change(&mut self, change: Change) {
+        let dev = change.dev;
+        let port = self.port_of(dev);
+        let runs_ipv6 = self.runs_ipv6(dev);
+        let addrs = self.addrs_of(dev);
+        if let Some(port) = port {
+            if change.interrupted {
+                self.autoconf_stop(port);
             }
+            // What somebody set is not asked for any more.
+            for own in &addrs {
+                self.autoconf_give_up(port, &own.addr);
+            }
+            self.groups_follow(dev);
         }
         // What was joined meanwhile nobody has heard of.
-        for family in before.silent {
+        for family in change.silent {
             if self.can_report(dev, family) {
                 self.groups_announce(dev, family);
             }
         }
-        let Some(port) = self.port_of(dev) else {
+        let Some(port) = port else {
             return;
         };
-        let runs_ipv6 = self.runs_ipv6(dev);
-        if !before.up && self.is_up(dev) {
-            self.link_up(port);
-        } else {
-            let addrs = self
-                .ifs
-                .get(dev)
-                .map_or(Vec::new(), |ifp| ifp.addrs.clone());
-            for new in addrs.iter().filter(|addr| !before.addrs.contains(addr)) {
-                self.announce(port, dev, new.addr);
-            }
-            if runs_ipv6 && !before.ipv6 {
-                self.autoconf_start(port);
-            }
+        if !change.up && self.is_up(dev) {
+            return self.link_up(port);
         }
-        if !runs_ipv6 && before.ipv6 {
-            self.autoconf_stop(port);
+        for new in addrs.iter().filter(|addr| !change.addrs.contains(addr)) {
+            self.announce(port, dev, new.addr);
         }
+        if runs_ipv6 && (!change.ipv6 || change.interrupted) {
+            self.autoconf_start(port);
+        }
+    }
+
+    fn addrs_of(&self, dev: IfIndex) -> Vec<IfAddr> {
+        self.ifs
+            .get(dev)
+            .map_or(Vec::new(), |ifp| ifp.addrs.clone())
     }
 
     fn apply_to(&mut self, dev: IfIndex, setting: IfSetting) -> Result<Undo, Errno> {
@@ -281,6 +281,7 @@ impl Net {
             lastchange: ifp.stats.lastchange,
             mtu: ifp.mtu,
             routes: self.routes_touched(ifp, &setting),
+            made: self.autoconf_made(dev),
         };
         match setting {
             IfSetting::SetAddr(addr) => {
@@ -292,7 +293,8 @@ impl Net {
                         self.remove_addr(dev, &old);
                     }
                 }
-                self.add_addr(dev, addr);
+                self.autoconf_disown(dev, &addr.addr);
+                self.ifs.add_addr(dev, addr);
                 self.if_init(dev);
             }
             IfSetting::AddAddr(addr) => {
@@ -302,7 +304,8 @@ impl Net {
                 if ifp.addrs.len() >= MAX_ADDRS {
                     return Err(errno::ENOSPC);
                 }
-                self.add_addr(dev, addr);
+                self.autoconf_disown(dev, &addr.addr);
+                self.ifs.add_addr(dev, addr);
                 self.if_init(dev);
             }
             IfSetting::RemoveAddr(addr) => {
@@ -311,6 +314,7 @@ impl Net {
                     own.addr == addr.addr && (**own == addr || addr == IfAddr::host(addr.addr))
                 });
                 let own = *own.ok_or(errno::EINVAL)?;
+                self.autoconf_refuse(dev, &own.addr);
                 self.remove_addr(dev, &own);
             }
             IfSetting::Mtu(mtu) => self.set_mtu(dev, mtu)?,
@@ -396,7 +400,9 @@ impl Net {
                 lastchange,
                 mtu,
                 routes,
+                made,
             } => {
+                self.autoconf_restore(dev, made);
                 if let Some(ifp) = self.ifs.get_mut(dev) {
                     ifp.flags = flags;
                     ifp.mtu = mtu;
@@ -408,7 +414,7 @@ impl Net {
                     self.remove_addr(dev, addr);
                 }
                 for addr in addrs.iter().filter(|addr| !now.contains(addr)) {
-                    self.add_addr(dev, *addr);
+                    self.ifs.add_addr(dev, *addr);
                 }
                 for prefix in now.iter().chain(&addrs).filter_map(IfAddr::prefix) {
                     self.routes.remove(prefix, |route| route.dev == dev);
@@ -459,31 +465,10 @@ impl Net {
         })
     }
 
-    /// Gives an interface an address. Neighbours find an adapter by groups, which switches have to
-    /// know of.
-    pub(crate) fn add_addr(&mut self, dev: IfIndex, addr: IfAddr) {
-        if self.ifs.add_addr(dev, addr)
-            && let Some(group) = self.neighbor_group(dev, &addr)
-        {
-            self.group_join(dev, group, Member::Address, usize::MAX);
-        }
-    }
-
-    fn neighbor_group(&self, dev: IfIndex, addr: &IfAddr) -> Option<IpAddr> {
-        let ifp = self.ifs.get(dev)?;
-        match (ifp.driver, addr.addr) {
-            (Driver::Ethernet(_), IpAddr::V6(addr)) => Some(solicited_node(&addr).into()),
-            _ => None,
-        }
-    }
-
     /// Takes an address away, and its route unless another address needs it.
     pub(crate) fn remove_addr(&mut self, dev: IfIndex, addr: &IfAddr) {
         if !self.ifs.remove_addr(dev, addr) {
             return;
-        }
-        if let Some(group) = self.neighbor_group(dev, addr) {
-            self.group_leave(dev, group, Member::Address);
         }
         if let Some(prefix) = addr.prefix() {
             self.routes.remove(prefix, |route| {

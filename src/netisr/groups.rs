@@ -7,7 +7,7 @@ use std::time::Duration;
 use super::Verdict;
 use super::checksum;
 use super::input::{Header, IPV6_HEADER, proto};
-use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, Member};
+use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, Member, Members, solicited_node};
 use crate::net::Net;
 use crate::packet::Packet;
 
@@ -83,7 +83,10 @@ impl Net {
         };
         let can = ifp.flags.contains(IfFlags::MULTICAST) && (group.is_ipv4() || ifp.has_ipv6());
         let known = ifp.groups.contains_key(&group);
-        if !group.is_multicast() || !can || (!known && ifp.groups.len() >= most) {
+        // Those of addresses are bounded by the addresses.
+        let joined = |members: &&Members| members.sockets + members.settings > 0;
+        let full = || ifp.groups.values().filter(joined).count() >= most;
+        if !group.is_multicast() || !can || (!known && full()) {
             return false;
         }
         *ifp.groups.entry(group).or_default().of(member) += 1;
@@ -108,16 +111,61 @@ impl Net {
         }
         *times -= 1;
         if members.is_empty() {
-            ifp.groups.remove(&group);
-            self.watchers.touch();
-            self.netisr.reports.due.remove(&(dev, group));
-            match group {
-                _ if !is_reported(&group) => {}
-                IpAddr::V4(group) => self.igmp_send(dev, IGMP_LEAVE, group, ALL_ROUTERS_V4),
-                IpAddr::V6(group) => self.mld_send(dev, MLD_DONE, group, ALL_ROUTERS_V6),
-            }
+            self.group_left(dev, group);
         }
         true
+    }
+
+    /// Nobody is in a group any more: routers hear of it.
+    fn group_left(&mut self, dev: IfIndex, group: IpAddr) {
+        if let Some(ifp) = self.ifs.get_mut(dev) {
+            ifp.groups.remove(&group);
+        }
+        self.watchers.touch();
+        self.netisr.reports.due.remove(&(dev, group));
+        match group {
+            _ if !is_reported(&group) => {}
+            IpAddr::V4(group) => self.igmp_send(dev, IGMP_LEAVE, group, ALL_ROUTERS_V4),
+            IpAddr::V6(group) => self.mld_send(dev, MLD_DONE, group, ALL_ROUTERS_V6),
+        }
+    }
+
+    /// Joins the groups by which neighbours find the addresses of an adapter, and leaves those of
+    /// addresses that are gone: switches have to know.
+    pub(crate) fn groups_follow(&mut self, dev: IfIndex) {
+        let tentative = self.autoconf_tentative(dev);
+        let Some(ifp) = self.ifs.get_mut(dev) else {
+            return;
+        };
+        let mut wanted = BTreeMap::<IpAddr, u32>::new();
+        for addr in ifp.addrs.iter().map(|own| own.addr).chain(tentative) {
+            if let IpAddr::V6(addr) = addr {
+                *wanted.entry(solicited_node(&addr).into()).or_default() += 1;
+            }
+        }
+        let (mut joined, mut left) = (Vec::new(), Vec::new());
+        for (&group, &addresses) in &wanted {
+            let members = ifp.groups.entry(group).or_default();
+            if members.is_empty() {
+                joined.push(group);
+            }
+            members.addresses = addresses;
+        }
+        for (&group, members) in &mut ifp.groups {
+            if members.addresses > 0 && !wanted.contains_key(&group) {
+                members.addresses = 0;
+                if members.is_empty() {
+                    left.push(group);
+                }
+            }
+        }
+        for group in left {
+            self.group_left(dev, group);
+        }
+        for group in joined {
+            self.watchers.touch();
+            self.group_announce(dev, group);
+        }
     }
 
     /// Sends the reports whose time has come.

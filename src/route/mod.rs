@@ -16,6 +16,14 @@ pub const MAX_ROUTES: usize = 1 << 20;
 /// Most routes with the same prefix.
 const MAX_METRICS: usize = 64;
 
+/// Metric of a route over `dev` that a router advertised: each interface's has its own place, behind
+/// every route that somebody set without one.
+pub(crate) fn advertised_metric(dev: IfIndex) -> u32 {
+    const FIRST: u32 = 1024;
+
+    FIRST.saturating_add(dev.0)
+}
+
 /// Who put a route there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {

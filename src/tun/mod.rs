@@ -24,12 +24,13 @@ use crate::ifnet::{Driver, DropReason, Family, Frame, IfFlags, IfIndex, parse_de
 use crate::net::{File, Held, Net};
 use crate::netisr::NetError;
 use crate::packet::Packet;
-use crate::route::Origin;
+use crate::route::{Origin, Route, advertised_metric};
 
 use frame::{Frames, Taken, decode, decode_batch};
 pub(crate) use ioctl::triple;
+pub(crate) use softc::Owner;
 pub(crate) use softc::Units;
-use softc::{Owner, Softc, TunFlags};
+use softc::{Softc, TunFlags};
 
 /// Largest packet that a program may write, bytes, header not included.
 pub const TUNMRU: usize = 16_384;
@@ -423,15 +424,14 @@ impl Net {
         ifp.stats.obytes += len as u64;
         ifp.stats.output.queued += 1;
         let rose = !was_ready && ifp.snd.ready(now);
-        let asks = softc.sigio.is_some() && softc.flags.contains(TunFlags::ASYNC);
+        let owner = softc
+            .sigio
+            .filter(|_| softc.flags.contains(TunFlags::ASYNC));
         if rose && let Some(file) = softc.file {
             self.wake(file, Ready::READ);
         }
-        if asks
-            && let Some(softc) = self.tun.units.get_mut(&unit)
-            && let Some(owner) = softc.owner(&*self.processes)
-        {
-            self.signal(owner.target);
+        if let Some(owner) = owner {
+            self.signal(owner);
         }
         Ok(())
     }
@@ -580,18 +580,25 @@ impl Net {
         let Some(prefix) = addr.prefix() else {
             return;
         };
+        // What a router told of is behind what somebody set.
+        let behind = advertised_metric(dev);
+        let lowest = match addr.addr.is_ipv6() && self.is_made(dev, &addr.addr) {
+            true => behind,
+            false => {
+                let learned =
+                    |route: &Route| route.origin == Origin::Connected && route.metric >= behind;
+                self.routes
+                    .remove(prefix, |route| route.dev == dev && learned(route));
+                0
+            }
+        };
         let taken = self.routes.at(prefix);
         if taken.iter().any(|route| route.dev == dev) {
             return;
         }
-        // The lowest metric that no other interface has: networks may overlap. One that a router
-        // told of is behind those that somebody set.
-        let lowest = match addr.addr.is_ipv6() && self.is_made(dev, &addr.addr) {
-            true => crate::link::discover::metric(dev),
-            false => 0,
-        };
+        // The lowest metric that no other interface has: networks may overlap.
         let metric = (lowest..).find(|&metric| taken.iter().all(|route| route.metric != metric));
-        let route = crate::route::Route {
+        let route = Route {
             dev,
             via: None,
             src: None,

@@ -31,10 +31,10 @@ bitflags! {
 
 /// Who gets `SIGIO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Owner {
-    pub(super) target: SignalTarget,
+pub(crate) struct Owner {
+    pub(crate) target: SignalTarget,
     /// Of the process, when it became the owner: another may get its number.
-    pub(super) identity: Option<u64>,
+    identity: Option<u64>,
 }
 
 impl Owner {
@@ -47,12 +47,12 @@ impl Owner {
     }
 
     /// Whether it is still there, as far as that can be told of a group.
-    fn exists(&self, processes: &dyn Processes) -> bool {
+    pub(crate) fn exists(&self, processes: &dyn Processes) -> bool {
         match self.target {
             SignalTarget::Process(pid) => {
                 self.identity.is_some() && processes.identity(pid) == self.identity
             }
-            // Looking for its members takes too long for every packet.
+            // A group is known by its number only.
             SignalTarget::Group(_) => true,
         }
     }

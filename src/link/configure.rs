@@ -1,47 +1,40 @@
-//! Router discovery and the addresses that come of it: what [`autoconf`](super::autoconf) knows, done
-//! to interfaces and routes.
+//! An adapter configures itself: what [`autoconf`](super::autoconf) finds out, done to addresses,
+//! groups and routes.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
-use smoltcp::wire::{Icmpv6Repr, NdiscOption, NdiscOptionRepr, NdiscRepr};
+use smoltcp::wire::{EthernetAddress, Icmpv6Repr, NdiscOption, NdiscOptionRepr, NdiscRepr};
 
-use super::PortId;
-use super::autoconf::Due;
-use crate::ifnet::{DropReason, Family, IfAddr, IfIndex, Ifnet, Member, solicited_node};
+use super::autoconf::{Due, Made};
+use super::{Port, PortId};
+use crate::ifnet::{DropReason, Family, IfAddr, IfIndex, Ifnet, MAX_ADDRS, solicited_node};
 use crate::net::Net;
 use crate::netisr::Verdict;
-use crate::route::{Origin, Route, default_prefix};
+use crate::netisr::groups::ALL_ROUTERS_V6;
+use crate::route::{Origin, Route, advertised_metric, default_prefix};
 
 /// Routers are asked for the first time within this time (RFC 4861 section 10).
 const SOLICIT_WITHIN: Duration = Duration::from_secs(1);
-/// Metric of a route that nobody set, to which the interface's number is added: each adapter's has
-/// its own place, behind every route that somebody set without one.
-const METRIC: u32 = 1024;
-
-pub(crate) fn metric(dev: IfIndex) -> u32 {
-    METRIC.saturating_add(dev.0)
-}
-
 impl Net {
     /// An adapter is there, or is up again: it takes its link-local address, and asks for routers.
     pub(crate) fn autoconf_start(&mut self, id: PortId) {
         let delay = SOLICIT_WITHIN.mul_f64(self.rng.f64());
+        let dev = self.links.get_mut(id).map(|port| port.dev);
+        if !dev.is_some_and(|dev| self.runs_ipv6(dev)) {
+            return;
+        }
         let Some(port) = self.links.get_mut(id).filter(|port| port.present) else {
             return;
         };
         let (dev, own) = (port.dev, port.mac.link_local_addr());
-        if !self.runs_ipv6(dev) {
-            return;
-        }
-        let Some(port) = self.links.get_mut(id) else {
-            return;
-        };
         let made = port.autoconf.start(delay);
         self.autoconf_probe(id, dev, own);
         for addr in made {
             self.autoconf_probe(id, dev, addr);
         }
+        // Who else has one of them asks and answers there.
+        self.groups_follow(dev);
         self.autoconf_changed(id);
     }
 
@@ -50,44 +43,39 @@ impl Net {
         let Some(port) = self.links.get_mut(id) else {
             return;
         };
+        port.autoconf.stop();
         let dev = port.dev;
-        for addr in port.autoconf.stop() {
-            self.autoconf_probed(dev, &addr);
-        }
+        self.groups_follow(dev);
     }
 
     /// Asks for an address that is not ours yet (RFC 4862 section 5.4).
     fn autoconf_probe(&mut self, id: PortId, dev: IfIndex, addr: IfAddr) {
         let has = |ifp: &Ifnet| ifp.addrs.iter().any(|own| own.addr == addr.addr);
-        if !self.runs_ipv6(dev) || self.ifs.get(dev).is_none_or(has) {
+        let cannot = |ifp: &Ifnet| has(ifp) || ifp.addrs.len() >= MAX_ADDRS;
+        if !self.runs_ipv6(dev) || self.ifs.get(dev).is_none_or(cannot) {
             return;
         }
-        let port = self.links.get_mut(id);
-        if let IpAddr::V6(v6) = addr.addr
-            && port.is_some_and(|port| port.autoconf.probe(addr))
-        {
-            // Who else has it asks and answers there.
-            let group = solicited_node(&v6).into();
-            self.group_join(dev, group, Member::Address, usize::MAX);
+        if let Some(port) = self.links.get_mut(id) {
+            port.autoconf.probe(addr);
         }
     }
 
-    /// An address is no longer asked for: its group is the address's business now, or nobody's.
-    fn autoconf_probed(&mut self, dev: IfIndex, addr: &IfAddr) {
-        if let IpAddr::V6(addr) = addr.addr {
-            self.group_leave(dev, solicited_node(&addr).into(), Member::Address);
-        }
+    /// The addresses that an adapter asks for.
+    pub(crate) fn autoconf_tentative(&self, dev: IfIndex) -> Vec<IpAddr> {
+        let port = self.port_of(dev);
+        let port = port.and_then(|id| self.links.ports.get(id.0 as usize));
+        port.map_or(Vec::new(), |port| port.autoconf.tentative().collect())
     }
 
     /// Asks for an address no longer. False if it was not asked for.
-    pub(super) fn autoconf_give_up(&mut self, id: PortId, addr: &IpAddr) -> bool {
+    pub(crate) fn autoconf_give_up(&mut self, id: PortId, addr: &IpAddr) -> bool {
         let Some(port) = self.links.get_mut(id) else {
             return false;
         };
         let dev = port.dev;
         let given_up = port.autoconf.give_up(addr);
         if given_up {
-            self.autoconf_probed(dev, &IfAddr::host(*addr));
+            self.groups_follow(dev);
         }
         given_up
     }
@@ -137,6 +125,7 @@ impl Net {
         for addr in found {
             self.autoconf_found(id, dev, addr);
         }
+        self.groups_follow(dev);
         self.autoconf_changed(id);
         Verdict::Delivered
     }
@@ -156,7 +145,7 @@ impl Net {
     }
 
     /// Makes the default route, and the addresses that nothing begins from, what routers say.
-    fn autoconf_changed(&mut self, id: PortId) {
+    pub(crate) fn autoconf_changed(&mut self, id: PortId) {
         let Some(port) = self.links.get_mut(id) else {
             return;
         };
@@ -182,7 +171,7 @@ impl Net {
             return;
         }
         self.routes.remove(prefix, learned);
-        let metric = metric(dev);
+        let metric = advertised_metric(dev);
         let taken = |route: &Route| route.metric == metric;
         // A route that somebody set stays.
         if via.is_some() && !self.routes.at(prefix).iter().any(taken) {
@@ -208,19 +197,32 @@ impl Net {
             let dev = port.dev;
             match due {
                 Due::Probe(addr) => self.autoconf_ask(id, dev, &addr),
-                Due::Unique(addr) => {
-                    self.autoconf_take(dev, addr);
-                    self.autoconf_probed(dev, &addr);
-                }
+                Due::Unique(addr) => self.autoconf_take(dev, addr),
                 Due::Solicit => self.router_solicit(id),
                 Due::Expired(addr) => {
-                    self.autoconf_give_up(id, &addr.addr);
-                    self.remove_addr(dev, &addr);
+                    self.autoconf_leave(id, dev, &addr);
                     self.autoconf_changed(id);
                 }
                 Due::RouterGone | Due::Deprecated => self.autoconf_changed(id),
             }
         }
+    }
+
+    /// Asks for routers.
+    fn router_solicit(&mut self, id: PortId) {
+        let Some(Port { dev, mac, .. }) = self.links.get_mut(id).filter(|port| port.present) else {
+            return;
+        };
+        let (dev, mac) = (*dev, *mac);
+        if !self.is_up(dev) {
+            return;
+        }
+        let src = self.ifs.get(dev).and_then(Ifnet::link_local);
+        // Who has no address yet does not say where it is either (RFC 4861 section 4.1).
+        let lladdr = src.map(|_| EthernetAddress(mac.0).into());
+        let message = Icmpv6Repr::Ndisc(NdiscRepr::RouterSolicit { lladdr });
+        let src = src.unwrap_or(Ipv6Addr::UNSPECIFIED);
+        self.nd_send(id, dev, src, ALL_ROUTERS_V6, &message);
     }
 
     /// Asks who has an address (RFC 4862 section 5.4.2).
@@ -239,12 +241,23 @@ impl Net {
     fn autoconf_take(&mut self, dev: IfIndex, addr: IfAddr) {
         let silent = |ifp: &Ifnet| ifp.link_local().is_none();
         let was_silent = self.ifs.get(dev).is_some_and(silent);
-        self.add_addr(dev, addr);
+        self.ifs.add_addr(dev, addr);
+        self.groups_follow(dev);
         self.connect_routes(dev);
         self.watchers.touch();
         // Reports from nowhere are not for keeps (RFC 3590).
         if was_silent && !self.ifs.get(dev).is_some_and(silent) {
             self.groups_announce(dev, Family::Inet6);
+        }
+    }
+
+    /// An address that the adapter gave itself is given up, whether it is there yet or not.
+    pub(super) fn autoconf_leave(&mut self, id: PortId, dev: IfIndex, addr: &IpAddr) {
+        self.autoconf_give_up(id, addr);
+        let addrs = self.ifs.get(dev).map_or(&[][..], |ifp| &ifp.addrs);
+        if let Some(own) = addrs.iter().find(|own| own.addr == *addr).copied() {
+            self.remove_addr(dev, &own);
+            self.groups_follow(dev);
         }
     }
 
@@ -293,8 +306,7 @@ impl Net {
         };
         let dev = port.dev;
         for addr in port.autoconf.forget() {
-            self.autoconf_give_up(id, &addr.addr);
-            self.remove_addr(dev, &addr);
+            self.autoconf_leave(id, dev, &addr);
         }
         self.autoconf_changed(id);
     }
@@ -312,14 +324,25 @@ impl Net {
         mac.is_some_and(|mac| *addr == IpAddr::V6(mac.link_local())) || self.is_made(dev, addr)
     }
 
-    /// Somebody sets an address: it is theirs, even if the adapter was about to take it by itself.
+    /// What an adapter made of the prefixes of routers, to be [put back](Self::autoconf_restore).
+    pub(crate) fn autoconf_made(&self, dev: IfIndex) -> Vec<Made> {
+        let port = self.port_of(dev);
+        let port = port.and_then(|id| self.links.ports.get(id.0 as usize));
+        port.map_or(Vec::new(), |port| port.autoconf.made())
+    }
+
+    pub(crate) fn autoconf_restore(&mut self, dev: IfIndex, made: Vec<Made>) {
+        let port = self.port_of(dev).and_then(|id| self.links.get_mut(id));
+        if let Some(port) = port {
+            port.autoconf.restore(made);
+        }
+    }
+
+    /// Somebody sets an address: it is theirs, even if the adapter gave it itself before.
     pub(crate) fn autoconf_disown(&mut self, dev: IfIndex, addr: &IpAddr) {
-        if let Some(id) = self.port_of(dev) {
-            self.autoconf_give_up(id, addr);
-            if let Some(port) = self.links.get_mut(id) {
-                port.autoconf.disown(addr);
-            }
-            self.autoconf_changed(id);
+        let port = self.port_of(dev).and_then(|id| self.links.get_mut(id));
+        if let Some(port) = port {
+            port.autoconf.disown(addr);
         }
     }
 

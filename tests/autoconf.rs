@@ -448,10 +448,13 @@ fn what_somebody_sets_is_no_routers_affair() {
         &wire,
         ROUTER,
         1800,
-        &[prefix("2001:db8:1::", false, HOUR, HOUR)],
+        &[prefix("2001:db8:1::", false, HOUR, 0)],
     );
     wire.wait(1000);
     wire.set("ifaces/eth0/addr/set", MADE).unwrap();
+    wire.local.with_server(|net| {
+        assert!(net.interface("eth0").unwrap().deprecated.is_empty());
+    });
     wire.wait(hour);
     assert_eq!(addrs(&wire), both);
     // Taken away, it does not come back with the next advertisement; and then it is set.

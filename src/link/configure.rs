@@ -16,15 +16,16 @@ use crate::route::{Origin, Route, advertised_metric, default_prefix};
 
 /// Routers are asked for the first time within this time (RFC 4861 section 10).
 const SOLICIT_WITHIN: Duration = Duration::from_secs(1);
+
 impl Net {
     /// An adapter is there, or is up again: it takes its link-local address, and asks for routers.
     pub(crate) fn autoconf_start(&mut self, id: PortId) {
         let delay = SOLICIT_WITHIN.mul_f64(self.rng.f64());
-        let dev = self.links.get_mut(id).map(|port| port.dev);
-        if !dev.is_some_and(|dev| self.runs_ipv6(dev)) {
+        let can = |port: &&Port| port.present && self.runs_ipv6(port.dev);
+        if self.links.get(id).filter(can).is_none() {
             return;
         }
-        let Some(port) = self.links.get_mut(id).filter(|port| port.present) else {
+        let Some(port) = self.links.get_mut(id) else {
             return;
         };
         let (dev, own) = (port.dev, port.mac.link_local_addr());
@@ -62,8 +63,7 @@ impl Net {
 
     /// The addresses that an adapter asks for.
     pub(crate) fn autoconf_tentative(&self, dev: IfIndex) -> Vec<IpAddr> {
-        let port = self.port_of(dev);
-        let port = port.and_then(|id| self.links.ports.get(id.0 as usize));
+        let port = self.port(dev);
         port.map_or(Vec::new(), |port| port.autoconf.tentative().collect())
     }
 
@@ -145,29 +145,18 @@ impl Net {
     }
 
     /// Makes the default route, and the addresses that nothing begins from, what routers say.
-    pub(crate) fn autoconf_changed(&mut self, id: PortId) {
-        let Some(port) = self.links.get_mut(id) else {
+    fn autoconf_changed(&mut self, id: PortId) {
+        let Some(port) = self.links.get(id) else {
             return;
         };
         let dev = port.dev;
-        let via = port.autoconf.router().map(IpAddr::V6);
-        let deprecated: Vec<_> = port.autoconf.deprecated().collect();
-        let Some(ifp) = self.ifs.get_mut(dev) else {
-            return;
-        };
-        if ifp.deprecated != deprecated {
-            ifp.deprecated = deprecated;
-            self.routes.touch();
-        }
-        let via = via.filter(|_| ifp.has_ipv6());
+        let has_ipv6 = self.ifs.get(dev).is_some_and(Ifnet::has_ipv6);
+        let via = port.autoconf.router().map(IpAddr::V6).filter(|_| has_ipv6);
+        self.autoconf_deprecate(dev);
         let prefix = default_prefix(true);
         let learned = |route: &Route| route.dev == dev && route.origin == Origin::Advertised;
-        let mut routes = self.routes.at(prefix).iter();
-        if routes
-            .find(|route| learned(route))
-            .and_then(|route| route.via)
-            == via
-        {
+        let old = self.routes.at(prefix).iter().find(|route| learned(route));
+        if old.and_then(|route| route.via) == via {
             return;
         }
         self.routes.remove(prefix, learned);
@@ -186,6 +175,19 @@ impl Net {
             let _ = self.routes.insert(prefix, route);
         }
         self.watchers.touch();
+    }
+
+    /// Makes the addresses that nothing begins from what routers say.
+    pub(crate) fn autoconf_deprecate(&mut self, dev: IfIndex) {
+        let deprecated = self
+            .port(dev)
+            .map(|port| port.autoconf.deprecated().collect());
+        if let (Some(deprecated), Some(ifp)) = (deprecated, self.ifs.get_mut(dev))
+            && ifp.deprecated != deprecated
+        {
+            ifp.deprecated = deprecated;
+            self.routes.touch();
+        }
     }
 
     /// Does what is due on an adapter.
@@ -279,7 +281,7 @@ impl Net {
 
     /// Whether routers are asked for, and believed.
     pub(crate) fn autoconf(&self, id: PortId) -> bool {
-        let port = self.links.ports.get(id.0 as usize);
+        let port = self.links.get(id);
         port.is_some_and(|port| !port.autoconf.off)
     }
 
@@ -313,43 +315,38 @@ impl Net {
 
     /// Whether an address was made of a prefix that a router advertises.
     pub(crate) fn is_made(&self, dev: IfIndex, addr: &IpAddr) -> bool {
-        let port = self.port_of(dev);
-        let port = port.and_then(|id| self.links.ports.get(id.0 as usize));
+        let port = self.port(dev);
         port.is_some_and(|port| port.autoconf.has_made(addr))
     }
 
     /// Whether an address is the adapter's own doing, and not from anybody's setting.
     pub(crate) fn is_self_made(&self, dev: IfIndex, addr: &IpAddr) -> bool {
-        let mac = self.port_of(dev).and_then(|id| self.mac_of(id));
-        mac.is_some_and(|mac| *addr == IpAddr::V6(mac.link_local())) || self.is_made(dev, addr)
+        let own = |port: &Port| *addr == IpAddr::V6(port.mac.link_local());
+        self.port(dev).is_some_and(own) || self.is_made(dev, addr)
     }
 
     /// What an adapter made of the prefixes of routers, to be [put back](Self::autoconf_restore).
     pub(crate) fn autoconf_made(&self, dev: IfIndex) -> Vec<Made> {
-        let port = self.port_of(dev);
-        let port = port.and_then(|id| self.links.ports.get(id.0 as usize));
+        let port = self.port(dev);
         port.map_or(Vec::new(), |port| port.autoconf.made())
     }
 
     pub(crate) fn autoconf_restore(&mut self, dev: IfIndex, made: Vec<Made>) {
-        let port = self.port_of(dev).and_then(|id| self.links.get_mut(id));
-        if let Some(port) = port {
+        if let Some(port) = self.port_mut(dev) {
             port.autoconf.restore(made);
         }
     }
 
     /// Somebody sets an address: it is theirs, even if the adapter gave it itself before.
     pub(crate) fn autoconf_disown(&mut self, dev: IfIndex, addr: &IpAddr) {
-        let port = self.port_of(dev).and_then(|id| self.links.get_mut(id));
-        if let Some(port) = port {
+        if let Some(port) = self.port_mut(dev) {
             port.autoconf.disown(addr);
         }
     }
 
     /// Somebody takes an address away: it does not come back with the next advertisement.
     pub(crate) fn autoconf_refuse(&mut self, dev: IfIndex, addr: &IpAddr) {
-        let port = self.port_of(dev).and_then(|id| self.links.get_mut(id));
-        if let Some(port) = port {
+        if let Some(port) = self.port_mut(dev) {
             port.autoconf.refuse(addr);
         }
     }

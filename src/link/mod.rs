@@ -135,6 +135,10 @@ impl Ports {
             .min()
     }
 
+    fn get(&self, id: PortId) -> Option<&Port> {
+        self.ports.get(id.0 as usize)
+    }
+
     fn get_mut(&mut self, id: PortId) -> Option<&mut Port> {
         self.ports.get_mut(id.0 as usize)
     }
@@ -198,13 +202,12 @@ impl Net {
 
     /// The interface of an adapter.
     pub fn ethernet_name(&self, id: PortId) -> Option<&str> {
-        let port = self.links.ports.get(id.0 as usize)?;
-        Some(&self.ifs.get(port.dev)?.name)
+        Some(&self.ifs.get(self.links.get(id)?.dev)?.name)
     }
 
     /// The address of an interface's adapter.
     pub(crate) fn mac_of(&self, id: PortId) -> Option<Mac> {
-        Some(self.links.ports.get(id.0 as usize)?.mac)
+        Some(self.links.get(id)?.mac)
     }
 
     /// Asks again those who have not answered, gives up on those who will not, and does what is due
@@ -243,11 +246,20 @@ impl Net {
         }
     }
 
+    fn port(&self, dev: IfIndex) -> Option<&Port> {
+        self.links.get(self.port_of(dev)?)
+    }
+
+    fn port_mut(&mut self, dev: IfIndex) -> Option<&mut Port> {
+        let id = self.port_of(dev)?;
+        self.links.get_mut(id)
+    }
+
     /// Whether the driver of an interface is there: only adapters' ever end.
     pub(crate) fn has_driver(&self, dev: IfIndex) -> bool {
         match self.ifs.get(dev).map(|ifp| ifp.driver) {
             Some(Driver::Ethernet(id)) => {
-                let port = self.links.ports.get(id.0 as usize);
+                let port = self.links.get(id);
                 port.is_some_and(|port| port.present)
             }
             Some(Driver::Loopback | Driver::Tun(_)) => true,

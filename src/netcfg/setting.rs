@@ -243,6 +243,7 @@ impl Net {
                 self.autoconf_give_up(port, &own.addr);
             }
             self.groups_follow(dev);
+            self.autoconf_deprecate(dev);
         }
         // What was joined meanwhile nobody has heard of.
         for family in change.silent {

@@ -77,9 +77,8 @@ pub fn serve<S: FileServer + Send + 'static>(
     let queue = Arc::new(EventQueue::<usize>::new()?);
     queue.subscribe(timer.raw(), TIMER, EventFlags::READ)?;
     let mut outboxes = Vec::with_capacity(names.len());
-    for name in names {
+    for _ in names {
         let socket = Socket::create().map_err(io_error)?;
-        register_scheme_inner(&socket, name, ROOT).map_err(io_error)?;
         outboxes.push(Outbox {
             socket: Arc::new(socket),
             responses: VecDeque::new(),
@@ -99,12 +98,17 @@ pub fn serve<S: FileServer + Send + 'static>(
         clock: Clock::default(),
         out: Vec::new(),
     }));
-    for (at, socket) in sockets.into_iter().enumerate() {
-        let state = Arc::clone(&state);
+    for (at, socket) in sockets.iter().enumerate() {
+        let (socket, state) = (Arc::clone(socket), Arc::clone(&state));
         let builder = thread::Builder::new()
             .name(names[at].to_owned())
             .stack_size(STACK);
         builder.spawn(move || attend(at, &socket, &state))?;
+    }
+    // Nobody finds us before all threads are there: the system neither ends nor runs a process that
+    // is killed while it makes one.
+    for (socket, name) in sockets.iter().zip(names) {
+        register_scheme_inner(socket, name, ROOT).map_err(io_error)?;
     }
     notify.ready();
     libredox::call::setrens(0, 0)?;

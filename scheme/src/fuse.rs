@@ -181,10 +181,6 @@ impl Processes for LinuxProcesses {
         }
     }
 
-    fn alive(&self, pid: Pid) -> bool {
-        self.session(SignalTarget::Process(pid)).is_some()
-    }
-
     /// When it began, to a hundredth of a second, and, since Linux 6.9, its own inode.
     fn identity(&self, pid: Pid) -> Option<u64> {
         let started = stat_field(pid, 19)?;

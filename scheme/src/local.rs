@@ -30,10 +30,6 @@ impl Processes for OneSession {
         Some(Pid(1))
     }
 
-    fn alive(&self, _pid: Pid) -> bool {
-        true
-    }
-
     fn identity(&self, _pid: Pid) -> Option<u64> {
         Some(0)
     }

@@ -203,12 +203,14 @@ pub trait Processes {
     /// The session of `target`; `None` when there is no such process or group.
     fn session(&self, target: SignalTarget) -> Option<Pid>;
 
-    /// Whether the process is there and not a corpse.
-    fn alive(&self, pid: Pid) -> bool;
-
     /// What tells the process from another that has its number later, as far as this system knows
     /// such a thing; `None` when it is not there.
     fn identity(&self, pid: Pid) -> Option<u64>;
+
+    /// Whether the process is there and not a corpse.
+    fn alive(&self, pid: Pid) -> bool {
+        self.identity(pid).is_some()
+    }
 
     /// Whether this system may forget to tell of a close. Then a device held by the dead may be
     /// taken over.

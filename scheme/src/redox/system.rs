@@ -38,13 +38,9 @@ impl Processes for RedoxProcesses {
         u32::try_from(session).ok().map(Pid)
     }
 
-    fn alive(&self, pid: Pid) -> bool {
-        i32::try_from(pid.0).is_ok_and(exists)
-    }
-
     fn identity(&self, pid: Pid) -> Option<u64> {
         // The system tells nothing that could not be another's next time.
-        self.alive(pid).then_some(0)
+        i32::try_from(pid.0).is_ok_and(exists).then_some(0)
     }
 
     fn closes_get_lost(&self) -> bool {

@@ -331,7 +331,7 @@ fn however_much_is_advertised() {
     for network in 0..1000 {
         let prefix = prefix(&format!("2001:db8:{network:x}::"), true, HOUR, HOUR);
         advertise(&wire, &format!("fe80::1:{network:x}"), 1800, &[prefix]);
-        while wire.sent().is_some() {}
+        settle(&wire);
     }
     wire.wait(1000);
     assert_eq!(addrs(&wire).len(), 1 + 16);
@@ -406,7 +406,7 @@ fn another_hardware_address_makes_others() {
     let options = [prefix("2001:db8:1::", true, HOUR, HOUR)];
     advertise(&wire, ROUTER, 1800, &options);
     wire.wait(1000);
-    while wire.sent().is_some() {}
+    settle(&wire);
     wire.set("ifaces/eth0/mac", "02:00:00:00:00:09\n").unwrap();
     assert!(addrs(&wire).is_empty() && defaults(&wire).is_empty());
     wire.wait(1000);

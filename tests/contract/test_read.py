@@ -136,17 +136,22 @@ class Read(Contract):
         self.assertEqual(os.read(self.file, 100), sample(66, 6))
         self.fails(errno.EAGAIN, os.read, self.file, 100)
 
-    def test_killed_reader(self):
-        """A reader killed in its wait on a shared descriptor eats no packet."""
+    def waiting(self, file):
+        """A child that waits in a read of a descriptor it shares with us, and tells the outcome."""
 
         def reader(pipe):
             pipe.send("ready")
-            raw_read(self.file)
+            pipe.send(outcome(lambda: raw_read(file)))
 
+        child = self.child(reader)
+        child.hear()
+        wait_in_call(file, child.pid)
+        return child
+
+    def test_killed_reader(self):
+        """A reader killed in its wait on a shared descriptor eats no packet."""
         for _ in range(20):
-            child = self.child(reader)
-            child.hear()
-            wait_in_call(self.file, child.pid)
+            child = self.waiting(self.file)
             child.kill()
             child.wait()
         self.nothing_eaten()
@@ -159,15 +164,8 @@ class Read(Contract):
             all_of_them = os.sched_getaffinity(pid)
             os.sched_setaffinity(pid, {min(all_of_them)})
             self.addCleanup(os.sched_setaffinity, pid, all_of_them)
-
-        def reader(pipe):
-            pipe.send("ready")
-            raw_read(link.file)
-
         for mark in range(50):
-            child = self.child(reader)
-            child.hear()
-            wait_in_call(link.file, child.pid)
+            child = self.waiting(link.file)
             ping = wire.echo(link.peer, link.here, 0x7070, mark, b"at once")
             os.kill(child.pid, signal.SIGKILL)
             os.write(link.file, ping)
@@ -176,15 +174,7 @@ class Read(Contract):
 
     def test_killed_reader_among_others(self):
         """Of three waiting processes the killed one gets nothing, the others get what comes."""
-
-        def reader(pipe):
-            pipe.send("ready")
-            pipe.send(outcome(lambda: raw_read(self.file)))
-
-        children = [self.child(reader) for _ in range(3)]
-        for child in children:
-            child.hear()
-            wait_in_call(self.file, child.pid)
+        children = [self.waiting(self.file) for _ in range(3)]
         children[0].kill()
         children[0].wait()
         for mark in range(2):

@@ -134,24 +134,25 @@ class Sigio(Contract):
             self.fails(errno.EPERM, self.set, self.file, request, value * child.pid)
         self.assertEqual(self.get(self.file, "FIOGETOWN"), os.getpid())
 
-    def test_owner_that_died(self):
-        """A dead owner is nobody: packets go on, and nothing is signalled."""
+    def dead_owner(self):
+        """A child that owns the device, and died."""
         child = self.listener()
         self.set(self.file, "FIOASYNC", 1)
         self.set(self.file, "FIOSETOWN", child.pid)
         child.kill()
         child.wait()
+        return child
+
+    def test_owner_that_died(self):
+        """A dead owner is nobody: packets go on, and nothing is signalled."""
+        self.dead_owner()
         self.tree.inject(self.name, PACKET)
         self.assertEqual(os.read(self.file, 100), PACKET)
         self.assertEqual(self.get(self.file, "FIOGETOWN"), 0)
 
     def test_number_of_a_dead_owner(self):
         """Whoever gets the number of an owner that died is not the owner."""
-        child = self.listener()
-        self.set(self.file, "FIOASYNC", 1)
-        self.set(self.file, "FIOSETOWN", child.pid)
-        child.kill()
-        child.wait()
+        child = self.dead_owner()
         time.sleep(0.05)  # Older systems tell processes apart by hundredths of a second.
         for _ in range(100):
             try:

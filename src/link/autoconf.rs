@@ -208,18 +208,20 @@ impl Autoconf {
 
     /// A router is there for so long, or with no `lifetime` is one no longer.
     pub(super) fn advertised(&mut self, addr: Ipv6Addr, lifetime: Duration, now: Duration) {
-        let known = self.routers.iter().position(|router| router.addr == addr);
+        if lifetime.is_zero() {
+            // Who only knows of prefixes is not whom we look for (RFC 4861 section 6.3.7).
+            self.retired(addr);
+            return;
+        }
         let until = end(now, lifetime);
-        match known {
-            Some(at) if lifetime.is_zero() => drop(self.routers.remove(at)),
-            Some(at) => self.routers[at].until = until,
-            None if lifetime.is_zero() || self.routers.len() >= MAX_ROUTERS => {}
-            None => self.routers.push(Router { addr, until }),
+        let room = self.routers.len() < MAX_ROUTERS;
+        let mut known = self.routers.iter_mut();
+        match known.find(|router| router.addr == addr) {
+            Some(router) => router.until = until,
+            None if room => self.routers.push(Router { addr, until }),
+            None => {}
         }
-        // Who only knows of prefixes is not whom we look for (RFC 4861 section 6.3.7).
-        if !lifetime.is_zero() {
-            self.solicit = None;
-        }
+        self.solicit = None;
         self.settle();
     }
 

@@ -266,6 +266,13 @@ impl Net {
         self.ifs.get(dev).is_some_and(Ifnet::is_up)
     }
 
+    /// The addresses of an interface, to be changed meanwhile.
+    pub(crate) fn addrs_of(&self, dev: IfIndex) -> Vec<IfAddr> {
+        self.ifs
+            .get(dev)
+            .map_or(Vec::new(), |ifp| ifp.addrs.clone())
+    }
+
     /// Whether IPv6 packets do.
     pub(crate) fn runs_ipv6(&self, dev: IfIndex) -> bool {
         self.ifs

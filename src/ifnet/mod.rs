@@ -310,6 +310,11 @@ impl Ifnet {
         by_nature || self.groups.contains_key(group)
     }
 
+    /// An address of its own, with its network or peer.
+    pub(crate) fn addr(&self, addr: &IpAddr) -> Option<IfAddr> {
+        self.addrs.iter().find(|own| own.addr == *addr).copied()
+    }
+
     /// Its first link-local IPv6 address.
     pub(crate) fn link_local(&self) -> Option<Ipv6Addr> {
         self.addrs.iter().find_map(|own| match own.addr {
@@ -460,8 +465,7 @@ impl IfTable {
         let Some(ifp) = self.ifs.get_mut(index.0 as usize) else {
             return false;
         };
-        let has = ifp.addrs.iter().any(|own| own.addr == addr.addr);
-        if has || ifp.addrs.len() >= MAX_ADDRS {
+        if ifp.addr(&addr.addr).is_some() || ifp.addrs.len() >= MAX_ADDRS {
             return false;
         }
         ifp.addrs.push(addr);

@@ -22,20 +22,16 @@ impl Net {
     pub(crate) fn autoconf_start(&mut self, id: PortId) {
         let delay = SOLICIT_WITHIN.mul_f64(self.rng.f64());
         let can = |port: &&Port| port.present && self.runs_ipv6(port.dev);
-        if self.links.get(id).filter(can).is_none() {
-            return;
-        }
-        let Some(port) = self.links.get_mut(id) else {
+        let Some(&Port { dev, mac, .. }) = self.links.get(id).filter(can) else {
             return;
         };
-        let (dev, own) = (port.dev, port.mac.link_local_addr());
-        let made = port.autoconf.start(delay);
-        self.autoconf_probe(id, dev, own);
-        for addr in made {
+        let mut wanted = vec![mac.link_local_addr()];
+        if let Some(port) = self.links.get_mut(id) {
+            wanted.extend(port.autoconf.start(delay));
+        }
+        for addr in wanted {
             self.autoconf_probe(id, dev, addr);
         }
-        // Who else has one of them asks and answers there.
-        self.groups_follow(dev);
         self.autoconf_changed(id);
     }
 
@@ -51,13 +47,14 @@ impl Net {
 
     /// Asks for an address that is not ours yet (RFC 4862 section 5.4).
     fn autoconf_probe(&mut self, id: PortId, dev: IfIndex, addr: IfAddr) {
-        let has = |ifp: &Ifnet| ifp.addrs.iter().any(|own| own.addr == addr.addr);
-        let cannot = |ifp: &Ifnet| has(ifp) || ifp.addrs.len() >= MAX_ADDRS;
+        let cannot = |ifp: &Ifnet| ifp.addr(&addr.addr).is_some() || ifp.addrs.len() >= MAX_ADDRS;
         if !self.runs_ipv6(dev) || self.ifs.get(dev).is_none_or(cannot) {
             return;
         }
         if let Some(port) = self.links.get_mut(id) {
             port.autoconf.probe(addr);
+            // Who else has it asks and answers there.
+            self.groups_follow(dev);
         }
     }
 
@@ -107,8 +104,8 @@ impl Net {
         };
         port.autoconf.advertised(router, lifetime, now);
         let (dev, mac) = (port.dev, port.mac);
-        let addrs = self.ifs.get(dev).map_or(&[][..], |ifp| &ifp.addrs);
-        let is_set = |addr: &IpAddr| addrs.iter().any(|own| own.addr == *addr);
+        let ifp = self.ifs.get(dev);
+        let is_set = |addr: &IpAddr| ifp.is_some_and(|ifp| ifp.addr(addr).is_some());
         let mut found = Vec::new();
         let mut rest = options;
         // smoltcp's own reading of the message knows one prefix; two are usual.
@@ -125,7 +122,6 @@ impl Net {
         for addr in found {
             self.autoconf_found(id, dev, addr);
         }
-        self.groups_follow(dev);
         self.autoconf_changed(id);
         Verdict::Delivered
     }
@@ -133,8 +129,7 @@ impl Net {
     /// The adapter would have an address: it is asked for; or is there, and its network is on the
     /// link after all.
     fn autoconf_found(&mut self, id: PortId, dev: IfIndex, addr: IfAddr) {
-        let addrs = self.ifs.get(dev).map_or(&[][..], |ifp| &ifp.addrs);
-        match addrs.iter().find(|own| own.addr == addr.addr).copied() {
+        match self.ifs.get(dev).and_then(|ifp| ifp.addr(&addr.addr)) {
             Some(own) if own != addr => {
                 self.remove_addr(dev, &own);
                 self.autoconf_take(dev, addr);
@@ -256,8 +251,7 @@ impl Net {
     /// An address that the adapter gave itself is given up, whether it is there yet or not.
     pub(super) fn autoconf_leave(&mut self, id: PortId, dev: IfIndex, addr: &IpAddr) {
         self.autoconf_give_up(id, addr);
-        let addrs = self.ifs.get(dev).map_or(&[][..], |ifp| &ifp.addrs);
-        if let Some(own) = addrs.iter().find(|own| own.addr == *addr).copied() {
+        if let Some(own) = self.ifs.get(dev).and_then(|ifp| ifp.addr(addr)) {
             self.remove_addr(dev, &own);
             self.groups_follow(dev);
         }

@@ -183,8 +183,7 @@ impl Net {
         let Some(dev) = self.links.get_mut(id).map(|port| port.dev) else {
             return;
         };
-        let addrs = self.ifs.get(dev).map(|ifp| ifp.addrs.clone());
-        for own in addrs.into_iter().flatten() {
+        for own in self.addrs_of(dev) {
             self.announce(id, dev, own.addr);
         }
         self.autoconf_start(id);

@@ -152,7 +152,7 @@ impl Net {
         let for_us = self
             .ifs
             .get(dev)
-            .is_some_and(|ifp| ifp.addrs.iter().any(|own| own.addr == IpAddr::V4(target)));
+            .is_some_and(|ifp| ifp.addr(&target.into()).is_some());
         // Somebody who claims our own address is not believed.
         let believable = source_mac.is_station()
             && source_mac == from
@@ -214,11 +214,10 @@ impl Net {
                 if rival && (dst != solicited_node(&target_addr) || lladdr.is_some()) {
                     return Verdict::Dropped(DropReason::Malformed);
                 }
-                let ours = self.ifs.get(rcvif).is_some_and(|ifp| {
-                    ifp.addrs
-                        .iter()
-                        .any(|own| own.addr == IpAddr::V6(target_addr))
-                });
+                let ours = self
+                    .ifs
+                    .get(rcvif)
+                    .is_some_and(|ifp| ifp.addr(&target_addr.into()).is_some());
                 let Some(mac) = self.mac_of(id).filter(|_| ours) else {
                     // Two about to take the same address: neither does.
                     return match rival && self.autoconf_duplicate(id, target_addr) {

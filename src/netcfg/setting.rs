@@ -265,16 +265,9 @@ impl Net {
         }
     }
 
-    fn addrs_of(&self, dev: IfIndex) -> Vec<IfAddr> {
-        self.ifs
-            .get(dev)
-            .map_or(Vec::new(), |ifp| ifp.addrs.clone())
-    }
-
     fn apply_to(&mut self, dev: IfIndex, setting: IfSetting) -> Result<Undo, Errno> {
         let ifp = self.ifs.get(dev).ok_or(errno::ENOENT)?;
         let (driver, ipv6) = (ifp.driver, ifp.has_ipv6());
-        let has = |addr: &IfAddr| ifp.addrs.iter().any(|own| own.addr == addr.addr);
         let undo = Undo::Interface {
             dev,
             addrs: ifp.addrs.clone(),
@@ -299,7 +292,7 @@ impl Net {
                 self.if_init(dev);
             }
             IfSetting::AddAddr(addr) => {
-                if (addr.addr.is_ipv6() && !ipv6) || has(&addr) {
+                if (addr.addr.is_ipv6() && !ipv6) || ifp.addr(&addr.addr).is_some() {
                     return Err(errno::EINVAL);
                 }
                 if ifp.addrs.len() >= MAX_ADDRS {
@@ -409,8 +402,7 @@ impl Net {
                     ifp.mtu = mtu;
                     ifp.stats.lastchange = lastchange;
                 }
-                let now = self.ifs.get(dev).map(|ifp| ifp.addrs.clone());
-                let now = now.unwrap_or_default();
+                let now = self.addrs_of(dev);
                 for addr in now.iter().filter(|addr| !addrs.contains(addr)) {
                     self.remove_addr(dev, addr);
                 }

@@ -385,7 +385,7 @@ impl Net {
         let from = (header.src, src_port);
         let own = |addr: &IpAddr| {
             let ifp = self.ifs.get(rcvif);
-            ifp.is_some_and(|ifp| ifp.addrs.iter().any(|own| own.addr == *addr))
+            ifp.is_some_and(|ifp| ifp.addr(addr).is_some())
         };
         let to = (header.dst, dst_port);
         let takers = self.udp.takers(header.place, to, from, own);

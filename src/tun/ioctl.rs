@@ -279,14 +279,9 @@ impl Net {
             self.tun_debug(unit, "mtu set");
         }
         if !ipv6 {
-            let addrs = self.ifs.get(dev).map_or(&[][..], |ifp| &ifp.addrs);
-            let v6: Vec<_> = addrs
-                .iter()
-                .filter(|addr| addr.addr.is_ipv6())
-                .copied()
-                .collect();
-            for addr in v6 {
-                self.remove_addr(dev, &addr);
+            let addrs = self.addrs_of(dev);
+            for addr in addrs.iter().filter(|addr| addr.addr.is_ipv6()) {
+                self.remove_addr(dev, addr);
             }
             self.routes
                 .purge(|prefix, route| route.dev == dev && prefix.network().is_ipv6());

@@ -453,10 +453,7 @@ impl Net {
 
     /// Makes the routes that come with the addresses of an interface, where they are missing.
     pub(crate) fn connect_routes(&mut self, dev: IfIndex) {
-        let Some(ifp) = self.ifs.get(dev) else {
-            return;
-        };
-        for addr in ifp.addrs.clone() {
+        for addr in self.addrs_of(dev) {
             self.connect_route(dev, &addr);
         }
         self.routes.touch();

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
+use net::{Config, Host, Services};
 use scheme::OpenFlags;
 use scheme::local::{Fd, Local, OneSession, Process};
 use smoltcp::iface::{Config as IfaceConfig, Interface, SocketSet};
@@ -21,7 +22,6 @@ use smoltcp::phy::{Device, DeviceCapabilities, Medium, RxToken, TxToken};
 use smoltcp::socket::udp;
 use smoltcp::time::Instant as SmolInstant;
 use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
-use tund::{Config, Net, Services};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 
@@ -123,7 +123,7 @@ impl Flow {
 
 /// A system, with tun/0 open.
 struct System {
-    process: Process<Net>,
+    process: Process<Host>,
     tun: Fd,
     flows: Vec<Flow>,
     next: usize,
@@ -136,7 +136,7 @@ impl System {
             seed: 1,
             services: Services::ECHO,
         };
-        let local: Arc<Local<Net>> = Local::new(Net::new(config, OneSession));
+        let local: Arc<Local<Host>> = Local::new(Host::new(config, OneSession));
         let process = local.process(1, 0);
         let tun = process.open("/scheme/tun/0", BOTH).unwrap();
         let set = |path: &str, text: &str| {

@@ -158,8 +158,8 @@ fn an_address_is_asked_for_before_it_is_taken() {
 /// As a daemon does it: adapters are there before anybody has looked at the clock.
 #[test]
 fn time_does_not_begin_with_the_adapter() {
-    let config = tund::Config::default();
-    let mut net = tund::Net::new(config, common::system::TestProcesses);
+    let config = net::Config::default();
+    let mut net = net::Host::new(config, common::system::TestProcesses);
     let port = net.attach_ethernet(US).unwrap();
     let time = Duration::from_secs(12_345);
     let turn = net.turn(Now {
@@ -676,7 +676,7 @@ fn for_ever_is_for_ever() {
 #[test]
 fn a_blocked_connection_hears_of_a_router_that_is_gone() {
     let wire = Wire::new();
-    let mac = tund::link::Mac([2, 0, 0, 0, 0, 3]);
+    let mac = net::link::Mac([2, 0, 0, 0, 0, 3]);
     let second = wire.local.with_server(|net| net.attach_ethernet(mac));
     let second = second.unwrap();
     let by_second = || {
@@ -741,7 +741,7 @@ fn whatever_happens() {
                 12 => set("addr/set", &format!("{made}/64")),
                 13 => wire.local.with_server(|net| net.ethernet_lost(wire.port)),
                 14 => {
-                    let mac = tund::link::Mac([2, 0, 0, 0, 0, mac]);
+                    let mac = net::link::Mac([2, 0, 0, 0, 0, mac]);
                     wire.local
                         .with_server(|net| net.ethernet_found(wire.port, mac));
                 }

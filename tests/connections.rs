@@ -9,21 +9,21 @@ use std::time::Duration;
 
 use common::packet;
 use common::system::TestProcesses;
+use net::{Config, Host, Services};
 use scheme::OpenFlags;
 use scheme::errno;
 use scheme::local::{Fd, Local, ManualClock, Process};
 use smoltcp::phy::ChecksumCapabilities;
 use smoltcp::wire::{TcpControl, TcpPacket, TcpRepr, TcpSeqNumber};
-use tund::{Config, Net, Services};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 const HERE: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
 struct System {
-    local: Arc<Local<Net>>,
+    local: Arc<Local<Host>>,
     clock: Arc<ManualClock>,
-    program: Process<Net>,
+    program: Process<Host>,
     tun: Fd,
 }
 
@@ -39,11 +39,11 @@ struct Seen {
     port: u16,
 }
 
-fn tunnel(program: &Process<Net>, unit: u32) -> Fd {
+fn tunnel(program: &Process<Host>, unit: u32) -> Fd {
     common::program::tunnel(program, unit, &format!("10.{unit}.0.1/24"))
 }
 
-fn set(program: &Process<Net>, path: &str, line: &str) {
+fn set(program: &Process<Host>, path: &str, line: &str) {
     common::program::set(program, path, line).unwrap();
 }
 
@@ -54,7 +54,7 @@ impl System {
             seed: 3,
             services: Services::all(),
         };
-        let local = Local::with_clock(Net::new(config, TestProcesses), Arc::clone(&clock));
+        let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));
         let program = local.process(1, 0);
         let tun = tunnel(&program, 0);
         Self {

@@ -12,9 +12,10 @@ use std::time::Duration;
 use common::packet::{self, echo_request, payload_v4, udp};
 use common::system::TestProcesses;
 use common::wire::{EVERYBODY, PEER, US, Wire};
+use net::adapters::{Adapters, Bus, FrameIo};
+use net::link::Mac;
+use net::{Config, Host, Services};
 use scheme::{Caller, FileServer, Now, OpenFlags, Outcome, Pid, errno};
-use tund::link::{Adapters, Bus, Frames, Mac};
-use tund::{Config, Net, Services};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 
@@ -334,7 +335,7 @@ impl Drivers {
 }
 
 impl Bus for Drivers {
-    type Frames = Opened;
+    type Io = Opened;
 
     fn names(&mut self) -> Vec<String> {
         let mut state = self.state();
@@ -372,7 +373,7 @@ impl Opened {
     }
 }
 
-impl Frames for Opened {
+impl FrameIo for Opened {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.drivers.state().broken {
             return Err(ErrorKind::InvalidData.into());
@@ -395,7 +396,7 @@ impl Frames for Opened {
 /// A machine with these drivers, as the adapter of a system runs it.
 struct Machine {
     drivers: Drivers,
-    net: Net,
+    net: Host,
     adapters: Adapters<Drivers>,
     now: Duration,
     deadline: Option<Duration>,
@@ -407,7 +408,7 @@ impl Machine {
             seed: 5,
             services: Services::empty(),
         };
-        let mut net = Net::new(config, TestProcesses);
+        let mut net = Host::new(config, TestProcesses);
         let adapters = Adapters::new(drivers.clone(), &mut net);
         let mut machine = Self {
             drivers: drivers.clone(),

@@ -9,20 +9,20 @@ use std::time::Duration;
 
 use common::packet::{checksum, ipv4, payload_v4};
 use common::system::TestProcesses;
+use net::ifnet::DropReason;
+use net::{Config, Host, Services};
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, ManualClock, Process};
 use scheme::{Caller, FileServer, Now, OpenFlags, Pid};
-use tund::ifnet::DropReason;
-use tund::{Config, Net, Services};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 
 struct System {
-    local: Arc<Local<Net>>,
+    local: Arc<Local<Host>>,
     #[allow(dead_code, reason = "the first tests need no time")]
     clock: Arc<ManualClock>,
-    root: Process<Net>,
-    user: Process<Net>,
+    root: Process<Host>,
+    user: Process<Host>,
 }
 
 fn system() -> System {
@@ -31,7 +31,7 @@ fn system() -> System {
         services: Services::all(),
     };
     let clock = Arc::new(ManualClock::default());
-    let local = Local::with_clock(Net::new(config, TestProcesses), Arc::clone(&clock));
+    let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));
     System {
         root: local.process(1, 0),
         user: local.process(9, 1000),
@@ -181,7 +181,7 @@ fn empty_datagrams_fill_a_queue_too() {
         system.user.write(giver, b"").unwrap();
     }
     system.local.pump();
-    let lo0 = |net: &mut Net| {
+    let lo0 = |net: &mut Host| {
         let lo0 = net.interface("lo0").unwrap();
         lo0.stats.drops(DropReason::SocketFull)
     };
@@ -200,7 +200,7 @@ fn who_watches_counters_is_told_ten_times_a_second() {
         pid: Pid(1),
         uid: 0,
     };
-    let mut net = Net::new(config, TestProcesses);
+    let mut net = Host::new(config, TestProcesses);
     let stats = net
         .open("netcfg/ifaces/lo0/stats", OpenFlags::READ, root)
         .unwrap();
@@ -209,7 +209,7 @@ fn who_watches_counters_is_told_ten_times_a_second() {
         .unwrap();
     let discard = net.open("udp/127.0.0.1:9", BOTH, root).unwrap();
     let mut told = 0;
-    let mut step = |net: &mut Net, milli: u64, write: bool| {
+    let mut step = |net: &mut Host, milli: u64, write: bool| {
         if write {
             for file in [stats, mtu] {
                 let _ = net.read(file, &mut [0; 4096], 0, root);

@@ -12,11 +12,11 @@ use std::time::Duration;
 
 use common::packet::{self, echo_request, udp};
 use common::system::TestProcesses;
+use net::ifnet::DropReason;
+use net::{Config, Host, Services};
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, ManualClock, Process};
 use scheme::{OpenFlags, Pid, Ready, SignalTarget};
-use tund::ifnet::DropReason;
-use tund::{Config, Net, Services};
 
 /// Units that are opened by number; `clone` may find one more.
 const UNITS: u16 = 3;
@@ -287,9 +287,9 @@ struct Handle {
 /// The driver, the model, and the dice.
 struct Run {
     rng: fastrand::Rng,
-    local: Arc<Local<Net>>,
+    local: Arc<Local<Host>>,
     clock: Arc<ManualClock>,
-    process: Process<Net>,
+    process: Process<Host>,
     units: BTreeMap<u16, Unit>,
     handles: BTreeMap<usize, Handle>,
     next: usize,
@@ -304,7 +304,7 @@ impl Run {
     fn new(seed: u64) -> Self {
         let clock = Arc::new(ManualClock::default());
         let services = Services::empty();
-        let net = Net::new(Config { seed, services }, TestProcesses);
+        let net = Host::new(Config { seed, services }, TestProcesses);
         let local = Local::with_clock(net, Arc::clone(&clock));
         let process = local.process(PID, 0);
         Self {

@@ -11,10 +11,10 @@ use std::time::Duration;
 use common::link::{Link, Quality};
 use common::packet;
 use common::system::TestProcesses;
+use net::{Config, Host, Services};
 use scheme::errno::{self, Errno};
 use scheme::local::{Clock, Fd, Local, ManualClock, Process};
 use scheme::{OpenFlags, Ready};
-use tund::{Config, Net, Services};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 const TUNSIFHEAD: u32 = 0x8004_7460;
@@ -30,16 +30,16 @@ fn secs(secs: u64) -> Duration {
 }
 
 /// A machine: its stack, a program on it, and the programs that have its tun devices open.
-struct Host {
-    local: Arc<Local<Net>>,
-    process: Process<Net>,
+struct Machine {
+    local: Arc<Local<Host>>,
+    process: Process<Host>,
     tuns: Vec<Fd>,
 }
 
-impl Host {
+impl Machine {
     fn new(seed: u64, clock: &Arc<ManualClock>) -> Self {
         let services = Services::ECHO;
-        let net = Net::new(Config { seed, services }, TestProcesses);
+        let net = Host::new(Config { seed, services }, TestProcesses);
         let local = Local::with_clock(net, Arc::clone(clock));
         let process = local.process(1, 0);
         let tuns = Vec::new();
@@ -67,7 +67,7 @@ impl Host {
         assert!(written.is_ok(), "{line:?} to {path}: {written:?}");
     }
 
-    fn drops(&self, interface: &str, reason: tund::ifnet::DropReason) -> u64 {
+    fn drops(&self, interface: &str, reason: net::ifnet::DropReason) -> u64 {
         self.local
             .with_server(|net| net.interface(interface).unwrap().stats.drops(reason))
     }
@@ -152,7 +152,7 @@ impl Host {
 /// Hosts and the links between them.
 struct World {
     clock: Arc<ManualClock>,
-    hosts: Vec<Host>,
+    hosts: Vec<Machine>,
     /// Each with its ends: a host, and which of its tun devices.
     links: Vec<(Link, [(usize, usize); 2])>,
     /// Of everything that was sent, when and where.
@@ -162,7 +162,7 @@ struct World {
 impl World {
     fn new(seed: u64, hosts: usize) -> Self {
         let clock = Arc::new(ManualClock::default());
-        let host = |number| Host::new(seed.wrapping_mul(31).wrapping_add(number), &clock);
+        let host = |number| Machine::new(seed.wrapping_mul(31).wrapping_add(number), &clock);
         let hosts = (0..hosts as u64).map(host).collect();
         Self {
             clock,
@@ -574,7 +574,7 @@ fn an_interface_goes_down_and_comes_back() {
     }
     // The router had lost nothing but its way.
     exchange(&mut world, pairs, secs(3600));
-    let down = world.hosts[1].drops("tun0", tund::ifnet::DropReason::NetDown);
+    let down = world.hosts[1].drops("tun0", net::ifnet::DropReason::NetDown);
     assert!(
         down > 0,
         "the router forwarded over an interface that was down"
@@ -658,7 +658,7 @@ fn a_backlog_overflows_and_everybody_gets_in_later() {
         world.run(ms(50));
     }
     world.run(secs(10));
-    let full = world.hosts[1].drops("tun0", tund::ifnet::DropReason::BacklogFull);
+    let full = world.hosts[1].drops("tun0", net::ifnet::DropReason::BacklogFull);
     assert!(full > 0, "four hundred fit a backlog of 128");
     world.assert_ledgers_close("backlog full");
     // One by one: each that leaves makes room, and who was not heard asks again.

@@ -10,37 +10,37 @@ use std::time::{Duration, Instant};
 
 use common::packet::{checksum, ipv4, udp};
 use common::system::TestProcesses;
+use net::{Config, Host, Services};
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, ManualClock, Process};
 use scheme::{Caller, FileServer, Now, OpenFlags, Outcome, Pid, Ready};
-use tund::{Config, Net, Services};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 
-fn system() -> Arc<Local<Net>> {
+fn system() -> Arc<Local<Host>> {
     let config = Config {
         seed: 3,
         services: Services::ECHO,
     };
-    Local::new(Net::new(config, TestProcesses))
+    Local::new(Host::new(config, TestProcesses))
 }
 
 /// The same, with time by hand.
-fn system_by_hand() -> (Arc<Local<Net>>, Arc<ManualClock>) {
+fn system_by_hand() -> (Arc<Local<Host>>, Arc<ManualClock>) {
     let config = Config {
         seed: 3,
         services: Services::empty(),
     };
     let clock = Arc::new(ManualClock::default());
-    let net = Net::new(config, TestProcesses);
+    let net = Host::new(config, TestProcesses);
     (Local::with_clock(net, Arc::clone(&clock)), clock)
 }
 
 /// What relibc does for a program.
-struct Libc(Process<Net>);
+struct Libc(Process<Host>);
 
 impl Libc {
-    fn new(system: &Arc<Local<Net>>) -> Arc<Self> {
+    fn new(system: &Arc<Local<Host>>) -> Arc<Self> {
         Arc::new(Self(system.process(1, 0)))
     }
 
@@ -1252,7 +1252,7 @@ fn who_watches_groups_hears_of_sockets() {
         seed: 3,
         services: Services::empty(),
     };
-    let mut net = Net::new(config, TestProcesses);
+    let mut net = Host::new(config, TestProcesses);
     let path = "netcfg/ifaces/lo0/multicast";
     let text = net.open(path, OpenFlags::READ, caller).unwrap();
     let sockets = [(); 2].map(|()| net.open("udp", BOTH, caller).unwrap());

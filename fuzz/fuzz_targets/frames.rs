@@ -8,8 +8,8 @@ use std::time::Duration;
 use libfuzzer_sys::fuzz_target;
 use scheme::local::{Clock, Local, ManualClock, OneSession};
 use scheme::{FileServer, OpenFlags};
-use tund::link::Mac;
-use tund::{Config, Net, Services};
+use net::link::Mac;
+use net::{Config, Host, Services};
 
 const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
@@ -79,7 +79,7 @@ fuzz_target!(|events: Vec<Event>| {
         seed: 1,
         services: Services::all(),
     };
-    let local = Local::with_clock(Net::new(config, OneSession), Arc::clone(&clock));
+    let local = Local::with_clock(Host::new(config, OneSession), Arc::clone(&clock));
     let port = local.with_server(|net| net.attach_ethernet(US)).unwrap();
     let process = local.process(1, 0);
     let set = |path: &str, line: &str| {

@@ -7,7 +7,7 @@ use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
 use scheme::OpenFlags;
 use scheme::local::{Fd, Local, ManualClock, OneSession};
-use tund::{Config, Net, Services};
+use net::{Config, Host, Services};
 
 #[derive(Arbitrary, Debug)]
 enum Operation {
@@ -113,7 +113,7 @@ fuzz_target!(|operations: Vec<Operation>| {
         services: Services::all(),
     };
     let clock = std::sync::Arc::new(ManualClock::default());
-    let local = Local::with_clock(Net::new(config, OneSession), std::sync::Arc::clone(&clock));
+    let local = Local::with_clock(Host::new(config, OneSession), std::sync::Arc::clone(&clock));
     let process = local.process(1, 0);
     let fd = |number: u8| Fd::from_raw(u32::from(number) % 16);
     for operation in operations {

@@ -4,14 +4,14 @@
 use libfuzzer_sys::fuzz_target;
 use scheme::OpenFlags;
 use scheme::local::{Local, ManualClock, OneSession};
-use tund::{Config, Net, Services};
+use net::{Config, Host, Services};
 
 fuzz_target!(|packets: Vec<(bool, Vec<u8>)>| {
     let config = Config {
         seed: 1,
         services: Services::all(),
     };
-    let local = Local::with_clock(Net::new(config, OneSession), ManualClock::default());
+    let local = Local::with_clock(Host::new(config, OneSession), ManualClock::default());
     let process = local.process(1, 0);
     let tun = process
         .open("tun/0", OpenFlags::READ | OpenFlags::WRITE)

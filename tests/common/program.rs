@@ -1,12 +1,12 @@
 //! What a program does to the network of the local system.
 
+use net::Host;
 use scheme::OpenFlags;
 use scheme::errno::Errno;
 use scheme::local::{Fd, Process};
-use tund::Net;
 
 /// Writes to a file of `netcfg`. Gives how much was taken.
-pub fn set(program: &Process<Net>, path: &str, text: &str) -> Result<usize, Errno> {
+pub fn set(program: &Process<Host>, path: &str, text: &str) -> Result<usize, Errno> {
     let fd = program.open(&format!("/scheme/netcfg/{path}"), OpenFlags::WRITE)?;
     let written = program.write(fd, text.as_bytes());
     program.close(fd).unwrap();
@@ -14,7 +14,7 @@ pub fn set(program: &Process<Net>, path: &str, text: &str) -> Result<usize, Errn
 }
 
 /// Tunnel `tunN` with this address, read without waiting.
-pub fn tunnel(program: &Process<Net>, unit: u32, address: &str) -> Fd {
+pub fn tunnel(program: &Process<Host>, unit: u32, address: &str) -> Fd {
     let both = OpenFlags::READ | OpenFlags::WRITE;
     let tun = program.open(&format!("/scheme/tun/{unit}"), both).unwrap();
     program.set_nonblocking(tun, true).unwrap();

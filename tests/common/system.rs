@@ -7,9 +7,9 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use net::{Config, Host, Services};
 use scheme::local::{Fd, Local, Process};
 use scheme::{OpenFlags, Pid, Processes, Ready, SignalTarget};
-use tund::{Config, Net, Services};
 
 /// An error number.
 pub type Errno = i32;
@@ -125,7 +125,7 @@ impl Processes for TestProcesses {
 
 /// Threads of this process, through the local adapter.
 pub struct LocalSystem {
-    process: Process<Net>,
+    process: Process<Host>,
 }
 
 impl LocalSystem {
@@ -134,7 +134,7 @@ impl LocalSystem {
             seed: 1,
             services: Services::all(),
         };
-        let local: Arc<Local<Net>> = Local::new(Net::new(config, TestProcesses));
+        let local: Arc<Local<Host>> = Local::new(Host::new(config, TestProcesses));
         Self {
             process: local.process(42, 0),
         }

@@ -3,11 +3,12 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use net::ifnet::AdapterId;
+use net::link::Mac;
+use net::{Config, Host, Services};
 use scheme::errno;
 use scheme::local::{Clock, Local, ManualClock, Process};
 use scheme::{Now, OpenFlags};
-use tund::link::{Mac, PortId};
-use tund::{Config, Net, Services};
 
 use super::system::TestProcesses;
 
@@ -17,10 +18,10 @@ pub const EVERYBODY: [u8; 6] = [0xff; 6];
 
 /// One adapter of a stack, of which we hold the other end.
 pub struct Wire {
-    pub local: Arc<Local<Net>>,
-    pub process: Process<Net>,
+    pub local: Arc<Local<Host>>,
+    pub process: Process<Host>,
     clock: Arc<ManualClock>,
-    pub port: PortId,
+    pub port: AdapterId,
 }
 
 impl Wire {
@@ -41,7 +42,7 @@ impl Wire {
             seed: 5,
             services: Services::ECHO,
         };
-        let local = Local::with_clock(Net::new(config, TestProcesses), Arc::clone(&clock));
+        let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));
         let port = local.with_server(|net| net.attach_ethernet(US)).unwrap();
         local.pump();
         let process = local.process(1, 0);
@@ -76,7 +77,7 @@ impl Wire {
     }
 
     /// The next frame we sent.
-    pub fn frame(&self) -> Option<tund::packet::Packet> {
+    pub fn frame(&self) -> Option<net::packet::Packet> {
         self.local.with_server(|net| net.poll_frame(self.port))
     }
 

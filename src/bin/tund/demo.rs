@@ -15,13 +15,13 @@ use clap::Args;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
 use comfy_table::{CellAlignment, Table};
 use indicatif::{HumanBytes, HumanDuration, ProgressBar, ProgressStyle};
+use net::{Config, Host, Services};
 use scheme::local::{Fd, Local, OneSession, Process};
 use scheme::{OpenFlags, Ready, errno};
 use smoltcp::iface::{Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, DeviceCapabilities, Medium};
 use smoltcp::socket::{icmp, tcp, udp};
 use smoltcp::wire::{HardwareAddress, Icmpv4Packet, Icmpv4Repr, IpAddress, IpCidr, IpEndpoint};
-use tund::{Config, Net, Services};
 
 const SYSTEM: IpAddress = IpAddress::v4(10, 0, 0, 1);
 const CLIENT: IpAddress = IpAddress::v4(10, 0, 0, 2);
@@ -64,7 +64,7 @@ pub(crate) fn run(config: Config, options: Options) -> Result<(), Box<dyn Error>
         services: config.services | Services::all(),
         ..config
     };
-    let system = Local::new(Net::new(config, OneSession));
+    let system = Local::new(Host::new(config, OneSession));
     // Who is root is for the adapter to say, and here that is us.
     let root = system.process(1, 0);
     say(&format!(
@@ -97,7 +97,7 @@ struct Client {
 
 /// smoltcp's view of the device: reads and writes of one packet each.
 struct Device {
-    process: Arc<Process<Net>>,
+    process: Arc<Process<Host>>,
     tun: Fd,
     buffer: Vec<u8>,
     read: Traffic,
@@ -179,8 +179,8 @@ impl Client {
 
 impl Demo {
     fn new(
-        system: &Arc<Local<Net>>,
-        root: Process<Net>,
+        system: &Arc<Local<Host>>,
+        root: Process<Host>,
         options: &Options,
     ) -> Result<Self, Box<dyn Error>> {
         let both = OpenFlags::READ | OpenFlags::WRITE;
@@ -553,7 +553,7 @@ fn progress(len: u64, name: &'static str, template: &str) -> ProgressBar {
     bar.with_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()))
 }
 
-fn set(process: &Process<Net>, path: &str, line: &str) -> Result<(), errno::Errno> {
+fn set(process: &Process<Host>, path: &str, line: &str) -> Result<(), errno::Errno> {
     let file = process.open(path, OpenFlags::WRITE)?;
     process.write(file, line.as_bytes())?;
     process.close(file)
@@ -563,7 +563,7 @@ fn set(process: &Process<Net>, path: &str, line: &str) -> Result<(), errno::Errn
 struct Counters(String);
 
 impl Counters {
-    fn read(process: &Process<Net>, path: &str) -> Result<Self, Box<dyn Error>> {
+    fn read(process: &Process<Host>, path: &str) -> Result<Self, Box<dyn Error>> {
         let file = process.open(path, OpenFlags::READ)?;
         let mut text = vec![0; 16 << 10];
         let len = process.read(file, &mut text)?;

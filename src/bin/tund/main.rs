@@ -11,7 +11,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
-use tund::{Config, Net, Services};
+use net::{Config, Host, Services};
 
 /// The TUN device and network stack for Redox OS.
 ///
@@ -92,7 +92,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
             let stop = fuse::stop_signals()?;
             let mount = Mount::new(&dir)
                 .map_err(|error| format!("cannot mount at {}: {error}", dir.display()))?;
-            let net = Net::new(config, LinuxProcesses);
+            let net = Host::new(config, LinuxProcesses);
             println!("tund: serving {}", mount.dir().display());
             fuse::serve(net, &mount, &SystemClock::default(), stop.as_fd())?;
             Ok(())
@@ -110,13 +110,13 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         return Err("--mount is for Linux; here the schemes are served at /scheme".into());
     }
     if cli.worker {
-        let mut net = Net::new(config(cli.serve), scheme::redox::RedoxProcesses);
+        let mut net = Host::new(config(cli.serve), scheme::redox::RedoxProcesses);
         // What it finds is of now.
         let _ = net.turn(scheme::redox::now());
         let adapters = network::attach(&mut net);
-        return Ok(scheme::redox::serve(net, &tund::net::SCHEMES, adapters)?);
+        return Ok(scheme::redox::serve(net, &net::net::SCHEMES, adapters)?);
     }
     let mut worker = Command::new(std::env::current_exe()?);
     worker.args(std::env::args_os().skip(1)).arg("--worker");
-    Ok(scheme::redox::supervise(worker, &tund::net::SCHEMES)?)
+    Ok(scheme::redox::supervise(worker, &net::net::SCHEMES)?)
 }

@@ -4,9 +4,10 @@ use std::fs::File;
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::fd::AsRawFd;
 
+use net::Host;
+use net::adapters::{Adapters, Bus, FrameIo};
+use net::link::Mac;
 use scheme::redox::Namespace;
-use tund::Net;
-use tund::link::{Adapters, Bus, Frames, Mac};
 
 /// What names of such schemes begin with.
 const PREFIX: &str = "network.";
@@ -20,14 +21,14 @@ struct Driver(File);
 struct Network(Adapters<Schemes>);
 
 /// Makes an interface on every adapter there is, and on those that come later.
-pub(crate) fn attach(net: &mut Net) -> Box<dyn scheme::redox::Adapters<Net>> {
+pub(crate) fn attach(net: &mut Host) -> Box<dyn scheme::redox::Adapters<Host>> {
     let namespace = Namespace::keep();
     let namespace = namespace.inspect_err(|error| log::error!("no network adapters: {error}"));
     Box::new(Network(Adapters::new(Schemes(namespace.ok()), net)))
 }
 
 impl Bus for Schemes {
-    type Frames = Driver;
+    type Io = Driver;
 
     fn names(&mut self) -> Vec<String> {
         let names = self.0.as_ref().map(Namespace::names);
@@ -55,7 +56,7 @@ impl Bus for Schemes {
     }
 }
 
-impl Frames for Driver {
+impl FrameIo for Driver {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         self.0.read(buffer)
     }
@@ -71,14 +72,14 @@ impl Frames for Driver {
     }
 }
 
-impl scheme::redox::Adapters<Net> for Network {
-    fn receive(&mut self, net: &mut Net, at: usize) {
+impl scheme::redox::Adapters<Host> for Network {
+    fn receive(&mut self, net: &mut Host, at: usize) {
         self.0.receive(net, at);
     }
 
     fn transmit(
         &mut self,
-        net: &mut Net,
+        net: &mut Host,
         watch: &mut dyn FnMut(usize, usize) -> io::Result<()>,
     ) -> bool {
         let mut more = self.0.transmit(net);

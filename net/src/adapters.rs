@@ -1,0 +1,198 @@
+//! The adapters of a machine, which come and go, and the interfaces on them.
+
+use std::io::{self, ErrorKind};
+
+use crate::host::Host;
+use crate::ifnet::AdapterId;
+use crate::link::Mac;
+
+/// Longest frame that any driver hands out; one of them ends itself when a buffer is shorter.
+const LONGEST: usize = 65_536;
+/// Most adapters ever seen: the interface of one that is gone waits for it.
+const MAX_ADAPTERS: usize = 64;
+
+/// Where adapters are found.
+pub trait Bus {
+    /// An adapter's frames.
+    type Io: FrameIo;
+
+    /// The names of the adapters that are there.
+    fn names(&mut self) -> Vec<String>;
+
+    /// Opens one: its hardware address, and its frames.
+    fn open(&mut self, name: &str) -> io::Result<(Mac, Self::Io)>;
+
+    /// The driver of this one ended, and left its name behind: it would be in the way of another.
+    fn clear(&mut self, name: &str);
+}
+
+/// FrameIo of one adapter, without their check sequences. Nothing here waits.
+pub trait FrameIo {
+    /// Receives a frame; `WouldBlock` when there is none.
+    fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// Sends a frame; `WouldBlock` when there is no room.
+    fn send(&mut self, frame: &[u8]) -> io::Result<()>;
+
+    /// Whether the driver is still there.
+    fn is_alive(&self) -> bool;
+}
+
+struct Adapter<F> {
+    name: String,
+    id: AdapterId,
+    /// `None` while the driver is gone.
+    frames: Option<F>,
+}
+
+/// Every adapter that was ever seen. Each has a place, by the order in which they were found.
+pub struct Adapters<B: Bus> {
+    bus: B,
+    adapters: Vec<Adapter<B::Io>>,
+    /// Places of those opened since somebody asked.
+    opened: Vec<usize>,
+    buffer: Vec<u8>,
+}
+
+impl<B: Bus> Adapters<B> {
+    /// Makes an interface on every adapter there is: `eth0` is the first by name. None is no error:
+    /// there are tunnels.
+    pub fn new(bus: B, host: &mut Host) -> Self {
+        let mut adapters = Self {
+            bus,
+            adapters: Vec::new(),
+            opened: Vec::new(),
+            buffer: vec![0; LONGEST],
+        };
+        adapters.search(host);
+        adapters
+    }
+
+    /// The place of an adapter that was opened since the last call, and its frames: there may be
+    /// some to [receive](Self::receive).
+    pub fn poll_opened(&mut self) -> Option<(usize, &B::Io)> {
+        loop {
+            let at = self.opened.pop()?;
+            // It may have failed since.
+            if self.adapters.get(at)?.frames.is_some() {
+                return Some((at, self.adapters.get(at)?.frames.as_ref()?));
+            }
+        }
+    }
+
+    /// Receives all there is at one place.
+    pub fn receive(&mut self, host: &mut Host, at: usize) {
+        let Some(adapter) = self.adapters.get_mut(at) else {
+            return;
+        };
+        // The driver tells once for all that is there: until it has no more.
+        while let Some(frames) = &mut adapter.frames {
+            match frames.receive(&mut self.buffer) {
+                Ok(0) => return,
+                Ok(len) => host.handle_frame(adapter.id, &self.buffer[..len]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => adapter.fail(host, &mut self.bus, &error),
+            }
+        }
+    }
+
+    /// Sends all there is to send, and looks for adapters if it is time to. True if that led to
+    /// something that there must be a turn for.
+    #[must_use]
+    pub fn transmit(&mut self, host: &mut Host) -> bool {
+        let mut sent = false;
+        for adapter in &mut self.adapters {
+            while let Some(frames) = &mut adapter.frames
+                && let Some(frame) = host.poll_frame(adapter.id)
+            {
+                sent = true;
+                // What the driver has no room for is lost, as on a wire.
+                if let Err(error) = frames.send(&frame)
+                    && error.kind() != ErrorKind::WouldBlock
+                {
+                    adapter.fail(host, &mut self.bus, &error);
+                }
+            }
+        }
+        let search = host.wants_adapters();
+        if search {
+            self.search(host);
+        }
+        // Where there is room in a queue again, connections may have waited for it.
+        search || (sent && host.has_work())
+    }
+
+    fn search(&mut self, host: &mut Host) {
+        for adapter in &mut self.adapters {
+            // Nobody tells of the end of a driver that has nothing to do.
+            if adapter
+                .frames
+                .as_ref()
+                .is_some_and(|frames| !frames.is_alive())
+            {
+                adapter.fail(host, &mut self.bus, &ErrorKind::NotConnected.into());
+            }
+        }
+        let mut names = self.bus.names();
+        names.sort();
+        for name in names {
+            let known = self
+                .adapters
+                .iter()
+                .position(|adapter| adapter.name == name);
+            match known {
+                Some(at) if self.adapters[at].frames.is_some() => {}
+                Some(at) => {
+                    if let Err(error) = self.attach_again(host, at) {
+                        log::debug!("{name}: {error}");
+                        self.bus.clear(&name);
+                    }
+                }
+                None if self.adapters.len() >= MAX_ADAPTERS => {}
+                None => {
+                    if let Err(error) = self.attach(host, &name) {
+                        log::warn!("{name}: {error}");
+                        self.bus.clear(&name);
+                    }
+                }
+            }
+        }
+        host.adapters_searched(self.adapters.iter().any(|adapter| adapter.frames.is_none()));
+    }
+
+    fn attach(&mut self, host: &mut Host, name: &str) -> io::Result<()> {
+        let (mac, frames) = self.bus.open(name)?;
+        let id = host.attach_ethernet(mac).ok_or(ErrorKind::InvalidData)?;
+        let interface = host.ethernet_name(id).unwrap_or("?");
+        log::info!("{interface} is {name}, {mac}");
+        self.opened.push(self.adapters.len());
+        self.adapters.push(Adapter {
+            name: name.to_owned(),
+            id,
+            frames: Some(frames),
+        });
+        Ok(())
+    }
+
+    fn attach_again(&mut self, host: &mut Host, at: usize) -> io::Result<()> {
+        let adapter = &mut self.adapters[at];
+        let (mac, frames) = self.bus.open(&adapter.name)?;
+        host.ethernet_found(adapter.id, mac);
+        let interface = host.ethernet_name(adapter.id).unwrap_or("?");
+        log::info!("{interface} is {} again, {mac}", adapter.name);
+        adapter.frames = Some(frames);
+        self.opened.push(at);
+        Ok(())
+    }
+}
+
+impl<F> Adapter<F> {
+    /// The driver ended: the interface waits for another.
+    fn fail(&mut self, host: &mut Host, bus: &mut impl Bus, error: &io::Error) {
+        log::error!("{}: {error}", self.name);
+        host.ethernet_lost(self.id);
+        self.frames = None;
+        bus.clear(&self.name);
+    }
+}

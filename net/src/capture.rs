@@ -1,0 +1,128 @@
+//! A capture: packets as a classic pcap stream, `DLT_NULL`, in host byte order, in a bounded ring.
+//!
+//! Whoever reads too slowly loses captures, which are counted, and never traffic.
+
+use std::borrow::Cow;
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use byteorder_slice::NativeEndian;
+use pcap_file::pcap::{PcapHeader, RawPcapPacket};
+use pcap_file::{DataLink, Endianness, TsResolution};
+
+/// Most bytes of a packet that are captured, its family included.
+pub(crate) const SNAPLEN: u32 = 65_535;
+/// Bytes that a ring holds for its reader.
+const RING_BYTES: usize = 1 << 20;
+/// Bytes in front of the data of a record.
+const RECORD_HEADER: usize = 16;
+
+/// One reader's stream, as far as it is not read.
+#[derive(Debug)]
+pub(crate) struct Capture {
+    ring: VecDeque<u8>,
+    seen: u32,
+    lost: u32,
+}
+
+impl Capture {
+    /// The stream begins with its header, before there is any packet.
+    pub(crate) fn new() -> Self {
+        let header = PcapHeader {
+            snaplen: SNAPLEN,
+            datalink: DataLink::NULL,
+            ts_resolution: TsResolution::MicroSecond,
+            endianness: Endianness::native(),
+            ..PcapHeader::default()
+        };
+        let mut ring = VecDeque::new();
+        let written = header.write_to(&mut ring);
+        debug_assert!(written.is_ok(), "a ring takes everything");
+        Self {
+            ring,
+            seen: 0,
+            lost: 0,
+        }
+    }
+
+    /// Adds a packet of a family, by its number in such streams, if there is room for all of it.
+    /// True when there was nothing to read before.
+    pub(crate) fn record(&mut self, wall: Duration, family: u32, packet: &[u8]) -> bool {
+        self.seen = self.seen.wrapping_add(1);
+        let whole = 4 + packet.len();
+        let kept = whole.min(SNAPLEN as usize);
+        if self.ring.len() + RECORD_HEADER + kept > RING_BYTES {
+            self.lost = self.lost.wrapping_add(1);
+            return false;
+        }
+        let edge = self.ring.is_empty();
+        let record = RawPcapPacket {
+            ts_sec: wall.as_secs() as u32,
+            ts_frac: wall.subsec_micros(),
+            incl_len: kept as u32,
+            orig_len: u32::try_from(whole).unwrap_or(u32::MAX),
+            data: Cow::Borrowed(&family.to_ne_bytes()),
+        };
+        // The packet itself follows, without a copy of both to make them one piece.
+        let written = record.write_to::<_, NativeEndian>(&mut self.ring);
+        debug_assert!(written.is_ok(), "a ring takes everything");
+        self.ring.extend(&packet[..kept - 4]);
+        edge
+    }
+
+    /// Whether there is nothing to read.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.ring.is_empty()
+    }
+
+    /// Takes as much as there is and fits; returns how many bytes that were.
+    pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
+        let len = buf.len().min(self.ring.len());
+        let (front, back) = self.ring.as_slices();
+        let of_front = len.min(front.len());
+        buf[..of_front].copy_from_slice(&front[..of_front]);
+        buf[of_front..len].copy_from_slice(&back[..len - of_front]);
+        self.ring.drain(..len);
+        len
+    }
+
+    /// How many packets were seen, and how many of them lost.
+    pub(crate) fn counters(&self) -> (u32, u32) {
+        (self.seen, self.lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stream_that_pcap_readers_read() {
+        let mut capture = Capture::new();
+        let wall = Duration::from_micros(1_700_000_000_000_007);
+        assert!(!capture.record(wall, 2, &[0x45; 20]), "the header is there");
+        let mut stream = vec![0; 4096];
+        let len = capture.read(&mut stream);
+        assert!(capture.is_empty());
+        let mut reader = pcap_file::pcap::PcapReader::new(&stream[..len]).unwrap();
+        assert_eq!(reader.header().datalink, DataLink::NULL);
+        let packet = reader.next_packet().unwrap().unwrap();
+        assert_eq!((packet.timestamp, packet.orig_len), (wall, 24));
+        assert_eq!(
+            packet.data[..5],
+            [2_u32.to_ne_bytes().as_slice(), &[0x45]].concat()
+        );
+        assert!(reader.next_packet().is_none());
+        assert!(capture.record(wall, 2, &[]), "it was empty");
+    }
+
+    #[test]
+    fn what_has_no_room_is_counted() {
+        let mut capture = Capture::new();
+        for _ in 0..RING_BYTES / 65_536 + 8 {
+            capture.record(Duration::ZERO, 28, &[0; 70_000]);
+        }
+        let (seen, lost) = capture.counters();
+        assert!(lost > 0 && lost < seen && capture.ring.len() <= RING_BYTES);
+    }
+}

@@ -1,0 +1,843 @@
+//! One machine's network as a tree of files.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use scheme::errno::{self, Errno};
+use scheme::wait::Direction;
+use scheme::{
+    Argument, Caller, DirEntry, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Processes,
+    Ready, SignalTarget, Stat, Turn, Wakeup,
+};
+
+use crate::bpf;
+use crate::files::{Files, Held, Wakes};
+use crate::ifnet::{AdapterId, Ifnet, TapId};
+use crate::ip::Budget;
+use crate::link::Mac;
+use crate::net::{Event, Net};
+use crate::netcfg;
+use crate::packet::Packet;
+use crate::serve::{Servers, Service, Services};
+use crate::socket::inet::{self, Context, Derived, InetSockets, Socket, Transport};
+use crate::socket::option_file::{self, Value};
+use crate::socket::{self, echo, raw};
+use crate::stack::{EchoId, Owner, RawId, TcpEvent, UdpEvent};
+use crate::tun::{self, SigioOwner};
+
+/// The schemes served, in the order in which they are listed.
+pub const SCHEMES: [&str; 7] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp", "ip"];
+
+/// How to start.
+#[derive(Clone, Copy, Debug)]
+pub struct Config {
+    /// Where all chance comes from: sequence numbers, ports, identifiers, the spread of hash
+    /// tables. Two hosts with the same seed and the same input do the same, bit for bit.
+    pub seed: u64,
+    /// The small services to run.
+    pub services: Services,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            services: Services::empty(),
+        }
+    }
+}
+
+/// One machine: its network, and the files of `tun`, `netcfg`, `bpf`, `tcp`, `udp`, `icmp` and `ip`.
+///
+/// It is driven through [`FileServer`], and by whoever has network cards through
+/// [`attach_ethernet`](Self::attach_ethernet) and its companions. It reads no clock, no descriptor, no
+/// environment and no randomness.
+///
+/// ```
+/// use net::{Config, Host};
+/// use scheme::local::{Local, OneSession};
+/// use scheme::OpenFlags;
+///
+/// let host = Local::new(Host::new(Config::default(), OneSession));
+/// let root = host.process(1, 0);
+/// let both = OpenFlags::READ | OpenFlags::WRITE;
+/// let tun = root.open("tun/0", both)?;
+/// let addr = root.open("netcfg/ifaces/tun0/addr/set", OpenFlags::WRITE)?;
+/// root.write(addr, b"10.0.0.1/24\n")?;
+/// assert!(root.path(tun)?.ends_with("tun/0"));
+/// # Ok::<(), scheme::Errno>(())
+/// ```
+pub struct Host {
+    net: Net,
+    processes: Box<dyn Processes + Send>,
+    files: Files<File>,
+    wakes: Wakes,
+    signals: VecDeque<SigioOwner>,
+    inet: InetSockets,
+    servers: Servers,
+    watchers: netcfg::Watchers,
+    /// What the last turn said, as long as nothing has been done since that could change it. Most
+    /// turns have nothing to do, and should not have to look everywhere to find that out.
+    idle: Option<Turn>,
+}
+
+/// What a [`FileId`] stands for.
+enum File {
+    Directory(String),
+    Tun(tun::Handle),
+    TunPgrp(tun::PgrpHandle),
+    Text(netcfg::Handle),
+    Bpf(bpf::Handle),
+    Echo(EchoId),
+    Raw(RawId),
+    Inet(Box<Socket>),
+    /// An option of the socket of another file.
+    Option(Held, option_file::Name),
+}
+
+const DIRECTORY: Stat = Stat {
+    kind: FileKind::Directory,
+    mode: 0o555,
+    size: 0,
+};
+
+impl Host {
+    /// A machine with `lo0` and nothing else.
+    pub fn new(config: Config, processes: impl Processes + Send + 'static) -> Self {
+        let mut rng = fastrand::Rng::with_seed(config.seed);
+        let secret = [config.seed, rng.u64(..)];
+        let mut net = Net::new(rng, secret);
+        Servers::start(&mut net, config.services);
+        Self {
+            net,
+            processes: Box::new(processes),
+            files: Files::new(),
+            wakes: Wakes::default(),
+            signals: VecDeque::new(),
+            inet: InetSockets::default(),
+            servers: Servers::default(),
+            watchers: netcfg::Watchers::default(),
+            idle: None,
+        }
+    }
+
+    /// The interface with this name.
+    pub fn interface(&self, name: &str) -> Option<&Ifnet> {
+        let ifs = &self.net.ip.ifs;
+        ifs.get(ifs.by_name(name)?)
+    }
+
+    /// Every interface.
+    pub fn interfaces(&self) -> impl Iterator<Item = &Ifnet> {
+        self.net.ip.ifs.iter()
+    }
+
+    /// Makes `ethN`, the lowest that is free, on an adapter with this address. It is up at once, so
+    /// that a program can ask the network for an address.
+    pub fn attach_ethernet(&mut self, mac: Mac) -> Option<AdapterId> {
+        self.schedule();
+        self.net.link.attach_ethernet(&mut self.net.ip, mac)
+    }
+
+    /// An adapter is gone for good, and its interface with it.
+    pub fn detach_ethernet(&mut self, id: AdapterId) {
+        self.schedule();
+        self.net.link.detach_ethernet(&mut self.net.ip, id);
+    }
+
+    /// The driver of an adapter ended. The interface stays, with all its settings, but is not
+    /// RUNNING: what is sent by it is lost until the adapter is [there again](Self::ethernet_found).
+    pub fn ethernet_lost(&mut self, id: AdapterId) {
+        self.schedule();
+        self.net.link.ethernet_lost(&mut self.net.ip, id);
+    }
+
+    /// The adapter is there again, maybe with another address. Addresses, routes, groups and whether
+    /// it is up are as they were.
+    pub fn ethernet_found(&mut self, id: AdapterId, mac: Mac) {
+        self.schedule();
+        self.net.link.ethernet_found(&mut self.net.ip, id, mac);
+    }
+
+    /// The name of an adapter's interface.
+    pub fn ethernet_name(&self, id: AdapterId) -> Option<&str> {
+        let dev = self.net.link.interface(id)?;
+        Some(&self.net.ip.ifs.get(dev)?.name)
+    }
+
+    /// A frame came, without its check sequence.
+    pub fn handle_frame(&mut self, id: AdapterId, frame: &[u8]) {
+        self.schedule();
+        self.net.link.handle_frame(&mut self.net.ip, id, frame);
+    }
+
+    /// The next frame to send, if there is one.
+    #[must_use]
+    pub fn poll_frame(&mut self, id: AdapterId) -> Option<Packet> {
+        let frame = self.net.poll_frame(id)?;
+        self.counted();
+        Some(frame)
+    }
+
+    /// Whether adapters are to be looked for now. Whoever has adapters asks after every turn, and
+    /// [says](Self::adapters_searched) when it is done.
+    pub fn wants_adapters(&self) -> bool {
+        self.net.link.wants_adapters(&self.net.ip)
+    }
+
+    /// Adapters have been looked for; some may still be `missing`.
+    pub fn adapters_searched(&mut self, missing: bool) {
+        self.schedule();
+        self.net.link.adapters_searched(&self.net.ip, missing);
+    }
+
+    /// Whether packets, connections or their owners wait for a turn.
+    pub fn has_work(&self) -> bool {
+        self.net.has_work()
+    }
+
+    /// `schednetisr`: there may be something to do, so the next turn looks.
+    fn schedule(&mut self) {
+        self.idle = None;
+    }
+
+    /// Counters changed outside of a turn, and connections may have got room.
+    fn counted(&mut self) {
+        if self.watchers.counted() || self.net.has_work() {
+            self.schedule();
+        }
+    }
+
+    /// Hears what happened in the network.
+    fn collect(&mut self) {
+        while let Some(event) = self.net.poll_event() {
+            match event {
+                Event::Ready(file, ready) => self.wakes.wake(file, ready),
+                Event::Arrived(Owner(file)) => self.wakes.wake(FileId(file), Ready::READ),
+                // One is as good as many: a signal is a flag.
+                Event::Signal(owner) if self.signals.contains(&owner) => {}
+                Event::Signal(owner) => self.signals.push_back(owner),
+                Event::Detached(ifp) => {
+                    self.inet.detach(ifp.index);
+                    for tap in ifp.taps {
+                        let file = FileId(tap.id.0);
+                        if let Ok(File::Bpf(handle)) = self.files.get_mut(file) {
+                            handle.detached(tap.capture);
+                        }
+                        // Readers get what is left, and then ENXIO.
+                        self.wakes.wake(file, Ready::all());
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells the owners of sockets what happened on them, as many as the budget allows.
+    fn tell_sockets(&mut self, mut budget: Budget) {
+        let net = &mut self.net;
+        while budget.take() {
+            if let Some(event) = net.tcp.poll_event() {
+                let (TcpEvent::Acceptable(_, owner) | TcpEvent::Changed(_, owner)) = event;
+                match (Service::of(owner), event) {
+                    (Some(_), TcpEvent::Acceptable(listener, _)) => Servers::accept(net, listener),
+                    (Some(service), TcpEvent::Changed(flow, _)) => {
+                        self.servers.serve_flow(net, flow, service);
+                    }
+                    (None, _) => self.wakes.wake(FileId(owner.0), Ready::all()),
+                }
+            } else if let Some(UdpEvent { socket, owner }) = net.udp.poll_event() {
+                match Service::of(owner) {
+                    Some(service) => self.servers.serve_socket(net, socket, service),
+                    None => {
+                        for file in self.inet.holders(socket) {
+                            self.wakes.wake(file, Ready::READ);
+                        }
+                    }
+                }
+            } else {
+                return;
+            }
+        }
+    }
+
+    fn stat_path(&self, path: &str) -> Result<Stat, Errno> {
+        // A slash at the end is for directories.
+        if let Some(path) = path.strip_suffix('/') {
+            let stat = self.stat_exact(path)?;
+            return match stat.kind {
+                FileKind::Directory if !path.ends_with('/') => Ok(stat),
+                _ => Err(errno::ENOENT),
+            };
+        }
+        self.stat_exact(path)
+    }
+
+    fn stat_exact(&self, path: &str) -> Result<Stat, Errno> {
+        match split(path) {
+            ("", "") => Ok(DIRECTORY),
+            ("tun" | "bpf" | "netcfg" | "tcp" | "udp" | "icmp" | "ip", "") => Ok(DIRECTORY),
+            ("tun", rest) => tun::stat(rest),
+            ("bpf", rest) => bpf::stat(&self.net.ip, rest),
+            ("netcfg", rest) => {
+                let stat = netcfg::stat_path(&self.net, rest)?;
+                Ok(stat.unwrap_or(DIRECTORY))
+            }
+            ("icmp", rest) => Ok(echo::stat(rest)?.unwrap_or(DIRECTORY)),
+            ("tcp" | "udp", rest) => inet::stat(rest),
+            ("ip", rest) => raw::stat(rest),
+            _ => Err(errno::ENOENT),
+        }
+    }
+
+    fn list_path(&self, path: &str) -> Result<Vec<DirEntry>, Errno> {
+        let directory = |name: &str| DirEntry {
+            name: name.to_owned(),
+            kind: FileKind::Directory,
+        };
+        match split(path) {
+            ("", "") => Ok(SCHEMES.into_iter().map(directory).collect()),
+            ("tun", "") => Ok(self.net.tun.list()),
+            ("bpf", "") => Ok(bpf::list(&self.net.ip)),
+            ("tcp" | "udp" | "icmp" | "ip", "") | ("icmp", "echo") => Ok(Vec::new()),
+            ("netcfg", rest) => netcfg::list(&self.net, rest),
+            _ => Err(errno::ENOTDIR),
+        }
+    }
+
+    fn open_file(
+        &mut self,
+        path: &str,
+        flags: OpenFlags,
+        caller: Caller,
+        id: FileId,
+    ) -> Result<File, Errno> {
+        let transport = match split(path).0 {
+            "tcp" => Some(Transport::Tcp),
+            "udp" => Some(Transport::Udp),
+            _ => None,
+        };
+        // The bare scheme is a socket without a name.
+        if let (Some(transport), "") = (transport, split(path).1)
+            && !flags.contains(OpenFlags::DIRECTORY)
+            && flags.contains(OpenFlags::WRITE)
+        {
+            return self.open_socket(transport, "", caller, id);
+        }
+        let stat = self.stat(path)?;
+        if stat.kind == FileKind::Directory {
+            if flags.contains(OpenFlags::WRITE) {
+                return Err(errno::EISDIR);
+            }
+            let path = path.strip_suffix('/').unwrap_or(path).to_owned();
+            return Ok(File::Directory(path));
+        }
+        if flags.contains(OpenFlags::DIRECTORY) {
+            return Err(errno::ENOTDIR);
+        }
+        let Self { net, processes, .. } = self;
+        let rest = split(path).1;
+        match (split(path).0, transport) {
+            ("tun", _) => {
+                let tun = &mut net.tun;
+                tun.open(&mut net.ip, rest, caller, id, &**processes)
+                    .map(File::Tun)
+            }
+            ("bpf", _) => bpf::open(&mut net.ip, rest, caller, TapId(id.0)).map(File::Bpf),
+            ("netcfg", _) => netcfg::open(net, rest, flags, caller).map(File::Text),
+            ("icmp", _) => echo::open(net, rest, id).map(File::Echo),
+            ("ip", _) => raw::open(net, rest, caller, id).map(File::Raw),
+            (_, Some(transport)) => self.open_socket(transport, rest, caller, id),
+            _ => Err(errno::ENOENT),
+        }
+    }
+
+    fn open_socket(
+        &mut self,
+        transport: Transport,
+        path: &str,
+        caller: Caller,
+        id: FileId,
+    ) -> Result<File, Errno> {
+        let mut cx = Context {
+            net: &mut self.net,
+            shared: &mut self.inet,
+            wakes: &mut self.wakes,
+            id,
+        };
+        let socket = Socket::open(&mut cx, transport, path, caller)?;
+        Ok(File::Inet(Box::new(socket)))
+    }
+
+    fn dup_file(
+        &mut self,
+        id: FileId,
+        verb: &[u8],
+        nonblocking: bool,
+        caller: Caller,
+        new: FileId,
+    ) -> Outcome<File> {
+        let held = match self.files.hold(id) {
+            Ok(held) => held,
+            Err(error) => return error.into(),
+        };
+        let Self {
+            net,
+            processes,
+            files,
+            wakes,
+            inet: shared,
+            ..
+        } = self;
+        match files.get_mut(id) {
+            Ok(File::Inet(socket)) => {
+                let mut cx = Context {
+                    net,
+                    shared,
+                    wakes,
+                    id,
+                };
+                match socket.dup(&mut cx, verb, nonblocking, new) {
+                    Outcome::Done(Ok(Derived::Socket(socket))) => {
+                        Outcome::Done(Ok(File::Inet(socket)))
+                    }
+                    Outcome::Done(Ok(Derived::Option(name))) => {
+                        Outcome::Done(Ok(File::Option(held, name)))
+                    }
+                    Outcome::Done(Err(error)) => error.into(),
+                    Outcome::Wait => Outcome::Wait,
+                }
+            }
+            Ok(File::Tun(handle)) => {
+                let tun = &mut net.tun;
+                let pgrp = tun.dup(&mut net.ip, handle, verb, caller, &**processes);
+                pgrp.map(File::TunPgrp).into()
+            }
+            Ok(File::Echo(_)) => echo::dup(verb).map(|name| File::Option(held, name)).into(),
+            Ok(_) => errno::EINVAL.into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn read_option(
+        &mut self,
+        held: Held,
+        name: option_file::Name,
+        buf: &mut [u8],
+    ) -> Result<usize, Errno> {
+        let (_, file) = self.files.held(held)?;
+        match (name, file) {
+            (option_file::Name::Timeout(direction), File::Inet(socket)) => {
+                option_file::write_timeout(buf, socket.timeout(direction))
+            }
+            (option_file::Name::HopLimit, File::Inet(socket)) => {
+                option_file::write_hop_limit(buf, socket.hop_limit())
+            }
+            (option_file::Name::HopLimit, File::Echo(id)) => {
+                let hops = self.net.echo.hop_limit(*id).ok_or(errno::EBADF)?;
+                option_file::write_hop_limit(buf, hops)
+            }
+            _ => Err(errno::EBADF),
+        }
+    }
+
+    fn write_option(
+        &mut self,
+        held: Held,
+        name: option_file::Name,
+        buf: &[u8],
+    ) -> Result<usize, Errno> {
+        let (value, len) = name.parse_value(buf)?;
+        let (_, file) = self.files.held(held)?;
+        match (value, file) {
+            (Value::Timeout(direction, timeout), File::Inet(socket)) => {
+                socket.set_timeout(direction, timeout);
+            }
+            (Value::HopLimit(hops), File::Inet(socket)) => {
+                socket.set_hop_limit(&mut self.net, hops);
+            }
+            (Value::HopLimit(hops), File::Echo(id)) => self.net.echo.set_hop_limit(*id, hops),
+            _ => return Err(errno::EBADF),
+        }
+        Ok(len)
+    }
+}
+
+/// Parts `scheme/rest`.
+fn split(path: &str) -> (&str, &str) {
+    path.split_once('/').unwrap_or((path, ""))
+}
+
+impl FileServer for Host {
+    fn turn(&mut self, now: Now) -> Turn {
+        if let Some(turn) = self.idle
+            && turn
+                .deadline
+                .is_none_or(|deadline| self.net.ip.now.monotonic.max(now.monotonic) < deadline)
+        {
+            self.net.set_now(now);
+            return turn;
+        }
+        self.net.turn(now, Budget::TURN);
+        if self.net.has_work() {
+            self.tell_sockets(Budget::TURN);
+        }
+        let Self {
+            net,
+            files,
+            wakes,
+            watchers,
+            ..
+        } = self;
+        watchers.run(net, wakes, |id| match files.get(id) {
+            Ok(File::Text(handle)) => Some(handle),
+            _ => None,
+        });
+        // Each of them may have left work to those before it.
+        let pending = net.has_work();
+        let deadlines = [net.deadline(), watchers.deadline()];
+        let turn = Turn {
+            pending,
+            deadline: deadlines.into_iter().flatten().min(),
+        };
+        self.idle = (!pending).then_some(turn);
+        turn
+    }
+
+    fn poll_wakeup(&mut self) -> Option<Wakeup> {
+        self.collect();
+        self.wakes.poll()
+    }
+
+    fn poll_signal(&mut self) -> Option<SignalTarget> {
+        self.collect();
+        // Asked once for all the packets of a turn: it takes system calls.
+        let owners = std::iter::from_fn(|| self.signals.pop_front());
+        let mut there = owners.filter(|owner| owner.exists(&*self.processes));
+        there.next().map(|owner| owner.target)
+    }
+
+    fn stat(&mut self, path: &str) -> Result<Stat, Errno> {
+        let stat = self.stat_path(path);
+        let below = path.strip_prefix("netcfg/ifaces");
+        if below.is_some_and(|below| matches!(below, "" | "/") || stat.is_err()) {
+            // Whoever looks may be waiting for one that is not there yet; and what is not there is
+            // often not opened any more.
+            self.schedule();
+            self.net.link.ask_for_adapters(&self.net.ip);
+        }
+        stat
+    }
+
+    fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
+        self.schedule();
+        let id = self.files.next_id(caller.uid)?;
+        let file = self.open_file(path, flags, caller, id)?;
+        Ok(self.files.insert(file))
+    }
+
+    fn dup(
+        &mut self,
+        id: FileId,
+        verb: &[u8],
+        nonblocking: bool,
+        caller: Caller,
+    ) -> Outcome<FileId> {
+        self.schedule();
+        let new = match self.files.next_id(caller.uid) {
+            Ok(new) => new,
+            Err(error) => return error.into(),
+        };
+        match self.dup_file(id, verb, nonblocking, caller, new) {
+            Outcome::Done(Ok(file)) => Outcome::Done(Ok(self.files.insert(file))),
+            Outcome::Done(Err(error)) => error.into(),
+            Outcome::Wait => Outcome::Wait,
+        }
+    }
+
+    fn read(&mut self, id: FileId, buf: &mut [u8], offset: u64, caller: Caller) -> Outcome<usize> {
+        let Self {
+            net,
+            processes,
+            files,
+            wakes,
+            watchers,
+            ..
+        } = self;
+        let file = match files.get_mut(id) {
+            Ok(file) => file,
+            Err(error) => return error.into(),
+        };
+        match file {
+            File::Tun(handle) => {
+                let tun = &mut net.tun;
+                let outcome = tun.read(&mut net.ip, handle, buf, caller, &**processes);
+                // Connections may have waited for room in the queue.
+                net.handle_activity();
+                if net.tcp.has_work() {
+                    self.schedule();
+                }
+                outcome
+            }
+            File::TunPgrp(handle) => net.tun.pgrp_read(*handle, buf, &**processes).into(),
+            File::Text(handle) => handle.read(net, watchers, id, buf, offset).into(),
+            File::Bpf(handle) => handle.read(&mut net.ip, buf),
+            &mut File::Echo(echo) => echo::read(net, wakes, echo, id, buf),
+            &mut File::Raw(raw) => raw::read(net, raw, buf),
+            File::Inet(socket) => {
+                let outcome = socket.read(net, buf);
+                if net.tcp.has_work() {
+                    self.schedule();
+                }
+                outcome
+            }
+            &mut File::Option(held, name) => self.read_option(held, name, buf).into(),
+            File::Directory(_) => errno::EISDIR.into(),
+        }
+    }
+
+    fn settle(&mut self, id: FileId, delivered: bool) {
+        self.counted();
+        if let Ok(File::Tun(handle)) = self.files.get(id) {
+            self.net.tun.complete(&mut self.net.ip, handle, delivered);
+        }
+    }
+
+    fn write(&mut self, id: FileId, buf: &[u8], _offset: u64, caller: Caller) -> Outcome<usize> {
+        self.schedule();
+        let Self {
+            net,
+            processes,
+            files,
+            wakes,
+            inet: shared,
+            ..
+        } = self;
+        let file = match files.get_mut(id) {
+            Ok(file) => file,
+            Err(error) => return error.into(),
+        };
+        match file {
+            File::Tun(handle) => {
+                let tun = &mut net.tun;
+                tun.write(&mut net.ip, handle, buf, caller, &**processes)
+                    .into()
+            }
+            File::TunPgrp(handle) => net
+                .tun
+                .pgrp_write(*handle, buf, caller, &**processes)
+                .into(),
+            File::Text(handle) => handle.write(net, buf).into(),
+            File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),
+            &mut File::Echo(echo) => echo::write(net, echo, buf).into(),
+            &mut File::Raw(raw) => raw::write(net, raw, buf).into(),
+            File::Inet(socket) => {
+                let mut cx = Context {
+                    net,
+                    shared,
+                    wakes,
+                    id,
+                };
+                socket.write(&mut cx, buf)
+            }
+            &mut File::Option(held, name) => self.write_option(held, name, buf).into(),
+            File::Directory(_) => errno::EISDIR.into(),
+        }
+    }
+
+    fn ioctl(
+        &mut self,
+        id: FileId,
+        request: u32,
+        arg: Argument<'_>,
+        caller: Caller,
+    ) -> Result<(), Errno> {
+        self.schedule();
+        let Self {
+            net,
+            processes,
+            files,
+            ..
+        } = self;
+        match files.get_mut(id)? {
+            File::Tun(handle) => {
+                let tun = &mut net.tun;
+                tun.ioctl(&mut net.ip, handle, request, arg, caller, &**processes)
+            }
+            File::Bpf(handle) => handle.ioctl(&mut net.ip, request, arg),
+            _ => Err(errno::ENOTTY),
+        }
+    }
+
+    fn call(
+        &mut self,
+        id: FileId,
+        payload: &mut [u8],
+        metadata: &[u64],
+        caller: Caller,
+    ) -> Outcome<usize> {
+        let Self {
+            net,
+            processes,
+            files,
+            wakes,
+            inet: shared,
+            idle,
+            ..
+        } = self;
+        match files.get_mut(id) {
+            Ok(File::Tun(handle)) => {
+                *idle = None;
+                let tun = &mut net.tun;
+                tun.call(&mut net.ip, handle, payload, metadata, caller, &**processes)
+                    .into()
+            }
+            Ok(File::Inet(socket)) => {
+                if Socket::changes(metadata) {
+                    *idle = None;
+                }
+                let mut cx = Context {
+                    net,
+                    shared,
+                    wakes,
+                    id,
+                };
+                let outcome = socket.call(&mut cx, payload, metadata);
+                if net.tcp.has_work() {
+                    *idle = None;
+                }
+                outcome
+            }
+            Ok(File::Bpf(handle)) => {
+                *idle = None;
+                let request = metadata.first().copied().unwrap_or_default();
+                let Ok(request) = u32::try_from(request) else {
+                    return errno::ENOTTY.into();
+                };
+                let done = handle.ioctl(&mut net.ip, request, Argument::new(payload));
+                done.map(|()| 0).into()
+            }
+            Ok(_) => errno::EOPNOTSUPP.into(),
+            Err(error) => error.into(),
+        }
+    }
+
+    fn patience(&self, id: FileId, direction: Direction) -> Option<Duration> {
+        match self.files.get(id) {
+            Ok(File::Inet(socket)) => socket.timeout(direction),
+            _ => None,
+        }
+    }
+
+    fn dup_direction(&self, verb: &[u8]) -> Direction {
+        inet::dup_direction(verb)
+    }
+
+    fn call_direction(&self, metadata: &[u64]) -> Direction {
+        inet::call_direction(metadata)
+    }
+
+    fn set_async(&mut self, id: FileId, on: bool) -> Result<(), Errno> {
+        match self.files.get(id)? {
+            File::Tun(handle) => self.net.tun.set_async(&mut self.net.ip, handle, on),
+            _ => Ok(()),
+        }
+    }
+
+    fn sync(&mut self, id: FileId) -> Result<(), Errno> {
+        self.schedule();
+        match self.files.get_mut(id)? {
+            File::Text(handle) => handle.sync(&mut self.net),
+            _ => Ok(()),
+        }
+    }
+
+    fn fstat(&mut self, id: FileId) -> Result<Stat, Errno> {
+        match self.files.get(id)? {
+            File::Directory(_) => Ok(DIRECTORY),
+            File::Tun(_) | File::TunPgrp(_) => Ok(tun::DEVICE),
+            File::Bpf(_) => Ok(bpf::DEVICE),
+            File::Text(handle) => Ok(handle.stat()),
+            File::Echo(_) | File::Raw(_) | File::Inet(_) | File::Option(..) => Ok(socket::SOCKET),
+        }
+    }
+
+    fn list(&mut self, id: FileId) -> Result<Vec<DirEntry>, Errno> {
+        match self.files.get(id)? {
+            File::Directory(path) => self.list_path(path),
+            _ => Err(errno::ENOTDIR),
+        }
+    }
+
+    fn path(&self, id: FileId) -> Result<String, Errno> {
+        let net = &self.net;
+        match self.files.get(id)? {
+            File::Directory(path) => Ok(path.clone()),
+            File::Tun(handle) => Ok(handle.path()),
+            File::TunPgrp(_) => Ok("tun".to_owned()),
+            File::Text(handle) => Ok(handle.path()),
+            File::Bpf(handle) => Ok(handle.path()),
+            &File::Echo(echo) => Ok(echo::path(net, echo)),
+            &File::Raw(raw) => Ok(raw::path(net, raw)),
+            File::Inet(socket) => Ok(socket.path(net)),
+            File::Option(..) => Err(errno::EBADF),
+        }
+    }
+
+    fn ready(&mut self, id: FileId) -> Ready {
+        let Self {
+            net,
+            files,
+            watchers,
+            idle,
+            ..
+        } = self;
+        match files.get_mut(id) {
+            Ok(File::Tun(handle)) => net.tun.ready(&net.ip, handle),
+            Ok(File::Text(handle)) => {
+                *idle = None;
+                handle.ready(net, watchers, id)
+            }
+            Ok(File::Bpf(handle)) => handle.ready(&mut net.ip),
+            Ok(&mut File::Echo(echo)) => echo::ready(net, echo),
+            Ok(&mut File::Raw(raw)) => raw::ready(net, raw),
+            Ok(File::Inet(socket)) => socket.ready(net),
+            Ok(File::Directory(_) | File::TunPgrp(_) | File::Option(..)) => Ready::all(),
+            Err(_) => Ready::empty(),
+        }
+    }
+
+    fn close(&mut self, id: FileId) {
+        self.schedule();
+        // What happened on the file is told before its number is another's.
+        self.collect();
+        let Self {
+            net,
+            files,
+            wakes,
+            inet: shared,
+            watchers,
+            ..
+        } = self;
+        match files.get_mut(id) {
+            Ok(File::Tun(handle)) => net.tun.close(&mut net.ip, handle),
+            Ok(File::Text(handle)) => handle.close(net, watchers, id),
+            Ok(File::Bpf(handle)) => handle.close(&mut net.ip),
+            Ok(&mut File::Echo(echo)) => net.echo.close(echo),
+            Ok(&mut File::Raw(raw)) => net.raw.close(raw),
+            Ok(File::Inet(socket)) => {
+                let mut cx = Context {
+                    net,
+                    shared,
+                    wakes,
+                    id,
+                };
+                socket.close(&mut cx);
+            }
+            Ok(File::Directory(_) | File::TunPgrp(_) | File::Option(..)) => {}
+            Err(_) => return,
+        }
+        self.collect();
+        self.files.remove(id);
+        self.wakes.forget(id);
+    }
+}

@@ -1,0 +1,406 @@
+//! Interfaces: names, flags, addresses, counters, send queues. The kernel's `struct ifnet`.
+//!
+//! An [`Ifnet`] knows nothing of its driver but a [tag](Driver) and the function that
+//! [sends](IfOutput) a packet by it. What happens here that others want to hear stands here, until
+//! [`IfTable::poll_activity`] tells it.
+
+mod addr;
+mod family;
+mod output;
+mod queue;
+mod stats;
+mod table;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use bitflags::bitflags;
+use scheme::Now;
+
+use crate::capture::Capture;
+
+pub use addr::{IfAddr, is_host};
+pub(crate) use addr::{common_prefix, is_link_local, parse_decimal, solicited_node};
+pub use family::Family;
+pub use output::{Activity, IfOutput, Outgoing, OutputError, Sent};
+pub use queue::{Discipline, Fifo, FifoLimits, Frame, Full};
+pub use stats::{DropReason, IfStats, Ledger};
+pub use table::IfTable;
+
+/// Smallest mtu of an interface, bytes (`IF_MINMTU`: TCP/IP headers and 32 bytes).
+pub const IF_MINMTU: u16 = 72;
+/// Smallest mtu over which IPv6 runs, bytes (RFC 8200 section 5).
+pub const IPV6_MINMTU: u16 = 1280;
+/// Most addresses of one interface.
+pub const MAX_ADDRS: usize = 256;
+/// Most groups that one interface can join.
+pub const MAX_GROUPS: usize = 256;
+/// Of these, what only the superuser may still join.
+pub const RESERVED_GROUPS: usize = 32;
+
+/// Number of an interface. Used again after it is destroyed, but not before
+/// [`IfTable::poll_detached`] has told of that.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct IfIndex(pub u32);
+
+/// Which driver an interface belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Driver {
+    /// The loopback interface: what goes out comes in.
+    Loopback,
+    /// The tun device of this unit.
+    Tun(u16),
+    /// The network card with this number.
+    Ethernet(AdapterId),
+}
+
+/// Number of a network card. Used again after it is detached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct AdapterId(pub u32);
+
+/// Number of a capture, chosen by whoever reads it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TapId(pub u32);
+
+/// One capture on an interface.
+#[derive(Debug)]
+pub(crate) struct Tap {
+    pub(crate) id: TapId,
+    pub(crate) capture: Capture,
+    /// Whether its reader is to be told of something to read.
+    pub(crate) rose: bool,
+}
+
+bitflags! {
+    /// Interface flags, by their BSD numbers.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct IfFlags: u32 {
+        /// Wanted up by the administrator.
+        const UP = 0x1;
+        /// Has a broadcast address.
+        const BROADCAST = 0x2;
+        /// Is a loopback.
+        const LOOPBACK = 0x8;
+        /// Has one peer.
+        const POINTOPOINT = 0x10;
+        /// The driver is ready.
+        const RUNNING = 0x40;
+        /// Carries multicast.
+        const MULTICAST = 0x8000;
+    }
+}
+
+impl fmt::Display for IfFlags {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let mut first = true;
+        for (name, _) in self.iter_names() {
+            if !std::mem::replace(&mut first, false) {
+                f.write_str(",")?;
+            }
+            f.write_str(name)?;
+        }
+        Ok(())
+    }
+}
+
+/// Who is in a group on an interface: how often each joined and did not leave.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    /// Sockets.
+    pub sockets: u32,
+    /// Lines written to `multicast`.
+    pub settings: u32,
+    /// Addresses of the interface, by whose solicited-node group they are found.
+    pub addresses: u32,
+}
+
+impl Members {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    pub(crate) fn of(&mut self, member: MemberKind) -> &mut u32 {
+        match member {
+            MemberKind::Socket => &mut self.sockets,
+            MemberKind::Setting => &mut self.settings,
+        }
+    }
+}
+
+/// Which of them: nobody can leave for another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MemberKind {
+    Socket,
+    Setting,
+}
+
+/// One interface.
+#[derive(Debug)]
+pub struct Ifnet {
+    /// Its number.
+    pub index: IfIndex,
+    /// Its name, such as `tun0`.
+    pub name: String,
+    /// Its driver.
+    pub driver: Driver,
+    /// What the driver does with a packet to send.
+    pub output: IfOutput,
+    /// The driver's own flags, which only it understands (BSD's `IFF_LINK0` to `IFF_LINK2`).
+    pub link_flags: u16,
+    /// Whether the driver is there: that of a network card may end.
+    pub present: bool,
+    /// Whether the driver traces what it does.
+    pub debug: bool,
+    /// Largest packet, bytes, link header not included.
+    pub mtu: u16,
+    /// Flags.
+    pub flags: IfFlags,
+    /// Type, by `<net/if_types.h>`.
+    pub if_type: u8,
+    /// Line speed, bits a second; 0 for unknown.
+    pub baudrate: i32,
+    /// Addresses, in the order in which they were added.
+    pub addrs: Vec<IfAddr>,
+    /// Addresses from which nothing is to begin any more (RFC 4862 section 5.5.4), whether the
+    /// interface has them or is about to.
+    pub deprecated: Vec<IpAddr>,
+    /// Addresses that it asks for, and that are not its own before nobody else is found to have them
+    /// (RFC 4862 section 5.4).
+    pub tentative: Vec<IpAddr>,
+    /// Addresses that it made of what routers advertise.
+    pub advertised: Vec<IpAddr>,
+    /// Groups joined, and by whom.
+    pub groups: BTreeMap<IpAddr, Members>,
+    /// Counters.
+    pub stats: IfStats,
+    /// Packets for the wire.
+    pub snd: Box<dyn Discipline>,
+    /// The captures of what passes here.
+    pub(crate) taps: Vec<Tap>,
+    /// What happened, and nobody has been told of yet.
+    activity: Activity,
+}
+
+impl Ifnet {
+    /// `bpf_mtap`: shows a packet of a family, by its number in captures, to everybody who captures.
+    #[inline]
+    pub(crate) fn tap(&mut self, wall: Duration, family: u32, packet: &[u8]) {
+        // Almost always nobody does.
+        if !self.taps.is_empty() {
+            self.record(wall, family, packet);
+        }
+    }
+
+    #[cold]
+    fn record(&mut self, wall: Duration, family: u32, packet: &[u8]) {
+        for tap in &mut self.taps {
+            if tap.capture.record(wall, family, packet) {
+                tap.rose = true;
+                self.activity |= Activity::CAPTURED;
+            }
+        }
+    }
+
+    /// Puts a packet, with its header if it has one, on the send queue, and counts it: `len` bytes
+    /// without the header.
+    pub(crate) fn enqueue(
+        &mut self,
+        frame: Frame,
+        len: usize,
+        now: Now,
+    ) -> Result<Sent, OutputError> {
+        let was_ready = self.snd.ready(now);
+        if self.snd.enqueue(frame, now).is_err() {
+            return Err(self.refuse(DropReason::QueueFull, OutputError::NoBuffers));
+        }
+        self.stats.opackets += 1;
+        self.stats.obytes += len as u64;
+        self.stats.output.queued += 1;
+        self.activity |= Activity::QUEUED;
+        if !was_ready && self.snd.ready(now) {
+            self.activity |= Activity::READY;
+        }
+        Ok(Sent::Queued)
+    }
+
+    /// Counts a packet that is not sent, and says why.
+    pub(crate) fn refuse(&mut self, reason: DropReason, error: OutputError) -> OutputError {
+        self.stats.drop_output(reason, 1);
+        error
+    }
+
+    /// `if_qflush`: throws away what is queued to be sent, and with it `others` that were queued
+    /// elsewhere on behalf of the interface.
+    pub(crate) fn purge(&mut self, others: u64) {
+        let purged = self.snd.purge() as u64 + others;
+        self.stats.output.queued -= purged;
+        self.stats.drop_output(DropReason::Purged, purged);
+    }
+
+    /// It changed state.
+    pub(crate) fn stamp(&mut self, now: Now) {
+        self.stats.lastchange = now.wall;
+    }
+
+    /// Whether IPv6 runs here.
+    pub fn has_ipv6(&self) -> bool {
+        self.mtu >= IPV6_MINMTU
+    }
+
+    /// Whether what is sent by it comes back.
+    pub fn is_loopback(&self) -> bool {
+        self.flags.contains(IfFlags::LOOPBACK)
+    }
+
+    /// Whether IPv6 packets leave by it.
+    pub fn runs_ipv6(&self) -> bool {
+        self.is_up() && self.has_ipv6()
+    }
+
+    /// Whether packets leave by it.
+    pub fn is_up(&self) -> bool {
+        self.flags.contains(IfFlags::UP)
+    }
+
+    /// Whether `group` is received: joined, or one that every host hears.
+    pub fn hears(&self, group: &IpAddr) -> bool {
+        if !self
+            .flags
+            .intersects(IfFlags::MULTICAST | IfFlags::LOOPBACK)
+        {
+            return false;
+        }
+        let by_nature = match group {
+            IpAddr::V4(group) => *group == Ipv4Addr::new(224, 0, 0, 1),
+            IpAddr::V6(group) => {
+                let octets = group.octets();
+                // All nodes, of the interface and of the link; and the solicited-node groups of
+                // its addresses.
+                octets == [0xff, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+                    || octets == [0xff, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]
+                    || self.addrs.iter().any(|addr| match &addr.addr {
+                        IpAddr::V6(addr) => solicited_node(addr) == *group,
+                        IpAddr::V4(_) => false,
+                    })
+            }
+        };
+        by_nature || self.groups.contains_key(group)
+    }
+
+    /// An address of its own, with its network or peer.
+    pub(crate) fn addr(&self, addr: &IpAddr) -> Option<IfAddr> {
+        self.addrs.iter().find(|own| own.addr == *addr).copied()
+    }
+
+    /// Its first link-local IPv6 address.
+    pub(crate) fn link_local(&self) -> Option<Ipv6Addr> {
+        self.addrs.iter().find_map(|own| match own.addr {
+            IpAddr::V6(addr) if addr.is_unicast_link_local() => Some(addr),
+            _ => None,
+        })
+    }
+
+    /// Whether `addr` is a broadcast address of one of its networks.
+    pub fn broadcasts(&self, addr: &Ipv4Addr) -> bool {
+        self.addrs.iter().any(|own| own.broadcast() == Some(*addr))
+    }
+
+    /// The address to send from to `dst`, by way of `next_hop`: one on the next hop's network
+    /// first, then the one with most in common with the destination, of the same scope, and not
+    /// deprecated if it can be helped.
+    pub fn source_for(&self, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
+        let candidates = self
+            .addrs
+            .iter()
+            .filter(|own| own.addr.is_ipv4() == dst.is_ipv4());
+        let rank = |own: &&IfAddr| {
+            let same_scope = is_link_local(&own.addr) == is_link_local(dst);
+            let common = if dst.is_ipv6() {
+                common_prefix(&own.addr, dst)
+            } else {
+                0
+            };
+            let fresh = !self.deprecated.contains(&own.addr);
+            (same_scope, fresh, own.covers(next_hop), common)
+        };
+        // The first of equals, where max_by_key takes the last.
+        let best = candidates.rev().max_by_key(rank)?;
+        Some(best.addr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An interface that sends nothing.
+    fn refuse(_: &mut Ifnet, _: Outgoing) -> Result<Sent, OutputError> {
+        Err(OutputError::Down)
+    }
+
+    fn table() -> IfTable {
+        IfTable::new(ahash::RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    #[test]
+    fn flags_are_named_in_bsd_order() {
+        let flags = IfFlags::MULTICAST | IfFlags::RUNNING | IfFlags::POINTOPOINT | IfFlags::UP;
+        assert_eq!(flags.to_string(), "UP,POINTOPOINT,RUNNING,MULTICAST");
+        assert_eq!(IfFlags::empty().to_string(), "");
+    }
+
+    #[test]
+    fn the_source_is_the_one_nearest_to_the_destination() {
+        let mut ifs = table();
+        let flags = IfFlags::POINTOPOINT;
+        let tun = ifs
+            .attach("tun0", Driver::Tun(0), refuse, flags, 0x17, 1500)
+            .unwrap();
+        for addr in [
+            "10.0.0.1/24",
+            "10.0.1.1/24",
+            "fe80::1/64",
+            "fd00::1/64",
+            "fd01::1/64",
+        ] {
+            assert!(ifs.add_addr(tun, IfAddr::parse(addr).unwrap()));
+        }
+        let ifp = ifs.get(tun).unwrap();
+        let source = |dst: &str, hop: &str| {
+            let source = ifp.source_for(&dst.parse().unwrap(), &hop.parse().unwrap());
+            source.unwrap().to_string()
+        };
+        assert_eq!(source("10.0.1.9", "10.0.1.9"), "10.0.1.1");
+        assert_eq!(source("8.8.8.8", "10.0.1.9"), "10.0.1.1");
+        assert_eq!(source("8.8.8.8", "10.9.1.9"), "10.0.0.1");
+        assert_eq!(source("fd01::5", "fd01::5"), "fd01::1");
+        assert_eq!(source("fe80::5", "fe80::5"), "fe80::1");
+        assert_eq!(source("2001:db8::1", "fe80::5"), "fd00::1");
+    }
+
+    #[test]
+    fn which_groups_are_heard() {
+        let mut ifs = table();
+        let tun = ifs
+            .attach(
+                "tun0",
+                Driver::Tun(0),
+                refuse,
+                IfFlags::MULTICAST,
+                0x17,
+                1500,
+            )
+            .unwrap();
+        ifs.add_addr(tun, IfAddr::parse("fd00::12:3456/64").unwrap());
+        let ifp = ifs.get_mut(tun).unwrap();
+        ifp.groups
+            .insert("239.1.2.3".parse().unwrap(), Members::default());
+        let hears = |group: &str| ifp.hears(&group.parse().unwrap());
+        assert!(hears("224.0.0.1") && hears("239.1.2.3") && hears("ff02::1"));
+        assert!(hears("ff02::1:ff12:3456"));
+        assert!(!hears("224.0.0.2") && !hears("ff02::2") && !hears("ff02::1:ff12:3457"));
+    }
+}

@@ -1,0 +1,261 @@
+//! The send queue of an interface, behind a small trait so that disciplines can differ.
+
+use std::collections::VecDeque;
+use std::fmt;
+use std::net::IpAddr;
+
+use scheme::Now;
+
+use super::Family;
+use crate::packet::Packet;
+
+/// What waits in a send queue: a packet, with what is to be known of it when it leaves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Frame {
+    /// The packet; of a tun device with its header, as the program will read it.
+    pub bytes: Packet,
+    /// What it is.
+    pub family: Family,
+    /// Where on the link it goes.
+    pub next_hop: IpAddr,
+}
+
+/// A queue refused a frame, which comes back.
+#[derive(Debug)]
+pub struct Full(pub Frame);
+
+/// How a send queue chooses what to keep and what to release next.
+///
+/// Times are arguments. A queue may hold frames that it does not release yet; only
+/// [`ready`](Self::ready) says whether [`dequeue`](Self::dequeue) would give one.
+pub trait Discipline: fmt::Debug + Send {
+    /// Takes a frame in, or hands it back.
+    fn enqueue(&mut self, frame: Frame, now: Now) -> Result<(), Full>;
+
+    /// Releases the next frame.
+    fn dequeue(&mut self, now: Now) -> Option<Frame>;
+
+    /// The frame that would be released next.
+    fn peek(&self, now: Now) -> Option<&Frame>;
+
+    /// Puts a released frame back where it came from, even beyond the limit: it was not read.
+    fn requeue(&mut self, frame: Frame);
+
+    /// Whether a frame of `len` bytes would be taken.
+    fn has_room(&self, len: usize) -> bool;
+
+    /// Whether it is so full that senders who can wait should, and leave the rest to others.
+    fn pressed(&self) -> bool;
+
+    /// How many senders that can wait may go on.
+    fn free(&self) -> usize;
+
+    /// Whether a frame is released now.
+    fn ready(&self, now: Now) -> bool {
+        self.peek(now).is_some()
+    }
+
+    /// Frames held.
+    fn len(&self) -> usize;
+
+    /// Whether none are held.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Throws everything away; returns how many frames it was.
+    fn purge(&mut self) -> usize;
+
+    /// Its parameters, as `ifaces/IF/queue` shows and takes them.
+    fn describe(&self) -> String;
+}
+
+/// First in, first out, bounded in packets and in bytes. What comes when it is full is refused.
+#[derive(Debug)]
+pub struct Fifo {
+    frames: VecDeque<Frame>,
+    bytes: usize,
+    limits: FifoLimits,
+}
+
+/// The bounds of a [`Fifo`], both inclusive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FifoLimits {
+    /// Most frames held.
+    pub packets: usize,
+    /// Most bytes held, headers included.
+    pub bytes: usize,
+}
+
+impl Default for FifoLimits {
+    fn default() -> Self {
+        Self {
+            packets: 250,
+            bytes: 1_048_576,
+        }
+    }
+}
+
+impl FifoLimits {
+    /// Largest bounds that can be asked for: memory is bounded whatever is written.
+    const MOST: Self = Self {
+        packets: 65_536,
+        bytes: 64 << 20,
+    };
+
+    /// Reads `fifo limit 250 packets 1048576 bytes`; either part may be left out.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut words = text.split_ascii_whitespace();
+        if words.next() != Some("fifo") {
+            return None;
+        }
+        let mut limits = Self::default();
+        let Some(word) = words.next() else {
+            return Some(limits);
+        };
+        if word != "limit" {
+            return None;
+        }
+        let mut seen = (false, false);
+        while let Some(number) = words.next() {
+            let number: usize = number.parse().ok()?;
+            match words.next()? {
+                "packets" if !seen.0 && (1..=Self::MOST.packets).contains(&number) => {
+                    limits.packets = number;
+                    seen.0 = true;
+                }
+                "bytes" if !seen.1 && (1..=Self::MOST.bytes).contains(&number) => {
+                    limits.bytes = number;
+                    seen.1 = true;
+                }
+                _ => return None,
+            }
+        }
+        (seen.0 || seen.1).then_some(limits)
+    }
+}
+
+impl Fifo {
+    /// An empty queue.
+    pub fn new(limits: FifoLimits) -> Self {
+        Self {
+            frames: VecDeque::new(),
+            bytes: 0,
+            limits,
+        }
+    }
+}
+
+impl Discipline for Fifo {
+    fn enqueue(&mut self, frame: Frame, _now: Now) -> Result<(), Full> {
+        if !self.has_room(frame.bytes.len()) {
+            return Err(Full(frame));
+        }
+        self.bytes += frame.bytes.len();
+        self.frames.push_back(frame);
+        Ok(())
+    }
+
+    fn dequeue(&mut self, _now: Now) -> Option<Frame> {
+        let frame = self.frames.pop_front()?;
+        self.bytes -= frame.bytes.len();
+        Some(frame)
+    }
+
+    fn peek(&self, _now: Now) -> Option<&Frame> {
+        self.frames.front()
+    }
+
+    fn requeue(&mut self, frame: Frame) {
+        self.bytes += frame.bytes.len();
+        self.frames.push_front(frame);
+    }
+
+    fn pressed(&self) -> bool {
+        let full = |held: usize, limit: usize| held >= limit - limit / 4;
+        full(self.frames.len(), self.limits.packets) || full(self.bytes, self.limits.bytes)
+    }
+
+    fn free(&self) -> usize {
+        if self.pressed() {
+            return 0;
+        }
+        self.limits.packets - self.limits.packets / 4 - self.frames.len()
+    }
+
+    fn has_room(&self, len: usize) -> bool {
+        self.frames.len() < self.limits.packets && self.bytes + len <= self.limits.bytes
+    }
+
+    fn len(&self) -> usize {
+        self.frames.len()
+    }
+
+    fn purge(&mut self) -> usize {
+        self.bytes = 0;
+        let purged = self.frames.len();
+        self.frames = VecDeque::new();
+        purged
+    }
+
+    fn describe(&self) -> String {
+        let FifoLimits { packets, bytes } = self.limits;
+        format!("fifo limit {packets} packets {bytes} bytes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn frame(len: usize) -> Frame {
+        Frame {
+            bytes: Packet::zeroed(len),
+            family: Family::Inet,
+            next_hop: IpAddr::from([10, 0, 0, 2]),
+        }
+    }
+
+    #[test]
+    fn bounded_in_packets_and_in_bytes() {
+        let now = Now::default();
+        let mut fifo = Fifo::new(FifoLimits {
+            packets: 2,
+            bytes: 100,
+        });
+        assert!(fifo.enqueue(frame(60), now).is_ok());
+        let Full(back) = fifo.enqueue(frame(41), now).unwrap_err();
+        assert_eq!(back, frame(41));
+        assert!(fifo.enqueue(frame(40), now).is_ok());
+        assert!(fifo.enqueue(frame(0), now).is_err());
+        assert_eq!(fifo.dequeue(now), Some(frame(60)));
+        fifo.requeue(frame(60));
+        assert_eq!(fifo.peek(now), Some(&frame(60)));
+        assert_eq!(fifo.purge(), 2);
+        assert!(!fifo.ready(now));
+        assert!(fifo.enqueue(frame(100), now).is_ok());
+    }
+
+    #[test]
+    fn limits_are_read_back_as_they_are_shown() {
+        let default = "fifo limit 250 packets 1048576 bytes";
+        assert_eq!(FifoLimits::parse(default), Some(FifoLimits::default()));
+        assert_eq!(Fifo::new(FifoLimits::default()).describe(), default);
+        assert_eq!(FifoLimits::parse("fifo"), Some(FifoLimits::default()));
+        let limits = FifoLimits::parse("fifo limit 9 packets").unwrap();
+        assert_eq!((limits.packets, limits.bytes), (9, 1_048_576));
+        for bad in [
+            "",
+            "codel",
+            "fifo limit",
+            "fifo limit 0 packets",
+            "fifo limit 9",
+            "fifo limit 9 apples",
+            "fifo limit 9 packets 8 packets",
+            "fifo limit 65537 packets",
+            "fifo limit -1 bytes",
+        ] {
+            assert_eq!(FifoLimits::parse(bad), None, "{bad:?}");
+        }
+    }
+}

@@ -1,0 +1,321 @@
+//! Every interface, and whose address is whose.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+
+use slab::Slab;
+
+use super::{
+    Activity, Driver, Fifo, FifoLimits, IfAddr, IfFlags, IfIndex, IfOutput, IfStats, Ifnet,
+    MAX_ADDRS,
+};
+
+/// Every interface, and whose address is whose.
+#[derive(Debug)]
+pub struct IfTable {
+    /// `None` for one that is gone, until that has been told.
+    ifs: Slab<Option<Ifnet>>,
+    names: BTreeMap<String, IfIndex>,
+    locals: HashMap<IpAddr, Vec<IfIndex>, ahash::RandomState>,
+    broadcasts: HashMap<Ipv4Addr, u32, ahash::RandomState>,
+    /// Interfaces at which something happened.
+    active: VecDeque<IfIndex>,
+    /// Those that are gone, and nobody has been told of yet: their numbers are not used again.
+    detached: VecDeque<Ifnet>,
+    generation: u64,
+}
+
+impl IfTable {
+    /// No interfaces. `hasher` decides how addresses spread in the tables.
+    pub fn new(hasher: ahash::RandomState) -> Self {
+        Self {
+            ifs: Slab::new(),
+            names: BTreeMap::new(),
+            locals: HashMap::with_hasher(hasher.clone()),
+            broadcasts: HashMap::with_hasher(hasher),
+            active: VecDeque::new(),
+            detached: VecDeque::new(),
+            generation: 0,
+        }
+    }
+
+    /// `if_attach`: makes an interface; `None` if the name is taken.
+    pub fn attach(
+        &mut self,
+        name: &str,
+        driver: Driver,
+        output: IfOutput,
+        flags: IfFlags,
+        if_type: u8,
+        mtu: u16,
+    ) -> Option<IfIndex> {
+        if self.names.contains_key(name) {
+            return None;
+        }
+        let entry = self.ifs.vacant_entry();
+        let index = IfIndex(u32::try_from(entry.key()).ok()?);
+        entry.insert(Some(Ifnet {
+            index,
+            name: name.to_owned(),
+            driver,
+            output,
+            link_flags: 0,
+            present: true,
+            debug: false,
+            mtu,
+            flags,
+            if_type,
+            baudrate: 0,
+            addrs: Vec::new(),
+            deprecated: Vec::new(),
+            tentative: Vec::new(),
+            advertised: Vec::new(),
+            groups: BTreeMap::new(),
+            stats: IfStats::default(),
+            snd: Box::new(Fifo::new(FifoLimits::default())),
+            taps: Vec::new(),
+            activity: Activity::empty(),
+        }));
+        self.names.insert(name.to_owned(), index);
+        self.touch();
+        Some(index)
+    }
+
+    /// `if_detach`: the interface and its addresses are gone. [`poll_detached`](Self::poll_detached)
+    /// gives what is left of it. False if there is none with this number.
+    pub fn detach(&mut self, index: IfIndex) -> bool {
+        let Some(ifp) = self.get(index) else {
+            return false;
+        };
+        for addr in ifp.addrs.clone() {
+            self.remove_addr(index, &addr);
+        }
+        let slot = self.ifs.get_mut(index.0 as usize);
+        let Some(ifp) = slot.and_then(Option::take) else {
+            return false;
+        };
+        self.names.remove(&ifp.name);
+        self.detached.push_back(ifp);
+        self.touch();
+        true
+    }
+
+    /// The next interface that is gone. Its number may be another's from now on.
+    #[must_use]
+    pub fn poll_detached(&mut self) -> Option<Ifnet> {
+        let ifp = self.detached.pop_front()?;
+        self.ifs.try_remove(ifp.index.0 as usize);
+        Some(ifp)
+    }
+
+    /// The next interface at which something happened, and what.
+    #[must_use]
+    pub fn poll_activity(&mut self) -> Option<(IfIndex, Activity)> {
+        loop {
+            let index = self.active.pop_front()?;
+            // It may be gone since.
+            if let Some(ifp) = self.get_mut(index) {
+                return Some((index, std::mem::take(&mut ifp.activity)));
+            }
+        }
+    }
+
+    /// Whether something happened that nobody has been told of.
+    #[inline]
+    pub(crate) fn has_activity(&self) -> bool {
+        !self.active.is_empty() || !self.detached.is_empty()
+    }
+
+    /// Lets `change` work on an interface, and notes what it leads to that others want to hear.
+    #[inline]
+    pub(crate) fn with<T>(
+        &mut self,
+        index: IfIndex,
+        change: impl FnOnce(&mut Ifnet) -> T,
+    ) -> Option<T> {
+        let ifp = self.ifs.get_mut(index.0 as usize)?.as_mut()?;
+        let before = ifp.activity;
+        let result = change(ifp);
+        if before.is_empty() && !ifp.activity.is_empty() {
+            self.active.push_back(index);
+        }
+        Some(result)
+    }
+
+    /// Notes that something happened at an interface.
+    pub(crate) fn note(&mut self, index: IfIndex, activity: Activity) {
+        self.with(index, |ifp| ifp.activity |= activity);
+    }
+
+    /// Something that can be looked at changed, counters not included.
+    pub(crate) fn touch(&mut self) {
+        self.generation += 1;
+    }
+
+    /// Rises with every change that is no counter's.
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    /// The interface with this number.
+    pub fn get(&self, index: IfIndex) -> Option<&Ifnet> {
+        self.ifs.get(index.0 as usize)?.as_ref()
+    }
+
+    /// The same, to change it.
+    pub fn get_mut(&mut self, index: IfIndex) -> Option<&mut Ifnet> {
+        self.ifs.get_mut(index.0 as usize)?.as_mut()
+    }
+
+    /// The interface with this name.
+    pub fn by_name(&self, name: &str) -> Option<IfIndex> {
+        self.names.get(name).copied()
+    }
+
+    /// `lo0`: made first, and never gone.
+    pub fn loopback(&self) -> Option<&Ifnet> {
+        let first = self.get(IfIndex(0));
+        first.filter(|ifp| ifp.flags.contains(IfFlags::LOOPBACK))
+    }
+
+    /// Names, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.keys().map(String::as_str)
+    }
+
+    /// Every interface.
+    pub fn iter(&self) -> impl Iterator<Item = &Ifnet> {
+        self.ifs.iter().filter_map(|(_, ifp)| ifp.as_ref())
+    }
+
+    /// Gives an interface an address. False if it has it, or has too many.
+    pub fn add_addr(&mut self, index: IfIndex, addr: IfAddr) -> bool {
+        let Some(ifp) = self.get_mut(index) else {
+            return false;
+        };
+        if ifp.addr(&addr.addr).is_some() || ifp.addrs.len() >= MAX_ADDRS {
+            return false;
+        }
+        ifp.addrs.push(addr);
+        self.locals.entry(addr.addr).or_default().push(index);
+        if let Some(broadcast) = addr.broadcast() {
+            *self.broadcasts.entry(broadcast).or_default() += 1;
+        }
+        true
+    }
+
+    /// Takes an address away. False if the interface does not have it.
+    pub fn remove_addr(&mut self, index: IfIndex, addr: &IfAddr) -> bool {
+        let Some(ifp) = self.get_mut(index) else {
+            return false;
+        };
+        let Some(at) = ifp.addrs.iter().position(|own| own == addr) else {
+            return false;
+        };
+        ifp.addrs.remove(at);
+        if let Some(holders) = self.locals.get_mut(&addr.addr) {
+            if let Some(at) = holders.iter().position(|&holder| holder == index) {
+                holders.remove(at);
+            }
+            if holders.is_empty() {
+                self.locals.remove(&addr.addr);
+            }
+        }
+        if let Some(broadcast) = addr.broadcast()
+            && let Some(count) = self.broadcasts.get_mut(&broadcast)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.broadcasts.remove(&broadcast);
+            }
+        }
+        true
+    }
+
+    /// Whether the address is ours, on whichever interface: the weak host model of RFC 1122
+    /// section 3.3.4.2.
+    #[inline]
+    pub fn is_local(&self, addr: &IpAddr) -> bool {
+        self.locals.contains_key(addr)
+            // The whole of 127/8 is this host.
+            || matches!(addr, IpAddr::V4(addr) if addr.is_loopback())
+    }
+
+    /// An interface that has the address.
+    pub fn holder(&self, addr: &IpAddr) -> Option<IfIndex> {
+        self.locals.get(addr)?.first().copied()
+    }
+
+    /// Whether the address is the broadcast address of a network we are on, or of all.
+    #[inline]
+    pub fn is_broadcast(&self, addr: &Ipv4Addr) -> bool {
+        addr.is_broadcast() || self.broadcasts.contains_key(addr)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Outgoing, OutputError, Sent};
+    use super::*;
+
+    /// An interface that sends nothing.
+    fn refuse(_: &mut Ifnet, _: Outgoing) -> Result<Sent, OutputError> {
+        Err(OutputError::Down)
+    }
+
+    fn table() -> IfTable {
+        IfTable::new(ahash::RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    fn attach(ifs: &mut IfTable, unit: u16) -> Option<IfIndex> {
+        let (driver, flags) = (Driver::Tun(unit), IfFlags::POINTOPOINT);
+        ifs.attach(&format!("tun{unit}"), driver, refuse, flags, 0x17, 1500)
+    }
+
+    #[test]
+    fn an_address_is_local_while_one_interface_has_it() {
+        let mut ifs = table();
+        let a = attach(&mut ifs, 0).unwrap();
+        let b = attach(&mut ifs, 1).unwrap();
+        assert_eq!(attach(&mut ifs, 1), None);
+        let addr = IfAddr::parse("10.0.0.1/24").unwrap();
+        assert!(ifs.add_addr(a, addr));
+        assert!(!ifs.add_addr(a, addr));
+        assert!(ifs.add_addr(b, addr));
+        assert!(ifs.is_broadcast(&Ipv4Addr::new(10, 0, 0, 255)));
+        assert!(ifs.remove_addr(a, &addr));
+        assert!(!ifs.remove_addr(a, &addr));
+        assert!(ifs.is_local(&addr.addr));
+        assert!(ifs.detach(b));
+        assert!(!ifs.is_local(&addr.addr));
+        assert!(!ifs.is_broadcast(&Ipv4Addr::new(10, 0, 0, 255)));
+        assert_eq!(ifs.by_name("tun1"), None);
+        assert!(ifs.is_local(&"127.3.2.1".parse().unwrap()));
+    }
+
+    #[test]
+    fn a_number_is_used_again_when_its_end_has_been_told() {
+        let mut ifs = table();
+        let a = attach(&mut ifs, 0).unwrap();
+        assert!(ifs.detach(a) && !ifs.detach(a));
+        assert!(ifs.get(a).is_none() && ifs.iter().next().is_none());
+        assert_ne!(attach(&mut ifs, 0), Some(a));
+        assert_eq!(ifs.poll_detached().map(|ifp| ifp.index), Some(a));
+        assert_eq!(attach(&mut ifs, 1), Some(a));
+    }
+
+    #[test]
+    fn what_happens_is_told_once() {
+        let mut ifs = table();
+        let a = attach(&mut ifs, 0).unwrap();
+        assert!(!ifs.has_activity());
+        ifs.note(a, Activity::QUEUED);
+        ifs.note(a, Activity::READY);
+        let both = Activity::QUEUED | Activity::READY;
+        assert_eq!(ifs.poll_activity(), Some((a, both)));
+        assert_eq!(ifs.poll_activity(), None);
+        ifs.note(a, Activity::ROOM);
+        ifs.detach(a);
+        assert_eq!(ifs.poll_activity(), None);
+    }
+}

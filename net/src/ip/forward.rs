@@ -1,0 +1,161 @@
+//! The router's part: packets for others.
+
+use std::net::IpAddr;
+
+use smoltcp::wire::{Ipv4Packet, TcpPacket};
+
+use super::header::{IPV4_HEADER, IPV6_HEADER, addresses, proto};
+use super::icmp::Problem;
+use super::output::{NetError, fragment_v4};
+use super::{Ip, Verdict};
+use crate::ifnet::{DropReason, Family, IfIndex, is_link_local};
+use crate::packet::Packet;
+
+impl Ip {
+    /// Sends on a sound packet whose destination is another host (RFC 1812 section 5.2).
+    pub(crate) fn ip_forward(&mut self, rcvif: IfIndex, mut packet: Packet) -> Verdict {
+        if !self.forwarding {
+            return Verdict::Dropped(DropReason::NotForUs);
+        }
+        let Some((src, dst)) = addresses(&packet) else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        // What means something on one link only must not leave it (RFC 4291 section 2.5.6).
+        if is_link_local(&src) || is_link_local(&dst) {
+            return Verdict::Dropped(DropReason::NotForUs);
+        }
+        let hop_limit = if dst.is_ipv4() { packet[8] } else { packet[7] };
+        if hop_limit <= 1 {
+            self.icmp_error(rcvif, &packet, Problem::HopLimit);
+            return Verdict::Dropped(DropReason::TtlExceeded);
+        }
+        let path = match self.way_to(&dst, None) {
+            Ok(path) => path,
+            Err(error) => {
+                self.icmp_error(rcvif, &packet, Problem::NoRoute);
+                return Verdict::Dropped(match error {
+                    NetError::Down => DropReason::NetDown,
+                    _ => DropReason::NoRoute,
+                });
+            }
+        };
+        if dst.is_ipv4() {
+            let mut ip = Ipv4Packet::new_unchecked(&mut packet[..]);
+            ip.set_hop_limit(hop_limit - 1);
+            ip.fill_checksum();
+        } else {
+            packet[7] = hop_limit - 1;
+        }
+        // What one end may send comes in where the other's answer goes out: both ways count.
+        let back = self.ifs.get(rcvif).map_or(path.mtu, |ifp| ifp.mtu);
+        clamp_mss(&mut packet, path.mtu.min(back));
+        let family = Family::of(&dst);
+        if packet.len() <= usize::from(path.mtu) {
+            let _ = self.if_output(path.dev, family, packet, path.next_hop);
+            return Verdict::Forwarded;
+        }
+        let may_split = match dst {
+            IpAddr::V4(_) => !Ipv4Packet::new_unchecked(&packet[..]).dont_frag(),
+            IpAddr::V6(_) => false,
+        };
+        if !may_split {
+            let mtu = path.mtu;
+            self.icmp_error(rcvif, &packet, Problem::TooBig { mtu });
+            return Verdict::Dropped(DropReason::TooBig);
+        }
+        let Some(fragments) = fragment_v4(&packet, path.mtu) else {
+            return Verdict::Dropped(DropReason::TooBig);
+        };
+        for fragment in fragments {
+            let _ = self.if_output(path.dev, family, fragment, path.next_hop);
+        }
+        Verdict::Forwarded
+    }
+}
+
+/// Lowers the segment size that a SYN on its way through us asks for to what fits the next link.
+fn clamp_mss(packet: &mut [u8], mtu: u16) {
+    const MSS: u8 = 2;
+
+    let (at, headers) = match packet.first().map(|byte| byte >> 4) {
+        Some(4) if packet.get(9) == Some(&proto::TCP) => {
+            let fragment = u16::from_be_bytes([packet[6], packet[7]]) & 0x1fff;
+            if fragment != 0 {
+                return;
+            }
+            (usize::from(packet[0] & 0xf) * 4, IPV4_HEADER + 20)
+        }
+        Some(6) if packet.get(6) == Some(&proto::TCP) => (IPV6_HEADER, IPV6_HEADER + 20),
+        _ => return,
+    };
+    let Some(most) = usize::from(mtu).checked_sub(headers) else {
+        return;
+    };
+    let Some(segment) = packet.get_mut(at..) else {
+        return;
+    };
+    let Ok(tcp) = TcpPacket::new_checked(&*segment) else {
+        return;
+    };
+    if !tcp.syn() {
+        return;
+    }
+    let end = usize::from(tcp.header_len());
+    let mut option = 20;
+    while option + 4 <= end {
+        match (segment[option], segment[option + 1]) {
+            (0, _) => return,
+            (1, _) => option += 1,
+            (MSS, 4) => {
+                let old = u16::from_be_bytes([segment[option + 2], segment[option + 3]]);
+                let new = old.min(u16::try_from(most).unwrap_or(u16::MAX));
+                segment[option + 2..option + 4].copy_from_slice(&new.to_be_bytes());
+                // RFC 1624, equation 3; the option may stand across two words of the sum.
+                let shift = |value: u16| {
+                    if option % 2 == 0 {
+                        value
+                    } else {
+                        value.swap_bytes()
+                    }
+                };
+                let sum = u16::from_be_bytes([segment[16], segment[17]]);
+                let mut sum = u32::from(!sum) + u32::from(!shift(old)) + u32::from(shift(new));
+                sum = (sum & 0xffff) + (sum >> 16);
+                sum = (sum & 0xffff) + (sum >> 16);
+                segment[16..18].copy_from_slice(&(!(sum as u16)).to_be_bytes());
+                return;
+            }
+            (_, len) if len >= 2 => option += usize::from(len),
+            _ => return,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::checksum;
+
+    #[test]
+    fn the_clamp_keeps_the_checksum_right() {
+        let (src, dst) = ("10.0.0.1".parse().unwrap(), "10.9.0.1".parse().unwrap());
+        for padding in [0, 1] {
+            let mut packet = vec![0; 20 + 28];
+            packet[0] = 0x45;
+            packet[9] = proto::TCP;
+            let segment = &mut packet[20..];
+            segment[12] = 0x70;
+            segment[13] = 2;
+            segment[20..20 + padding].fill(1);
+            segment[20 + padding..24 + padding].copy_from_slice(&[2, 4, 5, 0xb4]);
+            let sum = checksum::fill(&src, &dst, proto::TCP, segment);
+            segment[16..18].copy_from_slice(&sum.to_be_bytes());
+            clamp_mss(&mut packet, 1280);
+            assert_eq!(packet[42 + padding..44 + padding], 1240_u16.to_be_bytes());
+            assert!(checksum::verify(&src, &dst, proto::TCP, &packet[20..]));
+            let clamped = packet.clone();
+            clamp_mss(&mut packet, 1500);
+            assert_eq!(packet, clamped);
+        }
+    }
+}

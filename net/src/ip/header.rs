@@ -1,0 +1,311 @@
+//! Headers of both versions of IP: what they say, and how they are made.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use smoltcp::wire::{IpProtocol, Ipv6Packet, Ipv6Repr};
+
+/// Protocol numbers.
+pub(crate) mod proto {
+    pub(crate) const HOP_BY_HOP: u8 = 0;
+    pub(crate) const ICMP: u8 = 1;
+    pub(crate) const IGMP: u8 = 2;
+    pub(crate) const TCP: u8 = 6;
+    pub(crate) const UDP: u8 = 17;
+    pub(crate) const ROUTING: u8 = 43;
+    pub(crate) const FRAGMENT: u8 = 44;
+    pub(crate) const ICMPV6: u8 = 58;
+    pub(crate) const NO_NEXT: u8 = 59;
+    pub(crate) const DESTINATION: u8 = 60;
+}
+
+/// Length of an IPv4 header without options.
+pub(crate) const IPV4_HEADER: usize = 20;
+/// Length of an IPv6 header.
+pub(crate) const IPV6_HEADER: usize = 40;
+/// Length of an IPv6 fragment header.
+pub(crate) const FRAGMENT_HEADER: usize = 8;
+/// Most extension headers followed; real packets have one or two.
+const MAX_EXTENSIONS: usize = 8;
+
+/// What whoever receives a packet needs to know of its headers.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Header {
+    pub(crate) src: IpAddr,
+    pub(crate) dst: IpAddr,
+    pub(crate) protocol: u8,
+    pub(crate) hop_limit: u8,
+    /// Where the payload begins.
+    pub(crate) payload: usize,
+    /// What kind of destination that is.
+    pub(crate) addressee: Addressee,
+}
+
+/// What kind of destination an address is, seen from the interface a packet came by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Addressee {
+    /// This host.
+    Host,
+    /// Everybody on a network of ours.
+    Broadcast,
+    /// A group that the interface hears.
+    Multicast,
+    /// Another host.
+    OtherHost,
+}
+
+/// Where the payload of an IPv6 packet is, behind its extension headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Walk {
+    /// Here.
+    Payload { protocol: u8, at: usize },
+    /// This is a fragment; `at` is its fragment header.
+    Fragment { at: usize },
+    /// It cannot be told.
+    Broken,
+    /// An option or header that must not be passed over; the sender may be told where.
+    Refused {
+        code: Option<u8>,
+        pointer: usize,
+        even_multicast: bool,
+    },
+}
+
+/// Follows the extension headers of a packet whose fixed header is sound.
+pub(crate) fn walk(packet: &[u8]) -> Walk {
+    let Some(&first) = packet.get(6) else {
+        return Walk::Broken;
+    };
+    let (mut protocol, mut at) = (first, IPV6_HEADER);
+    // Where the number of the current header stands, for an error about it.
+    let mut number_at = 6;
+    for step in 0..MAX_EXTENSIONS {
+        match protocol {
+            proto::HOP_BY_HOP if step > 0 => {
+                let (code, pointer) = (Some(1), number_at);
+                return Walk::Refused {
+                    code,
+                    pointer,
+                    even_multicast: true,
+                };
+            }
+            proto::FRAGMENT => {
+                return match packet.len() >= at + FRAGMENT_HEADER {
+                    true => Walk::Fragment { at },
+                    false => Walk::Broken,
+                };
+            }
+            proto::HOP_BY_HOP | proto::DESTINATION | proto::ROUTING => {}
+            _ => return Walk::Payload { protocol, at },
+        }
+        let (Some(&next), Some(&len)) = (packet.get(at), packet.get(at + 1)) else {
+            return Walk::Broken;
+        };
+        let end = at + (usize::from(len) + 1) * 8;
+        let Some(header) = packet.get(at..end) else {
+            return Walk::Broken;
+        };
+        if protocol == proto::ROUTING {
+            // Segments are left: a route through us, which we do not offer (RFC 8200 section 4.4).
+            if header[3] != 0 {
+                let (code, pointer) = (Some(0), at + 2);
+                return Walk::Refused {
+                    code,
+                    pointer,
+                    even_multicast: false,
+                };
+            }
+        } else if let Some(refused) = options(header, at) {
+            return refused;
+        }
+        (protocol, number_at, at) = (next, at, end);
+    }
+    Walk::Broken
+}
+
+/// The first option that must not be passed over (RFC 8200 section 4.2).
+fn options(header: &[u8], at: usize) -> Option<Walk> {
+    const PAD1: u8 = 0;
+    const PADN: u8 = 1;
+    const ROUTER_ALERT: u8 = 5;
+
+    let mut rest = 2;
+    while rest < header.len() {
+        let kind = header[rest];
+        if kind == PAD1 {
+            rest += 1;
+            continue;
+        }
+        let Some(&len) = header.get(rest + 1) else {
+            return Some(Walk::Broken);
+        };
+        if kind != PADN && kind != ROUTER_ALERT && kind >> 6 != 0 {
+            let code = (kind >> 6 >= 2).then_some(2);
+            let even_multicast = kind >> 6 == 2;
+            return Some(Walk::Refused {
+                code,
+                pointer: at + rest,
+                even_multicast,
+            });
+        }
+        rest += 2 + usize::from(len);
+    }
+    (rest != header.len()).then_some(Walk::Broken)
+}
+
+/// Both ends of a flow, as an address and a port each.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct Endpoints {
+    pub(crate) local: (IpAddr, u16),
+    pub(crate) remote: (IpAddr, u16),
+}
+
+impl Endpoints {
+    /// Bytes of the IP header between them, without options and extensions.
+    pub(crate) fn ip_header(&self) -> usize {
+        match self.local.0 {
+            IpAddr::V4(_) => IPV4_HEADER,
+            IpAddr::V6(_) => IPV6_HEADER,
+        }
+    }
+}
+
+/// The version-independent parts of a packet that is sound: source, destination.
+pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let src: [u8; 4] = *packet.get(12..16)?.first_chunk()?;
+            let dst: [u8; 4] = *packet.get(16..20)?.first_chunk()?;
+            Some((Ipv4Addr::from(src).into(), Ipv4Addr::from(dst).into()))
+        }
+        6 => {
+            let src: [u8; 16] = *packet.get(8..24)?.first_chunk()?;
+            let dst: [u8; 16] = *packet.get(24..40)?.first_chunk()?;
+            Some((Ipv6Addr::from(src).into(), Ipv6Addr::from(dst).into()))
+        }
+        _ => None,
+    }
+}
+
+/// Protocol of a packet's payload, and where it begins; `None` if it is not the beginning of one.
+pub(crate) fn inner(packet: &[u8]) -> Option<(u8, usize)> {
+    match packet.first()? >> 4 {
+        4 => {
+            let offset = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff;
+            let at = usize::from(packet[0] & 0xf) * 4;
+            (offset == 0).then_some((*packet.get(9)?, at))
+        }
+        6 => match walk(packet) {
+            Walk::Payload { protocol, at } => Some((protocol, at)),
+            Walk::Fragment { at } => {
+                let offset = u16::from_be_bytes([packet[at + 2], packet[at + 3]]) & !7;
+                (offset == 0).then_some((packet[at], at + FRAGMENT_HEADER))
+            }
+            // The header that is refused is no ICMP message.
+            Walk::Refused { .. } => Some((proto::NO_NEXT, IPV6_HEADER)),
+            Walk::Broken => None,
+        },
+        _ => None,
+    }
+}
+
+/// The header of an IPv6 packet with `len` bytes behind it.
+pub(crate) fn ipv6_header(
+    src: Ipv6Addr,
+    dst: Ipv6Addr,
+    protocol: u8,
+    hop_limit: u8,
+    len: u16,
+) -> [u8; IPV6_HEADER] {
+    let mut header = [0; IPV6_HEADER];
+    let repr = Ipv6Repr {
+        src_addr: src,
+        dst_addr: dst,
+        next_header: IpProtocol::from(protocol),
+        payload_len: len.into(),
+        hop_limit,
+    };
+    repr.emit(&mut Ipv6Packet::new_unchecked(&mut header[..]));
+    header
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// An IPv6 packet with the given extension headers, each naming the next.
+    fn packet(first: u8, extensions: &[u8]) -> Vec<u8> {
+        let mut packet = vec![0; IPV6_HEADER];
+        packet[0] = 0x60;
+        packet[6] = first;
+        packet.extend_from_slice(extensions);
+        packet
+    }
+
+    #[test]
+    fn extension_headers_are_followed() {
+        let plain = packet(proto::UDP, &[]);
+        assert_eq!(
+            walk(&plain),
+            Walk::Payload {
+                protocol: 17,
+                at: 40
+            }
+        );
+        let hop = packet(0, &[60, 0, 5, 2, 0, 0, 1, 0, 17, 0, 1, 4, 0, 0, 0, 0]);
+        assert_eq!(
+            walk(&hop),
+            Walk::Payload {
+                protocol: 17,
+                at: 56
+            }
+        );
+        let fragment = packet(44, &[17, 0, 0, 1, 0, 0, 0, 9]);
+        assert_eq!(walk(&fragment), Walk::Fragment { at: 40 });
+        let spent_route = packet(43, &[6, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(
+            walk(&spent_route),
+            Walk::Payload {
+                protocol: 6,
+                at: 48
+            }
+        );
+    }
+
+    #[test]
+    fn what_must_not_be_passed_over() {
+        let refused = |code, pointer, even_multicast| Walk::Refused {
+            code,
+            pointer,
+            even_multicast,
+        };
+        let route = packet(43, &[6, 0, 0, 1, 0, 0, 0, 0]);
+        assert_eq!(walk(&route), refused(Some(0), 42, false));
+        let skip = packet(60, &[6, 0, 0x1e, 4, 0, 0, 0, 0]);
+        assert_eq!(
+            walk(&skip),
+            Walk::Payload {
+                protocol: 6,
+                at: 48
+            }
+        );
+        let discard = packet(60, &[6, 0, 0x5e, 4, 0, 0, 0, 0]);
+        assert_eq!(walk(&discard), refused(None, 42, false));
+        let tell = packet(60, &[6, 0, 0x9e, 4, 0, 0, 0, 0]);
+        assert_eq!(walk(&tell), refused(Some(2), 42, true));
+        let tell_one = packet(60, &[6, 0, 0xde, 4, 0, 0, 0, 0]);
+        assert_eq!(walk(&tell_one), refused(Some(2), 42, false));
+        let late_hop = packet(60, &[0, 0, 1, 4, 0, 0, 0, 0, 6, 0, 1, 4, 0, 0, 0, 0]);
+        assert_eq!(walk(&late_hop), refused(Some(1), 40, true));
+    }
+
+    #[test]
+    fn what_cannot_be_told() {
+        assert_eq!(walk(&packet(0, &[17])), Walk::Broken);
+        assert_eq!(walk(&packet(0, &[17, 1, 1, 4, 0, 0, 0, 0])), Walk::Broken);
+        assert_eq!(walk(&packet(0, &[17, 0, 1, 5, 0, 0, 0, 0])), Walk::Broken);
+        assert_eq!(walk(&packet(44, &[17, 0, 0, 1])), Walk::Broken);
+        assert_eq!(walk(&[]), Walk::Broken);
+        let endless = [60, 0, 1, 4, 0, 0, 0, 0].repeat(9);
+        assert_eq!(walk(&packet(60, &endless)), Walk::Broken);
+    }
+}

@@ -1,0 +1,358 @@
+//! ICMP for both families: echo, errors about packets, and what others' errors mean for us.
+//!
+//! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4: never about an error, a
+//! multicast or broadcast, a fragment but the first, or a source that is no host; and not more than
+//! so many a second.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use super::header::{Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, inner, proto};
+use super::output::HOP_LIMIT;
+use super::reassembly::First;
+use super::{Delivery, Ip, Quoted, Received, Verdict, checksum};
+use crate::ifnet::{DropReason, IfIndex, is_host};
+use crate::packet::Packet;
+
+const ECHO_REPLY_V4: u8 = 0;
+const UNREACHABLE_V4: u8 = 3;
+const ECHO_REQUEST_V4: u8 = 8;
+const TIME_EXCEEDED_V4: u8 = 11;
+const PARAMETER_V4: u8 = 12;
+const UNREACHABLE_V6: u8 = 1;
+const TOO_BIG_V6: u8 = 2;
+const TIME_EXCEEDED_V6: u8 = 3;
+const PARAMETER_V6: u8 = 4;
+const ECHO_REQUEST_V6: u8 = 128;
+const ECHO_REPLY_V6: u8 = 129;
+const MLD_QUERY: u8 = 130;
+const MLD_REPORT: u8 = 131;
+const REDIRECT_V6: u8 = 137;
+const ROUTER_SOLICITATION: u8 = 133;
+
+/// Bytes of an ICMP header.
+const HEADER: usize = 8;
+/// Longest ICMPv4 error (RFC 1812 section 4.3.2.3).
+const LONGEST_V4: usize = 576;
+/// Longest ICMPv6 error (RFC 4443 section 2.4 (c)).
+const LONGEST_V6: usize = 1280;
+
+/// What is wrong with a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Problem {
+    /// Nobody on the port.
+    Port,
+    /// No such protocol; its number stands at `pointer` (IPv6 says so).
+    Protocol { pointer: u32 },
+    /// No route.
+    NoRoute,
+    /// The last hop does not find it.
+    Host,
+    /// Larger than the next link, and may not be split.
+    TooBig { mtu: u16 },
+    /// Its hop limit is used up.
+    HopLimit,
+    /// Its other fragments did not come.
+    Reassembly,
+    /// A header field, at `pointer`.
+    Parameter { code: u8, pointer: u32 },
+}
+
+impl Problem {
+    /// Type, code and the second word of the message.
+    const fn message(self, ipv6: bool) -> (u8, u8, [u8; 4]) {
+        const NONE: [u8; 4] = [0; 4];
+        match (self, ipv6) {
+            (Self::Port, false) => (UNREACHABLE_V4, 3, NONE),
+            (Self::Port, true) => (UNREACHABLE_V6, 4, NONE),
+            (Self::Protocol { .. }, false) => (UNREACHABLE_V4, 2, NONE),
+            (Self::Protocol { pointer }, true) => (PARAMETER_V6, 1, pointer.to_be_bytes()),
+            (Self::NoRoute, false) => (UNREACHABLE_V4, 0, NONE),
+            (Self::NoRoute, true) => (UNREACHABLE_V6, 0, NONE),
+            (Self::Host, false) => (UNREACHABLE_V4, 1, NONE),
+            (Self::Host, true) => (UNREACHABLE_V6, 3, NONE),
+            // RFC 1191 section 4: the mtu is in the lower half.
+            (Self::TooBig { mtu }, false) => (UNREACHABLE_V4, 4, (mtu as u32).to_be_bytes()),
+            (Self::TooBig { mtu }, true) => (TOO_BIG_V6, 0, (mtu as u32).to_be_bytes()),
+            (Self::HopLimit, false) => (TIME_EXCEEDED_V4, 0, NONE),
+            (Self::HopLimit, true) => (TIME_EXCEEDED_V6, 0, NONE),
+            (Self::Reassembly, false) => (TIME_EXCEEDED_V4, 1, NONE),
+            (Self::Reassembly, true) => (TIME_EXCEEDED_V6, 1, NONE),
+            (Self::Parameter { pointer, .. }, false) => (PARAMETER_V4, 0, [pointer as u8, 0, 0, 0]),
+            (Self::Parameter { code, pointer }, true) => {
+                (PARAMETER_V6, code, pointer.to_be_bytes())
+            }
+        }
+    }
+}
+
+/// A bucket of tokens, one for each error: a thousand a second, fifty at once.
+#[derive(Debug)]
+pub(crate) struct RateLimit {
+    tokens: u32,
+    filled: Duration,
+}
+
+impl RateLimit {
+    const BURST: u32 = 50;
+    const PERIOD: Duration = Duration::from_millis(1);
+
+    fn take(&mut self, now: Duration) -> bool {
+        let periods = now.saturating_sub(self.filled).as_nanos() / Self::PERIOD.as_nanos();
+        if periods > 0 {
+            let more = u32::try_from(periods).unwrap_or(u32::MAX);
+            self.tokens = self.tokens.saturating_add(more).min(Self::BURST);
+            self.filled = now;
+        }
+        match self.tokens.checked_sub(1) {
+            Some(left) => {
+                self.tokens = left;
+                true
+            }
+            None => false,
+        }
+    }
+}
+
+impl Default for RateLimit {
+    fn default() -> Self {
+        Self {
+            tokens: Self::BURST,
+            filled: Duration::ZERO,
+        }
+    }
+}
+
+/// What a router or host told us about something we sent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// Packets on this path may have so many bytes; 0 when it did not say.
+    Narrow(u16),
+    /// Nobody there: port, protocol, or forbidden.
+    Refused,
+    /// No way there.
+    Unreachable,
+}
+
+/// Whether a message of ICMP version 6 belongs to neighbour discovery (RFC 4861 section 4).
+pub(super) fn is_nd(kind: u8) -> bool {
+    (ROUTER_SOLICITATION..=REDIRECT_V6).contains(&kind)
+}
+
+impl Ip {
+    /// Tells the sender of `packet`, which came by `rcvif`, what is wrong with it, if that is
+    /// allowed.
+    pub(crate) fn icmp_error(&mut self, rcvif: IfIndex, packet: &[u8], problem: Problem) {
+        let Some((src, dst)) = addresses(packet) else {
+            return;
+        };
+        if !self.may_complain(packet, &src, &dst, problem) {
+            return;
+        }
+        let now = self.now.monotonic;
+        if !self.rate_limit.take(now) {
+            return;
+        }
+        let ipv6 = src.is_ipv6();
+        let (kind, code, word) = problem.message(ipv6);
+        let room = if ipv6 {
+            LONGEST_V6 - IPV6_HEADER - HEADER
+        } else {
+            LONGEST_V4 - IPV4_HEADER - HEADER
+        };
+        let mut head = [kind, code, 0, 0, 0, 0, 0, 0];
+        head[4..].copy_from_slice(&word);
+        let quote = &packet[..packet.len().min(room)];
+        let own = (self.ifs.is_local(&dst) && !dst.is_multicast()).then_some(dst);
+        self.icmp_send(rcvif, own, src, Packet::concat(&head, quote));
+    }
+
+    /// The error about a datagram whose fragments did not all come (RFC 8200 section 4.5).
+    pub(crate) fn icmp_reassembly_timeout(&mut self, first: &First) {
+        self.icmp_error(first.rcvif, &first.packet, Problem::Reassembly);
+    }
+
+    /// Tells the sender of a packet that we passed on that its host does not answer.
+    pub(crate) fn icmp_unreachable_host(&mut self, dev: IfIndex, packet: &[u8]) {
+        let from_us = addresses(packet).is_none_or(|(src, _)| self.ifs.is_local(&src));
+        if !from_us {
+            self.icmp_error(dev, packet, Problem::Host);
+        }
+    }
+
+    fn may_complain(&self, packet: &[u8], src: &IpAddr, dst: &IpAddr, problem: Problem) -> bool {
+        let unicast_dst = match dst {
+            IpAddr::V4(v4) => is_host(dst) && !self.ifs.is_broadcast(v4),
+            IpAddr::V6(_) => !dst.is_multicast(),
+        };
+        // RFC 4443 section 2.4 (e.3): these two may be about a multicast.
+        let about_multicast = src.is_ipv6()
+            && matches!(
+                problem,
+                Problem::TooBig { .. } | Problem::Parameter { code: 2, .. }
+            );
+        let one_sender = match src {
+            IpAddr::V4(v4) => is_host(src) && !self.ifs.is_broadcast(v4),
+            IpAddr::V6(_) => is_host(src),
+        };
+        // A fragment that is not the first.
+        let Some((protocol, at)) = inner(packet) else {
+            return false;
+        };
+        let about_error = match (protocol, packet.get(at)) {
+            (proto::ICMP, Some(kind)) => matches!(
+                *kind,
+                UNREACHABLE_V4 | 4 | 5 | TIME_EXCEEDED_V4 | PARAMETER_V4
+            ),
+            (proto::ICMPV6, Some(kind)) => *kind < 128 || *kind == REDIRECT_V6,
+            // What it is cannot be seen.
+            (proto::ICMP | proto::ICMPV6, None) => true,
+            _ => false,
+        };
+        one_sender && (unicast_dst || about_multicast) && !about_error
+    }
+
+    /// Sends an ICMP message, its checksum still zero.
+    fn icmp_send(&mut self, dev: IfIndex, own: Option<IpAddr>, dst: IpAddr, mut message: Packet) {
+        let way = |dev| match own {
+            Some(_) => self.way_to(&dst, dev),
+            None => self.route_to(&dst, dev),
+        };
+        // Or back the way it came: the sender may be somewhere that only it knows.
+        let Ok(path) = way(None).or_else(|_| way(Some(dev))) else {
+            return;
+        };
+        let Some(src) = own.or(path.src) else {
+            return;
+        };
+        let (protocol, sum) = if dst.is_ipv4() {
+            (proto::ICMP, checksum::fill_plain(&message))
+        } else {
+            let sum = checksum::fill(&src, &dst, proto::ICMPV6, &message);
+            (proto::ICMPV6, sum)
+        };
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        // What finds the queue full is counted there.
+        let _ = self.ip_output(path, src, dst, protocol, HOP_LIMIT, message);
+    }
+
+    pub(super) fn icmp_input(&mut self, received: Received) -> Delivery {
+        let &[kind, code, _, _, _, _, high, low, ref quote @ ..] = received.payload() else {
+            return Delivery::Settled(Verdict::Dropped(DropReason::Malformed));
+        };
+        match kind {
+            // RFC 1122 section 3.2.2.6 allows silence to a broadcast, and that is wise.
+            ECHO_REQUEST_V4 if received.header.addressee == Addressee::Host => {
+                self.echo_reply(received, ECHO_REPLY_V4)
+            }
+            ECHO_REPLY_V4 => Delivery::EchoReply(received),
+            UNREACHABLE_V4 => {
+                let notice = match code {
+                    4 => Notice::Narrow(u16::from_be_bytes([high, low])),
+                    2 | 3 | 9 | 10 | 13 => Notice::Refused,
+                    _ => Notice::Unreachable,
+                };
+                self.quoted(quote, notice)
+            }
+            TIME_EXCEEDED_V4 | PARAMETER_V4 => Delivery::Settled(Verdict::Delivered),
+            _ => Delivery::Settled(Verdict::Dropped(DropReason::NotWanted)),
+        }
+    }
+
+    pub(super) fn icmp6_input(&mut self, received: Received) -> Delivery {
+        let &[kind, code, _, _, a, b, c, d, ref quote @ ..] = received.payload() else {
+            return Delivery::Settled(Verdict::Dropped(DropReason::Malformed));
+        };
+        match kind {
+            ECHO_REQUEST_V6 => self.echo_reply(received, ECHO_REPLY_V6),
+            ECHO_REPLY_V6 => Delivery::EchoReply(received),
+            TOO_BIG_V6 => {
+                let mtu = u32::from_be_bytes([a, b, c, d]);
+                let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
+                self.quoted(quote, Notice::Narrow(mtu))
+            }
+            UNREACHABLE_V6 => {
+                let notice = match code {
+                    1 | 4 => Notice::Refused,
+                    _ => Notice::Unreachable,
+                };
+                self.quoted(quote, notice)
+            }
+            TIME_EXCEEDED_V6 | PARAMETER_V6 => Delivery::Settled(Verdict::Delivered),
+            MLD_QUERY | MLD_REPORT => Delivery::Settled(self.mld_input(&received)),
+            _ if is_nd(kind) => Delivery::Neighbour(received),
+            _ => Delivery::Settled(Verdict::Dropped(DropReason::NotWanted)),
+        }
+    }
+
+    /// Turns the request into its reply, as BSD's `icmp_reflect` does.
+    fn echo_reply(&mut self, received: Received, kind: u8) -> Delivery {
+        let Received {
+            rcvif,
+            header,
+            packet: mut reply,
+        } = received;
+        reply.strip(header.payload);
+        reply[0] = kind;
+        reply[2..4].fill(0);
+        // From the address that was asked; for a group, from one of the interface.
+        let own = (header.addressee == Addressee::Host).then_some(header.dst);
+        self.icmp_send(rcvif, own, header.src, reply);
+        Delivery::Settled(Verdict::Delivered)
+    }
+
+    /// Says without a message about a packet of ours what a message would say.
+    pub(crate) fn notice(&mut self, packet: &[u8], notice: Notice) {
+        if let Ok(quoted) = self.parse_quote(packet, notice) {
+            self.notices.push_back(quoted);
+        }
+    }
+
+    fn quoted(&self, quote: &[u8], notice: Notice) -> Delivery {
+        match self.parse_quote(quote, notice) {
+            Ok(quoted) => Delivery::Notice(quoted),
+            Err(reason) => Delivery::Settled(Verdict::Dropped(reason)),
+        }
+    }
+
+    /// Reads what somebody says about a packet of ours, of which `quote` is the beginning. Whether it
+    /// is believed is for whoever may have sent it: only if it is about something that we are doing,
+    /// a connection that exists, a datagram's or echo request's destination of late (RFC 8201 section
+    /// 6). RFC 5927 section 4.1 would have the quoted sequence number checked, too.
+    fn parse_quote(&self, quote: &[u8], notice: Notice) -> Result<Quoted, DropReason> {
+        let (src, dst) = addresses(quote).ok_or(DropReason::Malformed)?;
+        let (protocol, at) = inner(quote).ok_or(DropReason::NotWanted)?;
+        let payload = quote.get(at..).unwrap_or_default();
+        let &[a, b, c, d] = payload.first_chunk().ok_or(DropReason::NotWanted)?;
+        if !self.ifs.is_local(&src) {
+            return Err(DropReason::NotWanted);
+        }
+        let ident = payload.get(4..6).and_then(|ident| ident.first_chunk());
+        Ok(Quoted {
+            protocol,
+            endpoints: Endpoints {
+                local: (src, u16::from_be_bytes([a, b])),
+                remote: (dst, u16::from_be_bytes([c, d])),
+            },
+            ident: ident.map(|ident| u16::from_be_bytes(*ident)),
+            notice,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_burst_and_then_one_a_millisecond() {
+        let mut limit = RateLimit::default();
+        let start = Duration::from_secs(5);
+        let taken = (0..100).filter(|_| limit.take(start)).count();
+        assert_eq!(taken, 50);
+        assert!(limit.take(start + Duration::from_millis(1)));
+        assert!(!limit.take(start + Duration::from_millis(1)));
+        let later = start + Duration::from_secs(60);
+        assert_eq!((0..100).filter(|_| limit.take(later)).count(), 50);
+    }
+}

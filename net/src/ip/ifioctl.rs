@@ -1,0 +1,190 @@
+//! The seed's `if_ioctl`: what is set of an interface, with all that follows from it for routes and
+//! groups. Who may set what, and in which words, is decided above.
+
+use std::net::IpAddr;
+
+use scheme::errno::{self, Errno};
+
+use super::Ip;
+use super::output::looutput;
+use crate::ifnet::{
+    Activity, Discipline, Driver, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet,
+};
+use crate::route::{Origin, Route, advertised_metric};
+
+impl Ip {
+    /// Makes `lo0`, which is up from the beginning.
+    pub(crate) fn attach_loopback(&mut self) {
+        const IFT_LOOP: u8 = 0x18;
+        const LOMTU: u16 = 16_384;
+
+        let flags = IfFlags::UP | IfFlags::LOOPBACK | IfFlags::RUNNING | IfFlags::MULTICAST;
+        let lo0 = self
+            .ifs
+            .attach("lo0", Driver::Loopback, looutput, flags, IFT_LOOP, LOMTU);
+        for addr in ["127.0.0.1/8", "::1/128"] {
+            if let (Some(lo0), Some(addr)) = (lo0, IfAddr::parse(addr)) {
+                self.ifs.add_addr(lo0, addr);
+            }
+        }
+    }
+
+    /// `if_detach`: an interface is gone, and with it all that was of it here.
+    pub(crate) fn if_detach(&mut self, dev: IfIndex) {
+        self.netisr_detach(dev);
+        self.routes.purge(|_, route| route.dev == dev);
+        self.ifs.detach(dev);
+        self.routes.touch();
+    }
+
+    /// The addresses of an interface, to be changed meanwhile.
+    pub(crate) fn addrs_of(&self, dev: IfIndex) -> Vec<IfAddr> {
+        let ifp = self.ifs.get(dev);
+        ifp.map_or(Vec::new(), |ifp| ifp.addrs.clone())
+    }
+
+    /// `SIOCSIFMTU`, with bounds: `EINVAL` below 72. Below 1280 an interface has no IPv6.
+    pub(crate) fn set_mtu(&mut self, dev: IfIndex, mtu: u16) -> Result<(), Errno> {
+        if mtu < IF_MINMTU {
+            return Err(errno::EINVAL);
+        }
+        let ifp = self.ifs.get_mut(dev).ok_or(errno::ENXIO)?;
+        ifp.mtu = mtu;
+        trace(ifp, "mtu set");
+        if !ifp.has_ipv6() {
+            let addrs = self.addrs_of(dev);
+            for addr in addrs.iter().filter(|addr| addr.addr.is_ipv6()) {
+                self.remove_addr(dev, addr);
+            }
+            self.routes
+                .purge(|prefix, route| route.dev == dev && prefix.network().is_ipv6());
+        }
+        // Who keeps a way over this interface keeps its mtu.
+        self.routes.touch();
+        Ok(())
+    }
+
+    /// `if_up` and `if_down`. An interface with addresses comes up as `tuninit` brings it up.
+    pub(crate) fn set_up(&mut self, dev: IfIndex, up: bool) {
+        let now = self.now;
+        let Some(ifp) = self.ifs.get_mut(dev) else {
+            return;
+        };
+        if up && !ifp.addrs.is_empty() {
+            let running = ifp.flags.contains(IfFlags::RUNNING);
+            if !ifp.is_up() || (!running && ifp.present) {
+                self.if_init(dev);
+            }
+            return;
+        }
+        if ifp.is_up() != up {
+            ifp.flags.set(IfFlags::UP, up);
+            ifp.stamp(now);
+        }
+        self.routes.touch();
+        self.ifs.note(dev, Activity::ROOM);
+    }
+
+    /// `tuninit`: what an address, or being brought up with one, does to an interface.
+    pub(crate) fn if_init(&mut self, dev: IfIndex) {
+        let now = self.now;
+        if let Some(ifp) = self.ifs.get_mut(dev) {
+            ifp.flags.insert(IfFlags::UP);
+            let present = ifp.present;
+            ifp.flags.set(IfFlags::RUNNING, present);
+            ifp.stamp(now);
+            trace(ifp, "init");
+        }
+        self.connect_routes(dev);
+    }
+
+    /// Another queue for what is to be sent. What is queued stays, in its order.
+    pub(crate) fn set_queue(&mut self, dev: IfIndex, limits: FifoLimits) {
+        let now = self.now;
+        let Some(ifp) = self.ifs.get_mut(dev) else {
+            return;
+        };
+        let mut held = Vec::with_capacity(ifp.snd.len());
+        while let Some(frame) = ifp.snd.dequeue(now) {
+            held.push(frame);
+        }
+        let mut fifo: Box<dyn Discipline> = Box::new(Fifo::new(limits));
+        for frame in held.into_iter().rev() {
+            fifo.requeue(frame);
+        }
+        ifp.snd = fifo;
+        self.ifs.note(dev, Activity::ROOM);
+    }
+
+    /// Takes an address away, and its route unless another address needs it.
+    pub(crate) fn remove_addr(&mut self, dev: IfIndex, addr: &IfAddr) {
+        if !self.ifs.remove_addr(dev, addr) {
+            return;
+        }
+        if let Some(prefix) = addr.prefix() {
+            self.routes.remove(prefix, |route| {
+                route.dev == dev && route.origin == Origin::Connected
+            });
+        }
+        self.connect_routes(dev);
+    }
+
+    /// Makes the routes that come with the addresses of an interface, where they are missing.
+    pub(crate) fn connect_routes(&mut self, dev: IfIndex) {
+        for addr in self.addrs_of(dev) {
+            self.connect_route(dev, &addr);
+        }
+        self.routes.touch();
+    }
+
+    /// Makes the route of one address: its network, or its peer.
+    fn connect_route(&mut self, dev: IfIndex, addr: &IfAddr) {
+        let connects = |ifp: &&Ifnet| ifp.is_up() && ifp.driver != Driver::Loopback;
+        let Some(ifp) = self.ifs.get(dev).filter(connects) else {
+            return;
+        };
+        let Some(prefix) = addr.prefix() else {
+            return;
+        };
+        // What a router told of is behind what somebody set.
+        let behind = advertised_metric(dev);
+        let lowest = match ifp.advertised.contains(&addr.addr) {
+            true => behind,
+            false => {
+                let learned =
+                    |route: &Route| route.origin == Origin::Connected && route.metric >= behind;
+                self.routes
+                    .remove(prefix, |route| route.dev == dev && learned(route));
+                0
+            }
+        };
+        let taken = self.routes.at(prefix);
+        if taken.iter().any(|route| route.dev == dev) {
+            return;
+        }
+        // The lowest metric that no other interface has: networks may overlap.
+        let metric = (lowest..).find(|&metric| taken.iter().all(|route| route.metric != metric));
+        let route = Route {
+            dev,
+            via: None,
+            src: None,
+            metric: metric.unwrap_or(0),
+            origin: Origin::Connected,
+        };
+        if self.routes.insert(prefix, route).is_err() {
+            log::warn!("no room for the route of {addr}");
+        }
+    }
+
+    /// Whether an interface has the address.
+    pub(crate) fn has_addr(&self, dev: IfIndex, addr: &IpAddr) -> bool {
+        let ifp = self.ifs.get(dev);
+        ifp.is_some_and(|ifp| ifp.addr(addr).is_some())
+    }
+}
+
+fn trace(ifp: &Ifnet, what: &str) {
+    if ifp.debug {
+        log::info!("{}: {what}", ifp.name);
+    }
+}

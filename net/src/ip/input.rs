@@ -1,0 +1,415 @@
+//! `ip_input` and `ip6_input`: is it a packet, may it be here, is it for us?
+
+use std::net::IpAddr;
+
+use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
+
+use super::header::{
+    Addressee, FRAGMENT_HEADER, Header, IPV4_HEADER, IPV6_HEADER, Walk, proto, walk,
+};
+use super::icmp::Problem;
+use super::reassembly::{Added, Fragment, Key, Parts};
+use super::{Delivery, Fate, Ip, Received, Verdict, checksum};
+use crate::ifnet::{Driver, DropReason, IfIndex, is_host};
+use crate::packet::Packet;
+
+impl Ip {
+    pub(super) fn ip_input(&mut self, rcvif: IfIndex, mut packet: Packet) -> Fate {
+        let Ok(ip) = Ipv4Packet::new_checked(&packet[..]) else {
+            return DropReason::Malformed.into();
+        };
+        let header_len = usize::from(ip.header_len());
+        let total_len = usize::from(ip.total_len());
+        if ip.version() != 4 || header_len < IPV4_HEADER {
+            return DropReason::Malformed.into();
+        }
+        if !ip.verify_checksum() {
+            return DropReason::BadChecksum.into();
+        }
+        let (src, dst) = (IpAddr::V4(ip.src_addr()), IpAddr::V4(ip.dst_addr()));
+        let protocol = u8::from(ip.next_header());
+        let hop_limit = ip.hop_limit();
+        let ident = ip.ident();
+        let (more, offset) = (ip.more_frags(), usize::from(ip.frag_offset()));
+        packet.truncate(total_len);
+        if refuses_options(&packet[IPV4_HEADER..header_len]) {
+            return DropReason::BadOption.into();
+        }
+        let addressee = match self.judge(rcvif, &src, &dst) {
+            Ok(addressee) => addressee,
+            Err(reason) => return reason.into(),
+        };
+        let addressee = match addressee {
+            Addressee::OtherHost if self.is_dhcp_reply(rcvif, protocol, &packet[header_len..]) => {
+                Addressee::Host
+            }
+            Addressee::OtherHost => return self.ip_forward(rcvif, packet).into(),
+            addressee => addressee,
+        };
+        let mut header = Header {
+            src,
+            dst,
+            protocol,
+            hop_limit,
+            payload: header_len,
+            addressee,
+        };
+        if !more && offset == 0 {
+            return ours(rcvif, header, packet, Parts::new());
+        }
+        let key = Key {
+            src,
+            dst,
+            ident: ident.into(),
+            protocol,
+        };
+        let fragment = Fragment {
+            offset,
+            more,
+            data: &packet[header_len..],
+            packet: &packet,
+            protocol,
+        };
+        let (_, payload, parts) = match self.reassemble(key, rcvif, fragment) {
+            Ok(whole) => whole,
+            Err(fate) => return fate,
+        };
+        if IPV4_HEADER + payload.len() > usize::from(u16::MAX) {
+            return Fate::Decided(Verdict::Dropped(DropReason::Malformed), parts);
+        }
+        header.payload = IPV4_HEADER;
+        let whole = whole_v4(&packet[..IPV4_HEADER], &payload);
+        ours(rcvif, header, whole, parts)
+    }
+
+    pub(super) fn ip6_input(&mut self, rcvif: IfIndex, mut packet: Packet) -> Fate {
+        let Ok(ip) = Ipv6Packet::new_checked(&packet[..]) else {
+            return DropReason::Malformed.into();
+        };
+        if ip.version() != 6 {
+            return DropReason::Malformed.into();
+        }
+        if self.ifs.get(rcvif).is_some_and(|ifp| !ifp.has_ipv6()) {
+            return DropReason::NoIpv6.into();
+        }
+        let (src, dst) = (IpAddr::V6(ip.src_addr()), IpAddr::V6(ip.dst_addr()));
+        let hop_limit = ip.hop_limit();
+        let total_len = ip.total_len();
+        packet.truncate(total_len);
+        let addressee = match self.judge(rcvif, &src, &dst) {
+            Ok(addressee) => addressee,
+            Err(reason) => return reason.into(),
+        };
+        if addressee == Addressee::OtherHost {
+            return self.ip_forward(rcvif, packet).into();
+        }
+        let mut header = Header {
+            src,
+            dst,
+            protocol: proto::NO_NEXT,
+            hop_limit,
+            payload: IPV6_HEADER,
+            addressee,
+        };
+        match walk(&packet) {
+            Walk::Payload { protocol, at } => {
+                (header.protocol, header.payload) = (protocol, at);
+                ours(rcvif, header, packet, Parts::new())
+            }
+            Walk::Broken => DropReason::Malformed.into(),
+            Walk::Refused {
+                code,
+                pointer,
+                even_multicast,
+            } => {
+                if let Some(code) = code
+                    && (even_multicast || addressee == Addressee::Host)
+                {
+                    let pointer = pointer as u32;
+                    self.icmp_error(rcvif, &packet, Problem::Parameter { code, pointer });
+                }
+                DropReason::BadOption.into()
+            }
+            Walk::Fragment { at } => self.ip6_fragment(rcvif, header, packet, at),
+        }
+    }
+
+    fn ip6_fragment(
+        &mut self,
+        rcvif: IfIndex,
+        mut header: Header,
+        packet: Packet,
+        at: usize,
+    ) -> Fate {
+        let fragment_header = &packet[at..at + FRAGMENT_HEADER];
+        let word = u16::from_be_bytes([fragment_header[2], fragment_header[3]]);
+        let ident: [u8; 4] = [4, 5, 6, 7].map(|at| fragment_header[at]);
+        let next = fragment_header[0];
+        let (more, offset) = (word & 1 != 0, usize::from(word & !7));
+        let data = &packet[at + FRAGMENT_HEADER..];
+        let (protocol, payload, parts) = if !more && offset == 0 {
+            // An atomic fragment stands alone, whatever else has its number (RFC 6946).
+            (next, data.to_vec(), Parts::new())
+        } else {
+            let key = Key {
+                src: header.src,
+                dst: header.dst,
+                ident: u32::from_be_bytes(ident),
+                protocol: proto::FRAGMENT,
+            };
+            let fragment = Fragment {
+                offset,
+                more,
+                data,
+                packet: &packet,
+                protocol: next,
+            };
+            match self.reassemble(key, rcvif, fragment) {
+                Ok(whole) => whole,
+                Err(fate) => return fate,
+            }
+        };
+        // What stood before the fragment header has been dealt with: the whole goes without it.
+        let mut head = [0; IPV6_HEADER];
+        head.copy_from_slice(&packet[..IPV6_HEADER]);
+        let Ok(len) = u16::try_from(payload.len()) else {
+            return Fate::Decided(Verdict::Dropped(DropReason::Malformed), parts);
+        };
+        head[4..6].copy_from_slice(&len.to_be_bytes());
+        head[6] = protocol;
+        let whole = Packet::concat(&head, &payload);
+        match walk(&whole) {
+            // Neighbour discovery in fragments passes what guards a network (RFC 6980).
+            Walk::Payload { protocol, at }
+                if protocol != proto::ICMPV6
+                    || whole.get(at).is_none_or(|kind| !super::icmp::is_nd(*kind)) =>
+            {
+                (header.protocol, header.payload) = (protocol, at);
+                ours(rcvif, header, whole, parts)
+            }
+            _ => Fate::Decided(Verdict::Dropped(DropReason::BadOption), parts),
+        }
+    }
+
+    fn reassemble(
+        &mut self,
+        key: Key,
+        rcvif: IfIndex,
+        fragment: Fragment<'_>,
+    ) -> Result<(u8, Vec<u8>, Parts), Fate> {
+        let now = self.now.monotonic;
+        match self.reassembly.add(key, rcvif, fragment, now) {
+            Added::Held(thrown_out) => {
+                for parts in thrown_out {
+                    self.release(Verdict::Dropped(DropReason::FragmentLimit), parts);
+                }
+                Err(Fate::Held)
+            }
+            Added::Whole {
+                protocol,
+                payload,
+                parts,
+            } => Ok((protocol, payload, parts)),
+            Added::Dropped(reason, parts) => Err(Fate::Decided(Verdict::Dropped(reason), parts)),
+        }
+    }
+
+    /// Whom a packet is for, if its addresses may be on the wire at all (RFC 1122 section 3.2.1.3,
+    /// RFC 4291 section 2).
+    fn judge(&self, rcvif: IfIndex, src: &IpAddr, dst: &IpAddr) -> Result<Addressee, DropReason> {
+        let Some(ifp) = self.ifs.get(rcvif) else {
+            return Err(DropReason::NotWanted);
+        };
+        let looped = ifp.driver == Driver::Loopback;
+        let addressee = match dst {
+            IpAddr::V4(v4) => {
+                let reserved = v4.octets()[0] == 0 || (v4.octets()[0] >= 240 && !v4.is_broadcast());
+                if reserved || (v4.is_loopback() && !looped) {
+                    return Err(DropReason::BadDestination);
+                }
+                if self.ifs.is_broadcast(v4) && !looped {
+                    Addressee::Broadcast
+                } else {
+                    self.addressee(dst)
+                }
+            }
+            IpAddr::V6(v6) => {
+                let interface_local = v6.octets()[..2] == [0xff, 1] || v6.is_loopback();
+                if v6.is_unspecified() || (interface_local && !looped) {
+                    return Err(DropReason::BadDestination);
+                }
+                self.addressee(dst)
+            }
+        };
+        if addressee == Addressee::Multicast && !ifp.hears(dst) {
+            return Err(DropReason::NotMember);
+        }
+        let may_be = match src {
+            IpAddr::V4(v4) if v4.is_unspecified() => {
+                matches!(addressee, Addressee::Broadcast | Addressee::Multicast)
+            }
+            IpAddr::V6(v6) if v6.is_unspecified() => addressee == Addressee::Multicast,
+            // One of ours can come from nowhere but here.
+            _ if looped => true,
+            IpAddr::V4(v4) => is_host(src) && !v4.is_loopback() && !self.ifs.is_broadcast(v4),
+            IpAddr::V6(v6) => is_host(src) && !v6.is_loopback(),
+        };
+        if !may_be || (!looped && self.ifs.is_local(src)) {
+            return Err(DropReason::BadSource);
+        }
+        Ok(addressee)
+    }
+
+    /// Whether this offers an address to an interface that has none: servers may send it to the
+    /// address that they offer (RFC 2131 section 4.1).
+    fn is_dhcp_reply(&self, rcvif: IfIndex, protocol: u8, payload: &[u8]) -> bool {
+        const CLIENT: [u8; 2] = 68_u16.to_be_bytes();
+
+        let waits = self.ifs.get(rcvif).is_some_and(|ifp| {
+            let ethernet = matches!(ifp.driver, Driver::Ethernet(_));
+            ethernet && !ifp.addrs.iter().any(|addr| addr.addr.is_ipv4())
+        });
+        waits && protocol == proto::UDP && payload.get(2..4) == Some(&CLIENT)
+    }
+
+    #[inline]
+    fn addressee(&self, dst: &IpAddr) -> Addressee {
+        if dst.is_multicast() {
+            Addressee::Multicast
+        } else if self.ifs.is_local(dst) {
+            Addressee::Host
+        } else {
+            Addressee::OtherHost
+        }
+    }
+
+    /// Whom a packet for this host is for: one of the transports, somebody above them, or ourselves.
+    /// `shown` says whether a socket for whole packets has seen it.
+    pub(crate) fn dispatch(&mut self, received: Received, shown: bool) -> Delivery {
+        let Header {
+            protocol,
+            dst,
+            addressee,
+            payload,
+            ..
+        } = received.header;
+        let verdict = match (protocol, dst) {
+            (proto::TCP, _) => return Delivery::Tcp(received),
+            (proto::UDP, _) => return Delivery::Udp(received),
+            (proto::ICMP, IpAddr::V4(_)) => return self.icmp_input(received),
+            (proto::ICMPV6, IpAddr::V6(_)) => return self.icmp6_input(received),
+            (proto::IGMP, IpAddr::V4(_)) => self.igmp_input(&received),
+            (proto::NO_NEXT, IpAddr::V6(_)) => Verdict::Dropped(DropReason::NoProtocol),
+            _ if shown => Verdict::Delivered,
+            _ => {
+                if addressee == Addressee::Host {
+                    let pointer = next_header_at(&received.packet, payload);
+                    let problem = Problem::Protocol { pointer };
+                    self.icmp_error(received.rcvif, &received.packet, problem);
+                }
+                Verdict::Dropped(DropReason::NoProtocol)
+            }
+        };
+        Delivery::Settled(verdict)
+    }
+}
+
+/// What becomes of a whole packet for this host, if the checksum of its protocol is right.
+fn ours(rcvif: IfIndex, header: Header, packet: Packet, parts: Parts) -> Fate {
+    let payload = &packet[header.payload..];
+    let sound = match header.protocol {
+        proto::ICMP | proto::IGMP => checksum::verify_plain(payload),
+        // IPv4 may do without (RFC 768).
+        proto::UDP if header.dst.is_ipv4() && payload.get(6..8) == Some(&[0, 0]) => true,
+        proto::UDP | proto::TCP | proto::ICMPV6 => {
+            let covered = match header.protocol {
+                // A datagram may be shorter than its packet.
+                proto::UDP => udp_len(payload).and_then(|len| payload.get(..len)),
+                _ => Some(payload),
+            };
+            let Some(covered) = covered else {
+                return Fate::Decided(Verdict::Dropped(DropReason::Malformed), parts);
+            };
+            checksum::verify(&header.src, &header.dst, header.protocol, covered)
+        }
+        _ => true,
+    };
+    if !sound {
+        return Fate::Decided(Verdict::Dropped(DropReason::BadChecksum), parts);
+    }
+    let received = Received {
+        rcvif,
+        header,
+        packet,
+    };
+    Fate::Ours(received, parts)
+}
+
+/// Where the number of the header at `payload` stands.
+fn next_header_at(packet: &[u8], payload: usize) -> u32 {
+    let mut number_at = 6;
+    let mut at = IPV6_HEADER;
+    while at < payload {
+        let Some(&len) = packet.get(at + 1) else {
+            break;
+        };
+        number_at = at;
+        at += (usize::from(len) + 1) * 8;
+    }
+    number_at as u32
+}
+
+/// The length a UDP header claims, if it can be.
+fn udp_len(payload: &[u8]) -> Option<usize> {
+    let len = usize::from(u16::from_be_bytes([*payload.get(4)?, *payload.get(5)?]));
+    (len >= 8 && len <= payload.len()).then_some(len)
+}
+
+/// Whether the options of an IPv4 header ask for what we do not do (source routes), or are none.
+fn refuses_options(mut options: &[u8]) -> bool {
+    const END: u8 = 0;
+    const NOP: u8 = 1;
+    const LSRR: u8 = 0x83;
+    const SSRR: u8 = 0x89;
+
+    loop {
+        match options {
+            [] | [END, ..] => return false,
+            [NOP, rest @ ..] => options = rest,
+            [LSRR | SSRR, ..] => return true,
+            [_, len, ..] if *len >= 2 && usize::from(*len) <= options.len() => {
+                options = &options[usize::from(*len)..];
+            }
+            _ => return true,
+        }
+    }
+}
+
+/// A packet with the addresses of `head`, which has no options, and a whole payload.
+fn whole_v4(head: &[u8], payload: &[u8]) -> Packet {
+    let mut packet = Packet::concat(head, payload);
+    let mut ip = Ipv4Packet::new_unchecked(&mut packet[..]);
+    ip.set_header_len(IPV4_HEADER as u8);
+    ip.set_total_len((IPV4_HEADER + payload.len()) as u16);
+    ip.set_more_frags(false);
+    ip.set_frag_offset(0);
+    ip.fill_checksum();
+    packet
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn source_routes_and_broken_options_are_refused() {
+        assert!(!refuses_options(&[]));
+        assert!(!refuses_options(&[1, 1, 0, 0]));
+        assert!(!refuses_options(&[0x94, 4, 0, 0]));
+        assert!(refuses_options(&[1, 0x83, 3, 4]));
+        assert!(refuses_options(&[0x89, 3, 4, 0]));
+        assert!(refuses_options(&[7]));
+        assert!(refuses_options(&[7, 1, 0, 0]));
+        assert!(refuses_options(&[7, 5, 0, 0]));
+    }
+}

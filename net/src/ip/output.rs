@@ -1,0 +1,423 @@
+//! The way out: route, header, fragments, interface.
+
+use std::fmt;
+use std::net::IpAddr;
+
+use scheme::errno::{self, Errno};
+use smoltcp::wire::Ipv4Packet;
+
+use super::Ip;
+use super::header::{FRAGMENT_HEADER, IPV4_HEADER, IPV6_HEADER, ipv6_header, proto};
+use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, OutputError, Sent};
+use crate::packet::Packet;
+use crate::route::LookupError;
+
+/// Hop limit of what this host sends.
+pub(crate) const HOP_LIMIT: u8 = 64;
+
+/// Why a packet was not sent. The sender's fault only for [`TooBig`](Self::TooBig) and
+/// [`NoAddress`](Self::NoAddress).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NetError {
+    /// No route covers the destination.
+    NoRoute,
+    /// The route's interface is down.
+    Down,
+    /// Nobody has the tun device open.
+    HostDown,
+    /// The interface's queue is full.
+    NoBuffers,
+    /// The interface cannot carry the family.
+    Family,
+    /// It fits no packet.
+    TooBig,
+    /// There is no address to send from.
+    NoAddress,
+}
+
+impl fmt::Display for NetError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        Errno::from(*self).fmt(f)
+    }
+}
+
+impl std::error::Error for NetError {}
+
+impl From<OutputError> for NetError {
+    fn from(error: OutputError) -> Self {
+        match error {
+            OutputError::Down => Self::Down,
+            OutputError::HostDown => Self::HostDown,
+            OutputError::NoBuffers => Self::NoBuffers,
+            OutputError::Family => Self::Family,
+        }
+    }
+}
+
+impl From<NetError> for Errno {
+    fn from(error: NetError) -> Self {
+        match error {
+            NetError::NoRoute => errno::ENETUNREACH,
+            NetError::Down => errno::ENETDOWN,
+            NetError::HostDown => errno::EHOSTDOWN,
+            NetError::NoBuffers => errno::ENOBUFS,
+            NetError::Family => errno::EAFNOSUPPORT,
+            NetError::TooBig => errno::EMSGSIZE,
+            NetError::NoAddress => errno::EADDRNOTAVAIL,
+        }
+    }
+}
+
+/// The way to a destination.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Path {
+    pub(crate) dev: IfIndex,
+    /// The router, or the destination itself.
+    pub(crate) next_hop: IpAddr,
+    /// The address to send from, if the sender has not chosen one.
+    pub(crate) src: Option<IpAddr>,
+    /// Of the interface, bytes.
+    pub(crate) mtu: u16,
+}
+
+impl Ip {
+    /// The way to `dst`; by `dev`, if that is given and the destination is not ourselves.
+    pub(crate) fn route_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
+        let mut path = self.way_to(dst, dev)?;
+        if path.src.is_none()
+            && let Some(ifp) = self.ifs.get(path.dev)
+        {
+            path.src = self.source(ifp, dst, &path.next_hop);
+        }
+        Ok(path)
+    }
+
+    /// The same for what has a source already: the search for one, which may look at every
+    /// interface, is spared.
+    pub(crate) fn way_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
+        if self.ifs.is_local(dst) {
+            let lo0 = self.ifs.loopback().filter(|lo0| lo0.is_up());
+            let lo0 = lo0.ok_or(NetError::Down)?;
+            return Ok(Path {
+                dev: lo0.index,
+                next_hop: *dst,
+                src: Some(*dst),
+                mtu: lo0.mtu,
+            });
+        }
+        if dst.is_unspecified() {
+            return Err(NetError::NoRoute);
+        }
+        if let Some(dev) = dev {
+            let ifp = self.ifs.get(dev).ok_or(NetError::NoRoute)?;
+            return Self::direct(ifp, dst);
+        }
+        // What is for many goes out directly: a broadcast by the first interface that can, a group
+        // by its route's or the first that can.
+        let many = match dst {
+            IpAddr::V4(dst) if dst.is_broadcast() => Some(IfFlags::UP | IfFlags::BROADCAST),
+            _ if dst.is_multicast() => Some(IfFlags::UP | IfFlags::MULTICAST),
+            _ => None,
+        };
+        let found = self.routes.lookup(dst, |dev| self.is_up(dev));
+        if let Some(flags) = many {
+            let routed = found.ok().filter(|_| dst.is_multicast());
+            let fits =
+                |ifp: &&Ifnet| ifp.flags.contains(flags) && !ifp.flags.contains(IfFlags::LOOPBACK);
+            let ifp = routed
+                .and_then(|route| self.ifs.get(route.dev))
+                .filter(fits);
+            let ifp = ifp.or_else(|| self.ifs.iter().find(fits));
+            return Self::direct(ifp.ok_or(NetError::NoRoute)?, dst);
+        }
+        let route = found.map_err(|error| match error {
+            LookupError::NoRoute => NetError::NoRoute,
+            LookupError::Down => NetError::Down,
+        })?;
+        let ifp = self.ifs.get(route.dev).ok_or(NetError::NoRoute)?;
+        let next_hop = route.via.unwrap_or(*dst);
+        Ok(Path {
+            dev: route.dev,
+            next_hop,
+            // An address may come and go behind the route that names it.
+            src: route.src.filter(|src| self.ifs.is_local(src)),
+            mtu: ifp.mtu,
+        })
+    }
+
+    fn direct(ifp: &Ifnet, dst: &IpAddr) -> Result<Path, NetError> {
+        if !ifp.is_up() {
+            return Err(NetError::Down);
+        }
+        Ok(Path {
+            dev: ifp.index,
+            next_hop: *dst,
+            src: None,
+            mtu: ifp.mtu,
+        })
+    }
+
+    /// The address to send from: of the interface, or of any other if it has none.
+    fn source(&self, ifp: &Ifnet, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
+        ifp.source_for(dst, next_hop).or_else(|| {
+            let others = self.ifs.iter();
+            let mut others = others.filter(|ifp| !ifp.flags.contains(IfFlags::LOOPBACK));
+            others.find_map(|ifp| ifp.source_for(dst, next_hop))
+        })
+    }
+
+    /// The address to send from to `dst`: the one that the sender chose, or that of the path. A group
+    /// is never a source (RFC 1122 section 3.2.1.3), so who receives from one sends as the path says.
+    pub(crate) fn source_to(
+        &self,
+        path: &Path,
+        chosen: Option<IpAddr>,
+        dst: &IpAddr,
+    ) -> Result<IpAddr, NetError> {
+        let is_group = |addr: &IpAddr| match addr {
+            IpAddr::V4(v4) => v4.is_multicast() || self.ifs.is_broadcast(v4),
+            IpAddr::V6(v6) => v6.is_multicast(),
+        };
+        let src = chosen.filter(|chosen| !is_group(chosen)).or(path.src);
+        // A socket that is bound to one family has no address in the other.
+        src.filter(|src| src.is_ipv4() == dst.is_ipv4())
+            .ok_or(NetError::NoAddress)
+    }
+
+    /// Sends a payload of one of our protocols, its checksum filled in, in as many fragments as it
+    /// takes.
+    pub(crate) fn ip_output(
+        &mut self,
+        path: Path,
+        src: IpAddr,
+        dst: IpAddr,
+        protocol: u8,
+        hop_limit: u8,
+        mut packet: Packet,
+    ) -> Result<(), NetError> {
+        let ident = self.next_ident(&src, &dst);
+        let known = self.path_mtus.get(&dst, self.now.monotonic);
+        let mtu = path.mtu.min(known.unwrap_or(u16::MAX));
+        let family = Family::of(&dst);
+        let payload_len = packet.len();
+        match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                let total = u16::try_from(IPV4_HEADER + payload_len);
+                let total = total.map_err(|_| NetError::TooBig)?;
+                let mut head = [0; IPV4_HEADER];
+                let mut ip = Ipv4Packet::new_unchecked(&mut head[..]);
+                ip.set_version(4);
+                ip.set_header_len(IPV4_HEADER as u8);
+                ip.set_total_len(total);
+                ip.set_ident(ident as u16);
+                ip.set_hop_limit(hop_limit);
+                ip.set_next_header(protocol.into());
+                ip.set_src_addr(src);
+                ip.set_dst_addr(dst);
+                ip.fill_checksum();
+                packet.prepend(&head);
+                if packet.len() <= usize::from(mtu) {
+                    return self.if_output(path.dev, family, packet, path.next_hop);
+                }
+                let fragments = fragment_v4(&packet, mtu).ok_or(NetError::TooBig)?;
+                self.output_all(path, family, fragments)
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let len = u16::try_from(payload_len).map_err(|_| NetError::TooBig)?;
+                let head = ipv6_header(src, dst, protocol, hop_limit, len);
+                if IPV6_HEADER + payload_len <= usize::from(mtu) {
+                    packet.prepend(&head);
+                    return self.if_output(path.dev, family, packet, path.next_hop);
+                }
+                let fragments = fragment_v6(head, protocol, &packet, mtu, ident);
+                self.output_all(path, family, fragments.ok_or(NetError::TooBig)?)
+            }
+            _ => Err(NetError::NoAddress),
+        }
+    }
+
+    fn output_all(
+        &mut self,
+        path: Path,
+        family: Family,
+        fragments: Vec<Packet>,
+    ) -> Result<(), NetError> {
+        for fragment in fragments {
+            self.if_output(path.dev, family, fragment, path.next_hop)?;
+        }
+        Ok(())
+    }
+
+    /// `if_output`: gives a packet to an interface, and so to its driver.
+    pub(crate) fn if_output(
+        &mut self,
+        dev: IfIndex,
+        family: Family,
+        packet: Packet,
+        next_hop: IpAddr,
+    ) -> Result<(), NetError> {
+        let now = self.now;
+        let sent = self.ifs.with(dev, |ifp| {
+            ifp.stats.output.offered += 1;
+            let output = ifp.output;
+            output(
+                ifp,
+                Outgoing {
+                    family,
+                    packet,
+                    next_hop,
+                    now,
+                },
+            )
+        });
+        match sent.ok_or(NetError::NoRoute)?? {
+            Sent::Queued => {}
+            Sent::Looped(packet) => self.netisr_enqueue(dev, family, packet),
+        }
+        Ok(())
+    }
+}
+
+/// What the loopback interface does with a packet: it comes back.
+pub(crate) fn looutput(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
+    let Outgoing {
+        family,
+        packet,
+        now,
+        ..
+    } = outgoing;
+    ifp.tap(now.wall, family.dlt_null(), &packet);
+    if !matches!(family, Family::Inet | Family::Inet6) {
+        return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family));
+    }
+    ifp.stats.opackets += 1;
+    ifp.stats.obytes += packet.len() as u64;
+    ifp.stats.output.delivered += 1;
+    Ok(Sent::Looped(packet))
+}
+
+/// Splits a sound IPv4 packet (RFC 791 section 2.3). `None` if not even eight bytes fit.
+pub(crate) fn fragment_v4(packet: &[u8], mtu: u16) -> Option<Vec<Packet>> {
+    let ip = Ipv4Packet::new_unchecked(packet);
+    let header_len = usize::from(ip.header_len());
+    let (last, base) = (!ip.more_frags(), ip.frag_offset());
+    let head = &packet[..header_len];
+    let payload = &packet[header_len..];
+    let later = later_header(head);
+    let mut fragments = Vec::new();
+    let mut at = 0;
+    while at < payload.len() {
+        let head = if at == 0 { head } else { &later };
+        let room = usize::from(mtu).checked_sub(head.len())? & !7;
+        if room == 0 {
+            return None;
+        }
+        let len = room.min(payload.len() - at);
+        let mut fragment = Packet::concat(head, &payload[at..at + len]);
+        let total = u16::try_from(fragment.len()).ok()?;
+        let header_len = head.len() as u8;
+        let mut ip = Ipv4Packet::new_unchecked(&mut fragment[..]);
+        ip.set_header_len(header_len);
+        ip.set_total_len(total);
+        ip.set_frag_offset(base.checked_add(u16::try_from(at).ok()?)?);
+        ip.set_more_frags(!last || at + len < payload.len());
+        ip.fill_checksum();
+        fragments.push(fragment);
+        at += len;
+    }
+    Some(fragments)
+}
+
+/// The header of the fragments behind the first: of the options only those marked to be copied.
+fn later_header(head: &[u8]) -> Vec<u8> {
+    let mut later = head[..IPV4_HEADER].to_vec();
+    let mut options = &head[IPV4_HEADER..];
+    while let [kind, rest @ ..] = options {
+        let len = match kind {
+            0 => break,
+            1 => 1,
+            _ => usize::from(*rest.first().unwrap_or(&0))
+                .max(2)
+                .min(options.len()),
+        };
+        if kind & 0x80 != 0 {
+            later.extend_from_slice(&options[..len]);
+        }
+        options = &options[len..];
+    }
+    later.resize(later.len().next_multiple_of(4), 0);
+    later
+}
+
+/// Splits an IPv6 payload (RFC 8200 section 4.5). `head` is the header of the whole.
+fn fragment_v6(
+    mut head: [u8; IPV6_HEADER],
+    protocol: u8,
+    payload: &[u8],
+    mtu: u16,
+    ident: u32,
+) -> Option<Vec<Packet>> {
+    let room = usize::from(mtu).checked_sub(IPV6_HEADER + FRAGMENT_HEADER)? & !7;
+    if room == 0 {
+        return None;
+    }
+    head[6] = proto::FRAGMENT;
+    let mut fragments = Vec::new();
+    for (number, piece) in payload.chunks(room).enumerate() {
+        let offset = u16::try_from(number * room).ok()?;
+        let more = usize::from(offset) + piece.len() < payload.len();
+        let len = u16::try_from(FRAGMENT_HEADER + piece.len()).ok()?;
+        head[4..6].copy_from_slice(&len.to_be_bytes());
+        let mut fragment_header = [0; FRAGMENT_HEADER];
+        fragment_header[0] = protocol;
+        fragment_header[2..4].copy_from_slice(&(offset | u16::from(more)).to_be_bytes());
+        fragment_header[4..].copy_from_slice(&ident.to_be_bytes());
+        let mut fragment = Packet::concat(&fragment_header, piece);
+        fragment.prepend(&head);
+        fragments.push(fragment);
+    }
+    Some(fragments)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fragments_carry_every_byte_and_only_copied_options() {
+        let mut packet = vec![0_u8; 28];
+        packet[0] = 0x47;
+        packet[8] = 64;
+        // Router alert, to be copied; and a timestamp, not to be.
+        packet[20..28].copy_from_slice(&[0x94, 4, 0, 0, 0x44, 4, 5, 0]);
+        packet.extend((0..1000_u32).map(|byte| byte as u8));
+        let len = packet.len() as u16;
+        packet[2..4].copy_from_slice(&len.to_be_bytes());
+        let fragments = fragment_v4(&packet, 300).unwrap();
+        let mut payload = Vec::new();
+        for (number, fragment) in fragments.iter().enumerate() {
+            let ip = Ipv4Packet::new_checked(&fragment[..]).unwrap();
+            assert!(ip.verify_checksum() && fragment.len() <= 300);
+            assert_eq!(usize::from(ip.frag_offset()), payload.len());
+            assert_eq!(ip.more_frags(), number + 1 < fragments.len());
+            assert_eq!(ip.header_len(), if number == 0 { 28 } else { 24 });
+            payload.extend_from_slice(ip.payload());
+        }
+        assert_eq!(payload, packet[28..]);
+        assert_eq!(fragment_v4(&packet, 31), None);
+    }
+
+    #[test]
+    fn ipv6_fragments_are_multiples_of_eight() {
+        let payload: Vec<u8> = (0..3000_u32).map(|byte| byte as u8).collect();
+        let head = [0x60; IPV6_HEADER];
+        let fragments = fragment_v6(head, 17, &payload, 1283, 7).unwrap();
+        let pieces: Vec<u8> = fragments.iter().flat_map(|f| f[48..].to_vec()).collect();
+        assert_eq!(pieces, payload);
+        for fragment in &fragments[..fragments.len() - 1] {
+            assert_eq!(fragment.len(), 40 + 8 + 1232);
+            assert_eq!(fragment[43] & 1, 1);
+        }
+        assert_eq!(fragments.last().unwrap()[43] & 1, 0);
+    }
+}

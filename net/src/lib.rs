@@ -1,0 +1,50 @@
+//! One machine's network: the tun driver, and the network stack that the driver is the face of,
+//! served as trees of files.
+//!
+//! The floors of the house, each of which knows only those before it:
+//!
+//! - [`packet`], [`capture`]: one packet in memory; packets as a stream that Wireshark reads.
+//! - [`ifnet`]: interfaces, with addresses, flags, counters and send queues.
+//! - [`route`]: the longest-prefix table.
+//! - [`ip`]: the network layer, netisr: input, reassembly, forwarding, ICMP, groups, and the way out.
+//! - [`tun`] and [`link`], the drivers; [`stack`], the transports; [`bpf`], capture and injection.
+//!   Each is given the network layer as an argument.
+//! - [`mod@net`]: [`Net`](net::Net) holds these together: its turn takes what input
+//!   [delivers](ip::Delivery) to whom it is for.
+//! - [`socket`] (`tcp`, `udp`, `icmp`, `ip`) and [`netcfg`] (interfaces and routes as text), the files
+//!   by which programs use it; [`serve`], the small services echo, discard and chargen.
+//! - [`host`]: [`Host`], the tree of all files. It is a [`scheme::FileServer`], which the [`scheme`]
+//!   crate serves as a Redox scheme, as a FUSE mount, or to threads of this process.
+//! - [`adapters`]: network cards that come and go, for programs that have some.
+//!
+//! A packet written to `tun/0` goes host → tun → capture → netisr → IP → transport → socket. A packet
+//! for the tunnel goes socket → transport → route → interface → capture → header → send queue →
+//! program.
+//!
+//! **Nothing in here reads a clock, a descriptor, the environment or randomness**: time comes with
+//! each [turn](scheme::FileServer::turn) and chance from one seed, so that a network of many such
+//! machines runs in virtual time and replays bit for bit.
+
+#![forbid(unsafe_code)]
+
+pub mod adapters;
+mod bpf;
+mod capture;
+mod files;
+pub mod host;
+pub mod ifnet;
+mod ioctl;
+mod ip;
+pub mod link;
+mod net;
+mod netcfg;
+pub mod packet;
+pub mod route;
+pub mod serve;
+mod socket;
+mod stack;
+mod timers;
+pub mod tun;
+
+pub use host::{Config, Host};
+pub use serve::Services;

@@ -1,0 +1,349 @@
+//! An adapter configures itself: what [`autoconf`](super::autoconf) finds out, done to addresses,
+//! groups and routes.
+
+use std::net::{IpAddr, Ipv6Addr};
+use std::time::Duration;
+
+use smoltcp::wire::{EthernetAddress, Icmpv6Repr, NdiscOption, NdiscOptionRepr, NdiscRepr};
+
+use super::autoconf::{Action, Autoconf, Made};
+use super::{EtherSoftc, Link};
+use crate::ifnet::{
+    AdapterId, DropReason, Family, IfAddr, IfIndex, Ifnet, MAX_ADDRS, solicited_node,
+};
+use crate::ip::groups::ALL_ROUTERS_V6;
+use crate::ip::{Ip, Verdict};
+use crate::route::{Origin, Route, advertised_metric, default_prefix};
+
+/// Routers are asked for the first time within this time (RFC 4861 section 10).
+const SOLICIT_WITHIN: Duration = Duration::from_secs(1);
+
+impl Link {
+    /// An adapter is there, or is up again: it takes its link-local address, and asks for routers.
+    pub(crate) fn autoconf_start(&mut self, ip: &mut Ip, id: AdapterId) {
+        let delay = SOLICIT_WITHIN.mul_f64(ip.rng.f64());
+        let softc = self.present(ip, id);
+        let Some(softc) = softc.filter(|softc| ip.runs_ipv6(softc.dev)) else {
+            return;
+        };
+        let dev = softc.dev;
+        let mut wanted = vec![softc.mac.link_local_addr()];
+        wanted.extend(softc.autoconf.start(delay));
+        for addr in wanted {
+            self.autoconf_probe(ip, id, dev, addr);
+        }
+        self.autoconf_changed(ip, id);
+    }
+
+    /// An adapter is gone, or down: what nobody was asked for cannot be taken.
+    pub(crate) fn autoconf_stop(&mut self, ip: &mut Ip, id: AdapterId) {
+        if let Some((dev, ())) = self.autoconf_change(ip, id, Autoconf::stop) {
+            ip.groups_follow(dev);
+        }
+    }
+
+    /// Asks for an address that is not ours yet (RFC 4862 section 5.4).
+    fn autoconf_probe(&mut self, ip: &mut Ip, id: AdapterId, dev: IfIndex, addr: IfAddr) {
+        let cannot = |ifp: &Ifnet| ifp.addr(&addr.addr).is_some() || ifp.addrs.len() >= MAX_ADDRS;
+        if !ip.runs_ipv6(dev) || ip.ifs.get(dev).is_none_or(cannot) {
+            return;
+        }
+        self.autoconf_change(ip, id, |autoconf| autoconf.probe(addr));
+        // Whoever else has it asks and answers there.
+        ip.groups_follow(dev);
+    }
+
+    /// Changes what an adapter knows, and shows in its interface what others have to know of it.
+    fn autoconf_change<T>(
+        &mut self,
+        ip: &mut Ip,
+        id: AdapterId,
+        change: impl FnOnce(&mut Autoconf) -> T,
+    ) -> Option<(IfIndex, T)> {
+        let softc = self.get_mut(id)?;
+        let result = change(&mut softc.autoconf);
+        let ifp = ip.ifs.get_mut(softc.dev)?;
+        ifp.tentative = softc.autoconf.tentative().collect();
+        ifp.advertised = softc.autoconf.advertised().collect();
+        Some((softc.dev, result))
+    }
+
+    /// Asks for an address no longer. False if it was not asked for.
+    pub(crate) fn autoconf_give_up(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) -> bool {
+        let change = self.autoconf_change(ip, id, |autoconf| autoconf.give_up(addr));
+        match change {
+            Some((dev, true)) => {
+                ip.groups_follow(dev);
+                true
+            }
+            _ => false,
+        }
+    }
+
+    /// Somebody else has, or is about to take, an address. True if we were about to take it, and
+    /// do not.
+    pub(super) fn autoconf_duplicate(
+        &mut self,
+        ip: &mut Ip,
+        id: AdapterId,
+        addr: Ipv6Addr,
+    ) -> bool {
+        let ours = self.autoconf_give_up(ip, id, &addr.into());
+        if ours && let Some(softc) = self.get_mut(id) {
+            softc.autoconf.refuse(&addr.into());
+            let name = ip.ifs.get(softc.dev).map_or("?", |ifp| &ifp.name);
+            log::error!("{name}: another station has {addr}");
+        }
+        ours
+    }
+
+    /// A router advertised itself: for `lifetime`, with these `options` behind the fixed part of
+    /// its message.
+    pub(super) fn ra_input(
+        &mut self,
+        ip: &mut Ip,
+        id: AdapterId,
+        router: Ipv6Addr,
+        lifetime: Duration,
+        options: &[u8],
+    ) -> Verdict {
+        let now = ip.now.monotonic;
+        let Some(softc) = self.get(id).filter(|softc| !softc.autoconf.off) else {
+            return Verdict::Dropped(DropReason::NotWanted);
+        };
+        let (dev, mac) = (softc.dev, softc.mac);
+        let set = ip.addrs_of(dev);
+        let is_set = |addr: &IpAddr| set.iter().any(|own| own.addr == *addr);
+        let mut found = Vec::new();
+        self.autoconf_change(ip, id, |autoconf| {
+            autoconf.router_advertised(router, lifetime, now);
+            let mut rest = options;
+            // smoltcp's own reading of the message knows one prefix; two are usual.
+            while let Ok(option) = NdiscOption::new_checked(rest) {
+                let parsed = NdiscOptionRepr::parse(&option);
+                if let Ok(NdiscOptionRepr::PrefixInformation(info)) = parsed {
+                    found.extend(autoconf.prefix(&info, mac, is_set, now));
+                }
+                let len = usize::from(option.data_len()) * 8;
+                let (1.., Some(behind)) = (len, rest.get(len..)) else {
+                    break;
+                };
+                rest = behind;
+            }
+        });
+        for addr in found {
+            self.autoconf_found(ip, id, dev, addr);
+        }
+        self.autoconf_changed(ip, id);
+        Verdict::Delivered
+    }
+
+    /// The adapter would have an address: it is asked for; or is there, and its network is on the
+    /// link after all.
+    fn autoconf_found(&mut self, ip: &mut Ip, id: AdapterId, dev: IfIndex, addr: IfAddr) {
+        match ip.ifs.get(dev).and_then(|ifp| ifp.addr(&addr.addr)) {
+            Some(own) if own != addr => {
+                ip.remove_addr(dev, &own);
+                take_address(ip, dev, addr);
+            }
+            Some(_) => {}
+            None => self.autoconf_probe(ip, id, dev, addr),
+        }
+    }
+
+    /// Makes the default route, and the addresses that nothing begins from, what routers say.
+    fn autoconf_changed(&mut self, ip: &mut Ip, id: AdapterId) {
+        let Some(softc) = self.get(id) else {
+            return;
+        };
+        let dev = softc.dev;
+        let has_ipv6 = ip.ifs.get(dev).is_some_and(Ifnet::has_ipv6);
+        let via = softc.autoconf.router().map(IpAddr::V6).filter(|_| has_ipv6);
+        self.autoconf_deprecate(ip, id);
+        let prefix = default_prefix(true);
+        let learned = |route: &Route| route.dev == dev && route.origin == Origin::Advertised;
+        let old = ip.routes.at(prefix).iter().find(|route| learned(route));
+        if old.and_then(|route| route.via) == via {
+            return;
+        }
+        ip.routes.remove(prefix, learned);
+        let metric = advertised_metric(dev);
+        let taken = |route: &Route| route.metric == metric;
+        // A route that somebody set stays.
+        if via.is_some() && !ip.routes.at(prefix).iter().any(taken) {
+            let route = Route {
+                dev,
+                via,
+                src: None,
+                metric,
+                origin: Origin::Advertised,
+            };
+            // A full table has no room for it until the next advertisement.
+            let _ = ip.routes.insert(prefix, route);
+        }
+        ip.ifs.touch();
+    }
+
+    /// Makes the addresses that nothing begins from what routers say.
+    pub(crate) fn autoconf_deprecate(&self, ip: &mut Ip, id: AdapterId) {
+        let Some(softc) = self.get(id) else {
+            return;
+        };
+        let deprecated: Vec<_> = softc.autoconf.deprecated().collect();
+        if let Some(ifp) = ip.ifs.get_mut(softc.dev)
+            && ifp.deprecated != deprecated
+        {
+            ifp.deprecated = deprecated;
+            ip.routes.touch();
+        }
+    }
+
+    /// Does what is due on an adapter.
+    pub(super) fn autoconf_run(&mut self, ip: &mut Ip, id: AdapterId) {
+        let now = ip.now.monotonic;
+        let over = |at: Duration| at <= now;
+        while self
+            .get(id)
+            .and_then(|softc| softc.autoconf.deadline())
+            .is_some_and(over)
+            && let Some((dev, Some(action))) =
+                self.autoconf_change(ip, id, |autoconf| autoconf.poll(now))
+        {
+            match action {
+                Action::Probe(addr) => self.autoconf_ask(ip, id, &addr),
+                Action::Unique(addr) => take_address(ip, dev, addr),
+                Action::Solicit => self.router_solicit(ip, id),
+                Action::Expired(addr) => {
+                    self.autoconf_leave(ip, id, &addr);
+                    self.autoconf_changed(ip, id);
+                }
+                Action::RouterGone | Action::Deprecated => self.autoconf_changed(ip, id),
+            }
+        }
+    }
+
+    /// Asks for routers.
+    fn router_solicit(&mut self, ip: &mut Ip, id: AdapterId) {
+        let Some(&mut EtherSoftc { dev, mac, .. }) = self.present(ip, id) else {
+            return;
+        };
+        if !ip.is_up(dev) {
+            return;
+        }
+        let src = ip.ifs.get(dev).and_then(Ifnet::link_local);
+        // Who has no address yet does not say where it is either (RFC 4861 section 4.1).
+        let lladdr = src.map(|_| EthernetAddress(mac.0).into());
+        let message = Icmpv6Repr::Ndisc(NdiscRepr::RouterSolicit { lladdr });
+        let src = src.unwrap_or(Ipv6Addr::UNSPECIFIED);
+        self.nd_send(ip, id, src, ALL_ROUTERS_V6, &message);
+    }
+
+    /// Asks who has an address (RFC 4862 section 5.4.2).
+    fn autoconf_ask(&mut self, ip: &mut Ip, id: AdapterId, addr: &IfAddr) {
+        if let IpAddr::V6(target_addr) = addr.addr {
+            let probe = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
+                target_addr,
+                lladdr: None,
+            });
+            let group = solicited_node(&target_addr);
+            self.nd_send(ip, id, Ipv6Addr::UNSPECIFIED, group, &probe);
+        }
+    }
+
+    /// An address that the adapter gave itself is given up, whether it is there yet or not.
+    pub(super) fn autoconf_leave(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
+        self.autoconf_give_up(ip, id, addr);
+        let Some(dev) = self.interface(id) else {
+            return;
+        };
+        if let Some(own) = ip.ifs.get(dev).and_then(|ifp| ifp.addr(addr)) {
+            ip.remove_addr(dev, &own);
+            ip.groups_follow(dev);
+        }
+    }
+
+    /// A neighbour did not answer.
+    pub(super) fn autoconf_unreachable(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
+        let softc = self.get_mut(id);
+        if softc.is_some_and(|softc| softc.autoconf.unreachable(addr)) {
+            self.autoconf_changed(ip, id);
+        }
+    }
+
+    /// A neighbour says that it is no router (RFC 4861 section 7.2.5).
+    pub(super) fn autoconf_retired(&mut self, ip: &mut Ip, id: AdapterId, addr: Ipv6Addr) {
+        let softc = self.get_mut(id);
+        if softc.is_some_and(|softc| softc.autoconf.retired(addr)) {
+            self.autoconf_changed(ip, id);
+        }
+    }
+
+    /// Whether routers are asked for, and believed.
+    pub(crate) fn autoconf(&self, id: AdapterId) -> bool {
+        let softc = self.get(id);
+        softc.is_some_and(|softc| !softc.autoconf.off)
+    }
+
+    /// Believes routers, or forgets what they said.
+    pub(crate) fn set_autoconf(&mut self, ip: &mut Ip, id: AdapterId, on: bool) {
+        let Some(softc) = self.get_mut(id).filter(|softc| softc.autoconf.off == on) else {
+            return;
+        };
+        softc.autoconf.off = !on;
+        match on {
+            true => self.autoconf_start(ip, id),
+            false => self.autoconf_forget(ip, id),
+        }
+    }
+
+    /// Forgets what routers said, and every address that is made of it.
+    pub(super) fn autoconf_forget(&mut self, ip: &mut Ip, id: AdapterId) {
+        let made = self.autoconf_change(ip, id, Autoconf::forget);
+        for addr in made.into_iter().flat_map(|(_, made)| made) {
+            self.autoconf_leave(ip, id, &addr);
+        }
+        self.autoconf_changed(ip, id);
+    }
+
+    /// Whether an address is the adapter's own doing, and not from anybody's setting.
+    pub(crate) fn is_self_made(&self, id: AdapterId, addr: &IpAddr) -> bool {
+        self.get(id).is_some_and(|softc| {
+            let made = softc.autoconf.advertised().any(|made| made == *addr);
+            made || *addr == IpAddr::V6(softc.mac.link_local())
+        })
+    }
+
+    /// What an adapter made of the prefixes of routers, to be [put back](Self::autoconf_restore).
+    pub(crate) fn autoconf_made(&self, id: AdapterId) -> Vec<Made> {
+        let softc = self.get(id);
+        softc.map_or(Vec::new(), |softc| softc.autoconf.made())
+    }
+
+    pub(crate) fn autoconf_restore(&mut self, ip: &mut Ip, id: AdapterId, made: Vec<Made>) {
+        self.autoconf_change(ip, id, |autoconf| autoconf.restore(made));
+    }
+
+    /// Somebody sets an address: it is theirs, even if the adapter gave it itself before.
+    pub(crate) fn autoconf_disown(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
+        self.autoconf_change(ip, id, |autoconf| autoconf.disown(addr));
+    }
+
+    /// Somebody takes an address away: it does not come back with the next advertisement.
+    pub(crate) fn autoconf_refuse(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
+        self.autoconf_change(ip, id, |autoconf| autoconf.refuse(addr));
+    }
+}
+
+/// Nobody else has the address: it is ours.
+fn take_address(ip: &mut Ip, dev: IfIndex, addr: IfAddr) {
+    let silent = |ifp: &Ifnet| ifp.link_local().is_none();
+    let was_silent = ip.ifs.get(dev).is_some_and(silent);
+    ip.ifs.add_addr(dev, addr);
+    ip.groups_follow(dev);
+    ip.connect_routes(dev);
+    ip.ifs.touch();
+    // Reports from nowhere are not for keeps (RFC 3590).
+    if was_silent && !ip.ifs.get(dev).is_some_and(silent) {
+        ip.groups_announce(dev, Family::Inet6);
+    }
+}

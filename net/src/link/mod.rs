@@ -1,0 +1,400 @@
+//! Ethernet: interfaces on network cards, which carry frames.
+//!
+//! There are no descriptors here: whoever has an adapter [attaches](Link::attach_ethernet) it, hands
+//! in the frames that came ([`Link::handle_frame`]) and takes those to send ([`Link::poll_frame`]).
+//! A packet waits in the send queue as the network layer gave it, and gets its header when it leaves.
+//!
+//! - [`mac`]: hardware addresses;
+//! - [`neighbor`]: who is at which hardware address, and what waits for an answer;
+//! - [`resolve`]: ARP and IPv6 neighbour discovery, on smoltcp's wire formats;
+//! - [`autoconf`]: addresses that an adapter gives itself, and what routers advertise;
+//! - [`configure`]: the same, done to addresses, groups and routes;
+//! - [`search`]: drivers that end, and when to look for them again.
+
+mod autoconf;
+mod configure;
+mod mac;
+mod neighbor;
+mod resolve;
+mod search;
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use slab::Slab;
+
+use crate::ifnet::{
+    Activity, AdapterId, Driver, DropReason, Family, Frame, IfFlags, IfIndex, Ifnet, Outgoing,
+    OutputError, Sent,
+};
+use crate::ip::Ip;
+use crate::packet::Packet;
+use autoconf::Autoconf;
+pub(crate) use autoconf::Made;
+pub use mac::Mac;
+use neighbor::{Lookup, Neighbors, Overdue};
+use search::Search;
+
+const IFT_ETHER: u8 = 6;
+const ETHERMTU: u16 = 1500;
+/// Bytes of a frame's header.
+pub const HEADER: usize = 14;
+const ETHERTYPE_IPV4: u16 = 0x0800;
+const ETHERTYPE_ARP: u16 = 0x0806;
+const ETHERTYPE_IPV6: u16 = 0x86dd;
+/// Most frames that wait before those in the send queue: questions and answers about neighbours, and
+/// what waited for these.
+const MAX_FRAMES: usize = 4096;
+
+/// What the driver remembers of an adapter.
+#[derive(Debug)]
+struct EtherSoftc {
+    dev: IfIndex,
+    mac: Mac,
+    /// What the adapter had for an address when it was found.
+    hardware: Mac,
+    /// When it was found again, if ever.
+    found: Option<Duration>,
+    neighbors: Neighbors,
+    autoconf: Autoconf,
+    /// Frames that leave before those in the send queue. They are counted as queued.
+    frames: VecDeque<Packet>,
+}
+
+/// Every adapter.
+#[derive(Debug, Default)]
+pub(crate) struct Link {
+    adapters: Slab<EtherSoftc>,
+    search: Search,
+}
+
+/// `ether_output`: the packet waits as it is; its header depends on a neighbour that may have to be
+/// found first.
+fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
+    let Outgoing {
+        family,
+        packet,
+        next_hop,
+        now,
+    } = outgoing;
+    if !ifp.present {
+        return Err(ifp.refuse(DropReason::NotOpen, OutputError::Down));
+    }
+    ifp.tap(now.wall, family.dlt_null(), &packet);
+    match family {
+        Family::Inet6 if !ifp.has_ipv6() => {
+            return Err(ifp.refuse(DropReason::NoIpv6, OutputError::Family));
+        }
+        Family::Inet | Family::Inet6 => {}
+        _ => return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family)),
+    }
+    let len = packet.len();
+    let frame = Frame {
+        bytes: packet,
+        family,
+        next_hop,
+    };
+    ifp.enqueue(frame, len, now)
+}
+
+impl Link {
+    /// When a neighbour or a router has to be asked again, what it said is over, or adapters are to
+    /// be looked for.
+    #[inline]
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.adapters
+            .iter()
+            .flat_map(|(_, softc)| [softc.neighbors.deadline(), softc.autoconf.deadline()])
+            .flatten()
+            .chain(self.search.deadline())
+            .min()
+    }
+
+    fn get(&self, id: AdapterId) -> Option<&EtherSoftc> {
+        self.adapters.get(id.0 as usize)
+    }
+
+    fn get_mut(&mut self, id: AdapterId) -> Option<&mut EtherSoftc> {
+        self.adapters.get_mut(id.0 as usize)
+    }
+
+    /// The same, while its driver is there.
+    fn present(&mut self, ip: &Ip, id: AdapterId) -> Option<&mut EtherSoftc> {
+        let softc = self.get_mut(id)?;
+        let ifp = ip.ifs.get(softc.dev)?;
+        ifp.present.then_some(softc)
+    }
+
+    /// Makes `ethN`, the lowest that is free, on an adapter with this address. It is up at once, so
+    /// that a program can ask the network for an address.
+    pub(crate) fn attach_ethernet(&mut self, ip: &mut Ip, mac: Mac) -> Option<AdapterId> {
+        let entry = self.adapters.vacant_entry();
+        let id = AdapterId(u32::try_from(entry.key()).ok()?);
+        let free = |name: &String| ip.ifs.by_name(name).is_none();
+        let name = (0..).map(|number| format!("eth{number}")).find(free)?;
+        let flags = IfFlags::UP | IfFlags::BROADCAST | IfFlags::RUNNING | IfFlags::MULTICAST;
+        let driver = Driver::Ethernet(id);
+        let dev = ip
+            .ifs
+            .attach(&name, driver, output, flags, IFT_ETHER, ETHERMTU)?;
+        entry.insert(EtherSoftc {
+            dev,
+            mac,
+            hardware: mac,
+            found: None,
+            neighbors: Neighbors::default(),
+            autoconf: Autoconf::default(),
+            frames: VecDeque::new(),
+        });
+        self.link_up(ip, id);
+        Some(id)
+    }
+
+    /// An adapter is there, or is up again, or has another address: what is on its link hears of it.
+    pub(crate) fn link_up(&mut self, ip: &mut Ip, id: AdapterId) {
+        let Some(dev) = self.get(id).map(|softc| softc.dev) else {
+            return;
+        };
+        for own in ip.addrs_of(dev) {
+            self.announce(ip, id, own.addr);
+        }
+        self.autoconf_start(ip, id);
+    }
+
+    /// An adapter is gone for good, and its interface with it.
+    pub(crate) fn detach_ethernet(&mut self, ip: &mut Ip, id: AdapterId) {
+        if let Some(softc) = self.adapters.try_remove(id.0 as usize) {
+            ip.if_detach(softc.dev);
+        }
+    }
+
+    /// The interface of an adapter.
+    pub(crate) fn interface(&self, id: AdapterId) -> Option<IfIndex> {
+        Some(self.get(id)?.dev)
+    }
+
+    /// The hardware address of an adapter.
+    pub(crate) fn mac_of(&self, id: AdapterId) -> Option<Mac> {
+        Some(self.get(id)?.mac)
+    }
+
+    /// Gives an adapter another address.
+    pub(crate) fn set_mac(&mut self, ip: &mut Ip, id: AdapterId, mac: Mac) {
+        let Some(softc) = self.get_mut(id) else {
+            return;
+        };
+        if softc.mac == mac {
+            return;
+        }
+        let old = std::mem::replace(&mut softc.mac, mac);
+        // Its addresses were made of the old one.
+        self.autoconf_forget(ip, id);
+        self.autoconf_leave(ip, id, &old.link_local().into());
+        self.link_up(ip, id);
+    }
+
+    /// Asks again those who have not answered, gives up on those who will not, and does what is due
+    /// with addresses.
+    #[inline(never)]
+    pub(crate) fn run(&mut self, ip: &mut Ip) {
+        let now = ip.now.monotonic;
+        let ids: Vec<_> = self
+            .adapters
+            .iter()
+            .map(|(key, _)| AdapterId(key as u32))
+            .collect();
+        for id in ids {
+            while let Some(softc) = self.get_mut(id)
+                && let Some(overdue) = softc.neighbors.poll(now)
+            {
+                let dev = softc.dev;
+                match overdue {
+                    Overdue::Ask(addr, of) => self.solicit(ip, id, addr, of),
+                    Overdue::GiveUp(addr, lost) => {
+                        unreachable(ip, dev, lost);
+                        self.autoconf_unreachable(ip, id, &addr);
+                    }
+                }
+            }
+            self.autoconf_run(ip, id);
+        }
+    }
+
+    /// A frame came, without its check sequence.
+    pub(crate) fn handle_frame(&mut self, ip: &mut Ip, id: AdapterId, frame: &[u8]) {
+        let Some(&mut EtherSoftc { dev, mac, .. }) = self.present(ip, id) else {
+            return;
+        };
+        let Some((header, payload)) = frame.split_first_chunk::<HEADER>() else {
+            return drop_frame(ip, dev, DropReason::Malformed);
+        };
+        let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
+        let (dst, src) = ([d0, d1, d2, d3, d4, d5], Mac([s0, s1, s2, s3, s4, s5]));
+        // What we sent ourselves may come back from a switch: our own question is no rival's.
+        if (Mac(dst) != mac && dst[0] & 1 == 0) || src == mac {
+            return drop_frame(ip, dev, DropReason::NotForUs);
+        }
+        if !ip.is_up(dev) {
+            return drop_frame(ip, dev, DropReason::NetDown);
+        }
+        let family = match u16::from_be_bytes([t0, t1]) {
+            ETHERTYPE_IPV4 => Family::Inet,
+            ETHERTYPE_IPV6 => Family::Inet6,
+            ETHERTYPE_ARP => return self.arp_input(ip, id, src, payload),
+            _ => return drop_frame(ip, dev, DropReason::UnknownFamily),
+        };
+        let wall = ip.now.wall;
+        ip.ifs
+            .with(dev, |ifp| ifp.tap(wall, family.dlt_null(), payload));
+        ip.netisr_enqueue(dev, family, Packet::from(payload));
+    }
+
+    /// The next frame to send, if there is one.
+    #[must_use]
+    pub(crate) fn poll_frame(&mut self, ip: &mut Ip, id: AdapterId) -> Option<Packet> {
+        loop {
+            let softc = self.get_mut(id)?;
+            let (dev, now) = (softc.dev, ip.now);
+            if let Some(frame) = softc.frames.pop_front() {
+                let ifp = ip.ifs.get_mut(dev)?;
+                ifp.stats.output.queued -= 1;
+                ifp.stats.output.delivered += 1;
+                return Some(frame);
+            }
+            let ifp = ip.ifs.get_mut(dev)?;
+            let frame = ifp.snd.dequeue(now)?;
+            // It goes out, waits among those of its neighbour, or is dropped.
+            ip.ifs.note(dev, Activity::ROOM);
+            self.resolve(ip, id, frame);
+        }
+    }
+
+    /// `if_start`: packets were queued. Whoever the first of them are for is asked for without waiting
+    /// for the adapter, if it is not known.
+    pub(crate) fn start(&mut self, ip: &mut Ip, id: AdapterId) {
+        let now = ip.now;
+        while let Some(softc) = self.get_mut(id)
+            && let Some(ifp) = ip.ifs.get_mut(softc.dev)
+            && let Some(&Frame { next_hop, .. }) = ifp.snd.peek(now)
+        {
+            if Mac::of_many(&next_hop, ifp).is_some() {
+                return;
+            }
+            match softc.neighbors.used(next_hop, now.monotonic) {
+                Some((_, false)) => return,
+                Some((mac, true)) => return self.solicit(ip, id, next_hop, Some(mac)),
+                None => {
+                    let Some(frame) = ifp.snd.dequeue(now) else {
+                        return;
+                    };
+                    let dev = softc.dev;
+                    ip.ifs.note(dev, Activity::ROOM);
+                    self.resolve(ip, id, frame);
+                }
+            }
+        }
+    }
+
+    /// Finds the station that a packet goes to. What can leave is the next to do so.
+    fn resolve(&mut self, ip: &mut Ip, id: AdapterId, frame: Frame) {
+        let Frame {
+            bytes: packet,
+            family,
+            next_hop,
+        } = frame;
+        let now = ip.now.monotonic;
+        let Some(softc) = self.get_mut(id) else {
+            return;
+        };
+        let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
+            return;
+        };
+        if let Some(mac) = Mac::of_many(&next_hop, ifp) {
+            return softc.send_first(ifp, family, packet, mac);
+        }
+        match softc.neighbors.look_up(next_hop, family, packet, now) {
+            Lookup::Known { packet, mac, ask } => {
+                softc.send_first(ifp, family, packet, mac);
+                if ask {
+                    self.solicit(ip, id, next_hop, Some(mac));
+                }
+            }
+            Lookup::Kept { ask, thrown_out } => {
+                ifp.stats.output.queued -= thrown_out;
+                ifp.stats.drop_output(DropReason::NoNeighbor, thrown_out);
+                if ask {
+                    self.solicit(ip, id, next_hop, None);
+                }
+            }
+            Lookup::Full => {
+                ifp.stats.output.queued -= 1;
+                ifp.stats.drop_output(DropReason::NoNeighbor, 1);
+            }
+        }
+    }
+}
+
+impl EtherSoftc {
+    /// Puts a packet that is counted as queued, in a frame, before those in the send queue.
+    fn send_first(&mut self, ifp: &mut Ifnet, family: Family, packet: Packet, dst: Mac) {
+        let ethertype = match family {
+            Family::Inet6 => ETHERTYPE_IPV6,
+            _ => ETHERTYPE_IPV4,
+        };
+        self.push_frame(ifp, ethertype, packet, dst);
+    }
+
+    /// Puts a packet of the link's own before those in the send queue, and counts it.
+    fn send_own(&mut self, ifp: &mut Ifnet, ethertype: u16, packet: Packet, dst: Mac) {
+        ifp.stats.output.offered += 1;
+        ifp.stats.opackets += 1;
+        ifp.stats.obytes += packet.len() as u64;
+        ifp.stats.output.queued += 1;
+        self.push_frame(ifp, ethertype, packet, dst);
+    }
+
+    fn push_frame(&mut self, ifp: &mut Ifnet, ethertype: u16, mut packet: Packet, dst: Mac) {
+        if self.frames.len() >= MAX_FRAMES {
+            // Questions are asked again.
+            ifp.stats.output.queued -= 1;
+            ifp.stats.drop_output(DropReason::QueueFull, 1);
+            return;
+        }
+        let mut header = [0; HEADER];
+        header[..6].copy_from_slice(&dst.0);
+        header[6..12].copy_from_slice(&self.mac.0);
+        header[12..].copy_from_slice(&ethertype.to_be_bytes());
+        packet.prepend(&header);
+        self.frames.push_back(packet);
+    }
+}
+
+/// The adapter of an interface, if it has one.
+pub(crate) fn adapter_of(ip: &Ip, dev: IfIndex) -> Option<AdapterId> {
+    match ip.ifs.get(dev)?.driver {
+        Driver::Ethernet(adapter) => Some(adapter),
+        Driver::Loopback | Driver::Tun(_) => None,
+    }
+}
+
+fn drop_frame(ip: &mut Ip, dev: IfIndex, reason: DropReason) {
+    if let Some(ifp) = ip.ifs.get_mut(dev) {
+        ifp.stats.input.offered += 1;
+        ifp.stats.drop_input(reason, 1);
+    }
+}
+
+/// Packets whose neighbour does not answer: whoever sent them hears of it.
+fn unreachable(ip: &mut Ip, dev: IfIndex, lost: Vec<(Family, Packet)>) {
+    use crate::ip::icmp::Notice;
+
+    if let Some(ifp) = ip.ifs.get_mut(dev) {
+        let lost = lost.len() as u64;
+        ifp.stats.output.queued -= lost;
+        ifp.stats.drop_output(DropReason::NoNeighbor, lost);
+    }
+    for (_, packet) in lost {
+        ip.notice(&packet, Notice::Unreachable);
+        ip.icmp_unreachable_host(dev, &packet);
+    }
+}

@@ -1,0 +1,286 @@
+//! ARP (RFC 826) and IPv6 neighbour discovery (RFC 4861), as a host.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use smoltcp::phy::ChecksumCapabilities;
+use smoltcp::wire::{
+    ArpOperation, ArpPacket, ArpRepr, EthernetAddress, Icmpv6Packet, Icmpv6Repr,
+    NdiscNeighborFlags, NdiscRepr,
+};
+
+use super::{ETHERTYPE_ARP, EtherSoftc, Link, Mac, adapter_of, drop_frame};
+use crate::ifnet::{AdapterId, DropReason, Family, is_host, solicited_node};
+use crate::ip::groups::ALL_NODES;
+use crate::ip::header::{ipv6_header, proto};
+use crate::ip::{Ip, Received, Verdict};
+use crate::packet::Packet;
+
+/// Hop limit of neighbour discovery: nobody off the link can send it (RFC 4861 section 3.1).
+const ND_HOP_LIMIT: u8 = 255;
+/// Bytes of a router advertisement before its options (RFC 4861 section 4.2).
+const RA_OPTIONS: usize = 16;
+
+impl Link {
+    /// Asks who has `addr`: everybody, or the station that had it.
+    pub(super) fn solicit(&mut self, ip: &mut Ip, id: AdapterId, addr: IpAddr, of: Option<Mac>) {
+        let Some(&EtherSoftc { dev, mac, .. }) = self.get(id) else {
+            return;
+        };
+        let src = ip.ifs.get(dev).and_then(|ifp| ifp.source_for(&addr, &addr));
+        match (addr, src) {
+            (IpAddr::V4(target), src) => {
+                let src = match src {
+                    Some(IpAddr::V4(src)) => src,
+                    _ => Ipv4Addr::UNSPECIFIED,
+                };
+                let question = (ArpOperation::Request, mac, src);
+                let dst = of.unwrap_or(Mac::BROADCAST);
+                self.arp_send(ip, id, dst, question, (Mac([0; 6]), target));
+            }
+            (IpAddr::V6(target), Some(IpAddr::V6(src))) => {
+                let message = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
+                    target_addr: target,
+                    lladdr: Some(EthernetAddress(mac.0).into()),
+                });
+                self.nd_send(ip, id, src, solicited_node(&target), &message);
+            }
+            (IpAddr::V6(_), _) => {}
+        }
+    }
+
+    /// Tells all stations where an address of ours is now: some may remember another place (RFC 5227
+    /// section 3, RFC 4861 section 7.2.6).
+    pub(crate) fn announce(&mut self, ip: &mut Ip, id: AdapterId, addr: IpAddr) {
+        let softc = self.present(ip, id);
+        let Some(mac) = softc
+            .filter(|softc| ip.is_up(softc.dev))
+            .map(|softc| softc.mac)
+        else {
+            return;
+        };
+        match addr {
+            IpAddr::V4(addr) => {
+                let question = (ArpOperation::Request, mac, addr);
+                self.arp_send(ip, id, Mac::BROADCAST, question, (Mac([0; 6]), addr));
+            }
+            IpAddr::V6(addr) => self.advertise(ip, id, mac, addr, None),
+        }
+    }
+
+    /// Says where an address of ours is: to a station that asked, or to all.
+    fn advertise(
+        &mut self,
+        ip: &mut Ip,
+        id: AdapterId,
+        mac: Mac,
+        target_addr: Ipv6Addr,
+        to: Option<Ipv6Addr>,
+    ) {
+        let mut flags = NdiscNeighborFlags::OVERRIDE;
+        flags.set(NdiscNeighborFlags::SOLICITED, to.is_some());
+        flags.set(NdiscNeighborFlags::ROUTER, ip.forwarding);
+        let message = Icmpv6Repr::Ndisc(NdiscRepr::NeighborAdvert {
+            flags,
+            target_addr,
+            lladdr: Some(EthernetAddress(mac.0).into()),
+        });
+        self.nd_send(ip, id, target_addr, to.unwrap_or(ALL_NODES), &message);
+    }
+
+    fn arp_send(
+        &mut self,
+        ip: &mut Ip,
+        id: AdapterId,
+        dst: Mac,
+        (operation, source_mac, source): (ArpOperation, Mac, Ipv4Addr),
+        (target_mac, target): (Mac, Ipv4Addr),
+    ) {
+        let Some(softc) = self.get_mut(id) else {
+            return;
+        };
+        let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
+            return;
+        };
+        let arp = ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr: EthernetAddress(source_mac.0),
+            source_protocol_addr: source,
+            target_hardware_addr: EthernetAddress(target_mac.0),
+            target_protocol_addr: target,
+        };
+        let mut packet = Packet::zeroed(arp.buffer_len());
+        arp.emit(&mut ArpPacket::new_unchecked(&mut packet[..]));
+        softc.send_own(ifp, ETHERTYPE_ARP, packet, dst);
+    }
+
+    pub(super) fn arp_input(&mut self, ip: &mut Ip, id: AdapterId, from: Mac, payload: &[u8]) {
+        let Some(&EtherSoftc { dev, mac, .. }) = self.get(id) else {
+            return;
+        };
+        if let Some(ifp) = ip.ifs.get_mut(dev) {
+            ifp.stats.ipackets += 1;
+            ifp.stats.ibytes += payload.len() as u64;
+        }
+        let arp = ArpPacket::new_checked(payload).and_then(|packet| ArpRepr::parse(&packet));
+        let Ok(ArpRepr::EthernetIpv4 {
+            operation,
+            source_hardware_addr,
+            source_protocol_addr: source,
+            target_protocol_addr: target,
+            ..
+        }) = arp
+        else {
+            return drop_frame(ip, dev, DropReason::Malformed);
+        };
+        let source_mac = Mac(source_hardware_addr.0);
+        let for_us = ip.has_addr(dev, &target.into());
+        // Somebody who claims our own address is not believed.
+        let believable = source_mac.is_station()
+            && source_mac == from
+            && is_host(&source.into())
+            && !ip.ifs.is_local(&source.into());
+        if let Some(ifp) = ip.ifs.get_mut(dev) {
+            ifp.stats.input.offered += 1;
+            ifp.stats.input.delivered += 1;
+        }
+        if believable {
+            self.learned(ip, id, source.into(), source_mac, for_us);
+        }
+        if for_us && operation == ArpOperation::Request && source_mac.is_station() {
+            let answer = (ArpOperation::Reply, mac, target);
+            self.arp_send(ip, id, source_mac, answer, (source_mac, source));
+        }
+    }
+
+    /// Neighbour discovery.
+    pub(crate) fn nd_input(&mut self, ip: &mut Ip, received: &Received) -> Verdict {
+        const NOT_WANTED: Verdict = Verdict::Dropped(DropReason::NotWanted);
+
+        let &Received {
+            rcvif, ref header, ..
+        } = received;
+        let message = received.payload();
+        let Some(id) = adapter_of(ip, rcvif) else {
+            return NOT_WANTED;
+        };
+        let (IpAddr::V6(src), IpAddr::V6(dst)) = (header.src, header.dst) else {
+            return NOT_WANTED;
+        };
+        if !ip.runs_ipv6(rcvif) {
+            return NOT_WANTED;
+        }
+        if header.hop_limit != ND_HOP_LIMIT {
+            return Verdict::Dropped(DropReason::BadOption);
+        }
+        if message.get(1) != Some(&0) {
+            return Verdict::Dropped(DropReason::Malformed);
+        }
+        let unchecked = ChecksumCapabilities::ignored();
+        let parsed = Icmpv6Packet::new_checked(message)
+            .and_then(|packet| Icmpv6Repr::parse(&src, &dst, &packet, &unchecked));
+        let Ok(Icmpv6Repr::Ndisc(nd)) = parsed else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        let station = |lladdr: Option<smoltcp::wire::RawHardwareAddress>| {
+            let bytes: [u8; 6] = lladdr?.as_bytes().try_into().ok()?;
+            Some(Mac(bytes)).filter(|mac| mac.is_station())
+        };
+        match nd {
+            NdiscRepr::NeighborSolicit {
+                target_addr,
+                lladdr,
+            } => {
+                // Who is about to take an address asks those who may have it, and is nowhere to be
+                // found yet (RFC 4861 section 7.1.1).
+                let rival = src.is_unspecified();
+                if rival && (dst != solicited_node(&target_addr) || lladdr.is_some()) {
+                    return Verdict::Dropped(DropReason::Malformed);
+                }
+                let ours = ip.has_addr(rcvif, &target_addr.into());
+                let Some(mac) = self.mac_of(id).filter(|_| ours) else {
+                    // Two about to take the same address: neither does.
+                    return match rival && self.autoconf_duplicate(ip, id, target_addr) {
+                        true => Verdict::Delivered,
+                        false => NOT_WANTED,
+                    };
+                };
+                if let Some(asker) = station(lladdr) {
+                    self.learned(ip, id, src.into(), asker, true);
+                }
+                // Somebody who is about to take the address has none yet to be answered at
+                // (RFC 4861 section 7.2.4).
+                self.advertise(ip, id, mac, target_addr, (!rival).then_some(src));
+                Verdict::Delivered
+            }
+            NdiscRepr::NeighborAdvert {
+                flags,
+                target_addr,
+                lladdr,
+            } => {
+                if self.autoconf_duplicate(ip, id, target_addr) {
+                    return Verdict::Delivered;
+                }
+                if !flags.contains(NdiscNeighborFlags::ROUTER) {
+                    self.autoconf_retired(ip, id, target_addr);
+                }
+                let ours = ip.ifs.is_local(&target_addr.into());
+                match station(lladdr).filter(|_| !ours) {
+                    Some(mac) => {
+                        self.learned(ip, id, target_addr.into(), mac, false);
+                        Verdict::Delivered
+                    }
+                    None => NOT_WANTED,
+                }
+            }
+            NdiscRepr::RouterAdvert {
+                router_lifetime,
+                lladdr,
+                ..
+            } => {
+                if !src.is_unicast_link_local() {
+                    return Verdict::Dropped(DropReason::Malformed);
+                }
+                if let Some(router) = station(lladdr) {
+                    self.learned(ip, id, src.into(), router, true);
+                }
+                let options = message.get(RA_OPTIONS..).unwrap_or_default();
+                self.ra_input(ip, id, src, router_lifetime.into(), options)
+            }
+            // Nobody here advertises, and of two ways to the same place one is enough.
+            _ => NOT_WANTED,
+        }
+    }
+
+    pub(super) fn nd_send(
+        &self,
+        ip: &mut Ip,
+        id: AdapterId,
+        src: Ipv6Addr,
+        dst: Ipv6Addr,
+        message: &Icmpv6Repr<'_>,
+    ) {
+        let mut packet = Packet::zeroed(message.buffer_len());
+        let mut icmp = Icmpv6Packet::new_unchecked(&mut packet[..]);
+        message.emit(&src, &dst, &mut icmp, &ChecksumCapabilities::default());
+        let len = packet.len() as u16;
+        packet.prepend(&ipv6_header(src, dst, proto::ICMPV6, ND_HOP_LIMIT, len));
+        if let Some(dev) = self.interface(id) {
+            // Whoever is answered was noted just before.
+            let _ = ip.if_output(dev, Family::Inet6, packet, dst.into());
+        }
+    }
+
+    /// Notes a neighbour and sends what waited for it.
+    fn learned(&mut self, ip: &mut Ip, id: AdapterId, addr: IpAddr, mac: Mac, new: bool) {
+        let now = ip.now.monotonic;
+        let Some(softc) = self.get_mut(id) else {
+            return;
+        };
+        let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
+            return;
+        };
+        for (family, packet) in softc.neighbors.learn(addr, mac, new, now) {
+            softc.send_first(ifp, family, packet, mac);
+        }
+    }
+}

@@ -1,0 +1,229 @@
+//! One machine's network: the layers below, and the turn in which packets go from one to another.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::time::Duration;
+
+use scheme::{FileId, Now, Ready};
+
+use crate::ifnet::{Activity, AdapterId, Driver, DropReason, IfIndex, Ifnet};
+use crate::ip::header::proto;
+use crate::ip::icmp::Notice;
+use crate::ip::{Budget, Delivery, Ip, Quoted, Received, Verdict};
+use crate::link::Link;
+use crate::packet::Packet;
+use crate::stack::{Echo, Owner, Raw, Tcp, Udp};
+use crate::tun::{SigioOwner, TunEvent, Units};
+
+/// Interfaces, routes, drivers and transports.
+///
+/// Time comes in with [`turn`](Self::turn); what others have to hear is taken by
+/// [`poll_event`](Self::poll_event), and from the transports.
+pub(crate) struct Net {
+    pub(crate) ip: Ip,
+    pub(crate) tun: Units,
+    pub(crate) link: Link,
+    pub(crate) tcp: Tcp,
+    pub(crate) udp: Udp,
+    pub(crate) echo: Echo,
+    pub(crate) raw: Raw,
+    /// What `resolv/nameserver` says.
+    pub(crate) nameserver: Option<IpAddr>,
+    events: VecDeque<Event>,
+}
+
+/// What others have to hear of.
+#[derive(Debug)]
+pub(crate) enum Event {
+    /// Something became possible on the file of a device or capture.
+    Ready(FileId, Ready),
+    /// A packet came to a socket for pings or for whole packets.
+    Arrived(Owner),
+    /// `SIGIO` is due.
+    Signal(SigioOwner),
+    /// An interface is gone; this is what is left of it.
+    Detached(Box<Ifnet>),
+}
+
+impl Net {
+    /// A network with `lo0` and nothing else. All chance comes from `rng`.
+    pub(crate) fn new(mut rng: fastrand::Rng, secret: [u64; 2]) -> Self {
+        let mut hasher = || {
+            let mut seed = || rng.u64(..);
+            ahash::RandomState::with_seeds(seed(), seed(), seed(), seed())
+        };
+        let (of_ip, of_tcp, of_udp) = (hasher(), hasher(), hasher());
+        let mut ip = Ip::new(rng, of_ip);
+        ip.attach_loopback();
+        Self {
+            ip,
+            tun: Units::default(),
+            link: Link::default(),
+            tcp: Tcp::new(of_tcp, secret),
+            udp: Udp::new(of_udp),
+            echo: Echo::default(),
+            raw: Raw::default(),
+            nameserver: None,
+            events: VecDeque::new(),
+        }
+    }
+
+    /// Advances time, and handles packets and connections, as many as the budget allows.
+    pub(crate) fn turn(&mut self, now: Now, budget: Budget) {
+        self.set_now(now);
+        let now = self.ip.now.monotonic;
+        let due = |deadline: Option<Duration>| deadline.is_some_and(|at| at <= now);
+        self.handle_activity();
+        self.netisr_run(budget);
+        // Routes go with the life of a router.
+        if due(self.link.deadline()) {
+            self.link.run(&mut self.ip);
+        }
+        while let Some(quoted) = self.ip.poll_notice() {
+            self.notice(quoted);
+        }
+        self.tcp.reroute(&self.ip);
+        if self.tcp.has_work() || due(self.tcp.deadline()) {
+            self.tcp.run(&mut self.ip, budget);
+        }
+        if due(self.ip.deadline()) {
+            self.ip.netisr_expire();
+        }
+        self.handle_activity();
+    }
+
+    /// Advances time alone. A clock that goes back is held still.
+    pub(crate) fn set_now(&mut self, now: Now) {
+        self.ip.now.monotonic = self.ip.now.monotonic.max(now.monotonic);
+        self.ip.now.wall = now.wall;
+    }
+
+    /// Whether packets, connections or their owners wait for a turn.
+    pub(crate) fn has_work(&self) -> bool {
+        self.ip.has_work() || self.tcp.has_work() || self.udp.has_work()
+    }
+
+    /// When something is due.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        let deadlines = [
+            self.tcp.deadline(),
+            self.ip.deadline(),
+            self.link.deadline(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// The next thing that others have to hear of.
+    #[must_use]
+    pub(crate) fn poll_event(&mut self) -> Option<Event> {
+        self.handle_activity();
+        if let Some(event) = self.tun.poll_event() {
+            return Some(match event {
+                TunEvent::Ready(file, ready) => Event::Ready(file, ready),
+                TunEvent::Signal(owner) => Event::Signal(owner),
+            });
+        }
+        let arrived = self.echo.poll_event().or_else(|| self.raw.poll_event());
+        arrived
+            .map(Event::Arrived)
+            .or_else(|| self.events.pop_front())
+    }
+
+    /// The next frame to send by an adapter, if there is one.
+    #[must_use]
+    pub(crate) fn poll_frame(&mut self, id: AdapterId) -> Option<Packet> {
+        let frame = self.link.poll_frame(&mut self.ip, id)?;
+        // Where there is room in a queue again, connections may have waited for it.
+        self.handle_activity();
+        Some(frame)
+    }
+
+    /// Takes packets that were received, and hands each to whom it is for.
+    fn netisr_run(&mut self, mut budget: Budget) {
+        while let Some((received, receipt)) = self.ip.poll_received(&mut budget) {
+            let verdict = self.deliver(received);
+            self.ip.netisr_count(receipt, verdict);
+        }
+    }
+
+    fn deliver(&mut self, received: Received) -> Verdict {
+        let shown = self.raw.input(&received);
+        match self.ip.dispatch(received, shown) {
+            Delivery::Settled(verdict) => verdict,
+            Delivery::Tcp(received) => self.tcp.input(&mut self.ip, received),
+            Delivery::Udp(received) => self.udp.input(&mut self.ip, received),
+            Delivery::EchoReply(received) => self.echo.input(&received),
+            Delivery::Neighbour(received) => self.link.nd_input(&mut self.ip, &received),
+            Delivery::Notice(quoted) => self.notice(quoted),
+        }
+    }
+
+    /// Somebody says something about a packet of ours: whoever may have sent it hears that, if it did.
+    fn notice(&mut self, quoted: Quoted) -> Verdict {
+        let Quoted {
+            protocol,
+            endpoints,
+            notice,
+            ..
+        } = quoted;
+        let known = match protocol {
+            proto::TCP => self.tcp.knows(&endpoints),
+            proto::UDP => self.udp.knows(&endpoints),
+            proto::ICMP | proto::ICMPV6 => self.echo.knows(&quoted),
+            _ => false,
+        };
+        if !known {
+            return Verdict::Dropped(DropReason::NotWanted);
+        }
+        if let Notice::Narrow(mtu) = notice {
+            let now = self.ip.now.monotonic;
+            self.ip.path_mtus.learn(endpoints.remote.0, mtu, now);
+        }
+        match protocol {
+            proto::TCP => self.tcp.notice(&endpoints, notice),
+            proto::UDP => self.udp.notice(&endpoints, notice),
+            _ => {}
+        }
+        Verdict::Delivered
+    }
+
+    /// What happened at interfaces is told to those whom it concerns.
+    #[inline]
+    pub(crate) fn handle_activity(&mut self) {
+        if self.ip.ifs.has_activity() {
+            self.tell_activity();
+        }
+    }
+
+    fn tell_activity(&mut self) {
+        while let Some((dev, activity)) = self.ip.ifs.poll_activity() {
+            match self.ip.ifs.get(dev).map(|ifp| ifp.driver) {
+                Some(Driver::Tun(unit)) => self.tun.start(&self.ip, unit, activity),
+                Some(Driver::Ethernet(adapter)) if activity.contains(Activity::QUEUED) => {
+                    self.link.start(&mut self.ip, adapter);
+                }
+                _ => {}
+            }
+            if activity.contains(Activity::CAPTURED) {
+                self.tell_captures(dev);
+            }
+            if activity.contains(Activity::ROOM) {
+                self.tcp.unblock(&self.ip, dev);
+            }
+        }
+        while let Some(ifp) = self.ip.ifs.poll_detached() {
+            self.tcp.unblock(&self.ip, ifp.index);
+            self.events.push_back(Event::Detached(Box::new(ifp)));
+        }
+    }
+
+    fn tell_captures(&mut self, dev: IfIndex) {
+        let taps = self.ip.ifs.get_mut(dev).map(|ifp| &mut ifp.taps);
+        for tap in taps.into_iter().flatten() {
+            if std::mem::take(&mut tap.rose) {
+                let event = Event::Ready(FileId(tap.id.0), Ready::READ);
+                self.events.push_back(event);
+            }
+        }
+    }
+}

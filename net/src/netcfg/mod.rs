@@ -1,0 +1,305 @@
+//! `netcfg`: interfaces, routes and settings as text files.
+//!
+//! One setting a line. A write that ends in a newline takes effect at once; an unfinished line waits
+//! for the rest, for fsync, or for close. Everything a write says happens, or nothing: a line that
+//! is refused leaves things as they were.
+//!
+//! - [`node`]: the tree of paths, and what is read from each;
+//! - [`setting`]: what can be written, parsed whole before anything is done;
+//! - this module: the open files, and who watches them.
+
+mod node;
+mod setting;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use scheme::errno::{self, Errno};
+use scheme::{Caller, DirEntry, FileId, FileKind, OpenFlags, Ready, Stat};
+
+use crate::files::Wakes;
+use crate::ip::Ip;
+use crate::net::Net;
+use node::Node;
+use setting::{Change, Setting};
+
+/// Most bytes of an unfinished line.
+const LONGEST_LINE: usize = 4096;
+
+/// Most lines that happen together.
+const MOST_LINES: usize = 1024;
+/// The same of routes, of which there may be many.
+const MOST_ROUTES: usize = 1 << 16;
+/// How things were before each line is kept until the last is done: so many addresses and routes.
+const MOST_KEPT: usize = 1 << 18;
+/// Counters change with every packet: who watches them hears of it not more often than this.
+const COUNTERS: Duration = Duration::from_millis(100);
+
+/// An open text file.
+pub(crate) struct Handle {
+    node: Node,
+    /// The text as it was when the reader began at its start.
+    snapshot: Option<String>,
+    /// An unfinished line.
+    pending: Vec<u8>,
+    /// Whether somebody asked to hear of changes.
+    watched: bool,
+}
+
+impl Handle {
+    pub(crate) fn path(&self) -> String {
+        format!("netcfg/{}", self.node.path())
+    }
+
+    pub(crate) fn stat(&self) -> Stat {
+        stat(&self.node)
+    }
+}
+
+fn stat(node: &Node) -> Stat {
+    Stat {
+        kind: FileKind::Text,
+        mode: if node.is_writable() { 0o644 } else { 0o444 },
+        size: 0,
+    }
+}
+
+/// Describes what a path below `netcfg` leads to; `None` for a directory.
+pub(crate) fn stat_path(net: &Net, path: &str) -> Result<Option<Stat>, Errno> {
+    if node::list(net, path).is_some() {
+        return Ok(None);
+    }
+    let node = Node::parse(net, path).ok_or(errno::ENOENT)?;
+    Ok(Some(stat(&node)))
+}
+
+/// What a directory below `netcfg` lists.
+pub(crate) fn list(net: &Net, path: &str) -> Result<Vec<DirEntry>, Errno> {
+    node::list(net, path).ok_or(errno::ENOTDIR)
+}
+
+/// Opens a file: everybody may read, the superuser write.
+pub(crate) fn open(
+    net: &Net,
+    path: &str,
+    flags: OpenFlags,
+    caller: Caller,
+) -> Result<Handle, Errno> {
+    let node = Node::parse(net, path).ok_or(errno::ENOENT)?;
+    let writes = flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNCATE);
+    if writes && (caller.uid != 0 || !node.is_writable()) {
+        return Err(errno::EACCES);
+    }
+    Ok(Handle {
+        node,
+        snapshot: None,
+        pending: Vec::new(),
+        watched: false,
+    })
+}
+
+impl Handle {
+    /// Reads on in the text as it was when the reader began at its start.
+    pub(crate) fn read(
+        &mut self,
+        net: &Net,
+        watchers: &mut Watchers,
+        id: FileId,
+        buf: &mut [u8],
+        offset: u64,
+    ) -> Result<usize, Errno> {
+        // Whoever begins anew sees anew; whoever reads on sees the same text to its end.
+        if offset == 0 || self.snapshot.is_none() {
+            self.snapshot = Some(self.node.read(net).ok_or(errno::ENOENT)?);
+            if self.watched {
+                // What it was told of is used: it hears of the next change without asking again.
+                watchers.watch(self, id);
+            }
+        }
+        let text = self.snapshot.as_deref().unwrap_or_default();
+        let at = usize::try_from(offset)
+            .unwrap_or(usize::MAX)
+            .min(text.len());
+        let rest = &text.as_bytes()[at..];
+        let len = rest.len().min(buf.len());
+        buf[..len].copy_from_slice(&rest[..len]);
+        Ok(len)
+    }
+
+    /// Takes what is finished with a newline, and keeps the rest.
+    pub(crate) fn write(&mut self, net: &mut Net, buf: &[u8]) -> Result<usize, Errno> {
+        let mut text = std::mem::take(&mut self.pending);
+        text.extend_from_slice(buf);
+        let finished = text
+            .iter()
+            .rposition(|&byte| byte == b'\n')
+            .map_or(0, |at| at + 1);
+        let pending = text.split_off(finished);
+        if pending.len() > LONGEST_LINE {
+            return Err(errno::EINVAL);
+        }
+        if !text.is_empty() {
+            self.commit(net, &text)?;
+        }
+        self.pending = pending;
+        Ok(buf.len())
+    }
+
+    /// Takes what is pending as a line.
+    pub(crate) fn sync(&mut self, net: &mut Net) -> Result<(), Errno> {
+        let pending = std::mem::take(&mut self.pending);
+        if pending.is_empty() {
+            return Ok(());
+        }
+        self.commit(net, &pending)
+    }
+
+    pub(crate) fn close(&mut self, net: &mut Net, watchers: &mut Watchers, id: FileId) {
+        // Nobody is left to hear of an error.
+        if let Err(error) = self.sync(net) {
+            log::debug!("netcfg: line refused at close: {error}");
+        }
+        watchers.settings.remove(&id);
+        watchers.counters.remove(&id);
+    }
+
+    /// Does what the lines say, all of it or nothing.
+    fn commit(&self, net: &mut Net, text: &[u8]) -> Result<(), Errno> {
+        net.ip.ifs.touch();
+        let node = &self.node;
+        let text = std::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
+        let most = match node {
+            Node::RouteAdd | Node::RouteRm => MOST_ROUTES,
+            _ => MOST_LINES,
+        };
+        if text.lines().count() > most {
+            return Err(errno::ENOSPC);
+        }
+        let parse = |line: &str| Setting::parse(node, line).ok_or(errno::EINVAL);
+        let settings: Vec<_> = text.lines().map(parse).collect::<Result<_, _>>()?;
+        // What cannot be put back stands alone.
+        if settings.len() > 1 && settings.iter().any(Setting::is_final) {
+            return Err(errno::EINVAL);
+        }
+        // All lines are for one file, so for one interface.
+        let dev = settings.first().and_then(Setting::interface);
+        let dev = dev.and_then(|name| net.ip.ifs.by_name(name));
+        let mut change = dev.map(|dev| Change::new(&net.ip, dev));
+        let count = settings.len();
+        let (mut done, mut kept) = (Vec::with_capacity(count), 0);
+        for setting in settings {
+            let refused = match setting.apply(net) {
+                Ok(undo) => {
+                    kept += undo.weight();
+                    done.push(undo);
+                    if let Some(change) = &mut change {
+                        change.note(&net.ip);
+                    }
+                    // The last one is never undone.
+                    (kept > MOST_KEPT && done.len() < count).then_some(errno::ENOSPC)
+                }
+                Err(error) => Some(error),
+            };
+            if let Some(error) = refused {
+                done.into_iter().rev().for_each(|undo| undo.undo(net));
+                return Err(error);
+            }
+        }
+        if let Some(change) = change {
+            change.announce(net);
+        }
+        Ok(())
+    }
+
+    /// Readable when the text is not what was last read; writable always. Whoever asks is told of the
+    /// next change.
+    pub(crate) fn ready(&mut self, net: &Net, watchers: &mut Watchers, id: FileId) -> Ready {
+        self.watched = true;
+        if self.snapshot.is_none() || self.node.read(net) != self.snapshot {
+            return Ready::all();
+        }
+        watchers.watch(self, id);
+        Ready::WRITE
+    }
+}
+
+/// Open files whose next change somebody wants to hear of. Their texts are compared only when
+/// something happened that can have changed them: packets pay nothing for who watches.
+#[derive(Debug, Default)]
+pub(crate) struct Watchers {
+    /// Of what only settings change.
+    settings: BTreeSet<FileId>,
+    /// Of what packets change.
+    counters: BTreeSet<FileId>,
+    /// Generation of what `settings` were last compared with.
+    compared: u64,
+    /// When `counters` are compared again, at the earliest.
+    due: Duration,
+    /// Whether they may have changed since they were compared.
+    stale: bool,
+}
+
+impl Watchers {
+    /// When there is something to compare.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.stale.then_some(self.due)
+    }
+
+    /// Whether somebody wants to hear of counters.
+    #[inline]
+    pub(crate) fn counted(&self) -> bool {
+        !self.counters.is_empty()
+    }
+
+    /// Somebody wants to hear of the next change of a file.
+    fn watch(&mut self, handle: &Handle, id: FileId) {
+        match handle.node.counts() {
+            true => self.counters.insert(id),
+            false => self.settings.insert(id),
+        };
+    }
+
+    /// Wakes those whose text has changed. They are told once, and again after they read or asked.
+    pub(crate) fn run<'a>(
+        &mut self,
+        net: &'a Net,
+        wakes: &mut Wakes,
+        file: impl Fn(FileId) -> Option<&'a Handle>,
+    ) {
+        if std::mem::replace(&mut self.compared, generation(&net.ip)) != generation(&net.ip) {
+            tell(&mut self.settings, net, wakes, &file);
+        }
+        let now = net.ip.now.monotonic;
+        self.stale = self.counted() && now < self.due;
+        if !self.stale && self.counted() {
+            self.due = now + COUNTERS;
+            tell(&mut self.counters, net, wakes, &file);
+        }
+    }
+}
+
+/// Rises with everything that changes a text but counters.
+fn generation(ip: &Ip) -> u64 {
+    ip.ifs.generation() + ip.routes.generation()
+}
+
+/// Wakes those who have another text than they last saw. Each text is made once.
+fn tell<'a>(
+    watchers: &mut BTreeSet<FileId>,
+    net: &'a Net,
+    wakes: &mut Wakes,
+    file: &impl Fn(FileId) -> Option<&'a Handle>,
+) {
+    let mut texts = BTreeMap::new();
+    watchers.retain(|&id| {
+        let Some(Handle { node, snapshot, .. }) = file(id) else {
+            return false;
+        };
+        let text = texts.entry(node).or_insert_with(|| node.read(net));
+        let changed = snapshot.is_none() || *text != *snapshot;
+        if changed {
+            wakes.wake(id, Ready::READ);
+        }
+        !changed
+    });
+}

@@ -1,0 +1,279 @@
+//! The small services, on TCP and UDP of every interface: echo (RFC 862), discard (RFC 863) and
+//! character generator (RFC 864).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use bitflags::bitflags;
+
+use crate::ifnet::is_host;
+use crate::net::Net;
+use crate::stack::{Datagram, FlowId, ListenerId, Owner, Terms, UdpId};
+
+/// Connections that a service lets wait, each.
+const BACKLOG: usize = 1024;
+/// Bytes moved for one connection before another gets its turn.
+const CHUNK: usize = 64 << 10;
+/// The services serve strangers, and do not keep memory for one that does nothing.
+const IDLE_LIMIT: Duration = Duration::from_secs(5 * 60);
+/// Characters in a line of the character generator, without its end.
+const LINE: usize = 72;
+
+bitflags! {
+    /// Which services run.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub struct Services: u8 {
+        /// What comes goes back.
+        const ECHO = 1;
+        /// What comes is thrown away.
+        const DISCARD = 2;
+        /// Characters without end.
+        const CHARGEN = 4;
+    }
+}
+
+/// A word that names no service.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct UnknownService(String);
+
+impl fmt::Display for UnknownService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(word) = self;
+        write!(
+            f,
+            "no service '{word}': there are echo, discard and chargen"
+        )
+    }
+}
+
+impl std::error::Error for UnknownService {}
+
+impl FromStr for Services {
+    type Err = UnknownService;
+
+    /// Reads `echo,discard,chargen` or a part of it.
+    fn from_str(text: &str) -> Result<Self, UnknownService> {
+        let service = |word: &str| match word.trim() {
+            "echo" => Ok(Self::ECHO),
+            "discard" => Ok(Self::DISCARD),
+            "chargen" => Ok(Self::CHARGEN),
+            word => Err(UnknownService(word.to_owned())),
+        };
+        text.split(',').map(service).collect()
+    }
+}
+
+/// One service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Service {
+    /// RFC 862.
+    Echo,
+    /// RFC 863.
+    Discard,
+    /// RFC 864.
+    Chargen,
+}
+
+impl Service {
+    const ALL: [(Services, Self); 3] = [
+        (Services::ECHO, Self::Echo),
+        (Services::DISCARD, Self::Discard),
+        (Services::CHARGEN, Self::Chargen),
+    ];
+
+    /// What its sockets are known by: numbers that no file has.
+    fn owner(self) -> Owner {
+        Owner(u32::MAX - u32::from(self.port()))
+    }
+
+    /// Whose sockets those of `owner` are, if it is one of the services.
+    pub(crate) fn of(owner: Owner) -> Option<Self> {
+        let mut all = Self::ALL.into_iter().map(|(_, service)| service);
+        all.find(|service| service.owner() == owner)
+    }
+
+    const fn port(self) -> u16 {
+        match self {
+            Self::Echo => 7,
+            Self::Discard => 9,
+            Self::Chargen => 19,
+        }
+    }
+}
+
+/// What the services remember of their connections.
+#[derive(Debug, Default)]
+pub(crate) struct Servers {
+    /// How far each character generator is. Bounded by the connections.
+    positions: BTreeMap<FlowId, usize>,
+    /// Where the next datagram of the character generator begins.
+    line: usize,
+}
+
+impl Servers {
+    /// Opens the sockets of these services.
+    pub(crate) fn start(net: &mut Net, services: Services) {
+        for (flag, service) in Service::ALL {
+            if services.contains(flag) {
+                let (port, owner) = (service.port(), service.owner());
+                // Nothing else is bound yet: these cannot fail.
+                let tcp = net.tcp.listen(None, port, BACKLOG, owner);
+                let udp = net.udp.bind(None, port, owner);
+                debug_assert!(tcp.is_ok() && udp.is_ok());
+                if let Ok(listener) = tcp {
+                    let terms = Terms {
+                        idle_limit: Some(IDLE_LIMIT),
+                        ..Terms::default()
+                    };
+                    net.tcp.set_listener_terms(listener, terms);
+                }
+            }
+        }
+    }
+
+    /// Takes the connections that wait.
+    pub(crate) fn accept(net: &mut Net, listener: ListenerId) {
+        // Each hears of itself right after.
+        while net.tcp.accept(listener).is_some() {}
+    }
+
+    /// Serves a connection at which something happened.
+    pub(crate) fn serve_flow(&mut self, net: &mut Net, id: FlowId, service: Service) {
+        let position = self.positions.get(&id).copied().unwrap_or(0);
+        let Some(socket) = net.tcp.socket(id) else {
+            self.positions.remove(&id);
+            return;
+        };
+        let mut moved = 0;
+        match service {
+            Service::Echo => {
+                let mut chunk = [0; 4096];
+                while moved < CHUNK && socket.can_recv() && socket.can_send() {
+                    let room = socket.send_capacity() - socket.send_queue();
+                    let len = room.min(chunk.len());
+                    let Ok(len) = socket.recv_slice(&mut chunk[..len]) else {
+                        break;
+                    };
+                    // There was room for it.
+                    let _ = socket.send_slice(&chunk[..len]);
+                    moved += len;
+                }
+            }
+            Service::Discard => {
+                while moved < CHUNK && socket.can_recv() {
+                    let Ok(len) = socket.recv(|data| (data.len(), data.len())) else {
+                        break;
+                    };
+                    moved += len;
+                }
+            }
+            Service::Chargen => {
+                while socket.can_recv() && socket.recv(|data| (data.len(), ())).is_ok() {}
+                while moved < CHUNK && socket.can_send() {
+                    let at = position + moved;
+                    let sent = socket.send(|room| {
+                        for (offset, byte) in room.iter_mut().enumerate() {
+                            *byte = character(at + offset);
+                        }
+                        (room.len(), room.len())
+                    });
+                    let Ok(len) = sent else {
+                        break;
+                    };
+                    moved += len;
+                }
+            }
+        }
+        let over = !socket.may_recv() && socket.recv_queue() == 0;
+        if over || !socket.is_active() {
+            // The other end is done. What is queued for it still goes out.
+            self.positions.remove(&id);
+            net.tcp.close(&mut net.ip, id);
+            return;
+        }
+        if service == Service::Chargen {
+            // Lines repeat after as many as there are characters.
+            let position = (position + moved) % ((LINE + 2) * CHARACTERS);
+            self.positions.insert(id, position);
+        }
+        if moved > 0 {
+            net.tcp.touch(id);
+        }
+    }
+
+    /// Serves a socket to which datagrams came.
+    pub(crate) fn serve_socket(&mut self, net: &mut Net, id: UdpId, service: Service) {
+        // The queue is bounded, and nothing comes meanwhile.
+        while let Some(datagram) = net.udp.recv(id) {
+            self.serve_datagram(net, id, service, &datagram);
+        }
+    }
+
+    fn serve_datagram(&mut self, net: &mut Net, id: UdpId, service: Service, datagram: &Datagram) {
+        let from = datagram.from;
+        // Two such services must not be set upon each other (inetd's old rule).
+        let loops = [Service::Echo, Service::Chargen].map(Service::port);
+        if loops.contains(&from.1) || from.1 == 0 || !is_host(&from.0) {
+            return;
+        }
+        // From the address that was asked, unless that was a group or everybody.
+        let to = datagram.to;
+        let own = net.ip.ifs.is_local(&to).then_some(to);
+        let sent = match service {
+            Service::Discard => return,
+            Service::Echo => net.udp.send(&mut net.ip, id, own, from, datagram.data()),
+            Service::Chargen => {
+                let start = self.line * (LINE + 2);
+                let line: Vec<u8> = (start..start + LINE + 2).map(character).collect();
+                self.line = (self.line + 1) % CHARACTERS;
+                net.udp.send(&mut net.ip, id, own, from, &line)
+            }
+        };
+        // A datagram that cannot be answered is lost, as datagrams are; the interface counted it.
+        if let Err(error) = sent {
+            log::debug!("{service:?} to {}: {error}", from.0);
+        }
+    }
+}
+
+/// Printing characters, and so lines before they repeat.
+const CHARACTERS: usize = 95;
+
+/// The character at `position` of the endless text: each line begins one further on.
+fn character(position: usize) -> u8 {
+    let (line, column) = (position / (LINE + 2), position % (LINE + 2));
+    match column {
+        LINE => b'\r',
+        column if column > LINE => b'\n',
+        column => b' ' + ((line + column) % CHARACTERS) as u8,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_pattern_of_rfc_864() {
+        let line = |number: usize| -> String {
+            let start = number * (LINE + 2);
+            (start..start + LINE + 2)
+                .map(|at| char::from(character(at)))
+                .collect()
+        };
+        assert!(line(0).starts_with(" !\"#$%&'()*+,-./0123456789"));
+        assert!(line(1).starts_with("!\"#") && line(1).ends_with("\r\n"));
+        assert_eq!(line(0).len(), 74);
+        assert_eq!(line(0), line(CHARACTERS));
+    }
+
+    #[test]
+    fn services_by_name() {
+        assert_eq!("echo,discard,chargen".parse(), Ok(Services::all()));
+        assert_eq!("echo".parse(), Ok(Services::ECHO));
+        let error = "echo,daytime".parse::<Services>().unwrap_err();
+        assert!(error.to_string().contains("'daytime'"));
+    }
+}

@@ -1,0 +1,80 @@
+//! `icmp/echo/ADDR`: ping. A write is two bytes of sequence number, in network order, and the data
+//! of an echo request; a read is the same of a reply.
+
+use std::net::IpAddr;
+
+use scheme::errno::{self, Errno};
+use scheme::{FileId, Outcome, Ready, Stat};
+
+use super::SOCKET;
+use super::option_file::Name;
+use crate::files::Wakes;
+use crate::net::Net;
+use crate::stack::{EchoId, Owner};
+
+/// Describes what a path below `icmp` leads to; `None` for the directory of the echo sockets.
+pub(crate) fn stat(path: &str) -> Result<Option<Stat>, Errno> {
+    match path {
+        "echo" => Ok(None),
+        _ => remote(path).map(|_| Some(SOCKET)),
+    }
+}
+
+fn remote(path: &str) -> Result<IpAddr, Errno> {
+    let addr = path.strip_prefix("echo/").ok_or(errno::ENOENT)?;
+    addr.parse().map_err(|_| errno::EINVAL)
+}
+
+/// Opens a socket; events of it come with `file`.
+pub(crate) fn open(net: &mut Net, path: &str, file: FileId) -> Result<EchoId, Errno> {
+    net.echo.open(&mut net.ip, remote(path)?, Owner(file.0))
+}
+
+pub(crate) fn read(
+    net: &mut Net,
+    wakes: &mut Wakes,
+    id: EchoId,
+    file: FileId,
+    buf: &mut [u8],
+) -> Outcome<usize> {
+    if buf.is_empty() {
+        return Outcome::Done(Ok(0));
+    }
+    let Some(reply) = net.echo.recv(id) else {
+        return Outcome::Wait;
+    };
+    let len = reply.len().min(buf.len());
+    buf[..len].copy_from_slice(&reply[..len]);
+    if net.echo.has_queued(id) {
+        // Programs read once for each event: there is another.
+        wakes.wake(file, Ready::READ);
+    }
+    Outcome::Done(Ok(len))
+}
+
+pub(crate) fn write(net: &mut Net, id: EchoId, buf: &[u8]) -> Result<usize, Errno> {
+    let (sequence, data) = buf.split_first_chunk::<2>().ok_or(errno::EINVAL)?;
+    net.echo.send(&mut net.ip, id, *sequence, data)?;
+    Ok(buf.len())
+}
+
+/// The only verb of dup: the file of the hop limit.
+pub(crate) fn dup(verb: &[u8]) -> Result<Name, Errno> {
+    let name = std::str::from_utf8(verb).ok().and_then(Name::parse);
+    name.filter(|name| *name == Name::HopLimit)
+        .ok_or(errno::EINVAL)
+}
+
+pub(crate) fn ready(net: &Net, id: EchoId) -> Ready {
+    match net.echo.has_queued(id) {
+        true => Ready::all(),
+        false => Ready::WRITE,
+    }
+}
+
+pub(crate) fn path(net: &Net, id: EchoId) -> String {
+    match net.echo.remote(id) {
+        Some(remote) => format!("icmp/echo/{remote}"),
+        None => "icmp".to_owned(),
+    }
+}

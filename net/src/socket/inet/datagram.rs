@@ -1,0 +1,135 @@
+//! Datagrams: binding, and the files that share a socket.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use scheme::FileId;
+use scheme::errno::{self, Errno};
+use smallvec::smallvec;
+
+use super::{Context, Holder, Socket, State};
+use crate::stack::{UdpId, ephemeral_ports};
+
+impl Socket {
+    pub(super) fn bind_datagrams(
+        &mut self,
+        cx: &mut Context<'_>,
+        local: (IpAddr, u16),
+    ) -> Result<(), Errno> {
+        self.check_port(local.1)?;
+        let addr = self.check_local(cx.net, local.0)?;
+        let owner = cx.owner();
+        let udp = &mut cx.net.udp;
+        let (socket, port) = match local.1 {
+            0 => {
+                let try_port = |port| Some((udp.bind(addr, port, owner).ok()?, port));
+                let found = ephemeral_ports(&mut cx.net.ip.rng).find_map(try_port);
+                found.ok_or(errno::EADDRINUSE)?
+            }
+            port => (udp.bind(addr, port, owner)?, port),
+        };
+        let local = (local.0, port);
+        self.state = State::Datagrams {
+            socket,
+            local,
+            peer: None,
+        };
+        let holder = Holder {
+            file: cx.id,
+            peer: None,
+        };
+        cx.shared.holders.insert(socket, smallvec![holder]);
+        cx.shared.memberships.bound(cx.id, socket);
+        self.apply_receive_buffer(cx.net);
+        Ok(())
+    }
+
+    /// Where writes go from now on, and, for the only holder, where reads come from.
+    pub(super) fn set_peer(&mut self, cx: &mut Context<'_>, new: Option<(IpAddr, u16)>) {
+        if let State::Datagrams { socket, peer, .. } = &mut self.state {
+            *peer = new;
+            let holders = cx.shared.holders.get_mut(socket);
+            for holder in holders.into_iter().flatten() {
+                if holder.file == cx.id {
+                    holder.peer = new;
+                }
+            }
+            cx.filter_datagrams(*socket);
+        }
+    }
+
+    pub(super) fn disconnect(&self, cx: &mut Context<'_>, new: FileId) -> Result<Box<Self>, Errno> {
+        match self.state {
+            State::Datagrams { socket, local, .. } => {
+                Ok(self.share_datagrams(cx, socket, local, None, new))
+            }
+            _ => Err(errno::EINVAL),
+        }
+    }
+
+    /// Another file, with the number `new`, of the same UDP socket.
+    fn share_datagrams(
+        &self,
+        cx: &mut Context<'_>,
+        socket: UdpId,
+        local: (IpAddr, u16),
+        peer: Option<(IpAddr, u16)>,
+        new: FileId,
+    ) -> Box<Self> {
+        let shared = self.derive(State::Datagrams {
+            socket,
+            local,
+            peer,
+        });
+        let holders = cx.shared.holders.entry(socket).or_default();
+        holders.push(Holder { file: new, peer });
+        cx.filter_datagrams(socket);
+        shared
+    }
+
+    /// `bind`, `connect` and `sendto` of a datagram socket.
+    pub(super) fn name_datagrams(
+        &mut self,
+        cx: &mut Context<'_>,
+        local: Option<(IpAddr, u16)>,
+        peer: Option<(IpAddr, u16)>,
+        new: FileId,
+    ) -> Result<Box<Self>, Errno> {
+        match (&self.state, local) {
+            (State::Fresh, local) => {
+                let any = match peer {
+                    Some((IpAddr::V6(_), _)) => Ipv6Addr::UNSPECIFIED.into(),
+                    _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+                };
+                // In place: answers to what is sent now come to the original.
+                self.bind_datagrams(cx, local.unwrap_or((any, 0)))?;
+            }
+            (State::Datagrams { .. }, None) => {}
+            _ => return Err(errno::EINVAL),
+        }
+        match self.state {
+            State::Datagrams { socket, local, .. } => {
+                Ok(self.share_datagrams(cx, socket, local, peer, new))
+            }
+            _ => Err(errno::EINVAL),
+        }
+    }
+}
+
+impl Context<'_> {
+    /// A socket takes only its peer's datagrams when it has one file, and that has a peer. (The
+    /// copy that sendto makes must not filter what the original receives; nor does a peer that
+    /// is many.)
+    pub(super) fn filter_datagrams(&mut self, socket: UdpId) {
+        let peer = match self.shared.holders.get(&socket).map(|holders| &holders[..]) {
+            Some(&[Holder { peer, .. }]) => peer,
+            _ => None,
+        };
+        let ifs = &self.net.ip.ifs;
+        let one = |&(addr, _): &(IpAddr, u16)| match addr {
+            IpAddr::V4(v4) => !addr.is_multicast() && !ifs.is_broadcast(&v4),
+            IpAddr::V6(_) => !addr.is_multicast(),
+        };
+        let peer = peer.filter(one);
+        self.net.udp.connect(socket, peer);
+    }
+}

@@ -1,0 +1,464 @@
+//! `tcp` and `udp`.
+//!
+//! A program opens the bare scheme and gets a socket without a name. `bind` and `connect` are dups
+//! with a name, and `accept` is dup `"listen"`; each gives a new file, which the C library puts in
+//! place of the old one. Options, names, and messages with flags come as calls.
+//!
+//! - [`stream`]: listening, accepting, connecting;
+//! - [`datagram`]: binding, and the files that share a socket;
+//! - [`group`]: membership in groups;
+//! - [`transfer`]: reading and writing, with flags or without;
+//! - [`option`]: what `setsockopt` and `getsockopt` know of sockets, and [`level`]: of protocols.
+
+mod datagram;
+mod group;
+mod level;
+mod option;
+mod stream;
+mod transfer;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use scheme::errno::{self, Errno};
+use scheme::wait::Direction;
+use scheme::{Caller, FileId, Outcome, Ready, Stat};
+use smallvec::SmallVec;
+use smoltcp::socket::tcp::State as TcpState;
+
+use super::SOCKET;
+use super::message::sent;
+use super::name::{self, Names};
+use super::option_file;
+use crate::files::Wakes;
+use crate::ifnet::IfIndex;
+use crate::net::Net;
+use crate::stack::{FlowId, ListenerId, Owner, UdpId};
+
+use group::{Memberships, SocketKey};
+use level::Level;
+use option::Options;
+use transfer::MSG_DONTWAIT;
+
+/// Ports up to this one, inclusive, are the superuser's.
+const PRIVILEGED: u16 = 1024;
+
+/// `SocketCall` of Redox's protocol.
+mod verb {
+    pub(super) const SET_OPTION: u64 = 2;
+    pub(super) const GET_OPTION: u64 = 3;
+    pub(super) const SEND_MESSAGE: u64 = 4;
+    pub(super) const RECEIVE_MESSAGE: u64 = 5;
+    pub(super) const PEER_NAME: u64 = 8;
+    pub(super) const SHUTDOWN: u64 = 9;
+}
+
+/// Which scheme.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Transport {
+    /// A stream.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+impl Transport {
+    const fn scheme(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// An open socket.
+#[derive(Debug)]
+pub(crate) struct Socket {
+    transport: Transport,
+    /// Who opened it; only the superuser has the low ports.
+    uid: u32,
+    state: State,
+    options: Options,
+    shut_read: bool,
+    shut_write: bool,
+}
+
+#[derive(Debug)]
+enum State {
+    /// It has no name yet.
+    Fresh,
+    /// TCP, bound: `listen` itself never arrives, so it accepts from then on.
+    Listening {
+        listener: ListenerId,
+        local: (IpAddr, u16),
+    },
+    /// TCP, with another end. `told` says whether the program knows how connecting went.
+    Flow {
+        flow: FlowId,
+        local: (IpAddr, u16),
+        remote: (IpAddr, u16),
+        told: bool,
+    },
+    /// UDP, bound; `peer` is where writes go.
+    Datagrams {
+        socket: UdpId,
+        local: (IpAddr, u16),
+        peer: Option<(IpAddr, u16)>,
+    },
+    /// Its socket went to another file.
+    Moved,
+}
+
+/// The queue that a dup waits in: to accept is to read, to connect is to write.
+pub(crate) fn dup_direction(verb: &[u8]) -> Direction {
+    match verb {
+        b"listen" => Direction::Read,
+        _ => Direction::Write,
+    }
+}
+
+/// The queue that a call waits in.
+pub(crate) fn call_direction(metadata: &[u64]) -> Direction {
+    match metadata.first() {
+        Some(&verb::SEND_MESSAGE) => Direction::Write,
+        _ => Direction::Read,
+    }
+}
+
+/// A file of a UDP socket, and where its writes go.
+#[derive(Clone, Copy, Debug)]
+struct Holder {
+    file: FileId,
+    peer: Option<(IpAddr, u16)>,
+}
+
+/// What all sockets share.
+#[derive(Debug, Default)]
+pub(crate) struct InetSockets {
+    /// The files of each UDP socket: in most cases one, and dup makes more.
+    holders: BTreeMap<UdpId, SmallVec<[Holder; 1]>>,
+    memberships: Memberships,
+}
+
+impl InetSockets {
+    /// The files of a UDP socket.
+    pub(crate) fn holders(&self, socket: UdpId) -> impl Iterator<Item = FileId> {
+        let holders = self.holders.get(&socket).into_iter().flatten();
+        holders.map(|holder| holder.file)
+    }
+
+    /// An interface is gone, and with it every membership there.
+    pub(crate) fn detach(&mut self, dev: IfIndex) {
+        self.memberships.detach(dev);
+    }
+}
+
+/// What a request for a socket works with.
+pub(crate) struct Context<'a> {
+    pub(crate) net: &'a mut Net,
+    pub(crate) shared: &'a mut InetSockets,
+    pub(crate) wakes: &'a mut Wakes,
+    /// The file of the socket.
+    pub(crate) id: FileId,
+}
+
+impl Context<'_> {
+    /// What events of the socket come with.
+    fn owner(&self) -> Owner {
+        Owner(self.id.0)
+    }
+
+    /// The same for another file.
+    fn with(&mut self, id: FileId) -> Context<'_> {
+        Context {
+            net: self.net,
+            shared: self.shared,
+            wakes: self.wakes,
+            id,
+        }
+    }
+}
+
+/// What dup makes of a socket.
+#[derive(Debug)]
+pub(crate) enum Derived {
+    Socket(Box<Socket>),
+    /// The file of an option.
+    Option(option_file::Name),
+}
+
+/// Whether a path below `tcp` or `udp` can be opened.
+pub(crate) fn stat(path: &str) -> Result<Stat, Errno> {
+    Names::parse(path).map(|_| SOCKET).ok_or(errno::ENOENT)
+}
+
+/// Whether an address stands for any of ours.
+fn specific(addr: IpAddr) -> Option<IpAddr> {
+    (!addr.is_unspecified()).then_some(addr)
+}
+
+/// To connect to no address in particular means this host.
+fn destination((addr, port): (IpAddr, u16)) -> (IpAddr, u16) {
+    let addr = match addr {
+        IpAddr::V4(addr) if addr.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(addr) if addr.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        addr => addr,
+    };
+    (addr, port)
+}
+
+impl Socket {
+    /// Opens a socket, with names if the path has some.
+    pub(crate) fn open(
+        cx: &mut Context<'_>,
+        transport: Transport,
+        path: &str,
+        caller: Caller,
+    ) -> Result<Self, Errno> {
+        let mut socket = Self {
+            transport,
+            uid: caller.uid,
+            state: State::Fresh,
+            options: Options::default(),
+            shut_read: false,
+            shut_write: false,
+        };
+        if path.is_empty() {
+            return Ok(socket);
+        }
+        let names = Names::parse(path).ok_or(errno::EINVAL)?;
+        match (names.local, names.remote, transport) {
+            (local, Some(remote), Transport::Tcp) => {
+                socket.start_connect(cx, local, destination(remote))?;
+            }
+            (local, peer, Transport::Udp) => {
+                let any = (Ipv4Addr::UNSPECIFIED.into(), 0);
+                socket.bind_datagrams(cx, local.unwrap_or(any))?;
+                socket.set_peer(cx, peer.map(destination));
+            }
+            (Some(local), None, Transport::Tcp) => socket.start_listen(cx, local)?,
+            (None, None, Transport::Tcp) => return Err(errno::EINVAL),
+        }
+        Ok(socket)
+    }
+
+    /// Another with its settings, and this state.
+    fn derive(&self, state: State) -> Box<Self> {
+        Box::new(Self {
+            transport: self.transport,
+            uid: self.uid,
+            state,
+            options: self.options,
+            shut_read: self.shut_read,
+            shut_write: self.shut_write,
+        })
+    }
+
+    fn check_port(&self, port: u16) -> Result<(), Errno> {
+        match self.uid {
+            0 => Ok(()),
+            _ if (1..=PRIVILEGED).contains(&port) => Err(errno::EACCES),
+            _ => Ok(()),
+        }
+    }
+
+    /// A datagram socket may be bound to a group, whose packets it then receives.
+    fn check_local(&self, net: &Net, addr: IpAddr) -> Result<Option<IpAddr>, Errno> {
+        let udp = self.transport == Transport::Udp;
+        match specific(addr) {
+            Some(addr) if udp && addr.is_multicast() => Ok(Some(addr)),
+            Some(addr) if !net.ip.ifs.is_local(&addr) => Err(errno::EADDRNOTAVAIL),
+            addr => Ok(addr),
+        }
+    }
+
+    /// The verbs of dup. What is made has the number `new`.
+    pub(crate) fn dup(
+        &mut self,
+        cx: &mut Context<'_>,
+        verb: &[u8],
+        nonblocking: bool,
+        new: FileId,
+    ) -> Outcome<Derived> {
+        let Ok(verb) = std::str::from_utf8(verb) else {
+            return errno::EINVAL.into();
+        };
+        let derived = match verb {
+            "listen" => self.accept(cx, new),
+            "disconnect" => self.disconnect(cx, new).into(),
+            _ => match (option_file::Name::parse(verb), Names::parse(verb)) {
+                (Some(name), _) => return Outcome::Done(Ok(Derived::Option(name))),
+                (None, Some(names)) => self.name(cx, names, nonblocking, new),
+                (None, None) => errno::EINVAL.into(),
+            },
+        };
+        match derived {
+            Outcome::Done(socket) => Outcome::Done(socket.map(Derived::Socket)),
+            Outcome::Wait => Outcome::Wait,
+        }
+    }
+
+    /// `bind` and `connect`.
+    fn name(
+        &mut self,
+        cx: &mut Context<'_>,
+        names: Names,
+        nonblocking: bool,
+        new: FileId,
+    ) -> Outcome<Box<Self>> {
+        match (self.transport, names.remote) {
+            (Transport::Tcp, Some(remote)) => {
+                self.connect(cx, names.local, destination(remote), nonblocking, new)
+            }
+            (Transport::Tcp, None) => self.bind(cx, names.local, new).into(),
+            (Transport::Udp, remote) => self
+                .name_datagrams(cx, names.local, remote.map(destination), new)
+                .into(),
+        }
+    }
+
+    /// Whether a call can change anything but what waits to be read.
+    pub(crate) fn changes(metadata: &[u64]) -> bool {
+        metadata.first() != Some(&verb::RECEIVE_MESSAGE)
+    }
+
+    /// Calls: options, names, messages, shutdown.
+    pub(crate) fn call(
+        &mut self,
+        cx: &mut Context<'_>,
+        payload: &mut [u8],
+        metadata: &[u64],
+    ) -> Outcome<usize> {
+        let word = |at: usize| metadata.get(at).copied().unwrap_or_default();
+        match word(0) {
+            verb::GET_OPTION => match Level::parse(word(2)) {
+                None => errno::ENOPROTOOPT.into(),
+                Some(Level::Socket) => self.get_option(cx, word(1), payload).into(),
+                Some(level) => self.get_protocol_option(level, word(1), payload).into(),
+            },
+            verb::SET_OPTION => match Level::parse(word(2)) {
+                None => errno::ENOPROTOOPT.into(),
+                Some(Level::Socket) => self.set_option(cx, word(1), payload).into(),
+                Some(level) => self.set_protocol_option(cx, level, word(1), payload).into(),
+            },
+            verb::SEND_MESSAGE => {
+                let Some(data) = sent(payload) else {
+                    return errno::EINVAL.into();
+                };
+                match self.write(cx, data) {
+                    Outcome::Wait if word(1) & MSG_DONTWAIT != 0 => errno::EAGAIN.into(),
+                    outcome => outcome,
+                }
+            }
+            verb::RECEIVE_MESSAGE => self.receive_message(cx, payload, word(1)),
+            verb::PEER_NAME => self.peer_name(cx.net, payload).into(),
+            verb::SHUTDOWN => self.shutdown(cx, word(1)).into(),
+            0 | 1 | 6 | 7 => errno::EOPNOTSUPP.into(),
+            _ => errno::EINVAL.into(),
+        }
+    }
+
+    fn peer_name(&self, net: &mut Net, payload: &mut [u8]) -> Result<usize, Errno> {
+        let remote = match self.state {
+            State::Flow {
+                remote, told: true, ..
+            } => Some(remote),
+            // Whoever does not wait for the connection hears of it from poll.
+            State::Flow { flow, remote, .. } => {
+                let socket = net.tcp.socket(flow);
+                let connected = socket.is_some_and(|socket| {
+                    use TcpState::{Closed, Listen, SynReceived, SynSent};
+                    !matches!(socket.state(), Closed | Listen | SynSent | SynReceived)
+                });
+                connected.then_some(remote)
+            }
+            State::Datagrams { peer, .. } => peer,
+            _ => None,
+        };
+        remote.ok_or(errno::ENOTCONN)?;
+        let path = format!("/scheme/{}", self.path(net));
+        let to = payload.get_mut(..path.len()).ok_or(errno::EINVAL)?;
+        to.copy_from_slice(path.as_bytes());
+        Ok(path.len())
+    }
+
+    /// `tcp/REMOTE/LOCAL`.
+    pub(crate) fn path(&self, net: &Net) -> String {
+        let (remote, local) = match self.state {
+            State::Fresh | State::Moved => (None, None),
+            State::Listening { local, .. } => (None, Some(local)),
+            State::Flow { local, remote, .. } => (Some(remote), Some(local)),
+            State::Datagrams {
+                local: (addr, port),
+                peer,
+                ..
+            } => {
+                // Whoever is connected has an address, if only for that.
+                let chosen = peer.and_then(|(dst, _)| net.ip.route_to(&dst, None).ok()?.src);
+                let addr = specific(addr).or(chosen).unwrap_or(addr);
+                (peer, Some((addr, port)))
+            }
+        };
+        let mut path = format!("{}/", self.transport.scheme());
+        name::write(&mut path, remote);
+        path.push('/');
+        name::write(&mut path, local);
+        path
+    }
+
+    pub(crate) fn ready(&self, net: &mut Net) -> Ready {
+        let mut ready = match self.state {
+            State::Fresh | State::Moved => Ready::WRITE,
+            State::Listening { listener, .. } => match net.tcp.has_queued(listener) {
+                true => Ready::READ,
+                false => Ready::empty(),
+            },
+            State::Datagrams { socket, .. } => match net.udp.has_queued(socket) {
+                true => Ready::all(),
+                false => Ready::WRITE,
+            },
+            State::Flow { flow, .. } => match net.tcp.socket(flow) {
+                None => Ready::all(),
+                Some(tcp) => {
+                    let connecting =
+                        matches!(tcp.state(), TcpState::SynSent | TcpState::SynReceived);
+                    let mut ready = Ready::empty();
+                    ready.set(
+                        Ready::READ,
+                        tcp.can_recv() || (!connecting && !tcp.may_recv()),
+                    );
+                    ready.set(
+                        Ready::WRITE,
+                        tcp.can_send() || (!connecting && !tcp.may_send()),
+                    );
+                    ready
+                }
+            },
+        };
+        ready.set(Ready::READ, ready.contains(Ready::READ) || self.shut_read);
+        ready.set(
+            Ready::WRITE,
+            ready.contains(Ready::WRITE) || self.shut_write,
+        );
+        ready
+    }
+
+    pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
+        match std::mem::replace(&mut self.state, State::Moved) {
+            State::Fresh | State::Moved => cx.leave_all(SocketKey::Fresh(cx.id)),
+            State::Listening { listener, .. } => cx.net.tcp.unlisten(&mut cx.net.ip, listener),
+            State::Flow { flow, .. } => cx.net.tcp.close(&mut cx.net.ip, flow),
+            State::Datagrams { socket, .. } => {
+                let holders = cx.shared.holders.entry(socket).or_default();
+                holders.retain(|holder| holder.file != cx.id);
+                if holders.is_empty() {
+                    cx.shared.holders.remove(&socket);
+                    cx.leave_all(SocketKey::Bound(socket));
+                    cx.net.udp.unbind(socket);
+                } else {
+                    cx.filter_datagrams(socket);
+                }
+            }
+        }
+    }
+}

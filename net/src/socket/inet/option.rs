@@ -1,0 +1,267 @@
+//! Options of sockets.
+
+use std::net::Ipv4Addr;
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+use scheme::errno::{self, Errno};
+use scheme::wait::Direction;
+
+use super::transfer::LONGEST_DATAGRAM;
+use super::{Context, Socket, State, Transport};
+use crate::net::Net;
+use crate::stack::{Buffers, QUEUE_BYTES, SendTerms, Terms, Udp};
+
+/// Options of `SOL_SOCKET`.
+mod sol_socket {
+    pub(super) const REUSEADDR: u64 = 2;
+    pub(super) const TYPE: u64 = 3;
+    pub(super) const ERROR: u64 = 4;
+    pub(super) const BROADCAST: u64 = 6;
+    pub(super) const SNDBUF: u64 = 7;
+    pub(super) const RCVBUF: u64 = 8;
+    pub(super) const KEEPALIVE: u64 = 9;
+    pub(super) const LINGER: u64 = 13;
+    pub(super) const REUSEPORT: u64 = 15;
+    pub(super) const RCVTIMEO: u64 = 20;
+    pub(super) const SNDTIMEO: u64 = 21;
+}
+
+/// Bytes that a program asks for.
+fn size(asked: Option<i32>) -> Result<usize, Errno> {
+    let asked = asked.ok_or(errno::EINVAL)?;
+    usize::try_from(asked).map_err(|_| errno::EINVAL)
+}
+
+const fn index(direction: Direction) -> usize {
+    match direction {
+        Direction::Read => 0,
+        Direction::Write => 1,
+    }
+}
+
+/// What a program set. A file that bind, connect or accept makes begins with it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Options {
+    /// How long a read and a write may wait.
+    pub(super) timeouts: [Option<Duration>; 2],
+    keep_alive: bool,
+    pub(super) no_delay: bool,
+    /// Never zero.
+    pub(super) hop_limit: u8,
+    pub(super) group_hops: u8,
+    pub(super) group_loop: bool,
+    pub(super) group_if: Option<Ipv4Addr>,
+    /// Bytes to receive and to send, as far as somebody asked.
+    receive_buffer: Option<usize>,
+    send_buffer: Option<usize>,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        let SendTerms {
+            hop_limit,
+            group_hops,
+            group_loop,
+            group_if,
+        } = SendTerms::default();
+        Self {
+            timeouts: [None; 2],
+            keep_alive: false,
+            no_delay: false,
+            hop_limit,
+            group_hops,
+            group_loop,
+            group_if,
+            receive_buffer: None,
+            send_buffer: None,
+        }
+    }
+}
+
+impl Options {
+    /// What they mean for connections.
+    pub(super) fn terms(&self) -> Terms {
+        let default = Terms::default();
+        let size = |asked: Option<usize>, default| asked.map_or(default, Buffers::clamp);
+        Terms {
+            hop_limit: self.hop_limit,
+            keep_alive: self.keep_alive,
+            no_delay: self.no_delay,
+            idle_limit: None,
+            buffers: Buffers {
+                receive: size(self.receive_buffer, default.buffers.receive),
+                send: size(self.send_buffer, default.buffers.send),
+            },
+        }
+    }
+
+    /// What they mean for datagrams.
+    pub(super) fn send_terms(&self) -> SendTerms {
+        SendTerms {
+            hop_limit: self.hop_limit,
+            group_hops: self.group_hops,
+            group_loop: self.group_loop,
+            group_if: self.group_if,
+        }
+    }
+}
+
+impl Socket {
+    /// Options of a socket that take effect where it is, not where they are looked at.
+    pub(super) fn apply_options(&self, net: &mut Net) {
+        let terms = self.options.terms();
+        match self.state {
+            State::Listening { listener, .. } => net.tcp.set_listener_terms(listener, terms),
+            State::Flow { flow, .. } => net.tcp.set_terms(&mut net.ip, flow, terms),
+            // How much is held is the last word of any of its files, and not each file's own.
+            State::Datagrams { .. } | State::Fresh | State::Moved => {}
+        }
+    }
+
+    /// How much a socket for datagrams holds, if a program said so.
+    pub(super) fn apply_receive_buffer(&self, net: &mut Net) {
+        if let (&State::Datagrams { socket, .. }, Some(bytes)) =
+            (&self.state, self.options.receive_buffer)
+        {
+            net.udp.set_limit(socket, bytes);
+        }
+    }
+
+    /// `SO_RCVTIMEO` and `SO_SNDTIMEO`.
+    pub(crate) fn timeout(&self, direction: Direction) -> Option<Duration> {
+        self.options.timeouts[index(direction)]
+    }
+
+    pub(super) fn get_option(
+        &self,
+        cx: &mut Context<'_>,
+        name: u64,
+        payload: &mut [u8],
+    ) -> Result<usize, Errno> {
+        let Self {
+            transport, options, ..
+        } = *self;
+        let net = &mut *cx.net;
+        let int = |value: i32| value.to_ne_bytes().to_vec();
+        let value = match name {
+            sol_socket::TYPE => int(if transport == Transport::Tcp { 1 } else { 2 }),
+            sol_socket::ERROR => {
+                let error = match self.state {
+                    State::Flow { flow, .. } => {
+                        let error = net.tcp.error(flow);
+                        net.tcp.clear_error(flow);
+                        error
+                    }
+                    State::Datagrams { socket, .. } => net.udp.take_error(socket),
+                    _ => None,
+                };
+                int(error.map_or(0, Errno::raw))
+            }
+            sol_socket::SNDBUF | sol_socket::RCVBUF => {
+                let buffers = self.buffers(net);
+                let size = match name {
+                    sol_socket::SNDBUF => buffers.send,
+                    _ => buffers.receive,
+                };
+                int(i32::try_from(size).unwrap_or(i32::MAX))
+            }
+            sol_socket::KEEPALIVE => int(options.keep_alive.into()),
+            sol_socket::REUSEADDR | sol_socket::REUSEPORT | sol_socket::BROADCAST => int(1),
+            sol_socket::LINGER => vec![0; 8],
+            sol_socket::RCVTIMEO | sol_socket::SNDTIMEO => {
+                let direction = match name {
+                    sol_socket::RCVTIMEO => Direction::Read,
+                    _ => Direction::Write,
+                };
+                let timeout = options.timeouts[index(direction)].unwrap_or_default();
+                let mut value = timeout.as_secs().to_ne_bytes().to_vec();
+                value.extend_from_slice(&timeout.subsec_micros().to_ne_bytes());
+                value.resize(16, 0);
+                value
+            }
+            _ => return Err(errno::ENOPROTOOPT),
+        };
+        let len = value.len();
+        payload
+            .get_mut(..len)
+            .ok_or(errno::EINVAL)?
+            .copy_from_slice(&value);
+        Ok(len)
+    }
+
+    /// How much is held of what comes, and of what goes. A connection has what it has; others say
+    /// what is to be.
+    fn buffers(&self, net: &mut Net) -> Buffers {
+        let options = &self.options;
+        match (self.transport, &self.state) {
+            (_, &State::Flow { flow, .. }) => match net.tcp.socket(flow) {
+                Some(tcp) => Buffers {
+                    receive: tcp.recv_capacity(),
+                    send: tcp.send_capacity(),
+                },
+                None => Buffers::both(0),
+            },
+            (Transport::Tcp, _) => options.terms().buffers,
+            (Transport::Udp, state) => {
+                let asked = options.receive_buffer.map(Udp::clamp_queue);
+                let held = match *state {
+                    State::Datagrams { socket, .. } => net.udp.limit(socket),
+                    _ => asked,
+                };
+                // Datagrams are sent at once: there is nothing that would hold more than one.
+                Buffers {
+                    receive: held.unwrap_or(QUEUE_BYTES),
+                    send: LONGEST_DATAGRAM,
+                }
+            }
+        }
+    }
+
+    pub(super) fn set_option(
+        &mut self,
+        cx: &mut Context<'_>,
+        name: u64,
+        payload: &[u8],
+    ) -> Result<usize, Errno> {
+        let int = || {
+            payload
+                .first_chunk()
+                .map(|bytes| i32::from_ne_bytes(*bytes))
+        };
+        match name {
+            sol_socket::KEEPALIVE => {
+                self.options.keep_alive = int().ok_or(errno::EINVAL)? != 0;
+            }
+            sol_socket::SNDBUF => self.options.send_buffer = Some(size(int())?),
+            sol_socket::RCVBUF => {
+                self.options.receive_buffer = Some(size(int())?);
+                self.apply_receive_buffer(cx.net);
+            }
+            // What they would allow is allowed.
+            sol_socket::REUSEADDR
+            | sol_socket::REUSEPORT
+            | sol_socket::BROADCAST
+            | sol_socket::LINGER => {}
+            _ => return Err(errno::ENOPROTOOPT),
+        }
+        self.apply_options(cx.net);
+        Ok(0)
+    }
+
+    /// The hop limit, for the file of it.
+    pub(crate) fn hop_limit(&self) -> u8 {
+        self.options.hop_limit
+    }
+
+    /// The same, to set it; never to zero.
+    pub(crate) fn set_hop_limit(&mut self, net: &mut Net, hops: NonZeroU8) {
+        self.options.hop_limit = hops.get();
+        self.apply_options(net);
+    }
+
+    /// How long reads or writes may wait, for the file of it.
+    pub(crate) fn set_timeout(&mut self, direction: Direction, timeout: Option<Duration>) {
+        self.options.timeouts[index(direction)] = timeout;
+    }
+}

@@ -1,0 +1,186 @@
+//! Reading and writing.
+
+use std::net::IpAddr;
+
+use scheme::Outcome;
+use scheme::errno::{self, Errno};
+use smoltcp::socket::tcp::State as TcpState;
+
+use super::super::message::Wanted;
+use super::super::name;
+use super::{Context, Socket, State, Transport, specific};
+use crate::net::Net;
+
+/// Largest datagram's data.
+pub(super) const LONGEST_DATAGRAM: usize = 65_507;
+
+/// Message flags.
+const MSG_PEEK: u64 = 2;
+/// Bytes that hold most names.
+const NAME: usize = 64;
+pub(super) const MSG_DONTWAIT: u64 = 64;
+
+/// Takes what arrived, and who sent it.
+type Take<'a> = &'a mut dyn FnMut(&[u8], (IpAddr, u16));
+
+impl Socket {
+    pub(crate) fn read(&self, net: &mut Net, buf: &mut [u8]) -> Outcome<usize> {
+        let limit = buf.len();
+        let mut taken = 0;
+        let mut take = |data: &[u8], _| {
+            taken = data.len().min(buf.len());
+            buf[..taken].copy_from_slice(&data[..taken]);
+        };
+        match self.receive(net, limit, false, &mut take) {
+            Outcome::Done(Ok(())) => Outcome::Done(Ok(taken)),
+            Outcome::Done(Err(error)) => error.into(),
+            Outcome::Wait => Outcome::Wait,
+        }
+    }
+
+    /// Gives `take` a datagram, or as much of a stream as there is in one piece and as `limit`
+    /// allows; nothing at the end of a stream.
+    fn receive(&self, net: &mut Net, limit: usize, peek: bool, take: Take<'_>) -> Outcome<()> {
+        let shut = self.shut_read;
+        match self.state {
+            State::Fresh | State::Listening { .. } if self.transport == Transport::Tcp => {
+                errno::ENOTCONN.into()
+            }
+            State::Moved => errno::EBADF.into(),
+            State::Flow { .. } | State::Datagrams { .. } if shut => Outcome::Done(Ok(())),
+            State::Flow { flow, remote, .. } => {
+                let error = net.tcp.error(flow);
+                let Some(tcp) = net.tcp.socket(flow) else {
+                    return errno::ENOTCONN.into();
+                };
+                if limit == 0 && tcp.can_recv() {
+                    return Outcome::Done(Ok(()));
+                }
+                if tcp.can_recv() {
+                    let received = if peek {
+                        tcp.peek(limit).map(|data| take(data, remote))
+                    } else {
+                        tcp.recv(|data| {
+                            let len = data.len().min(limit);
+                            take(&data[..len], remote);
+                            (len, ())
+                        })
+                    };
+                    net.tcp.touch(flow);
+                    return received.map_err(|_| errno::EIO).into();
+                }
+                let connecting = matches!(tcp.state(), TcpState::SynSent | TcpState::SynReceived);
+                if tcp.may_recv() || connecting {
+                    return Outcome::Wait;
+                }
+                match error {
+                    Some(error) => {
+                        net.tcp.clear_error(flow);
+                        error.into()
+                    }
+                    None => Outcome::Done(Ok(())),
+                }
+            }
+            State::Datagrams { socket, .. } => {
+                if let Some(error) = net.udp.take_error(socket) {
+                    return error.into();
+                }
+                let datagram = match peek {
+                    true => net.udp.peek(socket).cloned(),
+                    false => net.udp.recv(socket),
+                };
+                let Some(datagram) = datagram else {
+                    return Outcome::Wait;
+                };
+                take(datagram.data(), datagram.from);
+                Outcome::Done(Ok(()))
+            }
+            // Nothing can come to a datagram socket without a name.
+            State::Fresh | State::Listening { .. } => Outcome::Wait,
+        }
+    }
+
+    pub(crate) fn write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Outcome<usize> {
+        if self.shut_write {
+            return errno::EPIPE.into();
+        }
+        let net = &mut *cx.net;
+        match self.state {
+            State::Fresh if self.transport == Transport::Udp => errno::EDESTADDRREQ.into(),
+            State::Fresh | State::Listening { .. } => errno::ENOTCONN.into(),
+            State::Moved => errno::EBADF.into(),
+            State::Datagrams { peer: None, .. } => errno::EDESTADDRREQ.into(),
+            State::Datagrams {
+                socket,
+                local,
+                peer: Some(peer),
+            } => {
+                if let Some(error) = net.udp.take_error(socket) {
+                    return error.into();
+                }
+                if buf.len() > LONGEST_DATAGRAM {
+                    return errno::EMSGSIZE.into();
+                }
+                let (src, terms) = (specific(local.0), self.options.send_terms());
+                let sent = net.udp.send_on(&mut net.ip, socket, src, peer, buf, terms);
+                sent.map(|()| buf.len()).map_err(Errno::from).into()
+            }
+            State::Flow { flow, .. } => {
+                let error = net.tcp.error(flow);
+                let Some(tcp) = net.tcp.socket(flow) else {
+                    return errno::ENOTCONN.into();
+                };
+                if matches!(tcp.state(), TcpState::SynSent | TcpState::SynReceived) {
+                    return Outcome::Wait;
+                }
+                if !tcp.may_send() {
+                    net.tcp.clear_error(flow);
+                    return error.unwrap_or(errno::EPIPE).into();
+                }
+                let room = tcp.send_capacity() - tcp.send_queue();
+                if buf.is_empty() {
+                    return Outcome::Done(Ok(0));
+                }
+                if room == 0 {
+                    return Outcome::Wait;
+                }
+                let taken = tcp.send_slice(buf).map_err(|_| errno::EPIPE);
+                net.tcp.touch(flow);
+                taken.into()
+            }
+        }
+    }
+
+    pub(super) fn receive_message(
+        &self,
+        cx: &mut Context<'_>,
+        payload: &mut [u8],
+        flags: u64,
+    ) -> Outcome<usize> {
+        let Some(wanted) = Wanted::parse(payload) else {
+            return errno::EINVAL.into();
+        };
+        let scheme = self.transport.scheme();
+        let peek = flags & MSG_PEEK != 0;
+        let mut answered = None;
+        let mut take = |data: &[u8], from: (IpAddr, u16)| {
+            let mut sender = String::new();
+            if wanted.name {
+                sender.reserve(NAME);
+                sender.extend(["/scheme/", scheme, "/"]);
+                name::write(&mut sender, Some(from));
+            }
+            answered = wanted.answer(payload, &sender, data);
+        };
+        match self.receive(cx.net, wanted.data, peek, &mut take) {
+            // The end of a stream is an answer without data.
+            Outcome::Done(Ok(())) => {
+                let total = answered.or_else(|| wanted.answer(payload, "", &[]));
+                total.ok_or(errno::EMSGSIZE).into()
+            }
+            Outcome::Done(Err(error)) => error.into(),
+            Outcome::Wait if flags & MSG_DONTWAIT != 0 => errno::EAGAIN.into(),
+            Outcome::Wait => Outcome::Wait,
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! Sockets for pings, each with an identifier of its own (RFC 792, RFC 4443 section 4).
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use scheme::errno::{self, Errno};
+use slab::Slab;
+
+use super::Owner;
+use crate::ifnet::DropReason;
+use crate::ip::header::proto;
+use crate::ip::output::HOP_LIMIT;
+use crate::ip::{Ip, Quoted, Received, Verdict, checksum};
+use crate::packet::Packet;
+
+/// Most sockets: each has an identifier of its own.
+const MAX_SOCKETS: usize = 32_768;
+/// Most replies that a socket holds.
+const QUEUE_PACKETS: usize = 128;
+/// Most bytes of them.
+const QUEUE_BYTES: usize = 208 << 10;
+
+/// Number of an echo socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct EchoId(u32);
+
+#[derive(Debug)]
+struct EchoSocket {
+    owner: Owner,
+    remote: IpAddr,
+    ident: u16,
+    /// Of requests; never zero.
+    hop_limit: u8,
+    replies: VecDeque<Vec<u8>>,
+    bytes: usize,
+}
+
+/// Every echo socket.
+#[derive(Debug, Default)]
+pub(crate) struct Echo {
+    sockets: Slab<EchoSocket>,
+    idents: BTreeMap<u16, u32>,
+    events: VecDeque<Owner>,
+}
+
+impl Echo {
+    /// A socket that pings `remote`, which may be a group. `ENFILE` if there are too many.
+    pub(crate) fn open(
+        &mut self,
+        ip: &mut Ip,
+        remote: IpAddr,
+        owner: Owner,
+    ) -> Result<EchoId, Errno> {
+        if self.sockets.len() >= MAX_SOCKETS {
+            return Err(errno::ENFILE);
+        }
+        let start = ip.rng.u16(1..);
+        let mut idents = (start..=u16::MAX).chain(1..start);
+        let ident = idents.find(|ident| !self.idents.contains_key(ident));
+        let ident = ident.ok_or(errno::ENFILE)?;
+        let key = self.sockets.insert(EchoSocket {
+            owner,
+            remote,
+            ident,
+            hop_limit: HOP_LIMIT,
+            replies: VecDeque::new(),
+            bytes: 0,
+        }) as u32;
+        self.idents.insert(ident, key);
+        Ok(EchoId(key))
+    }
+
+    pub(crate) fn close(&mut self, id: EchoId) {
+        if let Some(socket) = self.sockets.try_remove(id.0 as usize) {
+            self.idents.remove(&socket.ident);
+        }
+    }
+
+    fn get(&self, id: EchoId) -> Option<&EchoSocket> {
+        self.sockets.get(id.0 as usize)
+    }
+
+    /// Whom it pings.
+    pub(crate) fn remote(&self, id: EchoId) -> Option<IpAddr> {
+        Some(self.get(id)?.remote)
+    }
+
+    /// The hop limit of its requests.
+    pub(crate) fn hop_limit(&self, id: EchoId) -> Option<u8> {
+        Some(self.get(id)?.hop_limit)
+    }
+
+    /// Sets it; never to zero.
+    pub(crate) fn set_hop_limit(&mut self, id: EchoId, hops: std::num::NonZeroU8) {
+        if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
+            socket.hop_limit = hops.get();
+        }
+    }
+
+    /// Whether a reply waits to be read.
+    pub(crate) fn has_queued(&self, id: EchoId) -> bool {
+        self.get(id)
+            .is_some_and(|socket| !socket.replies.is_empty())
+    }
+
+    /// Takes the oldest reply: its sequence number, and what the request carried.
+    pub(crate) fn recv(&mut self, id: EchoId) -> Option<Vec<u8>> {
+        let socket = self.sockets.get_mut(id.0 as usize)?;
+        let reply = socket.replies.pop_front()?;
+        socket.bytes -= reply.len();
+        Some(reply)
+    }
+
+    /// The owner of the next socket to which a reply came.
+    #[must_use]
+    pub(crate) fn poll_event(&mut self) -> Option<Owner> {
+        self.events.pop_front()
+    }
+
+    /// Sends a request.
+    pub(crate) fn send(
+        &self,
+        ip: &mut Ip,
+        id: EchoId,
+        sequence: [u8; 2],
+        data: &[u8],
+    ) -> Result<(), Errno> {
+        let socket = self.get(id).ok_or(errno::EBADF)?;
+        let dst = socket.remote;
+        let path = ip.route_to(&dst, None)?;
+        let src = path.src.ok_or(errno::EADDRNOTAVAIL)?;
+        let (protocol, kind) = match dst {
+            IpAddr::V4(_) => (proto::ICMP, 8),
+            IpAddr::V6(_) => (proto::ICMPV6, 128),
+        };
+        let [a, b] = socket.ident.to_be_bytes();
+        let head = [kind, 0, 0, 0, a, b, sequence[0], sequence[1]];
+        let mut message = Packet::concat(&head, data);
+        let sum = match dst {
+            IpAddr::V4(_) => checksum::fill_plain(&message),
+            IpAddr::V6(_) => checksum::fill(&src, &dst, protocol, &message),
+        };
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        ip.ip_output(path, src, dst, protocol, socket.hop_limit, message)?;
+        Ok(())
+    }
+
+    /// A reply came.
+    pub(crate) fn input(&mut self, received: &Received) -> Verdict {
+        let message = received.payload();
+        let Some(&[_, _, _, _, a, b]) = message.first_chunk() else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        let key = self.idents.get(&u16::from_be_bytes([a, b]));
+        let socket = key.and_then(|&key| self.sockets.get_mut(key as usize));
+        // Whoever asked a group hears from its members.
+        let src = received.header.src;
+        let meant = |socket: &&mut EchoSocket| socket.remote == src || socket.remote.is_multicast();
+        let Some(socket) = socket.filter(meant) else {
+            return Verdict::Dropped(DropReason::NotWanted);
+        };
+        let reply = &message[6..];
+        if socket.replies.len() >= QUEUE_PACKETS || socket.bytes + reply.len() > QUEUE_BYTES {
+            return Verdict::Dropped(DropReason::SocketFull);
+        }
+        socket.bytes += reply.len();
+        socket.replies.push_back(reply.to_vec());
+        self.events.push_back(socket.owner);
+        Verdict::Delivered
+    }
+
+    /// Whether what somebody says is about an echo request of ours.
+    pub(crate) fn knows(&self, quoted: &Quoted) -> bool {
+        let key = quoted.ident.and_then(|ident| self.idents.get(&ident));
+        let socket = key.and_then(|&key| self.sockets.get(key as usize));
+        socket.is_some_and(|socket| socket.remote == quoted.endpoints.remote.0)
+    }
+}

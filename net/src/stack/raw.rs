@@ -1,0 +1,170 @@
+//! Sockets for whole packets of one protocol.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::IpAddr;
+
+use scheme::errno::{self, Errno};
+use slab::Slab;
+use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
+
+use super::Owner;
+use crate::ifnet::Family;
+use crate::ip::header::{IPV6_HEADER, addresses};
+use crate::ip::output::fragment_v4;
+use crate::ip::{Ip, Received};
+use crate::packet::Packet;
+
+/// Most sockets.
+const MAX_SOCKETS: usize = 1024;
+/// Most bytes of packets that a socket holds.
+const QUEUE_BYTES: usize = 208 << 10;
+
+/// Number of a raw socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct RawId(u32);
+
+#[derive(Debug)]
+struct RawSocket {
+    owner: Owner,
+    protocol: u8,
+    packets: VecDeque<Packet>,
+    bytes: usize,
+}
+
+/// Every raw socket.
+#[derive(Debug, Default)]
+pub(crate) struct Raw {
+    sockets: Slab<RawSocket>,
+    protocols: BTreeMap<u8, Vec<u32>>,
+    events: VecDeque<Owner>,
+}
+
+impl Raw {
+    /// A socket for packets of one protocol. `ENFILE` if there are too many.
+    pub(crate) fn open(&mut self, protocol: u8, owner: Owner) -> Result<RawId, Errno> {
+        if self.sockets.len() >= MAX_SOCKETS {
+            return Err(errno::ENFILE);
+        }
+        let key = self.sockets.insert(RawSocket {
+            owner,
+            protocol,
+            packets: VecDeque::new(),
+            bytes: 0,
+        }) as u32;
+        self.protocols.entry(protocol).or_default().push(key);
+        Ok(RawId(key))
+    }
+
+    pub(crate) fn close(&mut self, id: RawId) {
+        if let Some(socket) = self.sockets.try_remove(id.0 as usize)
+            && let Some(keys) = self.protocols.get_mut(&socket.protocol)
+        {
+            keys.retain(|&other| other != id.0);
+            if keys.is_empty() {
+                self.protocols.remove(&socket.protocol);
+            }
+        }
+    }
+
+    fn get(&self, id: RawId) -> Option<&RawSocket> {
+        self.sockets.get(id.0 as usize)
+    }
+
+    /// The protocol of its packets.
+    pub(crate) fn protocol(&self, id: RawId) -> Option<u8> {
+        Some(self.get(id)?.protocol)
+    }
+
+    /// Whether a packet waits to be read.
+    pub(crate) fn has_queued(&self, id: RawId) -> bool {
+        self.get(id)
+            .is_some_and(|socket| !socket.packets.is_empty())
+    }
+
+    /// Takes the oldest packet.
+    pub(crate) fn recv(&mut self, id: RawId) -> Option<Packet> {
+        let socket = self.sockets.get_mut(id.0 as usize)?;
+        let packet = socket.packets.pop_front()?;
+        socket.bytes -= packet.len();
+        Some(packet)
+    }
+
+    /// The owner of the next socket to which a packet came.
+    #[must_use]
+    pub(crate) fn poll_event(&mut self) -> Option<Owner> {
+        self.events.pop_front()
+    }
+
+    /// Shows a packet for this host to the sockets of its protocol. True if there are any.
+    #[inline]
+    pub(crate) fn input(&mut self, received: &Received) -> bool {
+        // Almost always there are none.
+        !self.protocols.is_empty() && self.show(received)
+    }
+
+    #[cold]
+    fn show(&mut self, received: &Received) -> bool {
+        let packet = &received.packet;
+        let Some(keys) = self.protocols.get(&received.header.protocol) else {
+            return false;
+        };
+        for &key in keys {
+            let Some(socket) = self.sockets.get_mut(key as usize) else {
+                continue;
+            };
+            // Who reads too slowly loses copies; the packet itself is with its protocol.
+            if socket.bytes + packet.len() > QUEUE_BYTES {
+                continue;
+            }
+            socket.bytes += packet.len();
+            socket.packets.push_back(packet.clone());
+            self.events.push_back(socket.owner);
+        }
+        true
+    }
+
+    /// Sends a packet with its header. An unspecified source is filled in, and so is the checksum of
+    /// an IPv4 header. `EINVAL` if the header does not fit the packet or the protocol.
+    pub(crate) fn send(&self, ip: &mut Ip, id: RawId, buf: &[u8]) -> Result<(), Errno> {
+        let protocol = self.protocol(id).ok_or(errno::EBADF)?;
+        let mut packet = Packet::from(buf);
+        let (src, dst) = addresses(buf).ok_or(errno::EINVAL)?;
+        let path = ip.route_to(&dst, None)?;
+        let fill = if src.is_unspecified() { path.src } else { None };
+        let family = Family::of(&dst);
+        if family == Family::Inet {
+            let header = Ipv4Packet::new_checked(buf).map_err(|_| errno::EINVAL)?;
+            let whole = usize::from(header.total_len()) == buf.len() && header.header_len() >= 20;
+            if !whole || u8::from(header.next_header()) != protocol {
+                return Err(errno::EINVAL);
+            }
+            let may_split = !header.dont_frag();
+            let mut header = Ipv4Packet::new_unchecked(&mut packet[..]);
+            if let Some(IpAddr::V4(src)) = fill {
+                header.set_src_addr(src);
+            }
+            header.fill_checksum();
+            if packet.len() > usize::from(path.mtu) {
+                let fragments = may_split.then(|| fragment_v4(&packet, path.mtu)).flatten();
+                for fragment in fragments.ok_or(errno::EMSGSIZE)? {
+                    ip.if_output(path.dev, family, fragment, path.next_hop)?;
+                }
+                return Ok(());
+            }
+        } else {
+            let header = Ipv6Packet::new_checked(buf).map_err(|_| errno::EINVAL)?;
+            let whole = IPV6_HEADER + usize::from(header.payload_len()) == buf.len();
+            if !whole || u8::from(header.next_header()) != protocol {
+                return Err(errno::EINVAL);
+            }
+            if let Some(IpAddr::V6(src)) = fill {
+                Ipv6Packet::new_unchecked(&mut packet[..]).set_src_addr(src);
+            }
+            if packet.len() > usize::from(path.mtu) {
+                return Err(errno::EMSGSIZE);
+            }
+        }
+        ip.if_output(path.dev, family, packet, path.next_hop)?;
+        Ok(())
+    }
+}

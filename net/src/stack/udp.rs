@@ -1,0 +1,545 @@
+//! UDP: sockets with bounded queues of their own, and fan-out.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
+use std::ops::Range;
+
+use scheme::errno::{self, Errno};
+use slab::Slab;
+use smallvec::SmallVec;
+use smoltcp::wire::UdpPacket;
+
+use super::Owner;
+use crate::ifnet::{DropReason, IfIndex, Ifnet};
+use crate::ip::header::{Addressee, Endpoints, proto};
+use crate::ip::icmp::{Notice, Problem};
+use crate::ip::output::HOP_LIMIT;
+use crate::ip::{Ip, NetError, Received, Verdict, checksum};
+use crate::packet::Packet;
+
+/// Bytes of a UDP header.
+const HEADER: usize = 8;
+/// Bytes that a socket's queue holds, overhead included, unless its program wants less.
+pub(crate) const QUEUE_BYTES: usize = 208 << 10;
+/// The least that it can be told to hold.
+const SMALLEST_QUEUE: usize = 4 << 10;
+/// Bytes that the queues of all sockets hold together.
+const MEMORY: usize = 64 << 20;
+/// What a queued datagram costs besides its bytes, so that empty ones are bounded, too.
+const OVERHEAD: usize = 256;
+/// How many of the last destinations a socket remembers.
+const RECENT: usize = 16;
+/// Most sockets.
+const MAX_SOCKETS: usize = 65_536;
+
+/// Number of a UDP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) struct UdpId(u32);
+
+/// How a datagram is sent.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SendTerms {
+    /// Hop limit of what is for one host, or for all of a network.
+    pub(crate) hop_limit: u8,
+    /// Hop limit of what is for a group. With zero it does not leave this host.
+    pub(crate) group_hops: u8,
+    /// Whether what is for a group that this host is in comes back here.
+    pub(crate) group_loop: bool,
+    /// The interface by which groups are reached, if not the route's: the one with this address.
+    pub(crate) group_if: Option<Ipv4Addr>,
+}
+
+impl Default for SendTerms {
+    fn default() -> Self {
+        Self {
+            hop_limit: HOP_LIMIT,
+            // RFC 1112 sections 6.1 and 6.2.
+            group_hops: 1,
+            group_loop: true,
+            group_if: None,
+        }
+    }
+}
+
+/// A datagram that arrived.
+#[derive(Clone, Debug)]
+pub(crate) struct Datagram {
+    /// Who sent it.
+    pub(crate) from: (IpAddr, u16),
+    /// The address it was sent to.
+    pub(crate) to: IpAddr,
+    packet: Packet,
+    data: Range<usize>,
+}
+
+impl Datagram {
+    /// What it carries.
+    pub(crate) fn data(&self) -> &[u8] {
+        &self.packet[self.data.clone()]
+    }
+
+    /// What it is charged.
+    fn cost(&self) -> usize {
+        self.packet.len() + OVERHEAD
+    }
+}
+
+#[derive(Debug)]
+struct UdpSocket {
+    owner: Owner,
+    local: Option<IpAddr>,
+    port: u16,
+    remote: Option<(IpAddr, u16)>,
+    /// Where it sent of late, so that what ICMP says of others is not believed.
+    recent: VecDeque<(IpAddr, u16)>,
+    /// What ICMP said of our last datagrams to `remote`.
+    error: Option<Errno>,
+    queue: VecDeque<Datagram>,
+    bytes: usize,
+    /// Most of them.
+    limit: usize,
+    /// Whether an event about it waits to be taken.
+    told: bool,
+}
+
+/// A socket that has something to read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct UdpEvent {
+    pub(crate) socket: UdpId,
+    pub(crate) owner: Owner,
+}
+
+/// Every UDP socket.
+#[derive(Debug)]
+pub(crate) struct Udp {
+    sockets: Slab<UdpSocket>,
+    /// One socket at most has a name: an address, or none in particular, and a port.
+    names: HashMap<(Option<IpAddr>, u16), u32, ahash::RandomState>,
+    /// Every socket of a port, for what is sent to all of them.
+    ports: HashMap<u16, BTreeSet<u32>, ahash::RandomState>,
+    events: VecDeque<u32>,
+    /// Bytes in all queues.
+    bytes: usize,
+}
+
+impl Udp {
+    pub(crate) fn new(hasher: ahash::RandomState) -> Self {
+        Self {
+            sockets: Slab::new(),
+            names: HashMap::with_hasher(hasher.clone()),
+            ports: HashMap::with_hasher(hasher),
+            events: VecDeque::new(),
+            bytes: 0,
+        }
+    }
+
+    /// A socket on a port of one address, or of all.
+    pub(crate) fn bind(
+        &mut self,
+        local: Option<IpAddr>,
+        port: u16,
+        owner: Owner,
+    ) -> Result<UdpId, Errno> {
+        if self.sockets.len() >= MAX_SOCKETS {
+            return Err(errno::ENFILE);
+        }
+        // Who has the port of every address has that of each.
+        let taken = match local {
+            None => self.ports.contains_key(&port),
+            Some(_) => {
+                self.names.contains_key(&(None, port)) || self.names.contains_key(&(local, port))
+            }
+        };
+        if taken {
+            return Err(errno::EADDRINUSE);
+        }
+        let socket = UdpSocket {
+            owner,
+            local,
+            port,
+            remote: None,
+            recent: VecDeque::new(),
+            error: None,
+            queue: VecDeque::new(),
+            bytes: 0,
+            limit: QUEUE_BYTES,
+            told: false,
+        };
+        let id = self.sockets.insert(socket) as u32;
+        self.names.insert((local, port), id);
+        self.ports.entry(port).or_default().insert(id);
+        Ok(UdpId(id))
+    }
+
+    /// The socket that what is sent to one address of ours is for.
+    fn holder(&self, local: (IpAddr, u16)) -> Option<u32> {
+        let (addr, port) = local;
+        let names = [(Some(addr), port), (None, port)];
+        names.iter().find_map(|name| self.names.get(name)).copied()
+    }
+
+    /// Takes the oldest datagram.
+    pub(crate) fn recv(&mut self, id: UdpId) -> Option<Datagram> {
+        let socket = self.sockets.get_mut(id.0 as usize)?;
+        let datagram = socket.queue.pop_front()?;
+        socket.bytes -= datagram.cost();
+        self.bytes -= datagram.cost();
+        Some(datagram)
+    }
+
+    /// The oldest datagram, which stays.
+    pub(crate) fn peek(&self, id: UdpId) -> Option<&Datagram> {
+        self.sockets.get(id.0 as usize)?.queue.front()
+    }
+
+    /// Whether there is something to read.
+    pub(crate) fn has_queued(&self, id: UdpId) -> bool {
+        let socket = self.sockets.get(id.0 as usize);
+        socket.is_some_and(|socket| !socket.queue.is_empty() || socket.error.is_some())
+    }
+
+    /// Takes datagrams of one sender only from now on, or of all.
+    pub(crate) fn connect(&mut self, id: UdpId, remote: Option<(IpAddr, u16)>) {
+        if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
+            socket.remote = remote;
+        }
+    }
+
+    /// What ICMP said of our datagrams; told once.
+    pub(crate) fn take_error(&mut self, id: UdpId) -> Option<Errno> {
+        self.sockets.get_mut(id.0 as usize)?.error.take()
+    }
+
+    /// A datagram of ours did not arrive: the socket that is connected there hears of it.
+    pub(crate) fn refuse(&mut self, endpoints: &Endpoints, error: Errno) {
+        if let Some(id) = self.holder(endpoints.local)
+            && let Some(socket) = self.sockets.get_mut(id as usize)
+            && socket.remote == Some(endpoints.remote)
+        {
+            socket.error = Some(error);
+            if !std::mem::replace(&mut socket.told, true) {
+                self.events.push_back(id);
+            }
+        }
+    }
+
+    /// Ends a socket; what it has not read is lost.
+    pub(crate) fn unbind(&mut self, id: UdpId) {
+        let Some(socket) = self.sockets.try_remove(id.0 as usize) else {
+            return;
+        };
+        self.bytes -= socket.bytes;
+        self.names.remove(&(socket.local, socket.port));
+        if let Some(holders) = self.ports.get_mut(&socket.port) {
+            holders.remove(&id.0);
+            if holders.is_empty() {
+                self.ports.remove(&socket.port);
+            }
+        }
+    }
+
+    /// The nearest size that a queue can have.
+    pub(crate) fn clamp_queue(bytes: usize) -> usize {
+        bytes.clamp(SMALLEST_QUEUE, QUEUE_BYTES)
+    }
+
+    /// Holds so many bytes for a socket from now on, overhead included. What is queued stays.
+    pub(crate) fn set_limit(&mut self, id: UdpId, bytes: usize) {
+        if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
+            socket.limit = Self::clamp_queue(bytes);
+        }
+    }
+
+    /// How many bytes are held for a socket.
+    pub(crate) fn limit(&self, id: UdpId) -> Option<usize> {
+        Some(self.sockets.get(id.0 as usize)?.limit)
+    }
+
+    /// The port of a socket.
+    pub(crate) fn port(&self, id: UdpId) -> Option<u16> {
+        Some(self.sockets.get(id.0 as usize)?.port)
+    }
+
+    /// The next socket with something to read that was not told before.
+    pub(crate) fn poll_event(&mut self) -> Option<UdpEvent> {
+        loop {
+            let id = self.events.pop_front()?;
+            // It may have been ended since.
+            if let Some(socket) = self.sockets.get_mut(id as usize) {
+                socket.told = false;
+                return Some(UdpEvent {
+                    socket: UdpId(id),
+                    owner: socket.owner,
+                });
+            }
+        }
+    }
+
+    /// Whether owners have something to hear.
+    pub(crate) fn has_work(&self) -> bool {
+        !self.events.is_empty()
+    }
+
+    /// What somebody says about a datagram of ours.
+    pub(crate) fn notice(&mut self, endpoints: &Endpoints, notice: Notice) {
+        match notice {
+            Notice::Refused => self.refuse(endpoints, errno::ECONNREFUSED),
+            Notice::Unreachable => self.refuse(endpoints, errno::EHOSTUNREACH),
+            Notice::Narrow(_) => {}
+        }
+    }
+
+    /// Whether a socket of ours sent this, or one much like it, of late.
+    pub(crate) fn knows(&self, endpoints: &Endpoints) -> bool {
+        let holder = self.holder(endpoints.local);
+        let socket = holder.and_then(|id| self.sockets.get(id as usize));
+        socket.is_some_and(|socket| socket.recent.contains(&endpoints.remote))
+    }
+
+    /// Notes where a socket sends.
+    fn note(&mut self, id: UdpId, dst: (IpAddr, u16)) {
+        let Some(socket) = self.sockets.get_mut(id.0 as usize) else {
+            return;
+        };
+        if socket.recent.contains(&dst) {
+            return;
+        }
+        if socket.recent.len() == RECENT {
+            socket.recent.pop_front();
+        }
+        socket.recent.push_back(dst);
+    }
+
+    /// Who takes a datagram: one socket, or for what is sent to many all of the port that named no
+    /// address, or this one. A broadcast is also for those that named an address of the link it came
+    /// by, of which `own` tells: a client of DHCP may have one.
+    fn takers(
+        &self,
+        addressee: Addressee,
+        to: (IpAddr, u16),
+        from: (IpAddr, u16),
+        own: impl Fn(&IpAddr) -> bool,
+    ) -> SmallVec<[u32; 1]> {
+        let names = |local: IpAddr| match addressee {
+            Addressee::Host => true,
+            Addressee::Broadcast => local == to.0 || own(&local),
+            _ => local == to.0,
+        };
+        let wants = |&id: &u32| {
+            self.sockets.get(id as usize).is_some_and(|socket| {
+                socket.remote.is_none_or(|remote| remote == from) && socket.local.is_none_or(names)
+            })
+        };
+        if addressee == Addressee::Host {
+            let holder = self.holder(to);
+            return holder.filter(wants).into_iter().collect();
+        }
+        let holders = self.ports.get(&to.1).into_iter().flatten();
+        holders.copied().filter(wants).collect()
+    }
+
+    /// Whether a socket's queue, and the memory of all, have room for a datagram.
+    fn has_room(&self, id: u32, datagram: &Datagram) -> bool {
+        let cost = datagram.cost();
+        self.sockets.get(id as usize).is_some_and(|socket| {
+            socket.bytes + cost <= socket.limit && self.bytes + cost <= MEMORY
+        })
+    }
+
+    /// Queues a datagram for many: each gets a copy that has room for it. True if one had.
+    fn queue_all(&mut self, ids: &[u32], datagram: Datagram) -> bool {
+        let Some((&last, others)) = ids.split_last() else {
+            return false;
+        };
+        let mut taken = false;
+        for &id in others {
+            if self.has_room(id, &datagram) {
+                self.queue(id, datagram.clone());
+                taken = true;
+            }
+        }
+        if self.has_room(last, &datagram) {
+            self.queue(last, datagram);
+            taken = true;
+        }
+        taken
+    }
+
+    /// Queues a datagram for which there is room.
+    fn queue(&mut self, id: u32, datagram: Datagram) {
+        let Some(socket) = self.sockets.get_mut(id as usize) else {
+            return;
+        };
+        let cost = datagram.cost();
+        socket.bytes += cost;
+        self.bytes += cost;
+        socket.queue.push_back(datagram);
+        if !std::mem::replace(&mut socket.told, true) {
+            self.events.push_back(id);
+        }
+    }
+}
+
+impl Udp {
+    /// A datagram came.
+    pub(crate) fn input(&mut self, ip: &mut Ip, received: Received) -> Verdict {
+        let Received {
+            rcvif,
+            header,
+            packet,
+        } = received;
+        let Ok(udp) = UdpPacket::new_checked(&packet[header.payload..]) else {
+            return Verdict::Dropped(DropReason::Malformed);
+        };
+        let (src_port, dst_port) = (udp.src_port(), udp.dst_port());
+        let len = usize::from(udp.len());
+        if dst_port == 0 {
+            return Verdict::Dropped(DropReason::Malformed);
+        }
+        let from = (header.src, src_port);
+        let own = |addr: &IpAddr| {
+            let ifp = ip.ifs.get(rcvif);
+            ifp.is_some_and(|ifp| ifp.addr(addr).is_some())
+        };
+        let to = (header.dst, dst_port);
+        let takers = self.takers(header.addressee, to, from, own);
+        if takers.is_empty() {
+            if header.addressee == Addressee::Host {
+                ip.icmp_error(rcvif, &packet, Problem::Port);
+            }
+            return Verdict::Dropped(DropReason::NoPort);
+        }
+        let data = header.payload + HEADER..header.payload + len;
+        let datagram = Datagram {
+            from,
+            to: header.dst,
+            packet,
+            data,
+        };
+        match self.queue_all(&takers, datagram) {
+            true => Verdict::Delivered,
+            false => Verdict::Dropped(DropReason::SocketFull),
+        }
+    }
+
+    /// Sends a datagram from a socket's port; from `src`, or from the address that the route gives.
+    pub(crate) fn send(
+        &mut self,
+        ip: &mut Ip,
+        id: UdpId,
+        src: Option<IpAddr>,
+        dst: (IpAddr, u16),
+        data: &[u8],
+    ) -> Result<(), NetError> {
+        self.send_on(ip, id, src, dst, data, SendTerms::default())
+    }
+
+    /// The same, on terms of the sender's own.
+    pub(crate) fn send_on(
+        &mut self,
+        ip: &mut Ip,
+        id: UdpId,
+        src: Option<IpAddr>,
+        dst: (IpAddr, u16),
+        data: &[u8],
+        terms: SendTerms,
+    ) -> Result<(), NetError> {
+        let port = self.port(id).ok_or(NetError::NoAddress)?;
+        let len = u16::try_from(HEADER + data.len()).map_err(|_| NetError::TooBig)?;
+        let group = dst.0.is_multicast();
+        let dev = match terms.group_if {
+            Some(addr) if group && dst.0.is_ipv4() => {
+                let dev = ip.ifs.holder(&addr.into());
+                Some(dev.ok_or(NetError::NoAddress)?)
+            }
+            _ => None,
+        };
+        let path = ip.route_to(&dst.0, dev)?;
+        // Who asks everybody for an address has none yet.
+        let everybody = matches!(dst.0, IpAddr::V4(dst) if dst.is_broadcast());
+        let nobody = everybody.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        let src = ip
+            .source_to(&path, src, &dst.0)
+            .or_else(|error| nobody.filter(|_| src.is_none()).ok_or(error))?;
+        self.note(id, dst);
+        let mut packet = Packet::concat(&[0; HEADER], data);
+        let mut udp = UdpPacket::new_unchecked(&mut packet[..]);
+        udp.set_src_port(port);
+        udp.set_dst_port(dst.1);
+        udp.set_len(len);
+        let sum = match checksum::fill(&src, &dst.0, proto::UDP, &packet) {
+            // Zero says that there is none (RFC 768).
+            0 => u16::MAX,
+            sum => sum,
+        };
+        packet[6..8].copy_from_slice(&sum.to_be_bytes());
+        if !group {
+            return ip.ip_output(path, src, dst.0, proto::UDP, terms.hop_limit, packet);
+        }
+        let lo = ip.ifs.get(path.dev).is_some_and(Ifnet::is_loopback);
+        if terms.group_loop && !lo {
+            self.loop_back(ip, path.dev, (src, port), dst, &packet);
+        }
+        // By lo0 it does not leave anyhow.
+        match terms.group_hops {
+            0 if !lo => Ok(()),
+            hops => ip.ip_output(path, src, dst.0, proto::UDP, hops, packet),
+        }
+    }
+
+    /// Gives a copy of a datagram for a group to this host's own sockets, as if it had come in by
+    /// the interface that it leaves by (RFC 1112 section 6.2).
+    fn loop_back(
+        &mut self,
+        ip: &Ip,
+        dev: IfIndex,
+        from: (IpAddr, u16),
+        dst: (IpAddr, u16),
+        datagram: &[u8],
+    ) {
+        if !ip.ifs.get(dev).is_some_and(|ifp| ifp.hears(&dst.0)) {
+            return;
+        }
+        let takers = self.takers(Addressee::Multicast, dst, from, |_| false);
+        if takers.is_empty() {
+            return;
+        }
+        let datagram = Datagram {
+            from,
+            to: dst.0,
+            packet: Packet::from(datagram),
+            data: HEADER..datagram.len(),
+        };
+        // Who reads too slowly loses it, as it would a packet.
+        self.queue_all(&takers, datagram);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owner() -> Owner {
+        Owner(0)
+    }
+
+    #[test]
+    fn a_name_is_one_sockets() {
+        let mut udp = Udp::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let addr = |last: u8| IpAddr::from([127, 0, 0, last]);
+        let one = udp.bind(Some(addr(1)), 7, owner()).unwrap();
+        let two = udp.bind(Some(addr(2)), 7, owner()).unwrap();
+        let taken = |udp: &mut Udp, local| udp.bind(local, 7, owner()) == Err(errno::EADDRINUSE);
+        assert!(taken(&mut udp, Some(addr(1))) && taken(&mut udp, None));
+        assert_eq!(udp.holder((addr(2), 7)), Some(two.0));
+        assert_eq!(udp.holder((addr(3), 7)), None);
+        udp.unbind(one);
+        assert!(taken(&mut udp, None));
+        udp.unbind(two);
+        let all = udp.bind(None, 7, owner()).unwrap();
+        assert!(taken(&mut udp, Some(addr(1))));
+        assert_eq!(udp.holder((addr(3), 7)), Some(all.0));
+        udp.unbind(all);
+        assert!(udp.names.is_empty() && udp.ports.is_empty());
+    }
+}

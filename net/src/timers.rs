@@ -1,0 +1,106 @@
+//! Timers: who is due when, in order, with one entry for each.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// The timers of many, by a key that tells them apart.
+///
+/// Whoever has a timer keeps its [`Timer`], so that an entry is found without a search, and there is
+/// never more than one: what is armed again moves.
+#[derive(Debug)]
+pub(crate) struct Timers<K> {
+    order: BTreeSet<(Duration, K)>,
+}
+
+/// When one of them is due; `None` while it is not armed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Timer(Option<Duration>);
+
+impl<K> Default for Timers<K> {
+    fn default() -> Self {
+        Self {
+            order: BTreeSet::new(),
+        }
+    }
+}
+
+impl<K: Ord + Copy> Timers<K> {
+    /// Has a timer be due at `at`, and not when it was before.
+    pub(crate) fn arm(&mut self, timer: &mut Timer, key: K, at: Duration) {
+        if timer.0 != Some(at) {
+            self.disarm(timer, key);
+            timer.0 = Some(at);
+            self.order.insert((at, key));
+        }
+    }
+
+    /// Has a timer not be due any more.
+    pub(crate) fn disarm(&mut self, timer: &mut Timer, key: K) {
+        if let Some(at) = timer.0.take() {
+            self.order.remove(&(at, key));
+        }
+    }
+
+    /// Takes the one that is due first, if it is by `now`. Its [`Timer`] is to be
+    /// [told](Timer::expired).
+    #[must_use]
+    pub(crate) fn pop(&mut self, now: Duration) -> Option<K> {
+        let &(at, _) = self.order.first()?;
+        if at > now {
+            return None;
+        }
+        self.order.pop_first().map(|(_, key)| key)
+    }
+
+    /// When the first is due.
+    pub(crate) fn deadline(&self) -> Option<Duration> {
+        self.order.first().map(|&(at, _)| at)
+    }
+
+    /// All, in the order in which they are due.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = K> {
+        self.order.iter().map(|&(_, key)| key)
+    }
+
+    /// How many there are.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.order.len()
+    }
+}
+
+impl Timer {
+    /// When it is due; `None` while it is not armed.
+    pub(crate) fn at(self) -> Option<Duration> {
+        self.0
+    }
+
+    /// It was [taken](Timers::pop).
+    pub(crate) fn expired(&mut self) {
+        self.0 = None;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_entry_for_each_in_the_order_of_time() {
+        let ms = Duration::from_millis;
+        let mut timers = Timers::default();
+        let mut armed = [Timer::default(); 3];
+        timers.arm(&mut armed[0], 0, ms(30));
+        timers.arm(&mut armed[1], 1, ms(10));
+        timers.arm(&mut armed[2], 2, ms(20));
+        timers.arm(&mut armed[0], 0, ms(5));
+        timers.disarm(&mut armed[2], 2);
+        assert_eq!((timers.len(), timers.deadline()), (2, Some(ms(5))));
+        assert_eq!(timers.pop(ms(4)), None);
+        assert_eq!(timers.pop(ms(10)), Some(0));
+        armed[0].expired();
+        assert_eq!(armed[0].at(), None);
+        assert_eq!(timers.pop(ms(10)), Some(1));
+        assert_eq!(timers.pop(Duration::MAX), None);
+    }
+}

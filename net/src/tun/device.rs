@@ -1,0 +1,408 @@
+//! The file of a device: `tunopen`, `tunclose`, `tunread`, `tunwrite` and `tunpoll`.
+
+use scheme::errno::{self, Errno};
+use scheme::{Caller, FileId, Outcome, Pid, Processes, Ready, SignalTarget};
+
+use super::frame::{self, Batch, Taken, decode, decode_batch};
+use super::output::output;
+use super::softc::{SigioOwner, Softc, TunFlags};
+use super::{IFT_PPP, TUNMTU, TunEvent, UnitPath, Units, parse_path, trace};
+use crate::ifnet::{Activity, Driver, DropReason, Family, IfFlags, IfIndex, Ifnet};
+use crate::ip::Ip;
+use crate::packet::Packet;
+
+/// An open device.
+#[derive(Debug)]
+pub(crate) struct Handle {
+    unit: u16,
+    /// When the unit has another opening, or none, this one was taken over or given back by
+    /// `TUNSHUT`: it answers `EHOSTDOWN` from then on.
+    opening: u64,
+    /// The process seen on it last.
+    user: Pid,
+}
+
+/// The file that dup `"pgrp"` makes: the process group, to read or write.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PgrpHandle {
+    unit: u16,
+    opening: u64,
+}
+
+impl Handle {
+    pub(crate) fn path(&self) -> String {
+        format!("tun/{}", self.unit)
+    }
+
+    pub(super) fn unit(&self) -> u16 {
+        self.unit
+    }
+}
+
+impl Units {
+    /// `tunopen`: the superuser's, one at a time; makes the interface when it is the first. `file`
+    /// is what the handle is known by in [events](TunEvent).
+    pub(crate) fn open(
+        &mut self,
+        ip: &mut Ip,
+        path: &str,
+        caller: Caller,
+        file: FileId,
+        processes: &dyn Processes,
+    ) -> Result<Handle, Errno> {
+        let path = parse_path(path)?;
+        if caller.uid != 0 {
+            return Err(errno::EPERM);
+        }
+        let unit = match path {
+            UnitPath::Unit(unit) => {
+                if self.is_open(unit) && !self.take_over(ip, unit, processes) {
+                    return Err(errno::EBUSY);
+                }
+                unit
+            }
+            UnitPath::Clone => self.lowest_free().ok_or(errno::EBUSY)?,
+        };
+        if !self.units.contains_key(&unit) {
+            self.create(ip, unit)?;
+        }
+        let softc = self.units.get_mut(&unit).ok_or(errno::ENXIO)?;
+        self.opening += 1;
+        softc.open(file, self.opening, caller.pid);
+        if let Some(ifp) = ip.ifs.get_mut(softc.dev) {
+            TunFlags::OPEN.set_on(ifp, true);
+            trace(ifp, "open");
+        }
+        ip.ifs.touch();
+        Ok(Handle {
+            unit,
+            opening: self.opening,
+            user: caller.pid,
+        })
+    }
+
+    /// `tuncreate`: a new interface, down and without addresses.
+    fn create(&mut self, ip: &mut Ip, unit: u16) -> Result<(), Errno> {
+        let name = format!("tun{unit}");
+        let flags = IfFlags::POINTOPOINT | IfFlags::MULTICAST;
+        let dev = ip
+            .ifs
+            .attach(&name, Driver::Tun(unit), output, flags, IFT_PPP, TUNMTU);
+        let dev = dev.ok_or(errno::EEXIST)?;
+        if let Some(ifp) = ip.ifs.get_mut(dev) {
+            ifp.debug = self.debug != 0;
+        }
+        self.units.insert(unit, Softc::new(dev));
+        Ok(())
+    }
+
+    /// Frees a unit whose holders are all dead, where the system may not have told of it.
+    fn take_over(&mut self, ip: &mut Ip, unit: u16, processes: &dyn Processes) -> bool {
+        if !processes.closes_get_lost() {
+            return false;
+        }
+        let Some(softc) = self.units.get(&unit) else {
+            return false;
+        };
+        if !softc.users.all_dead(|pid| processes.alive(pid)) {
+            return false;
+        }
+        if let Some(ifp) = ip.ifs.get(softc.dev) {
+            trace(ifp, "taken over from the dead");
+        }
+        self.last_close(ip, unit);
+        true
+    }
+
+    /// `tunclose`, for the last descriptor of a handle.
+    pub(crate) fn close(&mut self, ip: &mut Ip, handle: &Handle) {
+        if self.softc_of(handle.unit, handle.opening).is_ok() {
+            self.last_close(ip, handle.unit);
+        }
+    }
+
+    /// Gives a unit back: junks pending output, takes the interface down, deletes its routes. The
+    /// interface stays, unless it is transient: then addresses, mtu, type, mode, headers and `ASYNC`
+    /// survive, as in the seed.
+    pub(super) fn last_close(&mut self, ip: &mut Ip, unit: u16) {
+        let Some(softc) = self.units.get_mut(&unit) else {
+            return;
+        };
+        let dev = softc.dev;
+        let (file, incomplete) = softc.close();
+        let now = ip.now;
+        let mut transient = false;
+        if let Some(ifp) = ip.ifs.get_mut(dev) {
+            transient = TunFlags::of(ifp).contains(TunFlags::TRANSIENT);
+            (TunFlags::OPEN | TunFlags::BATCH).set_on(ifp, false);
+            ifp.purge(incomplete);
+            if ifp.is_up() {
+                ifp.flags.remove(IfFlags::UP);
+                ifp.stamp(now);
+            }
+            ifp.flags.remove(IfFlags::RUNNING);
+            trace(ifp, "closed");
+        }
+        ip.routes.purge(|_, route| route.dev == dev);
+        ip.routes.touch();
+        ip.ifs.note(dev, Activity::ROOM);
+        if let Some(file) = file {
+            // Those who wait hear EHOSTDOWN; those who poll look again.
+            self.events.push_back(TunEvent::Ready(file, Ready::all()));
+        }
+        if transient {
+            self.destroy(ip, unit);
+        }
+    }
+
+    /// Removes a closed unit and its interface. False if it is open.
+    pub(crate) fn destroy(&mut self, ip: &mut Ip, unit: u16) -> bool {
+        if self.is_open(unit) {
+            return false;
+        }
+        let Some(softc) = self.units.remove(&unit) else {
+            return false;
+        };
+        ip.if_detach(softc.dev);
+        true
+    }
+
+    /// The unit of an opening, if that is not over.
+    fn softc_of(&mut self, unit: u16, opening: u64) -> Result<&mut Softc, Errno> {
+        let softc = self.units.get_mut(&unit);
+        softc
+            .filter(|softc| softc.file.is_some() && softc.opening == opening)
+            .ok_or(errno::EHOSTDOWN)
+    }
+
+    /// The unit that a handle holds, and its interface, noting who uses the handle.
+    pub(super) fn used<'a>(
+        &'a mut self,
+        ip: &'a mut Ip,
+        handle: &mut Handle,
+        caller: Caller,
+        processes: &dyn Processes,
+    ) -> Result<(&'a mut Softc, &'a mut Ifnet), Errno> {
+        let softc = self.softc_of(handle.unit, handle.opening)?;
+        if std::mem::replace(&mut handle.user, caller.pid) != caller.pid
+            && processes.closes_get_lost()
+        {
+            softc.users.add(caller.pid, |pid| processes.alive(pid));
+        }
+        let ifp = ip.ifs.get_mut(softc.dev).ok_or(errno::EHOSTDOWN)?;
+        Ok((softc, ifp))
+    }
+
+    /// `tunread`: reads a packet at a time, or at least as much of a packet as fits. In batch mode,
+    /// as many whole frames as do.
+    pub(crate) fn read(
+        &mut self,
+        ip: &mut Ip,
+        handle: &mut Handle,
+        buf: &mut [u8],
+        caller: Caller,
+        processes: &dyn Processes,
+    ) -> Outcome<usize> {
+        let now = ip.now;
+        let (softc, ifp) = match self.used(ip, handle, caller, processes) {
+            Ok(used) => used,
+            Err(error) => return error.into(),
+        };
+        trace(ifp, "read");
+        if buf.is_empty() {
+            softc.hand_out(Batch::new());
+            return Outcome::Done(Ok(0));
+        }
+        let batch = TunFlags::of(ifp).contains(TunFlags::BATCH);
+        let (len, frames) = match frame::read(ifp.snd.as_mut(), buf, batch, now) {
+            Outcome::Done(Ok(read)) => read,
+            Outcome::Done(Err(error)) => return error.into(),
+            Outcome::Wait => return Outcome::Wait,
+        };
+        softc.hand_out(frames);
+        let dev = softc.dev;
+        ip.ifs.note(dev, Activity::ROOM);
+        Outcome::Done(Ok(len))
+    }
+
+    /// A read reached its reader, or did not: then its packets are the next to be read again.
+    pub(crate) fn complete(&mut self, ip: &mut Ip, handle: &Handle, delivered: bool) {
+        let Ok(softc) = self.softc_of(handle.unit, handle.opening) else {
+            return;
+        };
+        let (frames, file) = (softc.complete(), softc.file);
+        let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
+            return;
+        };
+        if delivered {
+            for Taken { truncated, .. } in frames {
+                ifp.stats.output.queued -= 1;
+                if truncated {
+                    ifp.stats.drop_output(DropReason::Truncated, 1);
+                } else {
+                    ifp.stats.output.delivered += 1;
+                }
+            }
+            return;
+        }
+        let any = !frames.is_empty();
+        for Taken { frame, .. } in frames.into_iter().rev() {
+            ifp.snd.requeue(frame);
+        }
+        if let Some(file) = file.filter(|_| any) {
+            self.events.push_back(TunEvent::Ready(file, Ready::READ));
+        }
+    }
+
+    /// `tunwrite`: the packet is taken whole, or refused whole, and never waits.
+    pub(crate) fn write(
+        &mut self,
+        ip: &mut Ip,
+        handle: &mut Handle,
+        buf: &[u8],
+        caller: Caller,
+        processes: &dyn Processes,
+    ) -> Result<usize, Errno> {
+        let (softc, ifp) = self.used(ip, handle, caller, processes)?;
+        trace(ifp, "write");
+        if buf.is_empty() {
+            return Ok(0);
+        }
+        let (dev, flags) = (softc.dev, TunFlags::of(ifp));
+        let head = flags.contains(TunFlags::IFHEAD);
+        if flags.contains(TunFlags::BATCH) {
+            let frames = decode_batch(buf, head, |family| ip.netisr_takes(family))?;
+            for (family, packet) in frames {
+                input(ip, dev, family, packet);
+            }
+            return Ok(buf.len());
+        }
+        let (af, packet) = decode(buf, head)?;
+        let family = Family::from_af(af).unwrap_or(Family::Other(af));
+        if ip.netisr_takes(family) {
+            input(ip, dev, family, packet);
+            return Ok(buf.len());
+        }
+        let wall = ip.now.wall;
+        ip.ifs.with(dev, |ifp| {
+            // Capture comes before the family is judged.
+            ifp.tap(wall, family.dlt_null(), packet);
+            ifp.stats.input.offered += 1;
+            ifp.stats.drop_input(DropReason::UnknownFamily, 1);
+        });
+        Err(errno::EAFNOSUPPORT)
+    }
+
+    /// `tunpoll`: readable while a packet is queued, writable always.
+    pub(crate) fn ready(&mut self, ip: &Ip, handle: &Handle) -> Ready {
+        let Ok(softc) = self.softc_of(handle.unit, handle.opening) else {
+            // Whatever is asked is answered at once, with EHOSTDOWN.
+            return Ready::all();
+        };
+        let Some(ifp) = ip.ifs.get(softc.dev) else {
+            return Ready::all();
+        };
+        trace(ifp, "poll");
+        match ifp.snd.ready(ip.now) {
+            true => Ready::all(),
+            false => Ready::WRITE,
+        }
+    }
+
+    /// dup with a verb: `"pgrp"` is how relibc does `TIOCSPGRP` and `TIOCGPGRP`.
+    pub(crate) fn dup(
+        &mut self,
+        ip: &mut Ip,
+        handle: &mut Handle,
+        verb: &[u8],
+        caller: Caller,
+        processes: &dyn Processes,
+    ) -> Result<PgrpHandle, Errno> {
+        self.used(ip, handle, caller, processes)?;
+        let &mut Handle { unit, opening, .. } = handle;
+        match verb {
+            b"pgrp" => Ok(PgrpHandle { unit, opening }),
+            _ => Err(errno::EINVAL),
+        }
+    }
+
+    pub(crate) fn pgrp_read(
+        &mut self,
+        handle: PgrpHandle,
+        buf: &mut [u8],
+        processes: &dyn Processes,
+    ) -> Result<usize, Errno> {
+        let softc = self.softc_of(handle.unit, handle.opening)?;
+        let pgrp = softc.fgetown(processes).wrapping_neg();
+        let to = buf.first_chunk_mut().ok_or(errno::EINVAL)?;
+        *to = pgrp.to_ne_bytes();
+        Ok(4)
+    }
+
+    pub(crate) fn pgrp_write(
+        &mut self,
+        handle: PgrpHandle,
+        buf: &[u8],
+        caller: Caller,
+        processes: &dyn Processes,
+    ) -> Result<usize, Errno> {
+        let softc = self.softc_of(handle.unit, handle.opening)?;
+        let pgrp = i32::from_ne_bytes(buf.try_into().map_err(|_| errno::EINVAL)?);
+        let owner = pgrp.checked_neg().ok_or(errno::EINVAL)?;
+        softc.fsetown(owner, caller, processes)?;
+        Ok(buf.len())
+    }
+
+    /// `O_ASYNC` through `F_SETFL`.
+    pub(crate) fn set_async(
+        &mut self,
+        ip: &mut Ip,
+        handle: &Handle,
+        on: bool,
+    ) -> Result<(), Errno> {
+        let dev = self.softc_of(handle.unit, handle.opening)?.dev;
+        let ifp = ip.ifs.get_mut(dev).ok_or(errno::EHOSTDOWN)?;
+        TunFlags::ASYNC.set_on(ifp, on);
+        Ok(())
+    }
+}
+
+/// A packet comes out of the tunnel.
+fn input(ip: &mut Ip, dev: IfIndex, family: Family, packet: &[u8]) {
+    let wall = ip.now.wall;
+    ip.ifs
+        .with(dev, |ifp| ifp.tap(wall, family.dlt_null(), packet));
+    ip.netisr_enqueue(dev, family, Packet::from(packet));
+}
+
+impl Softc {
+    /// `fsetown`: who gets `SIGIO`. Positive is a process, negative a group, zero nobody. `ESRCH`
+    /// if there is none, `EPERM` if it is of another session than the caller.
+    pub(super) fn fsetown(
+        &mut self,
+        owner: i32,
+        caller: Caller,
+        processes: &dyn Processes,
+    ) -> Result<(), Errno> {
+        let target = match owner {
+            0 => None,
+            1.. => Some(SignalTarget::Process(Pid(owner.unsigned_abs()))),
+            _ => Some(SignalTarget::Group(Pid(owner.unsigned_abs()))),
+        };
+        if let Some(target) = target {
+            let session = processes.session(target).ok_or(errno::ESRCH)?;
+            let own = processes.session(SignalTarget::Process(caller.pid));
+            if own != Some(session) {
+                return Err(errno::EPERM);
+            }
+        }
+        self.sigio = target.map(|target| SigioOwner::new(target, processes));
+        Ok(())
+    }
+
+    /// `fgetown`: who gets `SIGIO`: a process, a group as a negative, or 0.
+    pub(super) fn fgetown(&mut self, processes: &dyn Processes) -> i32 {
+        let owner = self.owner(processes);
+        owner.map_or(0, |owner| owner.number())
+    }
+}

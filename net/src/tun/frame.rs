@@ -1,0 +1,207 @@
+//! The bytes on the file: what a read gives and a write takes.
+
+use std::net::Ipv4Addr;
+
+use scheme::errno::{self, Errno};
+use scheme::{Now, Outcome};
+use smallvec::{SmallVec, smallvec};
+
+use super::TUNMRU;
+use crate::ifnet::{Discipline, Family, Frame};
+
+/// Bytes of the length before each frame of a batch.
+const LENGTH: usize = 4;
+
+/// A frame that a reader was given.
+#[derive(Debug)]
+pub(super) struct Taken {
+    pub(super) frame: Frame,
+    /// The reader's buffer was shorter.
+    pub(super) truncated: bool,
+}
+
+/// The frames that one read was given: in most cases, one.
+pub(super) type Batch = SmallVec<[Taken; 1]>;
+
+/// The next hop before a packet in LMODE: BSD's `struct sockaddr_in`, its length first.
+pub(super) fn sockaddr_in(addr: Ipv4Addr) -> [u8; 16] {
+    let mut sockaddr = [0; 16];
+    sockaddr[0] = 16;
+    sockaddr[1] = 2;
+    sockaddr[4..8].copy_from_slice(&addr.octets());
+    sockaddr
+}
+
+/// Takes frames from the queue into `buf`: one, as much of it as fits; or in a batch as many as do,
+/// whole. `EMSGSIZE` if not even the first does, and then it stays.
+pub(super) fn read(
+    queue: &mut dyn Discipline,
+    buf: &mut [u8],
+    batch: bool,
+    now: Now,
+) -> Outcome<(usize, Batch)> {
+    if !batch {
+        let Some(frame) = queue.dequeue(now) else {
+            return Outcome::Wait;
+        };
+        let len = frame.bytes.len().min(buf.len());
+        buf[..len].copy_from_slice(&frame.bytes[..len]);
+        let truncated = len < frame.bytes.len();
+        return Outcome::Done(Ok((len, smallvec![Taken { frame, truncated }])));
+    }
+    let mut filled = 0;
+    let mut frames = Batch::new();
+    while let Some(next) = queue.peek(now) {
+        let len = next.bytes.len();
+        let end = filled + LENGTH + len.next_multiple_of(4);
+        if end > buf.len() {
+            break;
+        }
+        let Some(frame) = queue.dequeue(now) else {
+            break;
+        };
+        let room = &mut buf[filled..end];
+        room[..LENGTH].copy_from_slice(&(len as u32).to_ne_bytes());
+        room[LENGTH..LENGTH + len].copy_from_slice(&frame.bytes);
+        room[LENGTH + len..].fill(0);
+        filled = end;
+        frames.push(Taken {
+            frame,
+            truncated: false,
+        });
+    }
+    match (filled, queue.ready(now)) {
+        (0, true) => errno::EMSGSIZE.into(),
+        (0, false) => Outcome::Wait,
+        _ => Outcome::Done(Ok((filled, frames))),
+    }
+}
+
+/// Bytes that `FIONREAD` tells of: the first frame, in batch mode with its length and padding.
+pub(super) fn first_len(queue: &dyn Discipline, batch: bool, now: Now) -> usize {
+    match queue.peek(now) {
+        None => 0,
+        Some(frame) if batch => LENGTH + frame.bytes.len().next_multiple_of(4),
+        Some(frame) => frame.bytes.len(),
+    }
+}
+
+/// Parts a written frame into family and packet. The size counts the packet only.
+pub(super) fn decode(frame: &[u8], head: bool) -> Result<(u32, &[u8]), Errno> {
+    let (af, packet) = if head {
+        let (af, packet) = frame.split_first_chunk().ok_or(errno::EINVAL)?;
+        (u32::from_be_bytes(*af), packet)
+    } else {
+        (Family::Inet.af(), frame)
+    };
+    match packet.len() > TUNMRU {
+        true => Err(errno::EIO),
+        false => Ok((af, packet)),
+    }
+}
+
+/// Parts a written batch, all of it, before any of it is taken.
+pub(super) fn decode_batch(
+    mut buf: &[u8],
+    head: bool,
+    takes: impl Fn(Family) -> bool,
+) -> Result<Vec<(Family, &[u8])>, Errno> {
+    let mut frames = Vec::new();
+    while !buf.is_empty() {
+        let (len, rest) = buf.split_first_chunk::<LENGTH>().ok_or(errno::EINVAL)?;
+        let len = usize::try_from(u32::from_ne_bytes(*len)).map_err(|_| errno::EINVAL)?;
+        let frame = rest.get(..len).filter(|frame| !frame.is_empty());
+        let (af, packet) = decode(frame.ok_or(errno::EINVAL)?, head)?;
+        let family = Family::from_af(af).filter(|&family| takes(family));
+        frames.push((family.ok_or(errno::EAFNOSUPPORT)?, packet));
+        buf = rest.get(len.next_multiple_of(4)..).ok_or(errno::EINVAL)?;
+    }
+    Ok(frames)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ifnet::{Fifo, FifoLimits};
+    use crate::packet::Packet;
+
+    fn queue(lens: &[usize]) -> Fifo {
+        let mut fifo = Fifo::new(FifoLimits::default());
+        for &len in lens {
+            let bytes = Packet::from(&vec![len as u8; len][..]);
+            let frame = Frame {
+                bytes,
+                family: Family::Inet,
+                next_hop: std::net::Ipv4Addr::LOCALHOST.into(),
+            };
+            fifo.enqueue(frame, Now::default()).unwrap();
+        }
+        fifo
+    }
+
+    fn read_len(queue: &mut Fifo, room: usize, batch: bool) -> Outcome<(usize, usize)> {
+        match read(queue, &mut vec![0xee; room], batch, Now::default()) {
+            Outcome::Done(Ok((len, frames))) => Outcome::Done(Ok((len, frames.len()))),
+            Outcome::Done(Err(error)) => error.into(),
+            Outcome::Wait => Outcome::Wait,
+        }
+    }
+
+    #[test]
+    fn a_batch_holds_whole_frames_padded_to_four() {
+        let mut fifo = queue(&[5, 8, 100]);
+        assert_eq!(first_len(&fifo, true, Now::default()), 12);
+        assert_eq!(
+            read_len(&mut fifo, 12 + 12 + 103, true),
+            Outcome::Done(Ok((24, 2)))
+        );
+        assert_eq!(read_len(&mut fifo, 103, true), errno::EMSGSIZE.into());
+        assert_eq!(read_len(&mut fifo, 104, true), Outcome::Done(Ok((104, 1))));
+        assert_eq!(read_len(&mut fifo, 104, true), Outcome::Wait);
+    }
+
+    #[test]
+    fn what_is_read_in_a_batch_is_written_as_one() {
+        let mut fifo = queue(&[5, 8]);
+        let mut buf = [0xee; 64];
+        let Outcome::Done(Ok((len, _))) = read(&mut fifo, &mut buf, true, Now::default()) else {
+            panic!("nothing read");
+        };
+        let frames = decode_batch(&buf[..len], false, |_| true).unwrap();
+        let packets: Vec<_> = frames.iter().map(|(_, packet)| packet.len()).collect();
+        assert_eq!(packets, [5, 8]);
+    }
+
+    #[test]
+    fn a_batch_is_refused_whole() {
+        let frame = |len: u32, bytes: usize| [&len.to_ne_bytes()[..], &vec![0; bytes]].concat();
+        let good = frame(20, 20);
+        let batch = |tail: &[u8], head| {
+            let takes = |family| matches!(family, Family::Inet | Family::Inet6);
+            decode_batch(&[&good[..], tail].concat(), head, takes).map(|frames| frames.len())
+        };
+        assert_eq!(batch(&[], false), Ok(1));
+        assert_eq!(batch(&frame(0, 0), false), Err(errno::EINVAL));
+        assert_eq!(batch(&[1, 0], false), Err(errno::EINVAL));
+        assert_eq!(batch(&frame(5, 5), false), Err(errno::EINVAL));
+        assert_eq!(batch(&frame(5, 8), false), Ok(2));
+        assert_eq!(batch(&frame(u32::MAX, 8), false), Err(errno::EINVAL));
+        let most = TUNMRU as u32;
+        assert_eq!(batch(&frame(most, TUNMRU), false), Ok(2));
+        assert_eq!(batch(&frame(most + 1, TUNMRU + 4), false), Err(errno::EIO));
+        // The first frame's family is 0 when a head is expected.
+        assert_eq!(batch(&[], true), Err(errno::EAFNOSUPPORT));
+        let short = frame(3, 4);
+        assert_eq!(decode_batch(&short, true, |_| true), Err(errno::EINVAL));
+    }
+
+    #[test]
+    fn one_frame_at_a_time() {
+        assert_eq!(decode(&[0, 0, 0, 2, 9], true), Ok((2, &[9][..])));
+        assert_eq!(decode(&[0, 0, 2], true), Err(errno::EINVAL));
+        assert_eq!(decode(&[0; TUNMRU], false).map(|(af, _)| af), Ok(2));
+        assert_eq!(decode(&[0; TUNMRU + 1], false), Err(errno::EIO));
+        assert!(decode(&[0; TUNMRU + 4], true).is_ok());
+        assert_eq!(decode(&[0; TUNMRU + 5], true), Err(errno::EIO));
+    }
+}

@@ -1,0 +1,196 @@
+//! The tun driver: a network interface whose wire is a file. After DragonFly's `if_tun.c`.
+//!
+//! A program that opens `tun/N` reads the packets that the system sends out of interface `tunN`,
+//! and what it writes, the system receives there. One read, one packet; one write, one packet: "an
+//! atomic write is a packet - or else!".
+//!
+//! - [`device`]: the file, in the seed's order of entry points: open, close, read, write, poll;
+//! - [`output`]: what the system sends;
+//! - [`ioctl`]: device controls, by the numbers of every system;
+//! - [`softc`]: what the driver remembers of a unit;
+//! - [`frame`]: the bytes on the file: headers and batches.
+//!
+//! The driver sees the interface and the network layer, and nothing else. Who waits or polls, and who
+//! is to get `SIGIO`, it says through [`Units::poll_event`].
+
+mod device;
+mod frame;
+mod ioctl;
+mod output;
+mod softc;
+
+use std::collections::{BTreeMap, VecDeque};
+
+use scheme::errno::{self, Errno};
+use scheme::{DirEntry, FileId, FileKind, Ready, Stat};
+
+use crate::ifnet::{Activity, Ifnet, parse_decimal};
+use crate::ip::Ip;
+
+pub(crate) use device::{Handle, PgrpHandle};
+pub(crate) use softc::SigioOwner;
+use softc::{Softc, TunFlags};
+
+/// Largest packet that a program may write, bytes, header not included.
+pub const TUNMRU: usize = 16_384;
+/// The mtu of a new interface.
+pub const TUNMTU: u16 = 1500;
+/// Highest unit.
+pub const MAX_UNIT: u16 = 0x7fff;
+const IFT_PPP: u8 = 0x17;
+
+/// What a device looks like.
+pub(crate) const DEVICE: Stat = Stat {
+    kind: FileKind::Device,
+    mode: 0o600,
+    size: 0,
+};
+
+/// Which unit a path names.
+enum UnitPath {
+    Clone,
+    Unit(u16),
+}
+
+fn parse_path(path: &str) -> Result<UnitPath, Errno> {
+    match path {
+        "clone" => Ok(UnitPath::Clone),
+        _ => parse_decimal(path)
+            .filter(|&unit| unit <= MAX_UNIT)
+            .map(UnitPath::Unit)
+            .ok_or(errno::ENOENT),
+    }
+}
+
+/// Describes a device without claiming it.
+pub(crate) fn stat(path: &str) -> Result<Stat, Errno> {
+    parse_path(path).map(|_| DEVICE)
+}
+
+/// What others are to hear of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum TunEvent {
+    /// Something became possible on the file of a device.
+    Ready(FileId, Ready),
+    /// `SIGIO` is due.
+    Signal(SigioOwner),
+}
+
+/// Every unit, and the switch that they share.
+#[derive(Debug, Default)]
+pub(crate) struct Units {
+    units: BTreeMap<u16, Softc>,
+    /// `debug.if_tun_debug`: non-zero traces every entry point.
+    debug: i32,
+    /// Of the device opened last.
+    opening: u64,
+    events: VecDeque<TunEvent>,
+}
+
+impl Units {
+    /// What `tun` lists.
+    pub(crate) fn list(&self) -> Vec<DirEntry> {
+        let entry = |name: String| DirEntry {
+            name,
+            kind: FileKind::Device,
+        };
+        let units = self.units.keys().map(u16::to_string);
+        std::iter::once("clone".to_owned())
+            .chain(units)
+            .map(entry)
+            .collect()
+    }
+
+    /// The next thing that others are to hear of, in the order in which it happened.
+    #[must_use]
+    pub(crate) fn poll_event(&mut self) -> Option<TunEvent> {
+        self.events.pop_front()
+    }
+
+    /// `tunstart`: something happened at the interface of a unit.
+    pub(crate) fn start(&mut self, ip: &Ip, unit: u16, activity: Activity) {
+        let Some(softc) = self.units.get(&unit) else {
+            return;
+        };
+        if activity.contains(Activity::READY)
+            && let Some(file) = softc.file
+        {
+            self.events.push_back(TunEvent::Ready(file, Ready::READ));
+        }
+        let asked = |ifp: &Ifnet| TunFlags::of(ifp).contains(TunFlags::ASYNC);
+        if activity.contains(Activity::QUEUED)
+            && let Some(owner) = softc.sigio
+            && ip.ifs.get(softc.dev).is_some_and(asked)
+        {
+            self.events.push_back(TunEvent::Signal(owner));
+        }
+    }
+
+    /// The text of `ifaces/IF/status` (`SIOCGIFSTATUS`).
+    pub(crate) fn status(&self, unit: u16) -> String {
+        match self.units.get(&unit).and_then(|softc| softc.pid) {
+            Some(pid) => format!("\tOpened by PID {}\n", pid.0),
+            None => String::new(),
+        }
+    }
+
+    /// The switch that traces every entry point.
+    pub(crate) fn debug(&self) -> i32 {
+        self.debug
+    }
+
+    /// Sets it, and returns what it was.
+    pub(crate) fn set_debug(&mut self, ip: &mut Ip, debug: i32) -> i32 {
+        for softc in self.units.values() {
+            if let Some(ifp) = ip.ifs.get_mut(softc.dev) {
+                ifp.debug = debug != 0;
+            }
+        }
+        std::mem::replace(&mut self.debug, debug)
+    }
+
+    fn is_open(&self, unit: u16) -> bool {
+        let softc = self.units.get(&unit);
+        softc.is_some_and(|softc| softc.file.is_some())
+    }
+
+    /// The lowest unit that is not open.
+    fn lowest_free(&self) -> Option<u16> {
+        let mut wanted = 0;
+        for (&unit, softc) in &self.units {
+            if unit > wanted || softc.file.is_none() {
+                break;
+            }
+            wanted = unit + 1;
+        }
+        (wanted <= MAX_UNIT).then_some(wanted)
+    }
+}
+
+fn trace(ifp: &Ifnet, what: &str) {
+    if ifp.debug {
+        log::info!("{}: {what}", ifp.name);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use scheme::Pid;
+
+    use super::*;
+    use crate::ifnet::IfIndex;
+
+    #[test]
+    fn the_lowest_unit_that_is_not_open() {
+        let mut units = Units::default();
+        assert_eq!(units.lowest_free(), Some(0));
+        for unit in [0, 1, 3] {
+            let mut softc = Softc::new(IfIndex(0));
+            softc.open(FileId(unit.into()), 1, Pid(1));
+            units.units.insert(unit, softc);
+        }
+        assert_eq!(units.lowest_free(), Some(2));
+        units.units.get_mut(&1).unwrap().close();
+        assert_eq!(units.lowest_free(), Some(1));
+    }
+}

@@ -1,0 +1,48 @@
+//! `tunoutput`: what becomes of a packet that the system sends by a tun interface.
+
+use std::net::IpAddr;
+
+use super::frame::sockaddr_in;
+use super::softc::TunFlags;
+use super::trace;
+use crate::ifnet::{DropReason, Family, Frame, Ifnet, Outgoing, OutputError, Sent};
+
+/// Queues a packet from the system for the program that has the device open, behind the header of the
+/// mode in force now.
+pub(super) fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
+    let Outgoing {
+        family,
+        mut packet,
+        next_hop,
+        now,
+    } = outgoing;
+    trace(ifp, "output");
+    let flags = TunFlags::of(ifp);
+    if !flags.contains(TunFlags::OPEN) {
+        return Err(ifp.refuse(DropReason::NotOpen, OutputError::HostDown));
+    }
+    ifp.tap(now.wall, family.dlt_null(), &packet);
+    if family == Family::Inet6 && !ifp.has_ipv6() {
+        return Err(ifp.refuse(DropReason::NoIpv6, OutputError::Family));
+    }
+    if let Family::Other(_) = family {
+        return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family));
+    }
+    let len = packet.len();
+    if flags.contains(TunFlags::LMODE)
+        && let IpAddr::V4(next_hop) = next_hop
+    {
+        packet.prepend(&sockaddr_in(next_hop));
+    }
+    if flags.contains(TunFlags::IFHEAD) {
+        packet.prepend(&family.af().to_be_bytes());
+    } else if family != Family::Inet {
+        return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family));
+    }
+    let frame = Frame {
+        bytes: packet,
+        family,
+        next_hop,
+    };
+    ifp.enqueue(frame, len, now)
+}

@@ -1,0 +1,198 @@
+//! What the driver remembers of a unit: the seed's `struct tun_softc`.
+
+use std::collections::{BTreeSet, VecDeque};
+
+use bitflags::bitflags;
+use scheme::{FileId, Pid, Processes, SignalTarget};
+
+use super::frame::Batch;
+use crate::ifnet::{IfIndex, Ifnet};
+
+/// Most processes remembered of a handle. With more, a unit is never taken over.
+const MAX_USERS: usize = 256;
+
+bitflags! {
+    /// State of a unit, in the driver's flags of its interface: there it is at hand for
+    /// [`output`](super::output::output).
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub(super) struct TunFlags: u16 {
+        /// Somebody has the device.
+        const OPEN = 0x0001;
+        /// A next hop before every packet read.
+        const LMODE = 0x0020;
+        /// `SIGIO` for every packet queued.
+        const ASYNC = 0x0080;
+        /// A family before every packet.
+        const IFHEAD = 0x0100;
+        /// The interface goes with the last close.
+        const TRANSIENT = 0x1000;
+        /// Many packets in one read or write.
+        const BATCH = 0x2000;
+    }
+}
+
+impl TunFlags {
+    pub(super) fn of(ifp: &Ifnet) -> Self {
+        Self::from_bits_retain(ifp.link_flags)
+    }
+
+    /// Sets or clears some.
+    pub(super) fn set_on(self, ifp: &mut Ifnet, on: bool) {
+        let mut flags = Self::of(ifp);
+        flags.set(self, on);
+        ifp.link_flags = flags.bits();
+    }
+}
+
+/// Who gets `SIGIO`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SigioOwner {
+    pub(crate) target: SignalTarget,
+    /// Of the process, when it became the owner: another may get its number.
+    identity: Option<u64>,
+}
+
+impl SigioOwner {
+    pub(super) fn new(target: SignalTarget, processes: &dyn Processes) -> Self {
+        let identity = match target {
+            SignalTarget::Process(pid) => processes.identity(pid),
+            SignalTarget::Group(_) => None,
+        };
+        Self { target, identity }
+    }
+
+    /// Whether it is still there, as far as that can be told of a group.
+    pub(crate) fn exists(&self, processes: &dyn Processes) -> bool {
+        match self.target {
+            SignalTarget::Process(pid) => {
+                self.identity.is_some() && processes.identity(pid) == self.identity
+            }
+            // A group is known by its number only.
+            SignalTarget::Group(_) => true,
+        }
+    }
+
+    /// In the manner of `fgetown`: a process, or a group as a negative.
+    pub(super) fn number(&self) -> i32 {
+        let number = |pid: Pid| i32::try_from(pid.0).unwrap_or(i32::MAX);
+        match self.target {
+            SignalTarget::Process(pid) => number(pid),
+            SignalTarget::Group(group) => -number(group),
+        }
+    }
+}
+
+/// One unit. It is made with its interface, so it is always `INITED`; its flags are with the
+/// interface.
+#[derive(Debug)]
+pub(crate) struct Softc {
+    /// Its interface.
+    pub(super) dev: IfIndex,
+    /// The open file.
+    pub(super) file: Option<FileId>,
+    /// Which opening that is, of all there ever were: a handle of another is over.
+    pub(super) opening: u64,
+    /// The process that opened it, or claimed it by `TUNSIFPID`.
+    pub(super) pid: Option<Pid>,
+    /// Every process seen on the handle.
+    pub(super) users: Users,
+    /// Who gets `SIGIO`.
+    pub(super) sigio: Option<SigioOwner>,
+    /// Reads of which it is not known yet whether they arrived, oldest first.
+    incomplete: VecDeque<Batch>,
+}
+
+impl Softc {
+    pub(super) fn new(dev: IfIndex) -> Self {
+        Self {
+            dev,
+            file: None,
+            opening: 0,
+            pid: None,
+            users: Users::default(),
+            sigio: None,
+            incomplete: VecDeque::new(),
+        }
+    }
+
+    pub(super) fn open(&mut self, file: FileId, opening: u64, pid: Pid) {
+        self.file = Some(file);
+        self.opening = opening;
+        self.pid = Some(pid);
+        self.users = Users::default();
+        self.users.pids.insert(pid);
+    }
+
+    /// Forgets who had it, and returns the file and how many frames readers had not got yet.
+    pub(super) fn close(&mut self) -> (Option<FileId>, u64) {
+        self.pid = None;
+        self.sigio = None;
+        self.users = Users::default();
+        let frames = self.incomplete.drain(..).map(|frames| frames.len() as u64);
+        (self.file.take(), frames.sum())
+    }
+
+    /// Notes what a read was given.
+    pub(super) fn hand_out(&mut self, frames: Batch) {
+        self.incomplete.push_back(frames);
+    }
+
+    /// What the oldest read that is not complete was given.
+    pub(super) fn complete(&mut self) -> Batch {
+        self.incomplete.pop_front().unwrap_or_default()
+    }
+
+    /// Who gets `SIGIO`, if that is still there. An owner that ended is none any more.
+    pub(super) fn owner(&mut self, processes: &dyn Processes) -> Option<SigioOwner> {
+        self.sigio = self.sigio.filter(|owner| owner.exists(processes));
+        self.sigio
+    }
+}
+
+/// The processes that have used a handle, to tell when all of them are dead.
+#[derive(Debug, Default)]
+pub(super) struct Users {
+    pids: BTreeSet<Pid>,
+    /// There were too many to remember.
+    overflow: bool,
+}
+
+impl Users {
+    /// Notes a process; `alive` helps to forget others when there are too many.
+    #[inline]
+    pub(super) fn add(&mut self, pid: Pid, alive: impl Fn(Pid) -> bool) {
+        if self.pids.contains(&pid) || self.overflow {
+            return;
+        }
+        if self.pids.len() >= MAX_USERS {
+            self.pids.retain(|&pid| alive(pid));
+        }
+        if self.pids.len() >= MAX_USERS {
+            self.overflow = true;
+        } else {
+            self.pids.insert(pid);
+        }
+    }
+
+    pub(super) fn all_dead(&self, alive: impl Fn(Pid) -> bool) -> bool {
+        !self.overflow && !self.pids.iter().any(|&pid| alive(pid))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unit_is_free_only_when_every_user_is_dead() {
+        let mut users = Users::default();
+        users.add(Pid(1), |_| true);
+        users.add(Pid(2), |_| true);
+        assert!(!users.all_dead(|pid| pid == Pid(2)));
+        assert!(users.all_dead(|_| false));
+        for pid in 0..=MAX_USERS as u32 {
+            users.add(Pid(pid), |_| true);
+        }
+        assert!(!users.all_dead(|_| false));
+    }
+}

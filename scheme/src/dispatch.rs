@@ -52,15 +52,23 @@ impl Kind<'_> {
 pub trait Operation: Sized {
     /// The adapter's name for a request.
     type Tag: Copy + Ord + Debug;
+    /// What becomes of it when it has to wait: then its memory is its own.
+    type Waiting: Operation<Tag = Self::Tag, Buffer = Self::Buffer>;
+    /// Memory that attempts have in common, such as for what is read: each uses it anew.
+    type Buffer: Default;
 
     /// What it asks for.
     fn kind(&mut self) -> Kind<'_>;
 
-    /// It is about to wait: gives back what memory it can do without.
-    fn park(&mut self) {}
-
     /// Tries it once.
-    fn attempt<S: FileServer>(request: &mut Request<Self>, server: &mut S) -> Outcome<usize>;
+    fn attempt<S: FileServer>(
+        request: &mut Request<Self>,
+        server: &mut S,
+        buffer: &mut Self::Buffer,
+    ) -> Outcome<usize>;
+
+    /// It has to wait, with no more memory than it needs.
+    fn into_waiting(self) -> Self::Waiting;
 }
 
 /// A request as an adapter keeps it.
@@ -78,6 +86,18 @@ pub struct Request<O: Operation> {
     pub operation: O,
 }
 
+impl<O: Operation> Request<O> {
+    fn into_waiting(self) -> Request<O::Waiting> {
+        Request {
+            tag: self.tag,
+            file: self.file,
+            caller: self.caller,
+            nonblocking: self.nonblocking,
+            operation: self.operation.into_waiting(),
+        }
+    }
+}
+
 /// A request that has its answer.
 #[derive(Debug)]
 #[must_use]
@@ -88,7 +108,7 @@ pub struct Answer<O: Operation> {
     pub result: Result<usize, Errno>,
 }
 
-/// A server together with the requests that wait for it.
+/// A server together with the requests that wait for it, which are of type `O`.
 ///
 /// Every request given to [`submit`](Self::submit) comes back exactly once as an [`Answer`]: from
 /// `submit` itself, from [`turn`](Self::turn), [`cancel`](Self::cancel),
@@ -96,6 +116,8 @@ pub struct Answer<O: Operation> {
 pub struct Dispatch<S, O: Operation> {
     /// The server. Requests that never wait go to it directly.
     pub server: S,
+    /// What the last attempt left: an answer is sent before the next request is tried.
+    pub buffer: O::Buffer,
     open: Table<OpenFlags>,
     waits: Waits<O::Tag, Request<O>>,
     /// Of the last turn, monotonic.
@@ -107,6 +129,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     pub fn new(server: S) -> Self {
         Self {
             server,
+            buffer: O::Buffer::default(),
             open: Table::default(),
             waits: Waits::default(),
             now: Duration::ZERO,
@@ -126,7 +149,10 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     }
 
     /// Tries a request, and keeps it if it has to wait.
-    pub fn submit(&mut self, mut request: Request<O>) -> Option<Answer<O>> {
+    pub fn submit<N>(&mut self, mut request: Request<N>) -> Option<Answer<N>>
+    where
+        N: Operation<Tag = O::Tag, Waiting = O, Buffer = O::Buffer>,
+    {
         let file = request.file;
         let kind = request.operation.kind();
         let may = self.open.get(file.0);
@@ -139,7 +165,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         let must_queue =
             kind.queues() && !request.nonblocking && self.waits.occupied(file, direction);
         if !must_queue {
-            match O::attempt(&mut request, &mut self.server) {
+            match N::attempt(&mut request, &mut self.server, &mut self.buffer) {
                 Outcome::Done(result) => return Some(Answer { request, result }),
                 Outcome::Wait if request.nonblocking => {
                     let result = Err(errno::EAGAIN);
@@ -148,12 +174,11 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
                 Outcome::Wait => {}
             }
         }
-        request.operation.park();
         let patience = self.server.patience(file, direction);
         let waiter = Waiter {
             tag: request.tag,
             deadline: patience.map(|patience| self.now.saturating_add(patience)),
-            request,
+            request: request.into_waiting(),
         };
         self.waits.park(file, direction, waiter);
         None
@@ -162,29 +187,35 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     /// [`FileServer::turn`], serving the waits whose time has come and gathering what watchers are
     /// to be told. It is pending, too, when a wait was served, which may have led to more.
     ///
-    /// `alive` is asked before a waiter is given anything; the requests of the dead come back with
-    /// `EINTR` and eat nothing. `watched` tells whether anybody is to be told of a file.
+    /// `answer` gets each request that has its answer, with the server, to tell it what became of a
+    /// read, and what the attempt left in the buffer. `alive` is asked before a waiter is given
+    /// anything; the requests of the dead come back with `EINTR` and eat nothing. `watched` tells
+    /// whether anybody is to be told of a file.
     pub fn turn(
         &mut self,
         now: Now,
-        answers: &mut Vec<Answer<O>>,
+        mut answer: impl FnMut(Answer<O>, &mut S, &O::Buffer),
         edges: &mut Vec<(FileId, Ready)>,
         alive: impl FnMut(&Request<O>) -> bool,
         watched: impl Fn(FileId) -> bool,
     ) -> Turn {
         self.now = self.now.max(now.monotonic);
         let mut turn = self.server.turn(now);
-        let before = answers.len();
-        self.wakeups(answers, edges, alive, watched);
-        turn.pending |= answers.len() > before;
+        let mut served = false;
+        let answer = |request, result, server: &mut S, buffer: &O::Buffer| {
+            served = true;
+            answer(Answer { request, result }, server, buffer);
+        };
+        self.serve_waits(answer, edges, alive, watched);
+        turn.pending |= served;
         let deadlines = [turn.deadline, self.waits.deadline()];
         turn.deadline = deadlines.into_iter().flatten().min();
         turn
     }
 
-    fn wakeups(
+    fn serve_waits(
         &mut self,
-        answers: &mut Vec<Answer<O>>,
+        mut answer: impl FnMut(Request<O>, Result<usize, Errno>, &mut S, &O::Buffer),
         edges: &mut Vec<(FileId, Ready)>,
         mut alive: impl FnMut(&Request<O>) -> bool,
         watched: impl Fn(FileId) -> bool,
@@ -194,7 +225,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
             for direction in [Direction::Read, Direction::Write] {
                 while let Some(waiter) = self.waits.front(file, direction) {
                     let result = if alive(&waiter.request) {
-                        match O::attempt(&mut waiter.request, &mut self.server) {
+                        match O::attempt(&mut waiter.request, &mut self.server, &mut self.buffer) {
                             Outcome::Done(result) => result,
                             Outcome::Wait => break,
                         }
@@ -202,7 +233,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
                         Err(errno::EINTR)
                     };
                     if let Some(Waiter { request, .. }) = self.waits.pop(file, direction) {
-                        answers.push(Answer { request, result });
+                        answer(request, result, &mut self.server, &self.buffer);
                     }
                 }
             }
@@ -216,7 +247,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         }
         while let Some(Waiter { request, .. }) = self.waits.expire(self.now) {
             let result = Err(errno::ETIMEDOUT);
-            answers.push(Answer { request, result });
+            answer(request, result, &mut self.server, &self.buffer);
         }
     }
 

@@ -151,6 +151,8 @@ enum CallKind {
 
 impl Operation for Call {
     type Tag = u64;
+    type Waiting = Self;
+    type Buffer = ();
 
     fn kind(&mut self) -> Kind<'_> {
         match &self.kind {
@@ -161,7 +163,15 @@ impl Operation for Call {
         }
     }
 
-    fn attempt<S: FileServer>(request: &mut Request<Self>, server: &mut S) -> Outcome<usize> {
+    fn into_waiting(self) -> Self {
+        self
+    }
+
+    fn attempt<S: FileServer>(
+        request: &mut Request<Self>,
+        server: &mut S,
+        (): &mut (),
+    ) -> Outcome<usize> {
         let Request { file, caller, .. } = *request;
         let Self { offset, kind } = &mut request.operation;
         match kind {
@@ -252,9 +262,10 @@ impl<S: FileServer> Kernel<S> {
         let before = self.deadline;
         for _ in 0..TURNS_PER_CALL {
             let (mut answers, mut edges) = (Vec::new(), Vec::new());
+            let answer = |answer, _: &mut S, (): &()| answers.push(answer);
             let turn = self
                 .dispatch
-                .turn(now, &mut answers, &mut edges, |_| true, |_| true);
+                .turn(now, answer, &mut edges, |_| true, |_| true);
             self.deadline = match turn.pending {
                 true => Some(now.monotonic),
                 false => turn.deadline,

@@ -56,6 +56,8 @@ fn caller(ctx: &CallerCtx, trusted: bool) -> Caller {
 impl Operation for Op {
     /// The scheme that it came to, and its number there.
     type Tag = (usize, Id);
+    type Waiting = Self;
+    type Buffer = ();
 
     fn kind(&mut self) -> Kind<'_> {
         match self {
@@ -67,7 +69,15 @@ impl Operation for Op {
         }
     }
 
-    fn attempt<S: FileServer>(request: &mut Request<Self>, server: &mut S) -> Outcome<usize> {
+    fn into_waiting(self) -> Self {
+        self
+    }
+
+    fn attempt<S: FileServer>(
+        request: &mut Request<Self>,
+        server: &mut S,
+        (): &mut (),
+    ) -> Outcome<usize> {
         let Request { file, caller, .. } = *request;
         match &mut request.operation {
             Self::Read(read) => {
@@ -275,9 +285,8 @@ impl<S: FileServer> Face<S> {
             !shared || alive(request.caller.pid)
         };
         let watched = |file| watches.has(file);
-        let turn = self
-            .dispatch
-            .turn(now, &mut answers, &mut edges, alive, watched);
+        let answer = |answer, _: &mut S, (): &()| answers.push(answer);
+        let turn = self.dispatch.turn(now, answer, &mut edges, alive, watched);
         for answer in answers.drain(..) {
             self.answer(answer, out);
         }

@@ -1,5 +1,7 @@
 //! Requests about open files.
 
+use std::borrow::Cow;
+
 use polyfuse_kernel as abi;
 use rustix::fs::OFlags;
 use zerocopy::{FromBytes, IntoBytes};
@@ -10,7 +12,7 @@ use crate::errno;
 use crate::fuse::MAX_OPERATION;
 use crate::fuse::message::{Reply, file, parse};
 use crate::fuse::processes::process_of;
-use crate::fuse::transfer::{Call, CallKind};
+use crate::fuse::transfer::Transfer;
 use crate::server::{Argument, Caller, FileServer, Pid, Ready};
 
 const POLLIN: u32 = 0x0001 | 0x0040;
@@ -28,9 +30,9 @@ impl<S: FileServer> Session<'_, S> {
             file: file(read.fh),
             caller,
             nonblocking: nonblocking(read.flags),
-            operation: Call {
+            operation: Transfer::Read {
                 offset: read.offset,
-                kind: CallKind::Read(size, Vec::new()),
+                size,
             },
         });
     }
@@ -44,14 +46,14 @@ impl<S: FileServer> Session<'_, S> {
             file: file(write.fh),
             caller,
             nonblocking: nonblocking(write.flags),
-            operation: Call {
+            operation: Transfer::Write {
                 offset: write.offset,
-                kind: CallKind::Write(bytes.to_vec()),
+                bytes: Cow::Borrowed(bytes),
             },
         });
     }
 
-    pub(super) fn submit(&mut self, request: Request<Call>) {
+    pub(super) fn submit(&mut self, request: Request<Transfer<'_>>) {
         if let Some(users) = self.users.get_mut(&request.file) {
             users.add(request.caller.pid);
         }
@@ -110,7 +112,7 @@ impl<S: FileServer> Session<'_, S> {
         // Whoever is outside our pid namespace is 0, and not one with the others that are.
         if caller.pid != Pid(0) && self.dispatch.has_waiters(file) {
             let closer = process_of(caller.pid);
-            let same = |request: &Request<Call>| process_of(request.caller.pid) == closer;
+            let same = |request: &Request<Transfer<'_>>| process_of(request.caller.pid) == closer;
             for answer in self.dispatch.interrupt(file, same) {
                 self.answer(answer);
             }

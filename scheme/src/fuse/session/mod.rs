@@ -22,7 +22,7 @@ use crate::fuse::message::{Channel, Reply, file, parse};
 use crate::fuse::mount::Mount;
 use crate::fuse::nodes::Nodes;
 use crate::fuse::processes::{Users, is_killed, send_sigio};
-use crate::fuse::transfer::{Call, CallKind};
+use crate::fuse::transfer::Transfer;
 use crate::local::Clock;
 use crate::server::{Caller, DirEntry, FileId, FileServer, Now, Pid, Turn};
 
@@ -89,9 +89,10 @@ pub fn serve<S: FileServer>(
         }
     }
 }
+
 struct Session<'a, S> {
     channel: Channel<'a>,
-    dispatch: Dispatch<S, Call>,
+    dispatch: Dispatch<S, Transfer<'static>>,
     nodes: Nodes,
     /// The kernel's handle for each file that somebody polls.
     pollers: BTreeMap<FileId, u64>,
@@ -185,22 +186,20 @@ impl<S: FileServer> Session<'_, S> {
 
     /// [`Dispatch::turn`], telling everybody what came of it.
     fn turn(&mut self, now: Now) -> Turn {
-        let (mut answers, mut edges) = (Vec::new(), Vec::new());
-        let (pollers, users) = (&self.pollers, &self.users);
+        let mut edges = Vec::new();
+        let (channel, pollers, users) = (self.channel, &self.pollers, &self.users);
         let watched = |file| pollers.contains_key(&file);
         // A reader that was killed goes on to take what it is given until the kernel has told that
         // it is gone. Only on a shared file is there somebody else to miss it.
-        let alive = |request: &Request<Call>| {
+        let alive = |request: &Request<Transfer<'_>>| {
             let shared = users.get(&request.file).is_some_and(|users| users.shared);
             let thread = request.caller.pid;
             !shared || thread == Pid(0) || !is_killed(thread)
         };
-        let turn = self
-            .dispatch
-            .turn(now, &mut answers, &mut edges, alive, watched);
-        for answer in answers {
-            self.answer(answer);
-        }
+        let answer = |answer: Answer<Transfer<'_>>, server: &mut S, buffer: &Vec<u8>| {
+            channel.answer(answer, server, buffer);
+        };
+        let turn = self.dispatch.turn(now, answer, &mut edges, alive, watched);
         for (file, _) in edges {
             if let Some(kh) = self.pollers.remove(&file) {
                 self.channel.notify_poll(kh);
@@ -212,21 +211,30 @@ impl<S: FileServer> Session<'_, S> {
         turn
     }
 
-    fn answer(&mut self, answer: Answer<Call>) {
+    fn answer(&mut self, answer: Answer<Transfer<'_>>) {
+        let Dispatch { server, buffer, .. } = &mut self.dispatch;
+        self.channel.answer(answer, server, buffer);
+    }
+}
+
+impl Channel<'_> {
+    /// Answers a request that could have waited. What it read is at the start of `buffer`.
+    fn answer<S: FileServer>(&self, answer: Answer<Transfer<'_>>, server: &mut S, buffer: &[u8]) {
         let Answer { request, result } = answer;
         let size = |len: usize| abi::fuse_write_out {
             size: len as u32,
             padding: 0,
         };
-        match (request.operation.kind, result) {
-            (CallKind::Read(_, bytes), Ok(_)) => {
-                let delivered = self.channel.reply(request.tag, Ok(&bytes));
-                self.dispatch.server.settle(request.file, delivered);
+        match (request.operation, result) {
+            (Transfer::Read { .. }, Ok(len)) => {
+                let bytes = &buffer[..len.min(buffer.len())];
+                let delivered = self.reply(request.tag, Ok(bytes));
+                server.settle(request.file, delivered);
             }
-            (CallKind::Write(_), Ok(len)) => {
-                self.channel.reply(request.tag, Ok(size(len).as_bytes()));
+            (Transfer::Write { .. }, Ok(len)) => {
+                self.reply(request.tag, Ok(size(len).as_bytes()));
             }
-            (_, Err(error)) => self.channel.reply_error(request.tag, error),
+            (_, Err(error)) => self.reply_error(request.tag, error),
         }
     }
 }

@@ -486,7 +486,7 @@ impl FileServer for Net {
         }
     }
 
-    fn settle(&mut self, id: FileId, delivered: bool) {
+    fn complete_read(&mut self, id: FileId, delivered: bool) {
         if let Ok(File::Tun(_)) = self.file(id) {
             self.tun_settle(id, delivered);
         }
@@ -550,7 +550,7 @@ impl FileServer for Net {
         }
     }
 
-    fn patience(&self, id: FileId, direction: Direction) -> Option<Duration> {
+    fn timeout(&self, id: FileId, direction: Direction) -> Option<Duration> {
         self.inet_patience(id, direction)
     }
 

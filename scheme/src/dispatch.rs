@@ -1,4 +1,4 @@
-//! The bookkeeping every adapter needs: access modes, waits, and exactly one answer per request.
+//! The bookkeeping that every front needs: access modes, waits, and exactly one answer per request.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use crate::server::{Caller, FileId, FileServer, Now, OpenFlags, Outcome, Ready, 
 use crate::table::Table;
 use crate::wait::{Direction, Waiter, Waits};
 
-/// What a request asks the server for.
+/// The method of the server that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind<'a> {
+pub enum Method<'a> {
     /// [`FileServer::read`].
     Read,
     /// [`FileServer::write`].
@@ -21,7 +21,7 @@ pub enum Kind<'a> {
     Call(&'a [u64]),
 }
 
-impl Kind<'_> {
+impl Method<'_> {
     /// How the file must be open for it.
     fn access(self) -> OpenFlags {
         match self {
@@ -48,17 +48,17 @@ impl Kind<'_> {
     }
 }
 
-/// What of a request is an adapter's own: where its bytes are, and how to try it.
+/// The part of a request that differs from front to front: where its bytes are, and how to try it.
 pub trait Operation: Sized {
-    /// The adapter's name for a request.
+    /// The front's name for a request.
     type Tag: Copy + Ord + Debug;
     /// What becomes of it when it has to wait: then its memory is its own.
     type Waiting: Operation<Tag = Self::Tag, Buffer = Self::Buffer>;
     /// Memory that attempts have in common, such as for what is read: each uses it anew.
     type Buffer: Default;
 
-    /// What it asks for.
-    fn kind(&mut self) -> Kind<'_>;
+    /// The method it asks for.
+    fn method(&mut self) -> Method<'_>;
 
     /// Tries it once.
     fn attempt<S: FileServer>(
@@ -71,7 +71,7 @@ pub trait Operation: Sized {
     fn into_waiting(self) -> Self::Waiting;
 }
 
-/// A request as an adapter keeps it.
+/// A request to a server.
 #[derive(Debug)]
 pub struct Request<O: Operation> {
     /// Its name, unique among the requests that wait.
@@ -154,16 +154,16 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         N: Operation<Tag = O::Tag, Waiting = O, Buffer = O::Buffer>,
     {
         let file = request.file;
-        let kind = request.operation.kind();
+        let method = request.operation.method();
         let may = self.open.get(file.0);
-        if !may.is_some_and(|flags| flags.contains(kind.access())) {
+        if !may.is_some_and(|flags| flags.contains(method.access())) {
             let result = Err(errno::EBADF);
             return Some(Answer { request, result });
         }
-        let direction = kind.direction(&self.server);
+        let direction = method.direction(&self.server);
         // No overtaking: who comes later stands behind, unless it would rather not wait.
         let must_queue =
-            kind.queues() && !request.nonblocking && self.waits.occupied(file, direction);
+            method.queues() && !request.nonblocking && self.waits.occupied(file, direction);
         if !must_queue {
             match N::attempt(&mut request, &mut self.server, &mut self.buffer) {
                 Outcome::Done(result) => return Some(Answer { request, result }),
@@ -174,10 +174,10 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
                 Outcome::Wait => {}
             }
         }
-        let patience = self.server.patience(file, direction);
+        let timeout = self.server.timeout(file, direction);
         let waiter = Waiter {
             tag: request.tag,
-            deadline: patience.map(|patience| self.now.saturating_add(patience)),
+            deadline: timeout.map(|timeout| self.now.saturating_add(timeout)),
             request: request.into_waiting(),
         };
         self.waits.park(file, direction, waiter);

@@ -1,4 +1,4 @@
-//! The adapter for Linux: the tree as real files, through `/dev/fuse`.
+//! The FUSE front, for Linux: the tree as real files, through `/dev/fuse`.
 //!
 //! The protocol is spoken directly, because a tun device needs three things at once that no FUSE
 //! crate carries: ioctl, poll, and interrupt, with replies kept for later. The structures are those
@@ -6,7 +6,7 @@
 //! that a close that came before an open is served before it.
 //!
 //! - `mount`: mounting, taking the place of a mount whose daemon died, unmounting.
-//! - `session`: the loop; each request of the kernel goes from there to `session::tree` or `session::file`.
+//! - `session`: the loop, and what each request of the kernel asks for.
 //! - `transfer`: a read or write that may wait.
 //! - `nodes`: the numbers that the kernel knows paths by.
 //! - `message`: what is read from and written to `/dev/fuse`.

@@ -14,7 +14,7 @@ use super::MAX_OPERATION;
 use super::message::Channel;
 
 /// What a mount of ours calls itself.
-const KIND: &str = "fuse.tund";
+const FILE_SYSTEM: &str = "fuse.tund";
 
 /// A mounted tree; unmounted on drop.
 #[derive(Debug)]
@@ -38,7 +38,7 @@ impl Mount {
         );
         let options = std::ffi::CString::new(options)?;
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOATIME;
-        rustix::mount::mount("tund", &dir, KIND, flags, options.as_c_str())?;
+        rustix::mount::mount("tund", &dir, FILE_SYSTEM, flags, options.as_c_str())?;
         Ok(Self { device, dir })
     }
 
@@ -90,7 +90,7 @@ fn is_ours(path: &Path) -> io::Result<bool> {
         let kind = line
             .split_once(" - ")
             .map(|(_, rest)| rest.split(' ').next());
-        line.split(' ').nth(2) == Some(&device) && kind == Some(Some(KIND))
+        line.split(' ').nth(2) == Some(&device) && kind == Some(Some(FILE_SYSTEM))
     }))
 }
 

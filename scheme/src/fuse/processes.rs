@@ -107,7 +107,7 @@ pub(super) fn is_killed(thread: Pid) -> bool {
 
 /// Who has used an open file.
 #[derive(Debug)]
-pub(super) struct Users {
+pub(super) struct Sharing {
     process: Pid,
     /// Threads of the process that were seen.
     threads: Vec<Pid>,
@@ -115,7 +115,7 @@ pub(super) struct Users {
     pub(super) shared: bool,
 }
 
-impl Users {
+impl Sharing {
     /// Most threads remembered.
     const MOST: usize = 16;
 

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::dispatch::{Kind, Operation, Request};
+use crate::dispatch::{Method, Operation, Request};
 use crate::server::{FileServer, Outcome};
 
 /// Most of a write that waits, bytes. Only streams wait for room, and they take a part.
@@ -23,10 +23,10 @@ impl Operation for Transfer<'_> {
     /// What was read, from the start. As long as the longest read was.
     type Buffer = Vec<u8>;
 
-    fn kind(&mut self) -> Kind<'_> {
+    fn method(&mut self) -> Method<'_> {
         match self {
-            Self::Read { .. } => Kind::Read,
-            Self::Write { .. } => Kind::Write,
+            Self::Read { .. } => Method::Read,
+            Self::Write { .. } => Method::Write,
         }
     }
 

@@ -20,7 +20,7 @@ struct Driver(File);
 struct Network(Adapters<Schemes>);
 
 /// Makes an interface on every adapter there is, and on those that come later.
-pub(crate) fn attach(net: &mut Net) -> Box<dyn scheme::redox::Adapters<Net>> {
+pub(crate) fn attach(net: &mut Net) -> Box<dyn scheme::redox::Drivers<Net>> {
     let namespace = Namespace::keep();
     let namespace = namespace.inspect_err(|error| log::error!("no network adapters: {error}"));
     Box::new(Network(Adapters::new(Schemes(namespace.ok()), net)))
@@ -71,7 +71,7 @@ impl Frames for Driver {
     }
 }
 
-impl scheme::redox::Adapters<Net> for Network {
+impl scheme::redox::Drivers<Net> for Network {
     fn receive(&mut self, net: &mut Net, at: usize) {
         self.0.receive(net, at);
     }

@@ -21,7 +21,7 @@ use crate::fuse::MAX_OPERATION;
 use crate::fuse::message::{Channel, Reply, file, parse};
 use crate::fuse::mount::Mount;
 use crate::fuse::nodes::Nodes;
-use crate::fuse::processes::{Users, is_killed, send_sigio};
+use crate::fuse::processes::{Sharing, is_killed, send_sigio};
 use crate::fuse::transfer::Transfer;
 use crate::local::Clock;
 use crate::server::{Caller, DirEntry, FileId, FileServer, Now, Pid, Turn};
@@ -97,7 +97,7 @@ struct Session<'a, S> {
     /// The kernel's handle for each file that somebody polls.
     pollers: BTreeMap<FileId, u64>,
     /// Who uses each open file.
-    users: BTreeMap<FileId, Users>,
+    users: BTreeMap<FileId, Sharing>,
     /// What each open directory lists. Offsets are places in it, which no change may move.
     listings: BTreeMap<FileId, Vec<DirEntry>>,
     connected: bool,
@@ -229,7 +229,7 @@ impl Channel<'_> {
             (Transfer::Read { .. }, Ok(len)) => {
                 let bytes = &buffer[..len.min(buffer.len())];
                 let delivered = self.reply(request.tag, Ok(bytes));
-                server.settle(request.file, delivered);
+                server.complete_read(request.file, delivered);
             }
             (Transfer::Write { .. }, Ok(len)) => {
                 self.reply(request.tag, Ok(size(len).as_bytes()));

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::Session;
 use crate::errno;
 use crate::fuse::message::{Reply, file, name, parse};
-use crate::fuse::processes::{Users, process_of};
+use crate::fuse::processes::{Sharing, process_of};
 use crate::server::{Caller, DirEntry, FileKind, FileServer, OpenFlags, Stat};
 
 /// The kernel allows several writes at once (`FOPEN_PARALLEL_DIRECT_WRITES`); without it a waiting
@@ -15,7 +15,7 @@ use crate::server::{Caller, DirEntry, FileKind, FileServer, OpenFlags, Stat};
 const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
 /// The size of what has none, bytes.
-const ENDLESS: u64 = 1 << 40;
+const DEVICE_SIZE: u64 = 1 << 40;
 
 impl<S: FileServer> Session<'_, S> {
     pub(super) fn look_up(&mut self, parent: u64, body: &[u8]) -> Reply {
@@ -93,7 +93,7 @@ impl<S: FileServer> Session<'_, S> {
             ..caller
         };
         let id = self.dispatch.open(&path, flags, caller)?;
-        self.users.insert(id, Users::new(caller.pid, thread));
+        self.users.insert(id, Sharing::new(caller.pid, thread));
         let open_flags = match stat.kind {
             FileKind::Device => {
                 abi::FOPEN_DIRECT_IO
@@ -173,7 +173,7 @@ fn attributes(nodeid: u64, stat: Stat) -> abi::fuse_attr {
         // A write past the end would have the kernel lock the path for all who write to it, and
         // keep it locked while one of them waits.
         size: match stat.kind {
-            FileKind::Device => ENDLESS,
+            FileKind::Device => DEVICE_SIZE,
             _ => stat.size,
         },
         mode: kind_bits(stat.kind) | u32::from(stat.mode),

@@ -1,101 +1,14 @@
-//! The adapter without a system: programs are threads of this process.
-//!
-//! A [`Local`] plays the kernel. Each [`Process`] has its own credentials and descriptor table, and
-//! its methods are the system calls: they wait, are interrupted, share descriptions across
-//! [`dup`](Process::dup) and [`fork`](Process::fork), and fail with the same errors as on a real
-//! one. There is no thread of its own: whoever calls does the work that is due, and whoever waits
-//! keeps the timers.
+//! Processes, and the system calls that they make.
 
-use std::collections::BTreeMap;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
-use crate::dispatch::{Answer, Dispatch, Kind, Operation, Request};
+use super::system_call::SystemCall;
+use super::{Description, Kernel, Local};
+use crate::dispatch::{Answer, Request};
 use crate::errno::{self, Errno};
-use crate::server::{
-    Argument, Caller, DirEntry, FileId, FileServer, Now, OpenFlags, Outcome, Pid, Processes, Ready,
-    SignalTarget, Stat,
-};
+use crate::server::{Argument, Caller, DirEntry, FileId, FileServer, OpenFlags, Pid, Ready, Stat};
 use crate::table::Table;
-
-/// Turns of a pending server before a call returns; the rest is left to the next.
-const TURNS_PER_CALL: usize = 64;
-
-/// Processes that are all there, in one session: for programs that are alone with their server.
-#[derive(Clone, Copy, Debug)]
-pub struct OneSession;
-
-impl Processes for OneSession {
-    fn session(&self, _target: SignalTarget) -> Option<Pid> {
-        Some(Pid(1))
-    }
-
-    fn identity(&self, _pid: Pid) -> Option<u64> {
-        Some(0)
-    }
-
-    fn closes_get_lost(&self) -> bool {
-        false
-    }
-}
-
-/// Tells the time.
-pub trait Clock: Send + Sync {
-    /// Both clocks.
-    fn now(&self) -> Now;
-}
-
-/// The system's clocks.
-#[derive(Debug)]
-pub struct SystemClock {
-    start: Instant,
-}
-
-impl Default for SystemClock {
-    fn default() -> Self {
-        Self {
-            start: Instant::now(),
-        }
-    }
-}
-
-impl Clock for SystemClock {
-    fn now(&self) -> Now {
-        Now {
-            monotonic: self.start.elapsed(),
-            wall: SystemTime::now()
-                .duration_since(UNIX_EPOCH)
-                .unwrap_or_default(),
-        }
-    }
-}
-
-/// A clock that stands still until it is moved.
-#[derive(Debug, Default)]
-pub struct ManualClock {
-    now: Mutex<Now>,
-}
-
-impl ManualClock {
-    /// Moves both clocks on.
-    pub fn advance(&self, by: Duration) {
-        let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
-        now.monotonic += by;
-        now.wall += by;
-    }
-}
-
-impl Clock for ManualClock {
-    fn now(&self) -> Now {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<C: Clock + ?Sized> Clock for Arc<C> {
-    fn now(&self) -> Now {
-        (**self).now()
-    }
-}
 
 /// A descriptor of a [`Process`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -113,211 +26,6 @@ impl Fd {
     }
 }
 
-/// The kernel that the processes share.
-pub struct Local<S> {
-    kernel: Mutex<Kernel<S>>,
-    wake: Condvar,
-    clock: Box<dyn Clock>,
-}
-
-struct Kernel<S> {
-    dispatch: Dispatch<S, Call>,
-    descriptions: BTreeMap<u64, Description>,
-    done: BTreeMap<u64, Answer<Call>>,
-    signals: Vec<SignalTarget>,
-    next: u64,
-    deadline: Option<Duration>,
-}
-
-/// An open file description: what dup and fork share.
-struct Description {
-    file: FileId,
-    descriptors: usize,
-    nonblocking: bool,
-    offset: u64,
-}
-
-struct Call {
-    offset: u64,
-    kind: CallKind,
-}
-
-enum CallKind {
-    Read(Vec<u8>),
-    Write(Vec<u8>),
-    Dup(Vec<u8>),
-    Call(Vec<u8>, Vec<u64>),
-}
-
-impl Operation for Call {
-    type Tag = u64;
-    type Waiting = Self;
-    type Buffer = ();
-
-    fn kind(&mut self) -> Kind<'_> {
-        match &self.kind {
-            CallKind::Read(_) => Kind::Read,
-            CallKind::Write(_) => Kind::Write,
-            CallKind::Dup(verb) => Kind::Dup(verb),
-            CallKind::Call(_, words) => Kind::Call(words),
-        }
-    }
-
-    fn into_waiting(self) -> Self {
-        self
-    }
-
-    fn attempt<S: FileServer>(
-        request: &mut Request<Self>,
-        server: &mut S,
-        (): &mut (),
-    ) -> Outcome<usize> {
-        let Request { file, caller, .. } = *request;
-        let Self { offset, kind } = &mut request.operation;
-        match kind {
-            CallKind::Read(buf) => server.read(file, buf, *offset, caller),
-            CallKind::Write(buf) => server.write(file, buf, *offset, caller),
-            CallKind::Dup(verb) => match server.dup(file, verb, request.nonblocking, caller) {
-                Outcome::Done(result) => Outcome::Done(result.map(|file| file.0 as usize)),
-                Outcome::Wait => Outcome::Wait,
-            },
-            CallKind::Call(payload, words) => server.call(file, payload, words, caller),
-        }
-    }
-}
-
-impl<S: FileServer> Local<S> {
-    /// A kernel that serves `server`, with the system's clocks.
-    pub fn new(server: S) -> Arc<Self> {
-        Self::with_clock(server, SystemClock::default())
-    }
-
-    /// A kernel with a clock of the caller's choice.
-    pub fn with_clock(server: S, clock: impl Clock + 'static) -> Arc<Self> {
-        let local = Arc::new(Self {
-            kernel: Mutex::new(Kernel {
-                dispatch: Dispatch::new(server),
-                descriptions: BTreeMap::new(),
-                done: BTreeMap::new(),
-                signals: Vec::new(),
-                next: 0,
-                deadline: None,
-            }),
-            wake: Condvar::new(),
-            clock: Box::new(clock),
-        });
-        local.pump();
-        local
-    }
-
-    /// A new process.
-    pub fn process(self: &Arc<Self>, pid: u32, uid: u32) -> Process<S> {
-        let caller = Caller { pid: Pid(pid), uid };
-        Process {
-            local: Arc::clone(self),
-            caller,
-            table: Mutex::default(),
-        }
-    }
-
-    /// Does what is due now: for a clock that was moved by hand.
-    pub fn pump(&self) {
-        let mut kernel = self.lock();
-        kernel.run(self.clock.now());
-        drop(kernel);
-        self.wake.notify_all();
-    }
-
-    /// The monotonic time at which something is due next.
-    pub fn deadline(&self) -> Option<Duration> {
-        self.lock().deadline
-    }
-
-    /// Looks at the server itself.
-    pub fn with_server<T>(&self, look: impl FnOnce(&mut S) -> T) -> T {
-        look(&mut self.lock().dispatch.server)
-    }
-
-    /// How many calls wait.
-    pub fn waiting(&self) -> usize {
-        self.lock().dispatch.waiting()
-    }
-
-    /// The signals sent so far, oldest first; forgets them.
-    pub fn take_signals(&self) -> Vec<SignalTarget> {
-        std::mem::take(&mut self.lock().signals)
-    }
-
-    // A panic in one client thread must not take the others along.
-    fn lock(&self) -> MutexGuard<'_, Kernel<S>> {
-        self.kernel.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<S: FileServer> Kernel<S> {
-    /// Runs the server until it is idle and hands out what came of it. True if anybody who sleeps
-    /// may have been meant, if only to sleep less.
-    fn run(&mut self, now: Now) -> bool {
-        let mut woke = false;
-        let before = self.deadline;
-        for _ in 0..TURNS_PER_CALL {
-            let (mut answers, mut edges) = (Vec::new(), Vec::new());
-            let answer = |answer, _: &mut S, (): &()| answers.push(answer);
-            let turn = self
-                .dispatch
-                .turn(now, answer, &mut edges, |_| true, |_| true);
-            self.deadline = match turn.pending {
-                true => Some(now.monotonic),
-                false => turn.deadline,
-            };
-            woke |= !answers.is_empty() || !edges.is_empty();
-            for answer in answers {
-                self.finish(answer);
-            }
-            while let Some(target) = self.dispatch.server.poll_signal() {
-                self.signals.push(target);
-            }
-            if !turn.pending {
-                break;
-            }
-        }
-        let earlier = self
-            .deadline
-            .is_some_and(|deadline| before.is_none_or(|before| deadline < before));
-        woke || earlier
-    }
-
-    /// Keeps the answer of a call that waited for the thread that made it.
-    fn finish(&mut self, answer: Answer<Call>) {
-        if matches!(answer.request.operation.kind, CallKind::Read(_)) && answer.result.is_ok() {
-            self.dispatch.server.settle(answer.request.file, true);
-        }
-        self.done.insert(answer.request.tag, answer);
-    }
-
-    fn close(&mut self, id: u64, caller: Caller) {
-        let Some(description) = self.descriptions.get_mut(&id) else {
-            return;
-        };
-        let file = description.file;
-        for answer in self
-            .dispatch
-            .interrupt(file, |call| call.caller.pid == caller.pid)
-        {
-            self.finish(answer);
-        }
-        if let Some(description) = self.descriptions.get_mut(&id) {
-            description.descriptors -= 1;
-            if description.descriptors == 0 {
-                self.descriptions.remove(&id);
-                for answer in self.dispatch.close(file) {
-                    self.finish(answer);
-                }
-            }
-        }
-    }
-}
-
 /// A process: credentials, and descriptors. Its threads share it by reference.
 pub struct Process<S: FileServer> {
     local: Arc<Local<S>>,
@@ -327,6 +35,14 @@ pub struct Process<S: FileServer> {
 }
 
 impl<S: FileServer> Process<S> {
+    pub(super) fn new(local: Arc<Local<S>>, caller: Caller) -> Self {
+        Self {
+            local,
+            caller,
+            table: Mutex::default(),
+        }
+    }
+
     /// `open(2)`. A path may begin with `/scheme/`.
     pub fn open(&self, path: &str, flags: OpenFlags) -> Result<Fd, Errno> {
         self.kernel(|kernel| {
@@ -343,8 +59,11 @@ impl<S: FileServer> Process<S> {
 
     /// `read(2)`.
     pub fn read(&self, fd: Fd, buf: &mut [u8]) -> Result<usize, Errno> {
-        let answer = self.call(fd, CallKind::Read(vec![0; buf.len()]))?;
-        let CallKind::Read(bytes) = answer.request.operation.kind else {
+        let answer = self.call(fd, |offset| SystemCall::Read {
+            offset,
+            buf: vec![0; buf.len()],
+        })?;
+        let SystemCall::Read { buf: bytes, .. } = answer.request.operation else {
             return Err(errno::EIO);
         };
         let len = answer.result?;
@@ -355,7 +74,11 @@ impl<S: FileServer> Process<S> {
 
     /// `write(2)`.
     pub fn write(&self, fd: Fd, buf: &[u8]) -> Result<usize, Errno> {
-        let len = self.call(fd, CallKind::Write(buf.to_vec()))?.result?;
+        let answer = self.call(fd, |offset| SystemCall::Write {
+            offset,
+            bytes: buf.to_vec(),
+        })?;
+        let len = answer.result?;
         self.advance(fd, len);
         Ok(len)
     }
@@ -374,8 +97,11 @@ impl<S: FileServer> Process<S> {
 
     /// Redox's `SYS_CALL`.
     pub fn sys_call(&self, fd: Fd, payload: &mut [u8], words: &[u64]) -> Result<usize, Errno> {
-        let answer = self.call(fd, CallKind::Call(payload.to_vec(), words.to_vec()))?;
-        let CallKind::Call(bytes, _) = answer.request.operation.kind else {
+        let answer = self.call(fd, |_| SystemCall::Call {
+            payload: payload.to_vec(),
+            metadata: words.to_vec(),
+        })?;
+        let SystemCall::Call { payload: bytes, .. } = answer.request.operation else {
             return Err(errno::EIO);
         };
         payload.copy_from_slice(&bytes);
@@ -384,7 +110,8 @@ impl<S: FileServer> Process<S> {
 
     /// Redox's `dup` with a verb: a new file.
     pub fn dup_verb(&self, fd: Fd, verb: &[u8]) -> Result<Fd, Errno> {
-        let file = self.call(fd, CallKind::Dup(verb.to_vec()))?.result?;
+        let verb = verb.to_vec();
+        let file = self.call(fd, |_| SystemCall::Dup { verb })?.result?;
         self.kernel(|kernel| {
             let file = FileId(u32::try_from(file).map_err(|_| errno::EIO)?);
             kernel.dispatch.adopt(file);
@@ -536,7 +263,12 @@ impl<S: FileServer> Process<S> {
         result
     }
 
-    fn call(&self, fd: Fd, kind: CallKind) -> Result<Answer<Call>, Errno> {
+    /// Makes a call, at the offset of the description, and waits for its answer.
+    fn call(
+        &self,
+        fd: Fd,
+        call: impl FnOnce(u64) -> SystemCall,
+    ) -> Result<Answer<SystemCall>, Errno> {
         let mut kernel = self.local.lock();
         let now = self.local.clock.now();
         if kernel.run(now) {
@@ -551,15 +283,10 @@ impl<S: FileServer> Process<S> {
             file: description.file,
             caller: self.caller,
             nonblocking: description.nonblocking,
-            operation: Call {
-                offset: description.offset,
-                kind,
-            },
+            operation: call(description.offset),
         };
         if let Some(answer) = kernel.dispatch.submit(request) {
-            if matches!(answer.request.operation.kind, CallKind::Read(_)) && answer.result.is_ok() {
-                kernel.dispatch.server.settle(answer.request.file, true);
-            }
+            kernel.complete(&answer);
             if kernel.run(now) {
                 self.local.wake.notify_all();
             }

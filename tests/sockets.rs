@@ -1,5 +1,5 @@
 //! Sockets, called as relibc's socket layer calls them: the same opens, dups, calls and layouts,
-//! through the local adapter over `lo0`.
+//! through the local front over `lo0`.
 #![allow(missing_docs)]
 
 mod common;

@@ -111,16 +111,6 @@ impl<'a> Argument<'a> {
         }
     }
 
-    /// Its size, bytes.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// What the client passed. `EINVAL` if it did not arrive or is not `N` bytes.
     pub fn get<const N: usize>(&self) -> Result<[u8; N], Errno> {
         if !self.filled {

@@ -7,7 +7,7 @@ use super::system_call::SystemCall;
 use super::{Description, Kernel, Local};
 use crate::dispatch::{Answer, Request};
 use crate::errno::{self, Errno};
-use crate::server::{Argument, Caller, DirEntry, FileId, FileServer, OpenFlags, Pid, Ready, Stat};
+use crate::server::{Argument, Caller, FileId, FileServer, OpenFlags, Pid, Ready};
 use crate::table::Table;
 
 /// A descriptor of a [`Process`].
@@ -50,11 +50,6 @@ impl<S: FileServer> Process<S> {
             let file = kernel.dispatch.open(path, flags, self.caller)?;
             Ok(self.install(kernel, file))
         })
-    }
-
-    /// `stat(2)`.
-    pub fn stat(&self, path: &str) -> Result<Stat, Errno> {
-        self.kernel(|kernel| kernel.dispatch.server.stat(path))
     }
 
     /// `read(2)`.
@@ -179,27 +174,11 @@ impl<S: FileServer> Process<S> {
         })
     }
 
-    /// `fstat(2)`.
-    pub fn fstat(&self, fd: Fd) -> Result<Stat, Errno> {
-        self.kernel(|kernel| {
-            let file = self.file(kernel, fd)?;
-            kernel.dispatch.server.fstat(file)
-        })
-    }
-
     /// The path of an open file, as `fpath` gives it.
     pub fn path(&self, fd: Fd) -> Result<String, Errno> {
         self.kernel(|kernel| {
             let file = self.file(kernel, fd)?;
             Ok(format!("/scheme/{}", kernel.dispatch.server.path(file)?))
-        })
-    }
-
-    /// The lines of an open directory.
-    pub fn list(&self, fd: Fd) -> Result<Vec<DirEntry>, Errno> {
-        self.kernel(|kernel| {
-            let file = self.file(kernel, fd)?;
-            kernel.dispatch.server.list(file)
         })
     }
 
@@ -228,26 +207,6 @@ impl<S: FileServer> Process<S> {
             }
             kernel = self.sleep(kernel, end);
         }
-    }
-
-    /// A signal with a handler: every call of this process that waits ends with `EINTR`.
-    pub fn interrupt(&self) {
-        let mut kernel = self.local.lock();
-        let ids: Vec<u64> = self.lock_table().values().copied().collect();
-        for id in ids {
-            let Some(file) = kernel.descriptions.get(&id).map(|d| d.file) else {
-                continue;
-            };
-            let pid = self.caller.pid;
-            for answer in kernel
-                .dispatch
-                .interrupt(file, |call| call.caller.pid == pid)
-            {
-                kernel.finish(answer);
-            }
-        }
-        drop(kernel);
-        self.local.wake.notify_all();
     }
 
     fn kernel<T>(&self, body: impl FnOnce(&mut Kernel<S>) -> T) -> T {

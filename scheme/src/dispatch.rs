@@ -41,8 +41,8 @@ impl Method<'_> {
         }
     }
 
-    /// Whether it stands behind those that wait already. What never takes anything from them, such
-    /// as an ioctl, does not.
+    /// Whether it stands behind the requests that wait already. One that takes nothing from them,
+    /// such as a control, does not.
     fn queues(self) -> bool {
         matches!(self, Self::Read | Self::Write)
     }
@@ -155,13 +155,13 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     {
         let file = request.file;
         let method = request.operation.method();
-        let may = self.open.get(file.0);
-        if !may.is_some_and(|flags| flags.contains(method.access())) {
+        let mode = self.open.get(file.0);
+        if !mode.is_some_and(|flags| flags.contains(method.access())) {
             let result = Err(errno::EBADF);
             return Some(Answer { request, result });
         }
         let direction = method.direction(&self.server);
-        // No overtaking: who comes later stands behind, unless it would rather not wait.
+        // First come, first served: a later request stands behind, unless it may not wait at all.
         let must_queue =
             method.queues() && !request.nonblocking && self.waits.occupied(file, direction);
         if !must_queue {
@@ -188,9 +188,9 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     /// to be told. It is pending, too, when a wait was served, which may have led to more.
     ///
     /// `answer` gets each request that has its answer, with the server, to tell it what became of a
-    /// read, and what the attempt left in the buffer. `alive` is asked before a waiter is given
-    /// anything; the requests of the dead come back with `EINTR` and eat nothing. `watched` tells
-    /// whether anybody is to be told of a file.
+    /// read, and what the attempt left in the buffer. `alive` is asked before a waiting request is
+    /// tried: if its process is gone it ends with `EINTR`, and takes nothing. `watched` tells whether
+    /// anybody is to be told of a file.
     pub fn turn(
         &mut self,
         now: Now,
@@ -238,7 +238,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
                 }
             }
             if watched(file) && self.open.get(file.0).is_some() {
-                // A waiter may have eaten what the watchers would be told of.
+                // A request that waited may have taken what the watchers would be told of.
                 let risen = wakeup.ready & self.server.ready(file);
                 if !risen.is_empty() {
                     edges.push((file, risen));
@@ -277,7 +277,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         answers(waiters, errno::EBADF)
     }
 
-    /// Whether anybody waits for this file.
+    /// Whether a request waits for this file.
     pub fn has_waiters(&self, file: FileId) -> bool {
         self.waits.occupied(file, Direction::Read) || self.waits.occupied(file, Direction::Write)
     }

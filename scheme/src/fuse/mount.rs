@@ -13,7 +13,7 @@ use rustix::mount::{MountFlags, UnmountFlags};
 use super::MAX_OPERATION;
 use super::message::Channel;
 
-/// What a mount of ours calls itself.
+/// The type of our mounts in the list of mounts.
 const FILE_SYSTEM: &str = "fuse.tund";
 
 /// A mounted tree; unmounted on drop.
@@ -80,7 +80,7 @@ fn vacate(dir: &Path) -> io::Result<PathBuf> {
 
 /// Whether a path is on a mount of ours, alive or dead.
 fn is_ours(path: &Path) -> io::Result<bool> {
-    // The dead cannot be asked, but the kernel remembers where they were.
+    // A dead mount cannot be asked, but the kernel still knows its device number.
     let flags = AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::empty())?;
     let device = format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor);

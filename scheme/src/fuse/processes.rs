@@ -105,19 +105,19 @@ pub(super) fn is_killed(thread: Pid) -> bool {
     pending & 1 << (Signal::KILL.as_raw() - 1) != 0
 }
 
-/// Who has used an open file.
+/// Whether several processes use an open file.
 #[derive(Debug)]
 pub(super) struct Sharing {
     process: Pid,
-    /// Threads of the process that were seen.
+    /// Threads of the first process that were seen.
     threads: Vec<Pid>,
-    /// Whether others use it too, or too many to be sure.
+    /// Whether another process uses it too, or too many threads do to be sure.
     pub(super) shared: bool,
 }
 
 impl Sharing {
-    /// Most threads remembered.
-    const MOST: usize = 16;
+    /// Most threads that are remembered.
+    const MAX_THREADS: usize = 16;
 
     pub(super) fn new(process: Pid, thread: Pid) -> Self {
         Self {
@@ -127,16 +127,16 @@ impl Sharing {
         }
     }
 
-    pub(super) fn add(&mut self, thread: Pid) {
+    pub(super) fn note(&mut self, thread: Pid) {
         if self.shared || self.threads.contains(&thread) {
             return;
         }
         let process = self.process;
-        if self.threads.len() >= Self::MOST {
-            // Those that have ended are nobody's.
+        if self.threads.len() >= Self::MAX_THREADS {
+            // The threads that have ended since then need no room.
             self.threads.retain(|&thread| process_of(thread) == process);
         }
-        self.shared = self.threads.len() >= Self::MOST || process_of(thread) != process;
+        self.shared = self.threads.len() >= Self::MAX_THREADS || process_of(thread) != process;
         self.threads.push(thread);
     }
 }

@@ -54,8 +54,8 @@ impl<S: FileServer> Session<'_, S> {
     }
 
     pub(super) fn submit(&mut self, request: Request<Transfer<'_>>) {
-        if let Some(users) = self.users.get_mut(&request.file) {
-            users.add(request.caller.pid);
+        if let Some(sharing) = self.sharing.get_mut(&request.file) {
+            sharing.note(request.caller.pid);
         }
         let answer = self.dispatch.submit(request);
         answer.into_iter().for_each(|answer| self.answer(answer));
@@ -106,10 +106,10 @@ impl<S: FileServer> Session<'_, S> {
         Ok(out.as_bytes().to_vec())
     }
 
-    /// A descriptor was closed, perhaps not the last one. The waits of that process end.
+    /// A descriptor was closed, perhaps not the last one: what the process waits for on it ends.
     pub(super) fn flush(&mut self, body: &[u8], caller: Caller) -> Reply {
         let file = file(parse::<abi::fuse_flush_in>(body)?.fh);
-        // Whoever is outside our pid namespace is 0, and not one with the others that are.
+        // Every process outside our pid namespace is 0, so two of them may not be the same.
         if caller.pid != Pid(0) && self.dispatch.has_waiters(file) {
             let closer = process_of(caller.pid);
             let same = |request: &Request<Transfer<'_>>| process_of(request.caller.pid) == closer;
@@ -123,7 +123,7 @@ impl<S: FileServer> Session<'_, S> {
     pub(super) fn release(&mut self, body: &[u8]) -> Reply {
         let file = file(parse::<abi::fuse_release_in>(body)?.fh);
         self.pollers.remove(&file);
-        self.users.remove(&file);
+        self.sharing.remove(&file);
         self.listings.remove(&file);
         for answer in self.dispatch.close(file) {
             self.answer(answer);

@@ -43,7 +43,7 @@ pub fn serve<S: FileServer>(
         dispatch: Dispatch::new(server),
         nodes: Nodes::default(),
         pollers: BTreeMap::new(),
-        users: BTreeMap::new(),
+        sharing: BTreeMap::new(),
         listings: BTreeMap::new(),
         connected: true,
     };
@@ -61,8 +61,8 @@ pub fn serve<S: FileServer>(
                 Err(error) => return Err(error.into()),
             }
             served += 1;
-            // What a request leads to comes before the next request: whoever writes a packet and
-            // then changes something finds that done to the next packet, not to this one.
+            // What a request leads to comes before the next request: a program that writes a packet
+            // and then changes a setting must find it in force for the next packet, not for this one.
             turn = session.turn(clock.now());
         }
         if !session.connected {
@@ -96,8 +96,8 @@ struct Session<'a, S> {
     nodes: Nodes,
     /// The kernel's handle for each file that somebody polls.
     pollers: BTreeMap<FileId, u64>,
-    /// Who uses each open file.
-    users: BTreeMap<FileId, Sharing>,
+    /// Whether several processes use an open file.
+    sharing: BTreeMap<FileId, Sharing>,
     /// What each open directory lists. Offsets are places in it, which no change may move.
     listings: BTreeMap<FileId, Vec<DirEntry>>,
     connected: bool,
@@ -127,7 +127,7 @@ impl<S: FileServer> Session<'_, S> {
             }
             abi::FUSE_BATCH_FORGET => return self.forget_many(body),
             abi::FUSE_GETATTR => self.attributes(header.nodeid),
-            // Truncation, times: nothing here keeps any. Modes and owners stay as they are.
+            // Size and times are taken and forgotten. Modes and owners cannot be changed.
             abi::FUSE_SETATTR => self.set_attributes(header.nodeid, body),
             abi::FUSE_OPEN => self.open(header.nodeid, body, caller),
             abi::FUSE_OPENDIR => self.open_directory(header.nodeid, caller),
@@ -151,7 +151,7 @@ impl<S: FileServer> Session<'_, S> {
                 }
                 return;
             }
-            // O_CREAT makes nothing: what is not there is not there.
+            // O_CREAT creates nothing: the kernel asks only for a path that is not there.
             abi::FUSE_CREATE => Err(errno::ENOENT),
             abi::FUSE_MKNOD
             | abi::FUSE_MKDIR
@@ -187,12 +187,13 @@ impl<S: FileServer> Session<'_, S> {
     /// [`Dispatch::turn`], telling everybody what came of it.
     fn turn(&mut self, now: Now) -> Turn {
         let mut edges = Vec::new();
-        let (channel, pollers, users) = (self.channel, &self.pollers, &self.users);
+        let (channel, pollers, sharing) = (self.channel, &self.pollers, &self.sharing);
         let watched = |file| pollers.contains_key(&file);
-        // A reader that was killed goes on to take what it is given until the kernel has told that
-        // it is gone. Only on a shared file is there somebody else to miss it.
+        // A reader that was killed still takes what it is given, until the kernel has told us that
+        // it is gone. That is a loss only on a shared file, where another could have had it.
         let alive = |request: &Request<Transfer<'_>>| {
-            let shared = users.get(&request.file).is_some_and(|users| users.shared);
+            let sharing = sharing.get(&request.file);
+            let shared = sharing.is_some_and(|sharing| sharing.shared);
             let thread = request.caller.pid;
             !shared || thread == Pid(0) || !is_killed(thread)
         };

@@ -53,11 +53,11 @@ impl<S: FileServer> Session<'_, S> {
         Ok(out.as_bytes().to_vec())
     }
 
-    /// Answers by the mode, which holds for root too: so does an open.
+    /// Answers by the permission bits, which hold for root too, as they do for an open.
     pub(super) fn access(&mut self, nodeid: u64, body: &[u8], caller: Caller) -> Reply {
         let wanted = parse::<abi::fuse_access_in>(body)?.mask;
         let stat = self.dispatch.server.stat(self.nodes.path(nodeid)?)?;
-        // Everything is root's.
+        // The owner of everything is root.
         let granted = match caller.uid {
             0 => stat.mode >> 6,
             _ => stat.mode,
@@ -93,7 +93,7 @@ impl<S: FileServer> Session<'_, S> {
             ..caller
         };
         let id = self.dispatch.open(&path, flags, caller)?;
-        self.users.insert(id, Sharing::new(caller.pid, thread));
+        self.sharing.insert(id, Sharing::new(caller.pid, thread));
         let open_flags = match stat.kind {
             FileKind::Device => {
                 abi::FOPEN_DIRECT_IO
@@ -125,7 +125,7 @@ impl<S: FileServer> Session<'_, S> {
     pub(super) fn read_directory(&mut self, body: &[u8]) -> Reply {
         let read = parse::<abi::fuse_read_in>(body)?;
         let file = file(read.fh);
-        // Whoever begins anew sees anew.
+        // A program that reads from the start again gets a new list.
         if read.offset == 0 {
             let dot = |name: &str| DirEntry {
                 name: name.to_owned(),

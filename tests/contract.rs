@@ -1,4 +1,4 @@
-//! The contract, seen by a program: the same scenarios through the local adapter and, with plain
+//! The contract, seen by a program: the same scenarios through the local front and, with plain
 //! system calls, on a real mount. Those that need one are skipped by name where there is none.
 
 mod common;

@@ -595,7 +595,7 @@ impl FileServer for Host {
         }
     }
 
-    fn settle(&mut self, id: FileId, delivered: bool) {
+    fn complete_read(&mut self, id: FileId, delivered: bool) {
         self.counted();
         if let Ok(File::Tun(handle)) = self.files.get(id) {
             self.net.tun.complete(&mut self.net.ip, handle, delivered);
@@ -721,7 +721,7 @@ impl FileServer for Host {
         }
     }
 
-    fn patience(&self, id: FileId, direction: Direction) -> Option<Duration> {
+    fn timeout(&self, id: FileId, direction: Direction) -> Option<Duration> {
         match self.files.get(id) {
             Ok(File::Inet(socket)) => socket.timeout(direction),
             _ => None,

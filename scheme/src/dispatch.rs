@@ -1,4 +1,4 @@
-//! The bookkeeping every adapter needs: access modes, waits, and exactly one answer per request.
+//! The bookkeeping that every front needs: access modes, waits, and exactly one answer per request.
 
 use std::fmt::Debug;
 use std::time::Duration;
@@ -8,9 +8,9 @@ use crate::server::{Caller, FileId, FileServer, Now, OpenFlags, Outcome, Ready, 
 use crate::table::Table;
 use crate::wait::{Direction, Waiter, Waits};
 
-/// What a request asks the server for.
+/// The method of the server that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind<'a> {
+pub enum Method<'a> {
     /// [`FileServer::read`].
     Read,
     /// [`FileServer::write`].
@@ -21,7 +21,7 @@ pub enum Kind<'a> {
     Call(&'a [u64]),
 }
 
-impl Kind<'_> {
+impl Method<'_> {
     /// How the file must be open for it.
     fn access(self) -> OpenFlags {
         match self {
@@ -41,29 +41,37 @@ impl Kind<'_> {
         }
     }
 
-    /// Whether it stands behind those that wait already. What never takes anything from them, such
-    /// as an ioctl, does not.
+    /// Whether it stands behind the requests that wait already. One that takes nothing from them,
+    /// such as a control, does not.
     fn queues(self) -> bool {
         matches!(self, Self::Read | Self::Write)
     }
 }
 
-/// What of a request is an adapter's own: where its bytes are, and how to try it.
+/// The part of a request that differs from front to front: where its bytes are, and how to try it.
 pub trait Operation: Sized {
-    /// The adapter's name for a request.
+    /// The front's name for a request.
     type Tag: Copy + Ord + Debug;
+    /// What becomes of it when it has to wait: then its memory is its own.
+    type Waiting: Operation<Tag = Self::Tag, Buffer = Self::Buffer>;
+    /// Memory that attempts have in common, such as for what is read: each uses it anew.
+    type Buffer: Default;
 
-    /// What it asks for.
-    fn kind(&mut self) -> Kind<'_>;
-
-    /// It is about to wait: gives back what memory it can do without.
-    fn park(&mut self) {}
+    /// The method it asks for.
+    fn method(&mut self) -> Method<'_>;
 
     /// Tries it once.
-    fn attempt<S: FileServer>(request: &mut Request<Self>, server: &mut S) -> Outcome<usize>;
+    fn attempt<S: FileServer>(
+        request: &mut Request<Self>,
+        server: &mut S,
+        buffer: &mut Self::Buffer,
+    ) -> Outcome<usize>;
+
+    /// It has to wait, with no more memory than it needs.
+    fn into_waiting(self) -> Self::Waiting;
 }
 
-/// A request as an adapter keeps it.
+/// A request to a server.
 #[derive(Debug)]
 pub struct Request<O: Operation> {
     /// Its name, unique among the requests that wait.
@@ -78,6 +86,18 @@ pub struct Request<O: Operation> {
     pub operation: O,
 }
 
+impl<O: Operation> Request<O> {
+    fn into_waiting(self) -> Request<O::Waiting> {
+        Request {
+            tag: self.tag,
+            file: self.file,
+            caller: self.caller,
+            nonblocking: self.nonblocking,
+            operation: self.operation.into_waiting(),
+        }
+    }
+}
+
 /// A request that has its answer.
 #[derive(Debug)]
 #[must_use]
@@ -88,7 +108,7 @@ pub struct Answer<O: Operation> {
     pub result: Result<usize, Errno>,
 }
 
-/// A server together with the requests that wait for it.
+/// A server together with the requests that wait for it, which are of type `O`.
 ///
 /// Every request given to [`submit`](Self::submit) comes back exactly once as an [`Answer`]: from
 /// `submit` itself, from [`turn`](Self::turn), [`cancel`](Self::cancel),
@@ -96,6 +116,8 @@ pub struct Answer<O: Operation> {
 pub struct Dispatch<S, O: Operation> {
     /// The server. Requests that never wait go to it directly.
     pub server: S,
+    /// What the last attempt left: an answer is sent before the next request is tried.
+    pub buffer: O::Buffer,
     open: Table<OpenFlags>,
     waits: Waits<O::Tag, Request<O>>,
     /// Of the last turn, monotonic.
@@ -107,6 +129,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     pub fn new(server: S) -> Self {
         Self {
             server,
+            buffer: O::Buffer::default(),
             open: Table::default(),
             waits: Waits::default(),
             now: Duration::ZERO,
@@ -126,20 +149,23 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     }
 
     /// Tries a request, and keeps it if it has to wait.
-    pub fn submit(&mut self, mut request: Request<O>) -> Option<Answer<O>> {
+    pub fn submit<N>(&mut self, mut request: Request<N>) -> Option<Answer<N>>
+    where
+        N: Operation<Tag = O::Tag, Waiting = O, Buffer = O::Buffer>,
+    {
         let file = request.file;
-        let kind = request.operation.kind();
-        let may = self.open.get(file.0);
-        if !may.is_some_and(|flags| flags.contains(kind.access())) {
+        let method = request.operation.method();
+        let mode = self.open.get(file.0);
+        if !mode.is_some_and(|flags| flags.contains(method.access())) {
             let result = Err(errno::EBADF);
             return Some(Answer { request, result });
         }
-        let direction = kind.direction(&self.server);
-        // No overtaking: who comes later stands behind, unless it would rather not wait.
+        let direction = method.direction(&self.server);
+        // First come, first served: a later request stands behind, unless it may not wait at all.
         let must_queue =
-            kind.queues() && !request.nonblocking && self.waits.occupied(file, direction);
+            method.queues() && !request.nonblocking && self.waits.occupied(file, direction);
         if !must_queue {
-            match O::attempt(&mut request, &mut self.server) {
+            match N::attempt(&mut request, &mut self.server, &mut self.buffer) {
                 Outcome::Done(result) => return Some(Answer { request, result }),
                 Outcome::Wait if request.nonblocking => {
                     let result = Err(errno::EAGAIN);
@@ -148,12 +174,11 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
                 Outcome::Wait => {}
             }
         }
-        request.operation.park();
-        let patience = self.server.patience(file, direction);
+        let timeout = self.server.timeout(file, direction);
         let waiter = Waiter {
             tag: request.tag,
-            deadline: patience.map(|patience| self.now.saturating_add(patience)),
-            request,
+            deadline: timeout.map(|timeout| self.now.saturating_add(timeout)),
+            request: request.into_waiting(),
         };
         self.waits.park(file, direction, waiter);
         None
@@ -162,29 +187,35 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     /// [`FileServer::turn`], serving the waits whose time has come and gathering what watchers are
     /// to be told. It is pending, too, when a wait was served, which may have led to more.
     ///
-    /// `alive` is asked before a waiter is given anything; the requests of the dead come back with
-    /// `EINTR` and eat nothing. `watched` tells whether anybody is to be told of a file.
+    /// `answer` gets each request that has its answer, with the server, to tell it what became of a
+    /// read, and what the attempt left in the buffer. `alive` is asked before a waiting request is
+    /// tried: if its process is gone it ends with `EINTR`, and takes nothing. `watched` tells whether
+    /// anybody is to be told of a file.
     pub fn turn(
         &mut self,
         now: Now,
-        answers: &mut Vec<Answer<O>>,
+        mut answer: impl FnMut(Answer<O>, &mut S, &O::Buffer),
         edges: &mut Vec<(FileId, Ready)>,
         alive: impl FnMut(&Request<O>) -> bool,
         watched: impl Fn(FileId) -> bool,
     ) -> Turn {
         self.now = self.now.max(now.monotonic);
         let mut turn = self.server.turn(now);
-        let before = answers.len();
-        self.wakeups(answers, edges, alive, watched);
-        turn.pending |= answers.len() > before;
+        let mut served = false;
+        let answer = |request, result, server: &mut S, buffer: &O::Buffer| {
+            served = true;
+            answer(Answer { request, result }, server, buffer);
+        };
+        self.serve_waits(answer, edges, alive, watched);
+        turn.pending |= served;
         let deadlines = [turn.deadline, self.waits.deadline()];
         turn.deadline = deadlines.into_iter().flatten().min();
         turn
     }
 
-    fn wakeups(
+    fn serve_waits(
         &mut self,
-        answers: &mut Vec<Answer<O>>,
+        mut answer: impl FnMut(Request<O>, Result<usize, Errno>, &mut S, &O::Buffer),
         edges: &mut Vec<(FileId, Ready)>,
         mut alive: impl FnMut(&Request<O>) -> bool,
         watched: impl Fn(FileId) -> bool,
@@ -194,7 +225,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
             for direction in [Direction::Read, Direction::Write] {
                 while let Some(waiter) = self.waits.front(file, direction) {
                     let result = if alive(&waiter.request) {
-                        match O::attempt(&mut waiter.request, &mut self.server) {
+                        match O::attempt(&mut waiter.request, &mut self.server, &mut self.buffer) {
                             Outcome::Done(result) => result,
                             Outcome::Wait => break,
                         }
@@ -202,12 +233,12 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
                         Err(errno::EINTR)
                     };
                     if let Some(Waiter { request, .. }) = self.waits.pop(file, direction) {
-                        answers.push(Answer { request, result });
+                        answer(request, result, &mut self.server, &self.buffer);
                     }
                 }
             }
             if watched(file) && self.open.get(file.0).is_some() {
-                // A waiter may have eaten what the watchers would be told of.
+                // A request that waited may have taken what the watchers would be told of.
                 let risen = wakeup.ready & self.server.ready(file);
                 if !risen.is_empty() {
                     edges.push((file, risen));
@@ -216,7 +247,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         }
         while let Some(Waiter { request, .. }) = self.waits.expire(self.now) {
             let result = Err(errno::ETIMEDOUT);
-            answers.push(Answer { request, result });
+            answer(request, result, &mut self.server, &self.buffer);
         }
     }
 
@@ -246,7 +277,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         answers(waiters, errno::EBADF)
     }
 
-    /// Whether anybody waits for this file.
+    /// Whether a request waits for this file.
     pub fn has_waiters(&self, file: FileId) -> bool {
         self.waits.occupied(file, Direction::Read) || self.waits.occupied(file, Direction::Write)
     }

@@ -48,7 +48,6 @@ errnos! {
     ENXIO = 6, "no such device or address";
     EBADF = 9, "bad file descriptor";
     EAGAIN = 11, "try again";
-    ENOMEM = 12, "out of memory";
     EACCES = 13, "permission denied";
     EBUSY = 16, "device or resource busy";
     EEXIST = 17, "file exists";
@@ -59,12 +58,10 @@ errnos! {
     ENFILE = 23, "too many open files";
     ENOTTY = 25, "inappropriate ioctl for device";
     ENOSPC = 28, "no space left";
-    ESPIPE = 29, "illegal seek";
     EPIPE = 32, "broken pipe";
     ENOSYS = 38, "function not implemented";
     EDESTADDRREQ = 89, "destination address required";
     EMSGSIZE = 90, "message too long";
-    EPROTOTYPE = 91, "wrong protocol type for socket";
     ENOPROTOOPT = 92, "protocol option not available";
     EOPNOTSUPP = 95, "operation not supported";
     EAFNOSUPPORT = 97, "address family not supported";
@@ -104,12 +101,6 @@ impl fmt::Display for Errno {
 }
 
 impl std::error::Error for Errno {}
-
-impl From<Errno> for std::io::Error {
-    fn from(errno: Errno) -> Self {
-        Self::from_raw_os_error(errno.0)
-    }
-}
 
 #[cfg(test)]
 mod tests {

@@ -6,10 +6,10 @@
 //!
 //! - [`server`]: the contract. A [`FileServer`] answers requests, and says [`Outcome::Wait`] when
 //!   it cannot yet. It has no clock, no descriptor and no thread.
-//! - [`dispatch`]: what every adapter needs around a server: access modes, the queues of requests
+//! - [`dispatch`]: what every front needs around a server: access modes, the queues of requests
 //!   that wait ([`wait`]), and exactly one answer for each.
 //! - [`readiness`]: who watches a file, for edge-triggered events.
-//! - Three adapters, and all the code that knows a system:
+//! - Three *fronts* call a server, and they are all the code that knows a system:
 //!   [`local`] (same process, any number of threads, and virtual time),
 //!   `fuse` (real files on Linux) and `redox` (real schemes on Redox).
 //! - [`errno`]: error numbers.

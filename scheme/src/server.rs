@@ -111,16 +111,6 @@ impl<'a> Argument<'a> {
         }
     }
 
-    /// Its size, bytes.
-    pub fn len(&self) -> usize {
-        self.bytes.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.bytes.is_empty()
-    }
-
     /// What the client passed. `EINVAL` if it did not arrive or is not `N` bytes.
     pub fn get<const N: usize>(&self) -> Result<[u8; N], Errno> {
         if !self.filled {
@@ -217,15 +207,15 @@ pub trait Processes {
     fn closes_get_lost(&self) -> bool;
 }
 
-/// A tree of files and devices, served through any of the adapters.
+/// A tree of files and devices, served through any of the fronts: local, FUSE, Redox.
 ///
-/// **Only these methods change a server, and only an adapter calls them, one at a time.** Order:
+/// **Only these methods change a server, and only a front calls them, one at a time.** Order:
 ///
 /// 1. [`turn`](Self::turn) with the time, then any number of requests;
 /// 2. [`turn`](Self::turn) again, [`poll_wakeup`](Self::poll_wakeup) until `None`, serving the
 ///    waits it names, and [`poll_signal`](Self::poll_signal) until `None`;
 /// 3. all of 2 again, while the turn was pending or a wait was served or a packet came back
-///    ([`settle`](Self::settle)): each may have led to more work, or to an earlier deadline;
+///    ([`complete_read`](Self::complete_read)): each may have led to more work, or to an earlier deadline;
 /// 4. sleep until a request comes or the deadline of the last turn passes.
 ///
 /// Paths come as `scheme/rest`, unnormalised: a server refuses `.`, `..` and empty parts.
@@ -262,9 +252,9 @@ pub trait FileServer {
         errno::EINVAL.into()
     }
 
-    /// How long a request for `file` may wait from now; then it ends with `ETIMEDOUT`. `None` is for
-    /// ever.
-    fn patience(&self, file: FileId, direction: Direction) -> Option<Duration> {
+    /// How long a request for `file` may wait from now. After that it ends with `ETIMEDOUT`. `None`
+    /// is for ever.
+    fn timeout(&self, file: FileId, direction: Direction) -> Option<Duration> {
         let _ = (file, direction);
         None
     }
@@ -285,9 +275,10 @@ pub trait FileServer {
     fn read(&mut self, file: FileId, buf: &mut [u8], offset: u64, caller: Caller)
     -> Outcome<usize>;
 
-    /// Tells, once for each read that was done without error and in their order, whether its bytes
-    /// reached the client. A packet that did not goes back to where it came from.
-    fn settle(&mut self, file: FileId, delivered: bool) {
+    /// Ends a read that was answered without error: tells whether its bytes were `delivered` to the
+    /// client. It is called once for each such read, in their order. A packet that was not delivered
+    /// goes back to the head of its queue.
+    fn complete_read(&mut self, file: FileId, delivered: bool) {
         let _ = (file, delivered);
     }
 
@@ -318,7 +309,7 @@ pub trait FileServer {
         errno::EOPNOTSUPP.into()
     }
 
-    /// `O_ASYNC` as set by `F_SETFL`. `O_NONBLOCK` stays with the adapter.
+    /// `O_ASYNC` as set by `F_SETFL`. `O_NONBLOCK` stays with the front.
     fn set_async(&mut self, file: FileId, on: bool) -> Result<(), Errno> {
         let _ = (file, on);
         Ok(())

@@ -16,18 +16,18 @@ pub enum Direction {
 
 /// A request kept for later.
 #[derive(Debug)]
-pub struct Waiter<T, W> {
+pub(crate) struct Waiter<T, W> {
     /// Its name, unique among those that wait.
-    pub tag: T,
+    pub(crate) tag: T,
     /// The request itself.
-    pub request: W,
+    pub(crate) request: W,
     /// The monotonic time at which it has waited long enough; `None` waits for ever.
-    pub deadline: Option<Duration>,
+    pub(crate) deadline: Option<Duration>,
 }
 
 /// Every request that waits.
 #[derive(Debug)]
-pub struct Waits<T, W> {
+pub(crate) struct Waits<T, W> {
     queues: BTreeMap<(FileId, Direction), VecDeque<Waiter<T, W>>>,
     places: BTreeMap<T, (FileId, Direction)>,
     deadlines: BTreeSet<(Duration, T)>,
@@ -45,7 +45,7 @@ impl<T, W> Default for Waits<T, W> {
 
 impl<T: Copy + Ord, W> Waits<T, W> {
     /// Keeps a request behind those that wait already.
-    pub fn park(&mut self, file: FileId, direction: Direction, waiter: Waiter<T, W>) {
+    pub(crate) fn park(&mut self, file: FileId, direction: Direction, waiter: Waiter<T, W>) {
         self.places.insert(waiter.tag, (file, direction));
         self.deadlines
             .extend(waiter.deadline.map(|deadline| (deadline, waiter.tag)));
@@ -56,17 +56,21 @@ impl<T: Copy + Ord, W> Waits<T, W> {
     }
 
     /// Whether a new request would have to stand behind another.
-    pub fn occupied(&self, file: FileId, direction: Direction) -> bool {
+    pub(crate) fn occupied(&self, file: FileId, direction: Direction) -> bool {
         self.queues.contains_key(&(file, direction))
     }
 
     /// The one that waited longest.
-    pub fn front(&mut self, file: FileId, direction: Direction) -> Option<&mut Waiter<T, W>> {
+    pub(crate) fn front(
+        &mut self,
+        file: FileId,
+        direction: Direction,
+    ) -> Option<&mut Waiter<T, W>> {
         self.queues.get_mut(&(file, direction))?.front_mut()
     }
 
     /// Takes the one that waited longest.
-    pub fn pop(&mut self, file: FileId, direction: Direction) -> Option<Waiter<T, W>> {
+    pub(crate) fn pop(&mut self, file: FileId, direction: Direction) -> Option<Waiter<T, W>> {
         let queue = self.queues.get_mut(&(file, direction))?;
         let waiter = queue.pop_front()?;
         if queue.is_empty() {
@@ -77,7 +81,7 @@ impl<T: Copy + Ord, W> Waits<T, W> {
     }
 
     /// Takes the request with this name, wherever it stands.
-    pub fn cancel(&mut self, tag: T) -> Option<Waiter<T, W>> {
+    pub(crate) fn cancel(&mut self, tag: T) -> Option<Waiter<T, W>> {
         let place = *self.places.get(&tag)?;
         let queue = self.queues.get_mut(&place)?;
         let at = queue.iter().position(|waiter| waiter.tag == tag)?;
@@ -90,7 +94,7 @@ impl<T: Copy + Ord, W> Waits<T, W> {
     }
 
     /// Takes every request of a file for which `wanted` holds.
-    pub fn purge(
+    pub(crate) fn purge(
         &mut self,
         file: FileId,
         wanted: impl Fn(&Waiter<T, W>) -> bool,
@@ -113,12 +117,12 @@ impl<T: Copy + Ord, W> Waits<T, W> {
     }
 
     /// When somebody has waited long enough next.
-    pub fn deadline(&self) -> Option<Duration> {
+    pub(crate) fn deadline(&self) -> Option<Duration> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 
     /// Takes one that has waited long enough.
-    pub fn expire(&mut self, now: Duration) -> Option<Waiter<T, W>> {
+    pub(crate) fn expire(&mut self, now: Duration) -> Option<Waiter<T, W>> {
         let &(deadline, tag) = self.deadlines.first()?;
         if deadline > now {
             return None;
@@ -134,13 +138,8 @@ impl<T: Copy + Ord, W> Waits<T, W> {
     }
 
     /// How many wait.
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.places.len()
-    }
-
-    /// Whether nobody waits.
-    pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
     }
 }
 
@@ -171,7 +170,7 @@ mod tests {
         assert_eq!(waits.pop(FILE, Direction::Read).unwrap().tag, 1);
         assert_eq!(waits.pop(FILE, Direction::Read).unwrap().tag, 3);
         assert!(!waits.occupied(FILE, Direction::Read));
-        assert!(waits.is_empty());
+        assert_eq!(waits.len(), 0);
     }
 
     #[test]

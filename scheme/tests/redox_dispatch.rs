@@ -1,11 +1,11 @@
 //! The real dispatcher of redox-scheme, driven with hand-made requests: what a kernel would hand
-//! out, decoded by redox-scheme, answered by our face of a file server.
+//! out, decoded by redox-scheme, answered by the front with a file server behind it.
 #![cfg(feature = "redox-dispatch")]
 #![allow(missing_docs)]
 
 use redox_scheme::scheme::{Op, SchemeState};
 use redox_scheme::{CallerCtx, Request, RequestKind, Response};
-use scheme::redox::face::{Face, Outgoing, ROOT, Settles};
+use scheme::redox::front::{AfterSend, Outgoing, ROOT, SchemeFront};
 use scheme::{
     Argument, Caller, DirEntry, Errno, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid,
     Ready, Stat, Turn, Wakeup, errno,
@@ -73,7 +73,7 @@ impl FileServer for Mailbox {
         Outcome::Done(Ok(len))
     }
 
-    fn settle(&mut self, _: FileId, delivered: bool) {
+    fn complete_read(&mut self, _: FileId, delivered: bool) {
         let message = self.unsettled.remove(0);
         if !delivered {
             self.mail.insert(0, message);
@@ -138,7 +138,7 @@ impl FileServer for Mailbox {
 
 /// A kernel that hands out requests one by one.
 struct Kernel {
-    face: Face<Mailbox>,
+    front: SchemeFront<Mailbox>,
     state: SchemeState,
     tag: u32,
 }
@@ -146,7 +146,7 @@ struct Kernel {
 impl Kernel {
     fn new() -> Self {
         Self {
-            face: Face::new(Mailbox::default(), &["mail"]),
+            front: SchemeFront::new(Mailbox::default(), &["mail"]),
             state: SchemeState::new(),
             tag: 0,
         }
@@ -174,23 +174,23 @@ impl Kernel {
             id: call.request_id(),
         };
         let mut out = Vec::new();
-        self.face.handle(0, &mut self.state, op, &ctx, &mut out);
+        self.front.handle(0, &mut self.state, op, &ctx, &mut out);
         let alive = |pid| pid == Pid(7);
-        let _ = self.face.turn(Now::default(), alive, &mut out);
+        let _ = self.front.turn(Now::default(), alive, &mut out);
         self.results(out)
     }
 
     fn results(&mut self, out: Vec<Outgoing>) -> Vec<(u32, i64)> {
         let mut results = Vec::new();
         for Outgoing {
-            response, settles, ..
+            response, after, ..
         } in out
         {
             // SAFETY: a response is a Cqe and nothing else (repr(transparent)).
             let cqe: Cqe = unsafe { std::mem::transmute::<Response, Cqe>(response) };
             results.push((cqe.tag, cqe.result as i64));
-            if let Settles::Read(file) = settles {
-                self.face.dispatch.server.settle(file, true);
+            if let AfterSend::CompleteRead(file) = after {
+                self.front.dispatch.server.complete_read(file, true);
             }
         }
         results
@@ -229,7 +229,7 @@ fn open_checks_paths_users_and_handles() {
     assert_eq!(kernel.open(77, "x", O_RDWR, 0), -9);
     // A look claims nothing and needs no right.
     assert!(kernel.open(ROOT, "box", O_RDONLY | O_STAT, 1000) > 1 << 32);
-    assert_eq!(kernel.face.dispatch.server.open, 1);
+    assert_eq!(kernel.front.dispatch.server.open, 1);
 }
 
 #[test]
@@ -257,7 +257,7 @@ fn a_read_waits_and_is_answered_once() {
     let results = kernel.request(Opcode::Write, buffer((number, &mut message), 0), 0);
     assert_eq!(results, [(kernel.tag, 5), (waiting, 5)]);
     assert_eq!(first[..5], *b"hello");
-    assert_eq!(kernel.face.dispatch.waiting(), 0);
+    assert_eq!(kernel.front.dispatch.waiting(), 0);
 }
 
 #[test]
@@ -298,7 +298,7 @@ fn cancel_and_close_end_waits() {
     );
     let waiting = kernel.tag;
     let mut out = Vec::new();
-    kernel.face.close(number as usize, &mut out);
+    kernel.front.close(number as usize, &mut out);
     assert_eq!(kernel.results(out), [(waiting, -9)]);
     let mut message = *b"late";
     let results = kernel.request(Opcode::Write, buffer((number, &mut message), 0), 0);

@@ -1,7 +1,8 @@
-//! What the tests share: packets, and two systems to make system calls on.
+//! What the tests share: packets, two systems to make system calls on, and a C library.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 
+pub mod libc;
 pub mod link;
 pub mod packet;
 pub mod program;

@@ -123,7 +123,7 @@ impl Processes for TestProcesses {
     }
 }
 
-/// Threads of this process, through the local adapter.
+/// Threads of this process, through the local front.
 pub struct LocalSystem {
     process: Process<Host>,
 }
@@ -141,7 +141,7 @@ impl LocalSystem {
     }
 }
 
-// The local adapter's descriptors are opaque; tests count like everybody.
+// The local front's descriptors are opaque. The tests' are numbers, as those of a system.
 fn fd(fd: i32) -> Fd {
     Fd::from_raw(fd as u32)
 }

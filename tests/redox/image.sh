@@ -160,19 +160,25 @@ boot() {
             break
         fi
     done
-    show
     kill "$machine" 2>/dev/null
     wait "$machine" 2>/dev/null
     machine=
+    # Nobody writes any more: the last line is whole, even without its end.
+    [ -z "$(tail -c 1 "$log")" ] || echo >>"$log"
+    show
     if [ -n "$why" ]; then
         echo "run.sh: $why; the console is in $log" >&2
         exit 3
     fi
 }
 
+# Shows the whole lines that came since the last time, each once. The log grows meanwhile, so it is
+# read once; a line that is still being written has no end, and is not counted.
 show() {
-    lines "$log" | tail -n +$((shown + 1)) | sed "s/^/$label/"
-    shown=$(lines "$log" | wc -l)
+    lines "$log" >"$dir/lines"
+    whole=$(wc -l <"$dir/lines")
+    tail -n +$((shown + 1)) "$dir/lines" | head -n $((whole - shown)) | sed "s/^/$label/"
+    shown=$whole
 }
 
 # The lines for machines, wherever they stand in a line of the console $1.

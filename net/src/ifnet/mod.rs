@@ -178,6 +178,9 @@ pub struct Ifnet {
     pub stats: IfStats,
     /// Packets for the wire.
     pub snd: Box<dyn Discipline>,
+    /// Where packets go that were queued since the driver was last told: for drivers that have to find
+    /// the way.
+    pub(crate) next_hops: Vec<IpAddr>,
     /// The captures of what passes here.
     pub(crate) taps: Vec<Tap>,
     /// What happened, and nobody has been told of yet.

@@ -73,6 +73,7 @@ impl IfTable {
             groups: BTreeMap::new(),
             stats: IfStats::default(),
             snd: Box::new(Fifo::new(FifoLimits::default())),
+            next_hops: Vec::new(),
             taps: Vec::new(),
             activity: Activity::empty(),
         }));

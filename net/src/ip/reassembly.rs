@@ -246,8 +246,10 @@ impl Reassembly {
             if !greedy && !over(self.datagrams.len(), self.bytes, 1) {
                 return thrown_out;
             }
-            let mut others = self.timers.iter().filter(|key| key != spare);
-            let oldest = others.find(|key| !greedy || key.src == spare.src);
+            let oldest = self
+                .timers
+                .iter()
+                .find(|key| key != spare && (!greedy || key.src == spare.src));
             let Some(datagram) = oldest.and_then(|key| self.take(&key)) else {
                 return thrown_out;
             };

@@ -42,8 +42,7 @@ pub const HEADER: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// Most frames that wait before those in the send queue: questions and answers about neighbours, and
-/// what waited for these.
+/// Most frames that wait before those in the send queue: what waited for a neighbour to be found.
 const MAX_FRAMES: usize = 4096;
 
 /// What the driver remembers of an adapter.
@@ -94,7 +93,11 @@ fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
         family,
         next_hop,
     };
-    ifp.enqueue(frame, len, now)
+    let sent = ifp.enqueue(frame, len, now)?;
+    if ifp.next_hops.last() != Some(&next_hop) {
+        ifp.next_hops.push(next_hop);
+    }
+    Ok(sent)
 }
 
 impl Link {
@@ -269,28 +272,25 @@ impl Link {
         }
     }
 
-    /// `if_start`: packets were queued. Whoever the first of them are for is asked for without waiting
-    /// for the adapter, if it is not known.
+    /// `if_start`: packets were queued. Whoever they are for is asked for without waiting for the
+    /// adapter, if it is not known.
     pub(crate) fn start(&mut self, ip: &mut Ip, id: AdapterId) {
-        let now = ip.now;
-        while let Some(softc) = self.get_mut(id)
-            && let Some(ifp) = ip.ifs.get_mut(softc.dev)
-            && let Some(&Frame { next_hop, .. }) = ifp.snd.peek(now)
-        {
-            if Mac::of_many(&next_hop, ifp).is_some() {
+        let now = ip.now.monotonic;
+        let Some(dev) = self.interface(id) else {
+            return;
+        };
+        let next_hops = ip
+            .ifs
+            .get_mut(dev)
+            .map(|ifp| std::mem::take(&mut ifp.next_hops));
+        for next_hop in next_hops.into_iter().flatten() {
+            let (Some(softc), Some(ifp)) = (self.get_mut(id), ip.ifs.get(dev)) else {
                 return;
-            }
-            match softc.neighbors.used(next_hop, now.monotonic) {
-                Some((_, false)) => return,
-                Some((mac, true)) => return self.solicit(ip, id, next_hop, Some(mac)),
-                None => {
-                    let Some(frame) = ifp.snd.dequeue(now) else {
-                        return;
-                    };
-                    let dev = softc.dev;
-                    ip.ifs.note(dev, Activity::ROOM);
-                    self.resolve(ip, id, frame);
-                }
+            };
+            if Mac::of_many(&next_hop, ifp).is_none()
+                && let Some(known) = softc.neighbors.wanted(next_hop, now)
+            {
+                self.solicit(ip, id, next_hop, known);
             }
         }
     }
@@ -309,6 +309,10 @@ impl Link {
         let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
             return;
         };
+        if let Family::Other(_) = family {
+            // A frame of the link's own is finished.
+            return softc.push_frame(ifp, packet);
+        }
         if let Some(mac) = Mac::of_many(&next_hop, ifp) {
             return softc.send_first(ifp, family, packet, mac);
         }
@@ -336,37 +340,32 @@ impl Link {
 
 impl EtherSoftc {
     /// Puts a packet that is counted as queued, in a frame, before those in the send queue.
-    fn send_first(&mut self, ifp: &mut Ifnet, family: Family, packet: Packet, dst: Mac) {
+    fn send_first(&mut self, ifp: &mut Ifnet, family: Family, mut packet: Packet, dst: Mac) {
         let ethertype = match family {
             Family::Inet6 => ETHERTYPE_IPV6,
             _ => ETHERTYPE_IPV4,
         };
-        self.push_frame(ifp, ethertype, packet, dst);
+        packet.prepend(&header(dst, self.mac, ethertype));
+        self.push_frame(ifp, packet);
     }
 
-    /// Puts a packet of the link's own before those in the send queue, and counts it.
-    fn send_own(&mut self, ifp: &mut Ifnet, ethertype: u16, packet: Packet, dst: Mac) {
-        ifp.stats.output.offered += 1;
-        ifp.stats.opackets += 1;
-        ifp.stats.obytes += packet.len() as u64;
-        ifp.stats.output.queued += 1;
-        self.push_frame(ifp, ethertype, packet, dst);
-    }
-
-    fn push_frame(&mut self, ifp: &mut Ifnet, ethertype: u16, mut packet: Packet, dst: Mac) {
+    /// The same for a finished frame.
+    fn push_frame(&mut self, ifp: &mut Ifnet, frame: Packet) {
         if self.frames.len() >= MAX_FRAMES {
-            // Questions are asked again.
             ifp.stats.output.queued -= 1;
             ifp.stats.drop_output(DropReason::QueueFull, 1);
-            return;
+        } else {
+            self.frames.push_back(frame);
         }
-        let mut header = [0; HEADER];
-        header[..6].copy_from_slice(&dst.0);
-        header[6..12].copy_from_slice(&self.mac.0);
-        header[12..].copy_from_slice(&ethertype.to_be_bytes());
-        packet.prepend(&header);
-        self.frames.push_back(packet);
     }
+}
+
+fn header(dst: Mac, src: Mac, ethertype: u16) -> [u8; HEADER] {
+    let mut header = [0; HEADER];
+    header[..6].copy_from_slice(&dst.0);
+    header[6..12].copy_from_slice(&src.0);
+    header[12..].copy_from_slice(&ethertype.to_be_bytes());
+    header
 }
 
 /// The adapter of an interface, if it has one.

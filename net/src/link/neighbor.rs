@@ -34,6 +34,16 @@ struct Neighbor {
 }
 
 impl Neighbor {
+    fn unknown(now: Duration) -> Self {
+        Self {
+            mac: None,
+            until: now,
+            asked: 0,
+            timer: Timer::default(),
+            waiting: VecDeque::new(),
+        }
+    }
+
     /// Whether it is to be asked, because nobody knows whether it still is where it was, and has not
     /// been asked so far. From now on it has.
     fn ask(&mut self, addr: IpAddr, timers: &mut Timers<IpAddr>, now: Duration) -> bool {
@@ -84,13 +94,7 @@ impl Neighbors {
         if !self.neighbors.contains_key(&addr) && !self.make_room() {
             return Lookup::Full;
         }
-        let neighbor = self.neighbors.entry(addr).or_insert_with(|| Neighbor {
-            mac: None,
-            until: now,
-            asked: 0,
-            timer: Timer::default(),
-            waiting: VecDeque::new(),
-        });
+        let neighbor = self.neighbors.entry(addr).or_insert(Neighbor::unknown(now));
         let ask = neighbor.ask(addr, &mut self.timers, now);
         if let Some(mac) = neighbor.mac {
             return Lookup::Known { packet, mac, ask };
@@ -130,12 +134,15 @@ impl Neighbors {
         old.waiting
     }
 
-    /// Where a neighbour is that something is about to be sent to, and whether it is to be asked if
-    /// it still is there; `None` if that has to be found out.
-    pub(super) fn used(&mut self, addr: IpAddr, now: Duration) -> Option<(Mac, bool)> {
-        let neighbor = self.neighbors.get_mut(&addr)?;
-        let mac = neighbor.mac?;
-        Some((mac, neighbor.ask(addr, &mut self.timers, now)))
+    /// Something is about to be sent to a neighbour: whether it is to be asked for, and where it was,
+    /// if that is known. There is no asking when there are too many.
+    pub(super) fn wanted(&mut self, addr: IpAddr, now: Duration) -> Option<Option<Mac>> {
+        if !self.neighbors.contains_key(&addr) && !self.make_room() {
+            return None;
+        }
+        let neighbor = self.neighbors.entry(addr).or_insert(Neighbor::unknown(now));
+        let ask = neighbor.ask(addr, &mut self.timers, now);
+        ask.then_some(neighbor.mac)
     }
 
     /// The next thing that is due.

@@ -8,8 +8,8 @@ use smoltcp::wire::{
     NdiscNeighborFlags, NdiscRepr,
 };
 
-use super::{ETHERTYPE_ARP, EtherSoftc, Link, Mac, adapter_of, drop_frame};
-use crate::ifnet::{AdapterId, DropReason, Family, is_host, solicited_node};
+use super::{ETHERTYPE_ARP, ETHERTYPE_IPV6, EtherSoftc, Link, Mac, adapter_of, drop_frame, header};
+use crate::ifnet::{AdapterId, DropReason, Family, Frame, Ifnet, is_host, solicited_node};
 use crate::ip::groups::ALL_NODES;
 use crate::ip::header::{ipv6_header, proto};
 use crate::ip::{Ip, Received, Verdict};
@@ -42,7 +42,16 @@ impl Link {
                     target_addr: target,
                     lladdr: Some(EthernetAddress(mac.0).into()),
                 });
-                self.nd_send(ip, id, src, solicited_node(&target), &message);
+                let group = solicited_node(&target);
+                let packet = nd_packet(src, group, &message);
+                let wall = ip.now.wall;
+                let tap = |ifp: &mut Ifnet| {
+                    ifp.tap(wall, Family::Inet6.dlt_null(), &packet);
+                    Mac::of_many(&group.into(), ifp)
+                };
+                if let Some(Some(dst)) = ip.ifs.with(dev, tap) {
+                    self.send_own(ip, id, ETHERTYPE_IPV6, packet, dst, true);
+                }
             }
             (IpAddr::V6(_), _) => {}
         }
@@ -95,12 +104,6 @@ impl Link {
         (operation, source_mac, source): (ArpOperation, Mac, Ipv4Addr),
         (target_mac, target): (Mac, Ipv4Addr),
     ) {
-        let Some(softc) = self.get_mut(id) else {
-            return;
-        };
-        let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
-            return;
-        };
         let arp = ArpRepr::EthernetIpv4 {
             operation,
             source_hardware_addr: EthernetAddress(source_mac.0),
@@ -110,7 +113,44 @@ impl Link {
         };
         let mut packet = Packet::zeroed(arp.buffer_len());
         arp.emit(&mut ArpPacket::new_unchecked(&mut packet[..]));
-        softc.send_own(ifp, ETHERTYPE_ARP, packet, dst);
+        let first = is_question(operation, source, target);
+        self.send_own(ip, id, ETHERTYPE_ARP, packet, dst, first);
+    }
+
+    /// Sends a packet of the link's own: in its turn, or `first`, before those that wait for what it
+    /// asks.
+    fn send_own(
+        &mut self,
+        ip: &mut Ip,
+        id: AdapterId,
+        ethertype: u16,
+        mut packet: Packet,
+        dst: Mac,
+        first: bool,
+    ) {
+        let now = ip.now;
+        let Some(softc) = self.get_mut(id) else {
+            return;
+        };
+        let (dev, len) = (softc.dev, packet.len());
+        packet.prepend(&header(dst, softc.mac, ethertype));
+        ip.ifs.with(dev, |ifp| {
+            ifp.stats.output.offered += 1;
+            if !first {
+                let frame = Frame {
+                    bytes: packet,
+                    family: Family::Other(ethertype.into()),
+                    next_hop: Ipv4Addr::UNSPECIFIED.into(),
+                };
+                // What finds the queue full is asked again.
+                let _ = ifp.enqueue(frame, len, now);
+                return;
+            }
+            ifp.stats.opackets += 1;
+            ifp.stats.obytes += len as u64;
+            ifp.stats.output.queued += 1;
+            softc.push_frame(ifp, packet);
+        });
     }
 
     pub(super) fn arp_input(&mut self, ip: &mut Ip, id: AdapterId, from: Mac, payload: &[u8]) {
@@ -157,19 +197,21 @@ impl Link {
         const NOT_WANTED: Verdict = Verdict::Dropped(DropReason::NotWanted);
 
         let &Received {
-            rcvif, ref header, ..
+            rcvif,
+            header: ref ip_header,
+            ..
         } = received;
         let message = received.payload();
         let Some(id) = adapter_of(ip, rcvif) else {
             return NOT_WANTED;
         };
-        let (IpAddr::V6(src), IpAddr::V6(dst)) = (header.src, header.dst) else {
+        let (IpAddr::V6(src), IpAddr::V6(dst)) = (ip_header.src, ip_header.dst) else {
             return NOT_WANTED;
         };
         if !ip.runs_ipv6(rcvif) {
             return NOT_WANTED;
         }
-        if header.hop_limit != ND_HOP_LIMIT {
+        if ip_header.hop_limit != ND_HOP_LIMIT {
             return Verdict::Dropped(DropReason::BadOption);
         }
         if message.get(1) != Some(&0) {
@@ -259,11 +301,7 @@ impl Link {
         dst: Ipv6Addr,
         message: &Icmpv6Repr<'_>,
     ) {
-        let mut packet = Packet::zeroed(message.buffer_len());
-        let mut icmp = Icmpv6Packet::new_unchecked(&mut packet[..]);
-        message.emit(&src, &dst, &mut icmp, &ChecksumCapabilities::default());
-        let len = packet.len() as u16;
-        packet.prepend(&ipv6_header(src, dst, proto::ICMPV6, ND_HOP_LIMIT, len));
+        let packet = nd_packet(src, dst, message);
         if let Some(dev) = self.interface(id) {
             // Whoever is answered was noted just before.
             let _ = ip.if_output(dev, Family::Inet6, packet, dst.into());
@@ -283,4 +321,18 @@ impl Link {
             softc.send_first(ifp, family, packet, mac);
         }
     }
+}
+
+/// Whether somebody waits for the answer: not when it is told where an address of ours is.
+fn is_question(operation: ArpOperation, source: Ipv4Addr, target: Ipv4Addr) -> bool {
+    operation == ArpOperation::Request && source != target
+}
+
+fn nd_packet(src: Ipv6Addr, dst: Ipv6Addr, message: &Icmpv6Repr<'_>) -> Packet {
+    let mut packet = Packet::zeroed(message.buffer_len());
+    let mut icmp = Icmpv6Packet::new_unchecked(&mut packet[..]);
+    message.emit(&src, &dst, &mut icmp, &ChecksumCapabilities::default());
+    let len = packet.len() as u16;
+    packet.prepend(&ipv6_header(src, dst, proto::ICMPV6, ND_HOP_LIMIT, len));
+    packet
 }

@@ -132,7 +132,7 @@ mod tests {
             let frame = Frame {
                 bytes,
                 family: Family::Inet,
-                next_hop: std::net::Ipv4Addr::LOCALHOST.into(),
+                next_hop: Ipv4Addr::LOCALHOST.into(),
             };
             fifo.enqueue(frame, Now::default()).unwrap();
         }

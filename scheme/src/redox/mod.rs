@@ -1,12 +1,13 @@
-//! The adapter for Redox: each top directory of the tree is a scheme.
+//! The Redox front: each top directory of the tree is a scheme.
 //!
-//! - [`face`]: requests as redox-scheme decodes them, answered by a
-//!   [`FileServer`](crate::FileServer). Builds on any system, to be tested with hand-made requests.
-//! - `serve`: threads, sockets, timer, adapters, and the order of things.
+//! - [`front`]: requests as redox-scheme decodes them, answered by a
+//!   [`FileServer`](crate::FileServer). It builds on any system, to be tested with hand-made
+//!   requests.
+//! - `serve`: threads, sockets, timer, drivers, and the order of things.
 //! - `supervise`: the parent that starts a daemon again.
 //! - `system`: processes, clocks and signals.
 
-pub mod face;
+pub mod front;
 #[cfg(target_os = "redox")]
 mod serve;
 #[cfg(target_os = "redox")]
@@ -16,7 +17,7 @@ mod supervise;
 mod system;
 
 #[cfg(target_os = "redox")]
-pub use serve::{Adapters, serve};
+pub use serve::{Drivers, serve};
 #[cfg(target_os = "redox")]
 pub use supervise::supervise;
 #[cfg(target_os = "redox")]

@@ -1,7 +1,7 @@
 //! The daemon's threads, and the order of things.
 //!
 //! One thread waits for each scheme's requests, and the first thread for everything else: the timer,
-//! the adapters, the end. To wait for all of them at one place would cost every request a second
+//! the drivers, the end. To wait for all of them at one place would cost every request a second
 //! system call and a second wake-up. There is one state behind one lock, so nothing happens at the
 //! same time; whoever has a request does all that it leads to, for whichever scheme.
 
@@ -17,26 +17,26 @@ use redox_scheme::scheme::{SchemeState, register_scheme_inner};
 use redox_scheme::{Request, RequestKind, Response, SignalBehavior, Socket};
 use syscall::error::{EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, Error};
 
-use super::face::{Face, Outgoing, ROOT, Settles};
-use super::system::{self, Clock, Notify, RedoxProcesses, Timer};
+use super::front::{AfterSend, Outgoing, ROOT, SchemeFront};
+use super::system::{self, Clocks, InitNotify, RedoxProcesses, Timer};
 use crate::server::{FileServer, Processes, Turn};
 
 /// Most requests taken from one scheme at a time.
-const REQUESTS: usize = 64;
-/// What the timer's event carries; those of the adapters carry their place.
+const MAX_REQUESTS: usize = 64;
+/// What the timer's event carries. Those of the drivers carry their number.
 const TIMER: usize = usize::MAX;
 /// Requests are handled on it, and nothing there is deep.
-const STACK: usize = 512 << 10;
+const STACK_SIZE: usize = 512 << 10;
 
-/// What is outside that the server exchanges bytes with, such as network adapters. Each has a place,
+/// Drivers that the server exchanges bytes with, such as those of network cards. Each has a number,
 /// and may come and go.
-pub trait Adapters<S>: Send {
-    /// Receives all there is at a place.
-    fn receive(&mut self, server: &mut S, at: usize);
+pub trait Drivers<S>: Send {
+    /// Receives everything that a driver has.
+    fn receive(&mut self, server: &mut S, driver: usize);
 
-    /// Sends all there is to send. What was opened since the last time is given to `watch`: the
-    /// descriptor that becomes readable when there is something to receive, and the place. True if
-    /// it led to something that the server has to have a turn for.
+    /// Sends everything there is to send. What was opened since the last time is given to `watch`:
+    /// the descriptor that becomes readable when there is something to receive, and the driver's
+    /// number. True if it led to something that the server has to have a turn for.
     fn transmit(
         &mut self,
         server: &mut S,
@@ -48,18 +48,18 @@ pub trait Adapters<S>: Send {
 struct Outbox {
     socket: Arc<Socket>,
     responses: VecDeque<Response>,
-    /// For each response, what hangs on it.
-    settles: VecDeque<Settles>,
+    /// For each response, what is to be done once it was sent.
+    after: VecDeque<AfterSend>,
 }
 
 /// Everything, behind one lock.
 struct State<S> {
-    face: Face<S>,
+    front: SchemeFront<S>,
     outboxes: Vec<Outbox>,
-    adapters: Box<dyn Adapters<S>>,
+    drivers: Box<dyn Drivers<S>>,
     queue: Arc<EventQueue<usize>>,
     timer: Timer,
-    clock: Clock,
+    clock: Clocks,
     /// Kept from time to time, to be filled anew.
     out: Vec<Outgoing>,
 }
@@ -69,9 +69,9 @@ struct State<S> {
 pub fn serve<S: FileServer + Send + 'static>(
     server: S,
     names: &[&'static str],
-    adapters: Box<dyn Adapters<S>>,
+    drivers: Box<dyn Drivers<S>>,
 ) -> io::Result<()> {
-    let notify = Notify::take();
+    let notify = InitNotify::take();
     system::catch_signals();
     let timer = Timer::new()?;
     let queue = Arc::new(EventQueue::<usize>::new()?);
@@ -82,7 +82,7 @@ pub fn serve<S: FileServer + Send + 'static>(
         outboxes.push(Outbox {
             socket: Arc::new(socket),
             responses: VecDeque::new(),
-            settles: VecDeque::new(),
+            after: VecDeque::new(),
         });
     }
     let sockets: Vec<_> = outboxes
@@ -90,20 +90,20 @@ pub fn serve<S: FileServer + Send + 'static>(
         .map(|outbox| Arc::clone(&outbox.socket))
         .collect();
     let state = Arc::new(Mutex::new(State {
-        face: Face::new(server, names),
+        front: SchemeFront::new(server, names),
         outboxes,
-        adapters,
+        drivers,
         queue: Arc::clone(&queue),
         timer,
-        clock: Clock::default(),
+        clock: Clocks::default(),
         out: Vec::new(),
     }));
     for (at, socket) in sockets.iter().enumerate() {
         let (socket, state) = (Arc::clone(socket), Arc::clone(&state));
         let builder = thread::Builder::new()
             .name(names[at].to_owned())
-            .stack_size(STACK);
-        builder.spawn(move || attend(at, &socket, &state))?;
+            .stack_size(STACK_SIZE);
+        builder.spawn(move || serve_scheme(at, &socket, &state))?;
     }
     // Nobody finds us before all threads are there: the system neither ends nor runs a process that
     // is killed while it makes one.
@@ -117,8 +117,8 @@ pub fn serve<S: FileServer + Send + 'static>(
     // The first time for what came before anybody listened.
     let mut woken = Some(TIMER);
     while !system::stopped() {
-        if let Some(at) = woken {
-            run(&state, |state| state.receive(at))?;
+        if let Some(event) = woken {
+            run(&state, |state| state.receive(event))?;
         }
         woken = match queue.next_event() {
             Ok(event) if event.user_data == TIMER => {
@@ -133,12 +133,12 @@ pub fn serve<S: FileServer + Send + 'static>(
     Ok(())
 }
 
-/// Serves one scheme.
-fn attend<S: FileServer>(at: usize, socket: &Socket, state: &Mutex<State<S>>) {
+/// Serves one scheme: takes its requests, and does what they lead to.
+fn serve_scheme<S: FileServer>(scheme: usize, socket: &Socket, state: &Mutex<State<S>>) {
     // Whatever ends this thread ends the daemon: its clients would wait for ever.
-    let end = End;
+    let end = ExitOnDrop;
     let mut locks = SchemeState::new();
-    let mut requests = Vec::with_capacity(REQUESTS);
+    let mut requests = Vec::with_capacity(MAX_REQUESTS);
     loop {
         match socket.read_requests(&mut requests, SignalBehavior::Interrupt) {
             Ok(()) if requests.is_empty() => break,
@@ -150,7 +150,9 @@ fn attend<S: FileServer>(at: usize, socket: &Socket, state: &Mutex<State<S>>) {
                 break;
             }
         }
-        let handled = run(state, |state| state.handle(at, &mut locks, &mut requests));
+        let handled = run(state, |state| {
+            state.handle(scheme, &mut locks, &mut requests)
+        });
         if let Err(error) = handled {
             log::error!("timer: {error}");
             break;
@@ -159,10 +161,10 @@ fn attend<S: FileServer>(at: usize, socket: &Socket, state: &Mutex<State<S>>) {
     drop(end);
 }
 
-/// Ends the process when it is dropped, by a panic for one.
-struct End;
+/// Ends the process when it is dropped, for instance by a panic.
+struct ExitOnDrop;
 
-impl Drop for End {
+impl Drop for ExitOnDrop {
     fn drop(&mut self) {
         std::process::exit(1);
     }
@@ -194,29 +196,31 @@ fn run<S: FileServer>(
 }
 
 impl<S: FileServer> State<S> {
-    fn handle(&mut self, at: usize, locks: &mut SchemeState, requests: &mut Vec<Request>) {
+    fn handle(&mut self, scheme: usize, locks: &mut SchemeState, requests: &mut Vec<Request>) {
         for (number, request) in requests.drain(..).enumerate() {
             if number > 0 {
                 // What a request leads to comes before the next one.
                 let _ = self.turn();
             }
-            let Self { face, out, .. } = self;
+            let Self { front, out, .. } = self;
             match request.kind() {
                 RequestKind::Call(call) => {
                     let ctx = call.caller();
                     match call.op() {
-                        Ok(op) => face.handle(at, locks, op, &ctx, out),
-                        Err(call) => out.push(Outgoing::answer(at, Response::err(ENOSYS, call))),
+                        Ok(op) => front.handle(scheme, locks, op, &ctx, out),
+                        Err(call) => {
+                            out.push(Outgoing::answer(scheme, Response::err(ENOSYS, call)))
+                        }
                     }
                 }
-                RequestKind::Cancellation(cancel) => face.cancel(at, cancel.id, out),
-                RequestKind::OnClose { id } => face.close(id, out),
+                RequestKind::Cancellation(cancel) => front.cancel(scheme, cancel.id, out),
+                RequestKind::OnClose { id } => front.close(id, out),
                 // We take no descriptors and give none; but whoever asks gets an answer.
                 RequestKind::SendFd(request) => {
-                    out.push(Outgoing::answer(at, Response::err(EOPNOTSUPP, request)));
+                    out.push(Outgoing::answer(scheme, Response::err(EOPNOTSUPP, request)));
                 }
                 RequestKind::RecvFd(request) => {
-                    out.push(Outgoing::answer(at, Response::err(EOPNOTSUPP, request)));
+                    out.push(Outgoing::answer(scheme, Response::err(EOPNOTSUPP, request)));
                 }
                 // Nothing is ever mapped, and nobody asked to hear of a detach.
                 RequestKind::MsyncMsg
@@ -227,16 +231,17 @@ impl<S: FileServer> State<S> {
         }
     }
 
-    fn receive(&mut self, at: usize) {
-        if at != TIMER {
-            self.adapters.receive(&mut self.face.dispatch.server, at);
+    fn receive(&mut self, driver: usize) {
+        if driver != TIMER {
+            self.drivers
+                .receive(&mut self.front.dispatch.server, driver);
         }
     }
 
     fn turn(&mut self) -> Turn {
         let now = self.clock.last();
         let alive = |pid| RedoxProcesses.alive(pid);
-        self.face.turn(now, alive, &mut self.out)
+        self.front.turn(now, alive, &mut self.out)
     }
 
     /// Hands out what the turns led to: answers, events, frames, signals. True if something came
@@ -246,21 +251,21 @@ impl<S: FileServer> State<S> {
         for outgoing in self.out.drain(..) {
             let outbox = &mut self.outboxes[outgoing.scheme];
             outbox.responses.push_back(outgoing.response);
-            outbox.settles.push_back(outgoing.settles);
+            outbox.after.push_back(outgoing.after);
         }
         for outbox in &mut self.outboxes {
             if !outbox.responses.is_empty() {
-                came_back |= outbox.flush(&mut self.face, &mut self.out);
+                came_back |= outbox.flush(&mut self.front, &mut self.out);
             }
         }
         let queue = &self.queue;
-        let mut watch = |fd, at| {
-            queue.subscribe(fd, at, EventFlags::READ)?;
+        let mut watch = |fd, driver| {
+            queue.subscribe(fd, driver, EventFlags::READ)?;
             Ok(())
         };
-        let server = &mut self.face.dispatch.server;
-        came_back |= self.adapters.transmit(server, &mut watch);
-        while let Some(target) = self.face.dispatch.server.poll_signal() {
+        let server = &mut self.front.dispatch.server;
+        came_back |= self.drivers.transmit(server, &mut watch);
+        while let Some(target) = self.front.dispatch.server.poll_signal() {
             system::signal(target);
         }
         came_back
@@ -268,9 +273,13 @@ impl<S: FileServer> State<S> {
 }
 
 impl Outbox {
-    /// Writes everything. What the kernel refuses (a caller that is gone) is passed over: its
-    /// packet goes back, its new handle is closed. True if there was such a one.
-    fn flush<S: FileServer>(&mut self, face: &mut Face<S>, out: &mut Vec<Outgoing>) -> bool {
+    /// Writes everything. A response that the kernel refuses, because its caller is gone, is passed
+    /// over: its packet goes back, its new handle is closed. True if there was one.
+    fn flush<S: FileServer>(
+        &mut self,
+        front: &mut SchemeFront<S>,
+        out: &mut Vec<Outgoing>,
+    ) -> bool {
         let mut came_back = false;
         while !self.responses.is_empty() {
             self.responses.make_contiguous();
@@ -280,8 +289,8 @@ impl Outbox {
                 .write_responses(&mut self.responses, SignalBehavior::Restart);
             let delivered = before - self.responses.len();
             for _ in 0..delivered {
-                if let Some(Settles::Read(file)) = self.settles.pop_front() {
-                    face.dispatch.server.settle(file, true);
+                if let Some(AfterSend::CompleteRead(file)) = self.after.pop_front() {
+                    front.dispatch.server.complete_read(file, true);
                 }
             }
             match written {
@@ -291,10 +300,12 @@ impl Outbox {
                 Ok(()) | Err(_) => {
                     came_back = true;
                     self.responses.pop_front();
-                    match self.settles.pop_front() {
-                        Some(Settles::Read(file)) => face.dispatch.server.settle(file, false),
-                        Some(Settles::Handle(number)) => face.close(number, out),
-                        Some(Settles::Nothing) | None => {}
+                    match self.after.pop_front() {
+                        Some(AfterSend::CompleteRead(file)) => {
+                            front.dispatch.server.complete_read(file, false)
+                        }
+                        Some(AfterSend::CloseIfRefused(number)) => front.close(number, out),
+                        Some(AfterSend::Nothing) | None => {}
                     }
                 }
             }

@@ -5,14 +5,14 @@ use std::io;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use super::system::{self, Notify};
+use super::system::{self, InitNotify};
 
 /// A daemon that lived so long was not broken from the start.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Longest pause before a daemon that keeps dying is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest time until a SIGTERM during the pause is seen.
-const BLINK: Duration = Duration::from_millis(50);
+const STOP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs `command` again and again until it ends by itself, without error, or we get SIGTERM. The
 /// names of its schemes are taken away each time. Init hears from the first one.
@@ -21,7 +21,7 @@ pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
     let mut pause = Duration::from_millis(100);
     // The child inherits the pipe by its number. Ours closes with the first child's start, and
     // those after it hear nothing of it.
-    let mut notify = Some(Notify::take());
+    let mut notify = Some(InitNotify::take());
     // A daemon and its parent may both have been killed.
     for name in names.iter().filter(|name| system::is_orphan(name)) {
         system::unlink_scheme(name);
@@ -56,7 +56,7 @@ pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
         let until = Instant::now() + pause;
         // A signal does not end a sleep.
         while !system::stopped() && Instant::now() < until {
-            std::thread::sleep(BLINK);
+            std::thread::sleep(STOP_INTERVAL);
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
     }

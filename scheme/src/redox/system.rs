@@ -1,4 +1,4 @@
-//! Processes, clocks and signals of Redox. All the unsafe code of the adapter.
+//! Processes, clocks and signals of Redox. All the unsafe code of the front.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
@@ -68,26 +68,26 @@ pub(super) fn signal(target: SignalTarget) {
 
 /// What time it is.
 pub fn now() -> Now {
-    Clock::default().now()
+    Clocks::default().now()
 }
 
 /// Both clocks. Each costs a system call, so the one for people is looked at once in a while.
 #[derive(Debug, Default)]
-pub(super) struct Clock {
+pub(super) struct Clocks {
     /// The time since 1970 less the monotonic time, and when it was found.
     offset: Option<(Duration, Duration)>,
     last: Now,
 }
 
-impl Clock {
+impl Clocks {
     /// How long the wall clock is believed to run like the other.
-    const BELIEVED: Duration = Duration::from_secs(1);
+    const OFFSET_LIFETIME: Duration = Duration::from_secs(1);
 
     #[inline]
     pub(super) fn now(&mut self) -> Now {
         let monotonic = read(libredox::flag::CLOCK_MONOTONIC);
         let offset = match self.offset {
-            Some((offset, found)) if monotonic < found + Self::BELIEVED => offset,
+            Some((offset, found)) if monotonic < found + Self::OFFSET_LIFETIME => offset,
             _ => {
                 let wall = read(libredox::flag::CLOCK_REALTIME);
                 let offset = wall.saturating_sub(monotonic);
@@ -327,10 +327,10 @@ fn is_open(fd: i32) -> bool {
 }
 
 /// The pipe on which init waits to hear that we are ready.
-pub(super) struct Notify(Option<std::fs::File>);
+pub(super) struct InitNotify(Option<std::fs::File>);
 
-impl Notify {
-    /// Takes it from the environment. Whoever has it keeps init waiting.
+impl InitNotify {
+    /// Takes it from the environment. Init waits as long as anybody has it open.
     pub(super) fn take() -> Self {
         use std::os::fd::FromRawFd;
 
@@ -343,7 +343,7 @@ impl Notify {
         Self(fd.map(|fd| unsafe { std::fs::File::from_raw_fd(fd) }))
     }
 
-    /// Says so.
+    /// Tells init that we are ready.
     pub(super) fn ready(self) {
         use std::io::Write;
 

@@ -21,10 +21,10 @@ struct Driver(File);
 struct Network(Adapters<Schemes>);
 
 /// Makes an interface on every adapter there is, and on those that come later.
-pub(crate) fn attach(net: &mut Host) -> Box<dyn scheme::redox::Adapters<Host>> {
+pub(crate) fn attach(host: &mut Host) -> Box<dyn scheme::redox::Drivers<Host>> {
     let namespace = Namespace::keep();
     let namespace = namespace.inspect_err(|error| log::error!("no network adapters: {error}"));
-    Box::new(Network(Adapters::new(Schemes(namespace.ok()), net)))
+    Box::new(Network(Adapters::new(Schemes(namespace.ok()), host)))
 }
 
 impl Bus for Schemes {
@@ -72,24 +72,24 @@ impl FrameIo for Driver {
     }
 }
 
-impl scheme::redox::Adapters<Host> for Network {
-    fn receive(&mut self, net: &mut Host, at: usize) {
-        self.0.receive(net, at);
+impl scheme::redox::Drivers<Host> for Network {
+    fn receive(&mut self, host: &mut Host, at: usize) {
+        self.0.receive(host, at);
     }
 
     fn transmit(
         &mut self,
-        net: &mut Host,
+        host: &mut Host,
         watch: &mut dyn FnMut(usize, usize) -> io::Result<()>,
     ) -> bool {
-        let mut more = self.0.transmit(net);
+        let mut more = self.0.transmit(host);
         while let Some((at, Driver(file))) = self.0.poll_opened() {
             let fd = usize::try_from(file.as_raw_fd()).map_err(|_| ErrorKind::InvalidData.into());
             if let Err(error) = fd.and_then(|fd| watch(fd, at)) {
                 log::error!("network adapter: {error}");
             }
             // What came before anybody listened.
-            self.0.receive(net, at);
+            self.0.receive(host, at);
             more = true;
         }
         more

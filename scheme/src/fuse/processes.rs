@@ -1,0 +1,158 @@
+//! Clients' processes: what `/proc` tells of them, and signals.
+
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+
+use rustix::process::{Pid as SysPid, PidfdFlags, Signal};
+
+use crate::server::{Pid, Processes, SignalTarget};
+
+/// A descriptor that becomes readable at SIGINT, SIGTERM or SIGHUP; not at a SIGHUP that was
+/// ignored before us, by `nohup`.
+pub fn stop_signals() -> io::Result<OwnedFd> {
+    use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+
+    let (reader, writer) = rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?;
+    for signal in [SIGINT, SIGTERM, SIGHUP] {
+        if signal != SIGHUP || !is_ignored(signal) {
+            signal_hook::low_level::pipe::register(signal, writer.try_clone()?)?;
+        }
+    }
+    Ok(reader)
+}
+
+/// Whether we ignore a signal.
+fn is_ignored(signal: i32) -> bool {
+    let mask = || {
+        let status = fs::read_to_string("/proc/self/status").ok()?;
+        let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+        u64::from_str_radix(mask?.trim(), 16).ok()
+    };
+    mask().unwrap_or(0) & 1 << (signal - 1) != 0
+}
+
+/// Linux's processes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct LinuxProcesses;
+
+impl Processes for LinuxProcesses {
+    fn session(&self, target: SignalTarget) -> Option<Pid> {
+        let session = |pid: Pid| {
+            let pid = SysPid::from_raw(i32::try_from(pid.0).ok()?)?;
+            let session = rustix::process::getsid(Some(pid)).ok()?;
+            Some(Pid(session.as_raw_nonzero().get().unsigned_abs()))
+        };
+        match target {
+            SignalTarget::Process(pid) => session(pid),
+            // The leader may be gone while its group lives on.
+            SignalTarget::Group(group) => members(group).find_map(session),
+        }
+    }
+
+    /// When it began, to a hundredth of a second, and, since Linux 6.9, its own inode.
+    fn identity(&self, pid: Pid) -> Option<u64> {
+        let started = stat_field(pid, 19)?;
+        let number = SysPid::from_raw(i32::try_from(pid.0).ok()?)?;
+        let open = rustix::process::pidfd_open(number, PidfdFlags::empty());
+        let inode = open
+            .and_then(rustix::fs::fstat)
+            .map_or(0, |stat| stat.st_ino);
+        Some(started.rotate_left(32) ^ inode)
+    }
+
+    fn closes_get_lost(&self) -> bool {
+        false
+    }
+}
+
+/// The processes of a group.
+fn members(group: Pid) -> impl Iterator<Item = Pid> {
+    let pids = fs::read_dir("/proc").into_iter().flatten().flatten();
+    pids.filter_map(move |entry| {
+        let pid = Pid(entry.file_name().to_str()?.parse().ok()?);
+        (stat_field(pid, 2)? == u64::from(group.0)).then_some(pid)
+    })
+}
+
+/// A number of `/proc/PID/stat`, counted from the state, which is 0.
+fn stat_field(pid: Pid, at: usize) -> Option<u64> {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", pid.0)).ok()?;
+    // The name before it may hold anything.
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_whitespace().nth(at)?.parse().ok()
+}
+
+/// A line of `/proc/THREAD/status`; `None` if there is no such thread.
+fn status_of(thread: Pid, name: &str) -> Option<String> {
+    let status = fs::read_to_string(format!("/proc/{}/status", thread.0)).ok()?;
+    let value = status.lines().find_map(|line| line.strip_prefix(name))?;
+    Some(value.trim().to_owned())
+}
+
+/// The process of a thread. FUSE reports threads.
+pub(super) fn process_of(thread: Pid) -> Pid {
+    let process = status_of(thread, "Tgid:").and_then(|pid| pid.parse().ok());
+    process.map_or(thread, Pid)
+}
+
+/// Whether a thread is gone, or will be before it sees an answer.
+pub(super) fn is_killed(thread: Pid) -> bool {
+    let Some(pending) = status_of(thread, "SigPnd:") else {
+        return true;
+    };
+    let pending = u64::from_str_radix(&pending, 16).unwrap_or(0);
+    pending & 1 << (Signal::KILL.as_raw() - 1) != 0
+}
+
+/// Whether several processes use an open file.
+#[derive(Debug)]
+pub(super) struct Sharing {
+    process: Pid,
+    /// Threads of the first process that were seen.
+    threads: Vec<Pid>,
+    /// Whether another process uses it too, or too many threads do to be sure.
+    pub(super) shared: bool,
+}
+
+impl Sharing {
+    /// Most threads that are remembered.
+    const MAX_THREADS: usize = 16;
+
+    pub(super) fn new(process: Pid, thread: Pid) -> Self {
+        Self {
+            process,
+            threads: vec![thread],
+            shared: false,
+        }
+    }
+
+    pub(super) fn note(&mut self, thread: Pid) {
+        if self.shared || self.threads.contains(&thread) {
+            return;
+        }
+        let process = self.process;
+        if self.threads.len() >= Self::MAX_THREADS {
+            // The threads that have ended since then need no room.
+            self.threads.retain(|&thread| process_of(thread) == process);
+        }
+        self.shared = self.threads.len() >= Self::MAX_THREADS || process_of(thread) != process;
+        self.threads.push(thread);
+    }
+}
+
+/// Sends `SIGIO`.
+pub(super) fn send_sigio(target: SignalTarget) {
+    let pid = |pid: Pid| i32::try_from(pid.0).ok().and_then(SysPid::from_raw);
+    let sent = match target {
+        SignalTarget::Process(process) => {
+            pid(process).map(|pid| rustix::process::kill_process(pid, Signal::IO))
+        }
+        SignalTarget::Group(group) => {
+            pid(group).map(|pid| rustix::process::kill_process_group(pid, Signal::IO))
+        }
+    };
+    if let Some(Err(error)) = sent {
+        log::debug!("SIGIO to {target:?}: {error}");
+    }
+}

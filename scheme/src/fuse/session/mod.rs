@@ -1,0 +1,241 @@
+//! The loop: requests are read, served, and answered.
+//!
+//! - `tree`: requests about paths: lookup, attributes, open, directories.
+//! - `file`: requests about open files: read, write, ioctl, poll, close.
+
+mod file;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::BorrowedFd;
+
+use polyfuse_kernel as abi;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno as Sys;
+use zerocopy::{FromBytes, IntoBytes};
+
+use crate::dispatch::{Answer, Dispatch, Request};
+use crate::errno;
+use crate::fuse::MAX_OPERATION;
+use crate::fuse::message::{Channel, Reply, file, parse};
+use crate::fuse::mount::Mount;
+use crate::fuse::nodes::Nodes;
+use crate::fuse::processes::{Sharing, is_killed, send_sigio};
+use crate::fuse::transfer::Transfer;
+use crate::local::Clock;
+use crate::server::{Caller, DirEntry, FileId, FileServer, Now, Pid, Turn};
+
+/// The same in pages, as the kernel counts.
+const MAX_PAGES: u16 = 256;
+/// Requests served before the stop signal is looked at again.
+const REQUESTS_PER_TURN: usize = 64;
+
+/// Serves `server` at `mount` until `stop` becomes readable or somebody unmounts it.
+pub fn serve<S: FileServer>(
+    server: S,
+    mount: &Mount,
+    clock: &dyn Clock,
+    stop: BorrowedFd<'_>,
+) -> io::Result<()> {
+    let mut session = Session {
+        channel: mount.channel(),
+        dispatch: Dispatch::new(server),
+        nodes: Nodes::default(),
+        pollers: BTreeMap::new(),
+        sharing: BTreeMap::new(),
+        listings: BTreeMap::new(),
+        connected: true,
+    };
+    let mut buffer = vec![0; MAX_OPERATION + 4096];
+    loop {
+        let mut turn = session.turn(clock.now());
+        let mut served = 0;
+        while session.connected && served < REQUESTS_PER_TURN {
+            match session.channel.read(&mut buffer) {
+                Ok(len) => session.handle(&buffer[..len]),
+                Err(Sys::AGAIN) => break,
+                // The request was interrupted before it was handed out.
+                Err(Sys::INTR | Sys::NOENT) => {}
+                Err(Sys::NODEV) => session.connected = false,
+                Err(error) => return Err(error.into()),
+            }
+            served += 1;
+            // What a request leads to comes before the next request: a program that writes a packet
+            // and then changes a setting must find it in force for the next packet, not for this one.
+            turn = session.turn(clock.now());
+        }
+        if !session.connected {
+            return Ok(());
+        }
+        if turn.pending || served == REQUESTS_PER_TURN {
+            continue;
+        }
+        let timeout = turn.deadline.map(|deadline| {
+            let pause = deadline.saturating_sub(clock.now().monotonic);
+            Timespec {
+                tv_sec: pause.as_secs().min(86_400) as i64,
+                tv_nsec: pause.subsec_nanos().into(),
+            }
+        });
+        let mut fds = [
+            PollFd::new(&session.channel, PollFlags::IN),
+            PollFd::new(&stop, PollFlags::IN),
+        ];
+        match poll(&mut fds, timeout.as_ref()) {
+            Ok(_) if !fds[1].revents().is_empty() => return Ok(()),
+            Ok(_) | Err(Sys::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+struct Session<'a, S> {
+    channel: Channel<'a>,
+    dispatch: Dispatch<S, Transfer<'static>>,
+    nodes: Nodes,
+    /// The kernel's handle for each file that somebody polls.
+    pollers: BTreeMap<FileId, u64>,
+    /// Whether several processes use an open file.
+    sharing: BTreeMap<FileId, Sharing>,
+    /// What each open directory lists. Offsets are places in it, which no change may move.
+    listings: BTreeMap<FileId, Vec<DirEntry>>,
+    connected: bool,
+}
+
+impl<S: FileServer> Session<'_, S> {
+    fn handle(&mut self, message: &[u8]) {
+        let Ok((header, body)) = abi::fuse_in_header::read_from_prefix(message) else {
+            return;
+        };
+        let caller = Caller {
+            pid: Pid(header.pid),
+            uid: header.uid,
+        };
+        let reply = match header.opcode {
+            abi::FUSE_INIT => self.init(body),
+            abi::FUSE_DESTROY => {
+                self.connected = false;
+                Ok(Vec::new())
+            }
+            abi::FUSE_LOOKUP => self.look_up(header.nodeid, body),
+            abi::FUSE_FORGET => {
+                if let Ok(forget) = parse::<abi::fuse_forget_in>(body) {
+                    self.nodes.forget(header.nodeid, forget.nlookup);
+                }
+                return;
+            }
+            abi::FUSE_BATCH_FORGET => return self.forget_many(body),
+            abi::FUSE_GETATTR => self.attributes(header.nodeid),
+            // Size and times are taken and forgotten. Modes and owners cannot be changed.
+            abi::FUSE_SETATTR => self.set_attributes(header.nodeid, body),
+            abi::FUSE_OPEN => self.open(header.nodeid, body, caller),
+            abi::FUSE_OPENDIR => self.open_directory(header.nodeid, caller),
+            abi::FUSE_READDIR => self.read_directory(body),
+            abi::FUSE_READ => return self.read(header.unique, body, caller),
+            abi::FUSE_WRITE => return self.write(header.unique, body, caller),
+            abi::FUSE_IOCTL => self.ioctl(body, caller),
+            abi::FUSE_POLL => self.poll(body),
+            abi::FUSE_FLUSH => self.flush(body, caller),
+            abi::FUSE_FSYNC => parse::<abi::fuse_fsync_in>(body)
+                .and_then(|fsync| self.dispatch.server.sync(file(fsync.fh)))
+                .map(|()| Vec::new()),
+            abi::FUSE_FSYNCDIR => Ok(Vec::new()),
+            abi::FUSE_ACCESS => self.access(header.nodeid, body, caller),
+            abi::FUSE_RELEASE | abi::FUSE_RELEASEDIR => self.release(body),
+            abi::FUSE_STATFS => Ok(abi::fuse_statfs_out::default().as_bytes().to_vec()),
+            abi::FUSE_INTERRUPT => {
+                if let Ok(interrupt) = parse::<abi::fuse_interrupt_in>(body) {
+                    let answer = self.dispatch.cancel(interrupt.unique, errno::EINTR);
+                    answer.into_iter().for_each(|answer| self.answer(answer));
+                }
+                return;
+            }
+            // O_CREAT creates nothing: the kernel asks only for a path that is not there.
+            abi::FUSE_CREATE => Err(errno::ENOENT),
+            abi::FUSE_MKNOD
+            | abi::FUSE_MKDIR
+            | abi::FUSE_UNLINK
+            | abi::FUSE_RMDIR
+            | abi::FUSE_RENAME
+            | abi::FUSE_RENAME2 => Err(errno::EPERM),
+            _ => Err(errno::ENOSYS),
+        };
+        self.channel.reply(header.unique, reply.as_deref());
+    }
+
+    fn init(&mut self, body: &[u8]) -> Reply {
+        let init = parse::<abi::fuse_init_in>(body)?;
+        let wanted = abi::FUSE_ATOMIC_O_TRUNC
+            | abi::FUSE_BIG_WRITES
+            | abi::FUSE_MAX_PAGES
+            | abi::FUSE_PARALLEL_DIROPS;
+        let out = abi::fuse_init_out {
+            max_readahead: init.max_readahead,
+            flags: init.flags & wanted,
+            // Releases travel in the background: none may be held back behind others.
+            max_background: u16::MAX,
+            congestion_threshold: u16::MAX,
+            max_write: MAX_OPERATION as u32,
+            time_gran: 1,
+            max_pages: MAX_PAGES,
+            ..Default::default()
+        };
+        Ok(out.as_bytes().to_vec())
+    }
+
+    /// [`Dispatch::turn`], telling everybody what came of it.
+    fn turn(&mut self, now: Now) -> Turn {
+        let mut edges = Vec::new();
+        let (channel, pollers, sharing) = (self.channel, &self.pollers, &self.sharing);
+        let watched = |file| pollers.contains_key(&file);
+        // A reader that was killed still takes what it is given, until the kernel has told us that
+        // it is gone. That is a loss only on a shared file, where another could have had it.
+        let alive = |request: &Request<Transfer<'_>>| {
+            let sharing = sharing.get(&request.file);
+            let shared = sharing.is_some_and(|sharing| sharing.shared);
+            let thread = request.caller.pid;
+            !shared || thread == Pid(0) || !is_killed(thread)
+        };
+        let answer = |answer: Answer<Transfer<'_>>, server: &mut S, buffer: &Vec<u8>| {
+            channel.answer(answer, server, buffer);
+        };
+        let turn = self.dispatch.turn(now, answer, &mut edges, alive, watched);
+        for (file, _) in edges {
+            if let Some(kh) = self.pollers.remove(&file) {
+                self.channel.notify_poll(kh);
+            }
+        }
+        while let Some(target) = self.dispatch.server.poll_signal() {
+            send_sigio(target);
+        }
+        turn
+    }
+
+    fn answer(&mut self, answer: Answer<Transfer<'_>>) {
+        let Dispatch { server, buffer, .. } = &mut self.dispatch;
+        self.channel.answer(answer, server, buffer);
+    }
+}
+
+impl Channel<'_> {
+    /// Answers a request that could have waited. What it read is at the start of `buffer`.
+    fn answer<S: FileServer>(&self, answer: Answer<Transfer<'_>>, server: &mut S, buffer: &[u8]) {
+        let Answer { request, result } = answer;
+        let size = |len: usize| abi::fuse_write_out {
+            size: len as u32,
+            padding: 0,
+        };
+        match (request.operation, result) {
+            (Transfer::Read { .. }, Ok(len)) => {
+                let bytes = &buffer[..len.min(buffer.len())];
+                let delivered = self.reply(request.tag, Ok(bytes));
+                server.complete_read(request.file, delivered);
+            }
+            (Transfer::Write { .. }, Ok(len)) => {
+                self.reply(request.tag, Ok(size(len).as_bytes()));
+            }
+            (_, Err(error)) => self.reply_error(request.tag, error),
+        }
+    }
+}

@@ -1,0 +1,329 @@
+//! A file server as redox-scheme sees it.
+//!
+//! - `operation`: requests that may wait: read, write, dup, call.
+//! - `immediate`: requests that never do.
+
+mod immediate;
+mod operation;
+
+use std::collections::BTreeMap;
+
+use redox_scheme::scheme::{IntoTag, Op, SchemeResponse, SchemeState};
+use redox_scheme::{CallerCtx, Id, OpenResult, Response};
+use syscall::error::{Error, Result};
+use syscall::flag::EventFlags;
+
+use self::immediate::OneScheme;
+use self::operation::respond;
+use crate::dispatch::{Answer, Dispatch, Request};
+use crate::errno::{self, Errno};
+use crate::readiness::Watches;
+use crate::server::{Caller, FileId, FileKind, FileServer, Now, Pid, Ready, Stat, Turn};
+use crate::table::Table;
+
+/// The number of a scheme's root.
+pub const ROOT: usize = 0;
+/// Numbers of files begin here, one after the root.
+const FIRST_FILE: usize = 1;
+/// Numbers of handles that are only to be described begin here.
+const FIRST_STAT_HANDLE: usize = 1 << 40;
+/// Most of them at a time.
+const MAX_STAT_HANDLES: usize = 65_536;
+
+/// A server behind any number of schemes.
+pub struct SchemeFront<S> {
+    /// The server and the requests that wait for it.
+    pub dispatch: Dispatch<S, Op>,
+    names: Vec<&'static str>,
+    open: Table<OpenFile>,
+    watches: Watches,
+    stat_handles: BTreeMap<usize, StatHandle>,
+    next_stat_handle: usize,
+    /// Kept from turn to turn, to be filled anew.
+    answers: Vec<Answer<Op>>,
+    edges: Vec<(FileId, Ready)>,
+}
+
+impl<S: FileServer> SchemeFront<S> {
+    /// Serves `server` under these names of schemes.
+    pub fn new(server: S, names: &[&'static str]) -> Self {
+        Self {
+            dispatch: Dispatch::new(server),
+            names: names.to_vec(),
+            open: Table::default(),
+            watches: Watches::default(),
+            stat_handles: BTreeMap::new(),
+            next_stat_handle: FIRST_STAT_HANDLE,
+            answers: Vec::new(),
+            edges: Vec::new(),
+        }
+    }
+
+    /// Handles a request that came to a scheme, whose locks are in `state`. What is to be sent is
+    /// added to `out`; a request that waits comes up again in [`turn`](Self::turn),
+    /// [`cancel`](Self::cancel) or [`close`](Self::close).
+    pub fn handle(
+        &mut self,
+        scheme: usize,
+        state: &mut SchemeState,
+        mut op: Op,
+        ctx: &CallerCtx,
+        out: &mut Vec<Outgoing>,
+    ) {
+        let target = op.file_id().and_then(|number| file(number).ok());
+        if let Some(open) = target.and_then(|file| self.open.get_mut(file.0)) {
+            open.shared |= open.user != caller(ctx, false).pid;
+        }
+        if let (Some(file), Op::Read(_) | Op::Write(_) | Op::Dup(_) | Op::Call(_)) = (target, &op) {
+            return self.submit(scheme, file, op, ctx, out);
+        }
+        let mut one = OneScheme {
+            front: self,
+            scheme,
+        };
+        let mut after = AfterSend::Nothing;
+        let response = match op.handle_sync_dont_consume(ctx, &mut one, state) {
+            SchemeResponse::Opened(opened) => {
+                if let Ok(OpenResult::ThisScheme { number, .. }) = &opened {
+                    after = AfterSend::CloseIfRefused(*number);
+                }
+                Response::open_dup_like(opened, op)
+            }
+            SchemeResponse::Regular(result) => Response::new(result, op),
+            SchemeResponse::RegularAndNotifyOnDetach(result) => {
+                Response::new_notify_on_detach(result, op)
+            }
+        };
+        out.push(Outgoing {
+            scheme,
+            response,
+            after,
+        });
+    }
+
+    fn submit(
+        &mut self,
+        scheme: usize,
+        file: FileId,
+        op: Op,
+        ctx: &CallerCtx,
+        out: &mut Vec<Outgoing>,
+    ) {
+        // With reads and writes the kernel says so itself.
+        let silent = !matches!(op, Op::Read(_) | Op::Write(_));
+        let nonblocking = self.open.get(file.0).is_some_and(|open| open.nonblocking);
+        let request = Request {
+            tag: (scheme, op.req_id()),
+            file,
+            caller: caller(ctx, !matches!(op, Op::Call(_))),
+            nonblocking: op.is_explicitly_nonblock() || (silent && nonblocking),
+            operation: op,
+        };
+        if let Some(answer) = self.dispatch.submit(request) {
+            self.answer(answer, out);
+        }
+    }
+
+    /// A waiting caller was interrupted by a signal. Nothing, if it was answered already.
+    pub fn cancel(&mut self, scheme: usize, id: Id, out: &mut Vec<Outgoing>) {
+        if let Some(answer) = self.dispatch.cancel((scheme, id), errno::ECANCELED) {
+            self.answer(answer, out);
+        }
+    }
+
+    /// The last descriptor of a handle is gone.
+    pub fn close(&mut self, number: usize, out: &mut Vec<Outgoing>) {
+        if self.stat_handles.remove(&number).is_some() {
+            return;
+        }
+        let Ok(file) = file(number) else {
+            return;
+        };
+        self.watches.close(file);
+        self.open.remove(file.0);
+        for answer in self.dispatch.close(file) {
+            self.answer(answer, out);
+        }
+    }
+
+    /// [`Dispatch::turn`]. Where a handle is shared, nothing tells of a waiter that was killed:
+    /// then `alive` is asked before it is given anything.
+    pub fn turn(&mut self, now: Now, alive: impl Fn(Pid) -> bool, out: &mut Vec<Outgoing>) -> Turn {
+        let mut answers = std::mem::take(&mut self.answers);
+        let mut edges = std::mem::take(&mut self.edges);
+        let (open, watches) = (&self.open, &self.watches);
+        let alive = |request: &Request<Op>| {
+            let shared = open.get(request.file.0).is_some_and(|open| open.shared);
+            !shared || alive(request.caller.pid)
+        };
+        let watched = |file| watches.has(file);
+        let answer = |answer, _: &mut S, (): &()| answers.push(answer);
+        let turn = self.dispatch.turn(now, answer, &mut edges, alive, watched);
+        for answer in answers.drain(..) {
+            self.answer(answer, out);
+        }
+        for (file, ready) in edges.drain(..) {
+            let told = self.watches.post(file, ready);
+            if let Some(open) = self.open.get(file.0)
+                && !told.is_empty()
+            {
+                let event = Response::post_fevent(number(file), event_flags(told).bits());
+                out.push(Outgoing::answer(open.scheme, event));
+            }
+        }
+        self.answers = answers;
+        self.edges = edges;
+        turn
+    }
+
+    fn answer(&mut self, answer: Answer<Op>, out: &mut Vec<Outgoing>) {
+        let Answer { request, result } = answer;
+        let (scheme, _) = request.tag;
+        let file = request.file;
+        let (used, after) = match (&request.operation, result) {
+            (Op::Read(_), Ok(_)) => (Ready::READ, AfterSend::CompleteRead(file)),
+            (Op::Read(_), Err(_)) => (Ready::READ, AfterSend::Nothing),
+            (Op::Write(_), _) => (Ready::WRITE, AfterSend::Nothing),
+            (Op::Dup(_), Ok(made)) => {
+                if let Ok(made) = self::file(made) {
+                    self.dispatch.adopt(made);
+                    self.note_open(scheme, made, request.caller.pid, request.nonblocking);
+                }
+                (Ready::all(), AfterSend::CloseIfRefused(made))
+            }
+            // A connect has used that a fresh socket is writable.
+            _ => (Ready::all(), AfterSend::Nothing),
+        };
+        self.watches.used(file, used);
+        out.push(Outgoing {
+            scheme,
+            after,
+            response: respond(request.operation, result),
+        });
+    }
+
+    /// The open file with this number.
+    fn file(&self, number: usize) -> Result<FileId> {
+        let file = file(number)?;
+        match self.open.get(file.0) {
+            Some(_) => Ok(file),
+            None => Err(error(errno::EBADF)),
+        }
+    }
+
+    fn note_open(&mut self, scheme: usize, file: FileId, user: Pid, nonblocking: bool) {
+        let open = OpenFile {
+            scheme,
+            nonblocking,
+            user,
+            shared: false,
+        };
+        self.open.insert(file.0, open);
+    }
+
+    /// The path below a scheme's name that `path` is relative to `dir` of.
+    fn resolve(&mut self, scheme: usize, dir: usize, path: &str) -> Result<String> {
+        let name = self.names[scheme];
+        let base = if dir == ROOT {
+            name.to_owned()
+        } else if let Some(look) = self.stat_handles.get(&dir) {
+            match look.stat.kind {
+                FileKind::Directory => look.path.clone(),
+                _ => return Err(error(errno::ENOTDIR)),
+            }
+        } else {
+            let file = self.file(dir)?;
+            let server = &mut self.dispatch.server;
+            match server.fstat(file).map_err(error)?.kind {
+                FileKind::Directory => server.path(file).map_err(error)?,
+                _ => return Err(error(errno::ENOTDIR)),
+            }
+        };
+        Ok(if path.is_empty() {
+            base
+        } else {
+            format!("{base}/{path}")
+        })
+    }
+}
+
+/// What to tell the kernel, and through which scheme's socket.
+pub struct Outgoing {
+    /// The scheme, by its place among the names.
+    pub scheme: usize,
+    /// An answer, or an event.
+    pub response: Response,
+    /// What is to be done once it was sent.
+    pub after: AfterSend,
+}
+
+/// What is to be done when the kernel has taken an answer, or refused it because its caller is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AfterSend {
+    /// Nothing.
+    Nothing,
+    /// Tell the server whether what was read from this file was delivered.
+    CompleteRead(FileId),
+    /// If it was refused, close the handle with this number. Nobody else would.
+    CloseIfRefused(usize),
+}
+
+impl Outgoing {
+    /// An answer after which nothing is to be done.
+    pub fn answer(scheme: usize, response: Response) -> Self {
+        Self {
+            scheme,
+            response,
+            after: AfterSend::Nothing,
+        }
+    }
+}
+
+/// What the front remembers of an open file.
+struct OpenFile {
+    scheme: usize,
+    /// `O_NONBLOCK`; the kernel tells of it only with reads and writes.
+    nonblocking: bool,
+    /// The first process seen on it.
+    user: Pid,
+    /// More than one process was.
+    shared: bool,
+}
+
+/// A handle that was opened with `O_STAT`, only to be described. It claims nothing.
+struct StatHandle {
+    path: String,
+    stat: Stat,
+}
+
+fn event_flags(ready: Ready) -> EventFlags {
+    let mut flags = EventFlags::empty();
+    flags.set(EventFlags::EVENT_READ, ready.contains(Ready::READ));
+    flags.set(EventFlags::EVENT_WRITE, ready.contains(Ready::WRITE));
+    flags
+}
+
+fn number(file: FileId) -> usize {
+    file.0 as usize + FIRST_FILE
+}
+
+fn error(errno: Errno) -> Error {
+    Error::new(errno.raw())
+}
+
+/// The file with a handle's number. `EBADF` if it is not that of a file.
+fn file(number: usize) -> Result<FileId> {
+    let file = number
+        .checked_sub(FIRST_FILE)
+        .filter(|_| number < FIRST_STAT_HANDLE);
+    let file = file.and_then(|file| u32::try_from(file).ok());
+    file.map(FileId).ok_or(error(errno::EBADF))
+}
+
+/// Who asks. What comes with a `call` as user is the client's choice, and is believed by nobody.
+fn caller(ctx: &CallerCtx, trusted: bool) -> Caller {
+    Caller {
+        pid: Pid(u32::try_from(ctx.pid).unwrap_or(0)),
+        uid: if trusted { ctx.uid } else { u32::MAX },
+    }
+}

@@ -1,0 +1,81 @@
+//! Sockets, called as relibc's socket layer calls them, through the local front over `lo0`.
+#![allow(missing_docs)]
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod datagram;
+mod groups;
+mod multicast;
+mod names;
+mod options;
+mod stream;
+mod waiting;
+
+use std::sync::Arc;
+
+use common::libc::{BOTH, Libc};
+use common::system::TestProcesses;
+use net::{Config, Host, Services};
+use scheme::local::{Fd, Local, ManualClock};
+
+fn system() -> Arc<Local<Host>> {
+    let config = Config {
+        seed: 3,
+        services: Services::ECHO,
+    };
+    Local::new(Host::new(config, TestProcesses))
+}
+
+/// The same, with time by hand.
+fn system_by_hand() -> (Arc<Local<Host>>, Arc<ManualClock>) {
+    let config = Config {
+        seed: 3,
+        services: Services::empty(),
+    };
+    let clock = Arc::new(ManualClock::default());
+    let net = Host::new(config, TestProcesses);
+    (Local::with_clock(net, Arc::clone(&clock)), clock)
+}
+
+/// Tunnel `tun0` with address 10.1.0.1/24, read without waiting.
+fn tunnel(libc: &Libc) -> Fd {
+    common::program::tunnel(&libc.0, 0, "10.1.0.1/24")
+}
+
+/// The same with IPv6 as well: each packet has its family in front.
+fn tunnel_with_head(libc: &Libc) -> Fd {
+    const TUNSIFHEAD: u32 = 0x8004_7460;
+
+    let tun = tunnel(libc);
+    libc.0.ioctl(tun, TUNSIFHEAD, &mut [1, 0, 0, 0]).unwrap();
+    set(libc, "ifaces/tun0/addr/add", "fd00::1/64\n");
+    tun
+}
+
+fn set(libc: &Libc, path: &str, line: &str) {
+    let written = common::program::set(&libc.0, path, line);
+    assert_eq!(written, Ok(line.len()));
+}
+
+/// The packets that left by a tunnel.
+fn sent(libc: &Libc, tun: Fd) -> Vec<Vec<u8>> {
+    let mut buf = vec![0; 70_000];
+    let next = || {
+        libc.0
+            .read(tun, &mut buf)
+            .ok()
+            .map(|len| buf[..len].to_vec())
+    };
+    std::iter::from_fn(next).collect()
+}
+
+/// The hop limits of the packets that left by a tunnel, with a head or without.
+fn hops(libc: &Libc, tun: Fd) -> Vec<u8> {
+    let hops = |packet: &Vec<u8>| match packet[..] {
+        [0, 0, 0, _, ref packet @ ..] if packet[0] >> 4 == 6 => packet[7],
+        [0, 0, 0, _, ref packet @ ..] => packet[8],
+        ref packet => packet[8],
+    };
+    sent(libc, tun).iter().map(hops).collect()
+}

@@ -1,0 +1,170 @@
+//! Names, addresses and ports: who is bound and connected to what.
+
+use std::time::Duration;
+
+use scheme::Ready;
+use scheme::errno;
+use scheme::local::Fd;
+
+use crate::common::libc::Libc;
+use crate::{BOTH, system};
+
+#[test]
+fn names_of_both_ends() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let fresh = libc.socket("tcp");
+    assert_eq!(
+        libc.0.path(fresh).unwrap(),
+        "/scheme/tcp/0.0.0.0:0/0.0.0.0:0"
+    );
+    let (listener, port) = libc.listener("0.0.0.0");
+    assert_eq!(
+        libc.0.path(listener).unwrap(),
+        format!("/scheme/tcp/0.0.0.0:0/0.0.0.0:{port}")
+    );
+    let client = libc.connect(fresh, &format!("127.0.0.1:{port}")).unwrap();
+    let server = libc.accept(listener).unwrap();
+    let client_name = libc.sockname(client);
+    assert_eq!(
+        libc.0.path(server).unwrap(),
+        format!("/scheme/tcp/{client_name}/127.0.0.1:{port}")
+    );
+    assert_eq!(libc.peername(server).unwrap(), libc.0.path(server).unwrap());
+    assert_eq!(libc.peername(listener), Err(errno::ENOTCONN));
+    // Names that relibc asks for by accident.
+    assert_eq!(libc.0.dup_verb(client, b"termios"), Err(errno::EINVAL));
+}
+
+#[test]
+fn ipv6_by_path() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let fd = libc.connect(libc.socket("tcp"), "[::1]:7").unwrap();
+    libc.write_all(fd, b"six");
+    let mut buf = [0; 10];
+    assert_eq!(libc.0.read(fd, &mut buf), Ok(3));
+    assert!(
+        libc.0
+            .path(fd)
+            .unwrap()
+            .starts_with("/scheme/tcp/[::1]:7/[::1]:")
+    );
+}
+
+#[test]
+fn the_peer_of_a_nonblocking_connect_has_a_name() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (listener, port) = libc.listener("127.0.0.1");
+    let fd = libc.socket("tcp");
+    libc.0.set_nonblocking(fd, true).unwrap();
+    let begun = libc.0.dup_verb(fd, format!("127.0.0.1:{port}").as_bytes());
+    assert_eq!(begun, Err(errno::EINPROGRESS));
+    let ready = libc
+        .0
+        .poll(&[(fd, Ready::WRITE)], Some(Duration::from_secs(10)));
+    assert_eq!(ready, Ok(vec![Ready::WRITE]));
+    assert!(
+        libc.peername(fd)
+            .unwrap()
+            .contains(&format!("127.0.0.1:{port}"))
+    );
+    libc.accept(listener).unwrap();
+}
+
+#[test]
+fn ports_are_guarded_and_taken_once() {
+    let system = system();
+    let user = Libc(system.process(2, 1000));
+    let fd = user.0.open("/scheme/tcp", BOTH).unwrap();
+    assert_eq!(user.0.dup_verb(fd, b"/0.0.0.0:1024"), Err(errno::EACCES));
+    assert_eq!(
+        user.0.dup_verb(fd, b"/10.1.2.3:2000"),
+        Err(errno::EADDRNOTAVAIL)
+    );
+    let bound = user.0.dup_verb(fd, b"/0.0.0.0:2000").unwrap();
+    assert_eq!(
+        user.0.dup_verb(fd, b"/0.0.0.0:2000"),
+        Err(errno::EADDRINUSE)
+    );
+    user.0.close(bound).unwrap();
+    assert!(user.0.dup_verb(fd, b"/0.0.0.0:2000").is_ok());
+}
+
+#[test]
+fn a_listener_of_all_addresses_has_its_port_alone() {
+    let system = system();
+    let process = system.process(2, 1000);
+    let fd = process.open("/scheme/tcp", BOTH).unwrap();
+    let listen = |local: &str| process.dup_verb(fd, format!("/{local}:2000").as_bytes());
+    let all = listen("0.0.0.0").unwrap();
+    assert_eq!(listen("127.0.0.1"), Err(errno::EADDRINUSE));
+    process.close(all).unwrap();
+    let some = ["127.0.0.1", "[::1]"].map(|local| listen(local).unwrap());
+    assert_eq!(listen("127.0.0.1"), Err(errno::EADDRINUSE));
+    for one in some {
+        assert_eq!(listen("0.0.0.0"), Err(errno::EADDRINUSE));
+        process.close(one).unwrap();
+    }
+    assert!(listen("0.0.0.0").is_ok());
+}
+
+#[test]
+fn a_stream_is_not_bound_to_a_group() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let bound = libc.0.dup_verb(libc.socket("tcp"), b"/239.1.2.3:5000");
+    assert_eq!(bound, Err(errno::EADDRNOTAVAIL));
+    libc.bind(libc.socket("udp"), "239.1.2.3:5000").unwrap();
+}
+
+#[test]
+fn a_connect_that_fails_leaves_every_listener_alone() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let bound = libc.bind(libc.socket("tcp"), "127.0.0.1:5000").unwrap();
+    let unreachable = libc.0.dup_verb(bound, b"10.9.9.9:80");
+    assert_eq!(unreachable, Err(errno::ENETUNREACH));
+    let other = libc.bind(libc.socket("tcp"), "127.0.0.1:5001").unwrap();
+    let client = libc.connect(libc.socket("tcp"), "127.0.0.1:5001").unwrap();
+    libc.0.set_nonblocking(bound, true).unwrap();
+    assert_eq!(libc.accept(bound), Err(errno::EAGAIN));
+    libc.0.close(bound).unwrap();
+    let server = libc.accept(other).unwrap();
+    assert_eq!(libc.0.write(client, b"still here"), Ok(10));
+    assert_eq!(libc.0.read(server, &mut [0; 16]), Ok(10));
+}
+
+#[test]
+fn a_host_connects_to_itself_from_every_port_but_the_listeners_own() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let (listener, port) = libc.listener("127.0.0.1");
+    let name = format!("127.0.0.1:{port}");
+    let clients: Vec<Fd> = (49_152..65_535)
+        .map(|_| {
+            let client = libc.connect(libc.socket("tcp"), &name).unwrap();
+            let server = libc.accept(listener).unwrap();
+            libc.write_all(client, b"x");
+            assert_eq!(libc.0.read(server, &mut [0; 8]), Ok(1));
+            client
+        })
+        .collect();
+    let one_more = libc.connect(libc.socket("tcp"), &name);
+    assert_eq!(one_more, Err(errno::EADDRNOTAVAIL));
+    assert_eq!(clients.len(), 16_383);
+}
+
+#[test]
+fn a_setting_does_not_outlive_its_socket() {
+    let system = system();
+    let (alice, bob) = (system.process(10, 1000), system.process(20, 0));
+    let socket = alice.open("/scheme/udp", BOTH).unwrap();
+    let setting = alice.dup_verb(socket, b"read_timeout").unwrap();
+    alice.close(socket).unwrap();
+    // It gets the number that is free now.
+    bob.open("/scheme/udp", BOTH).unwrap();
+    assert_eq!(alice.write(setting, &[1; 16]), Err(errno::EBADF));
+    assert_eq!(alice.read(setting, &mut [0; 16]), Err(errno::EBADF));
+}

@@ -114,9 +114,9 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         // What it finds is of now.
         let _ = net.turn(scheme::redox::now());
         let adapters = network::attach(&mut net);
-        return Ok(scheme::redox::serve(net, &net::net::SCHEMES, adapters)?);
+        return Ok(scheme::redox::serve(net, &net::host::SCHEMES, adapters)?);
     }
     let mut worker = Command::new(std::env::current_exe()?);
     worker.args(std::env::args_os().skip(1)).arg("--worker");
-    Ok(scheme::redox::supervise(worker, &net::net::SCHEMES)?)
+    Ok(scheme::redox::supervise(worker, &net::host::SCHEMES)?)
 }

@@ -22,7 +22,7 @@ impl Tcp {
             && let Some(flow) = self.flow_mut(id)
             && flow.blocked.replace(path.dev) != Some(path.dev)
         {
-            let Tcp { flows, blocked, .. } = self;
+            let Self { flows, blocked, .. } = self;
             let queue = blocked.entry(path.dev).or_default();
             queue.push_back(id);
             // Connections that are gone are swept out before they are more than the others.

@@ -37,8 +37,8 @@ impl Tcp {
             remote,
         };
         let now = ip.now.monotonic;
-        let free = |tcp: &Tcp, port| !tcp.knows(&endpoints(port));
-        let rested = |tcp: &Tcp, port| tcp.waits.get(&endpoints(port), now).is_none();
+        let free = |tcp: &Self, port| !tcp.knows(&endpoints(port));
+        let rested = |tcp: &Self, port| tcp.waits.get(&endpoints(port), now).is_none();
         let port = match local.map(|local| local.1).filter(|&port| port != 0) {
             Some(port) if free(self, port) => port,
             Some(_) => return Err(errno::EADDRINUSE),

@@ -359,7 +359,7 @@ fn nothing_when_off(router: &Router) {
 
 fn no_route_is_told(router: &Router) {
     for (address, us, told) in [
-        ("10.9.0.2", "10.0.0.1", "Destination Host Unreachable"),
+        ("10.9.0.2", "10.0.0.1", "Destination Net Unreachable"),
         ("fd09::2", "fd00::1", "Destination unreachable: No route"),
     ] {
         let (_, text) = router.try_run(LEFT, &["ping", "-c", "2", "-i", "0.1", "-W", "2", address]);

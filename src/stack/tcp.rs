@@ -9,6 +9,8 @@ mod blocked;
 mod challenge;
 mod clamp;
 mod connect;
+#[allow(dead_code)]
+mod connection;
 mod flows;
 mod listeners;
 mod path;

@@ -189,7 +189,8 @@ mod tests {
         let mut model: VecDeque<u8> = VecDeque::new();
         let mut next = 0_u8;
         for _ in 0..3000 {
-            let len = rng.usize(..if rng.bool() { 20 } else { 40_000 });
+            let most = if rng.bool() { 20 } else { 40_000 };
+            let len = rng.usize(..most);
             if rng.bool() {
                 let bytes: Vec<u8> = (0..len).map(|n| next.wrapping_add(n as u8)).collect();
                 next = next.wrapping_add(len as u8);

@@ -48,7 +48,8 @@ impl Connection {
     pub(super) fn acknowledge(&mut self, segment: &Segment<'_>, now: Duration) {
         let (una, ack) = (self.send.una, segment.ack.later(self.send.una));
         let before = self.send.pipe();
-        let window = self.update_window(segment);
+        // Receivers whose windows grow say so with every duplicate ACK.
+        let smaller = self.update_window(segment);
         let echo = match segment.options.timestamps {
             Some(clocks) if self.timestamps && clocks.echo != 0 => Some(clocks.echo),
             _ => None,
@@ -61,6 +62,10 @@ impl Connection {
             self.unreachable = false;
             self.patience.rto_base = now;
             self.duplicates = 0;
+            if self.path.renew(now) {
+                let mss = self.mss();
+                self.congestion.set_mss(mss);
+            }
         }
         self.measure(&tally, moved, echo, now);
         self.end_tail_probe(ack, moved, twice, now);
@@ -71,7 +76,7 @@ impl Connection {
             && !moved
             && segment.ack == una
             && segment.payload.is_empty()
-            && !window
+            && !smaller
             && self.send.is_outstanding()
         {
             self.duplicates = self.duplicates.saturating_add(1);
@@ -98,7 +103,7 @@ impl Connection {
         }
     }
 
-    /// `SND.WND` (RFC 9293 section 3.10.7.4). Returns whether it changed.
+    /// `SND.WND` (RFC 9293 section 3.10.7.4). Returns whether it became smaller.
     fn update_window(&mut self, segment: &Segment<'_>) -> bool {
         let send = &self.send;
         let newer = segment.seq > send.wl1 || segment.seq == send.wl1 && segment.ack >= send.wl2;
@@ -106,7 +111,7 @@ impl Connection {
             return false;
         }
         let window = self.scaled(segment);
-        let changed = window != send.window;
+        let smaller = window < send.window;
         let opens = send.window == 0 && window > 0;
         self.set_window(segment, window);
         if opens && self.patience.window_probes > 0 {
@@ -118,7 +123,7 @@ impl Connection {
         if window > 0 {
             self.patience.window_probes = 0;
         }
-        changed
+        smaller
     }
 
     /// Notes in the scoreboard what arrived.
@@ -262,7 +267,8 @@ impl Connection {
                 let window = episode.reduce(tally.bytes, moved && lost == 0, state);
                 self.congestion.set_window(window);
             }
-        } else if tally.bytes > 0 {
+        } else if tally.bytes > 0 && (moved || self.rack.has_seen_reordering()) {
+            // What is only out of order may yet be a loss (as Linux).
             let window = self.congestion.window();
             let slow_start = window < self.congestion.threshold();
             let limited = self.limited.is_some_and(|limited| una <= limited)

@@ -59,7 +59,7 @@ impl Connection {
         self.owed = Owed::Now;
         let finish = segment.flags.has(Flags::FIN);
         if !segment.payload.is_empty() || finish {
-            self.take_text(segment.seq + 1, segment.payload, finish, now);
+            self.take_text(segment.seq + 1, segment, now);
         }
     }
 
@@ -145,7 +145,7 @@ impl Connection {
         }
         // Sixth to eighth: what is urgent is text like any other; the text, and the FIN.
         if seq != end {
-            self.take_text(seq, segment.payload, flags.has(Flags::FIN), now);
+            self.take_text(seq, segment, now);
         }
     }
 
@@ -211,7 +211,8 @@ impl Connection {
     }
 
     /// The text of a segment, and its FIN.
-    pub(super) fn take_text(&mut self, seq: SeqNumber, text: &[u8], finish: bool, now: Duration) {
+    fn take_text(&mut self, seq: SeqNumber, segment: &Segment<'_>, now: Duration) {
+        let text = segment.payload;
         if !matches!(
             self.state,
             State::Established | State::FinWait1 | State::FinWait2
@@ -226,21 +227,30 @@ impl Connection {
             self.end(None);
             return;
         }
+        let finish = segment.flags.has(Flags::FIN);
         let arrival = self.receive.take(seq, text, finish);
         if arrival.in_order > 0 {
             self.patience.progress = now;
             self.unacked = self.unacked.saturating_add(arrival.in_order);
             self.receive.tune(now, self.timestamps, self.pressure);
         }
-        let full = text.len() >= usize::from(self.receive.mss());
+        // More is on its way, if the sender does not wait for a larger window.
+        let more = !segment.flags.has(Flags::PSH) && text.len() >= usize::from(self.receive.mss());
         let at_once = arrival.out_of_order
             || arrival.refused
             || arrival.finished
             || self.receive.has_hole()
             || self.unacked >= 2 * u32::from(self.receive.mss());
+        let clocks = segment.options.timestamps.filter(|_| self.timestamps && more);
+        if let Some(clocks) = clocks
+            && clocks.echo != 0
+        {
+            let passed = self.timestamp(now).wrapping_sub(clocks.echo);
+            self.receive.measured(Duration::from_millis(passed.into()));
+        }
         if at_once {
             self.owed = Owed::Now;
-        } else if full && self.quick > 0 {
+        } else if more && self.quick > 0 {
             self.quick -= 1;
             self.owed = Owed::Now;
         } else if self.owed == Owed::Nothing {

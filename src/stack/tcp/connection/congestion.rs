@@ -342,7 +342,7 @@ mod tests {
     /// Acknowledges one window after the other for so long, a round trip of `rtt` each.
     fn grow(cubic: &mut Cubic, mut now: Duration, span: Duration, rtt: Duration) {
         let until = now + span;
-        let mut una = SeqNumber(0);
+        let mut una = cubic.start.round.unwrap_or_default();
         while now < until {
             let window = cubic.window();
             let nxt = una + window;

@@ -9,9 +9,10 @@ const LEAST_V4: u16 = 552;
 const LEAST_V6: u16 = 1280;
 /// Timeouts in a row of full segments that make a black hole likely.
 const TIMEOUTS: u8 = 3;
-/// How long a size that was found by timeouts is kept before larger ones are tried again (RFC 1191
-/// section 6.3).
-const KEEP: Duration = Duration::from_secs(600);
+/// How long a size that was found by timeouts is kept before larger ones are tried again: at first,
+/// since it may have been an outage and no black hole, and at most (RFC 1191 section 6.3). Each time
+/// twice as long.
+const KEEP: (Duration, Duration) = (Duration::from_secs(20), Duration::from_secs(600));
 /// Sizes to try when larger ones vanish (RFC 4821 section 7.2).
 const STEPS: [u16; 4] = [1400, 1280, 1024, LEAST_V4];
 /// Bytes of both headers without options.
@@ -26,6 +27,8 @@ pub(super) struct Pmtu {
     told: u16,
     /// Found by timeouts, and when.
     found: Option<(u16, Duration)>,
+    /// How many times larger ones were tried again.
+    tries: u8,
 }
 
 impl Pmtu {
@@ -34,6 +37,7 @@ impl Pmtu {
             v6,
             told: mtu,
             found: None,
+            tries: 0,
         }
     }
 
@@ -77,9 +81,13 @@ impl Pmtu {
 
     /// Whether it is time to try larger ones again; then they are.
     pub(super) fn renew(&mut self, now: Duration) -> bool {
-        self.found
-            .take_if(|(_, at)| now.saturating_sub(*at) >= KEEP)
-            .is_some()
+        let keep = (KEEP.0 * (1 << self.tries.min(8))).min(KEEP.1);
+        let over = self
+            .found
+            .take_if(|(_, at)| now.saturating_sub(*at) >= keep)
+            .is_some();
+        self.tries = self.tries.saturating_add(u8::from(over));
+        over
     }
 }
 
@@ -110,8 +118,11 @@ mod tests {
             sizes.push(path.mtu());
         }
         assert_eq!(sizes, STEPS);
-        assert!(!path.renew(now + KEEP / 2));
-        assert!(path.renew(now + KEEP));
+        assert!(!path.renew(now + KEEP.0 / 2));
+        assert!(path.renew(now + KEEP.0));
         assert_eq!(path.mtu(), 1500);
+        assert!(path.timed_out(3, now));
+        assert!(!path.renew(now + KEEP.0));
+        assert!(path.renew(now + KEEP.0 * 2));
     }
 }

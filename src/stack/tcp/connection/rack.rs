@@ -55,6 +55,11 @@ impl Rack {
         }
     }
 
+    /// Whether segments ever arrived in another order.
+    pub(super) fn has_seen_reordering(&self) -> bool {
+        self.reordered
+    }
+
     /// A recovery ended.
     pub(super) fn recovered(&mut self) {
         self.persist = self.persist.saturating_sub(1);

@@ -15,6 +15,8 @@ use super::seq::SeqNumber;
 
 /// What every buffer begins with, and no less is offered.
 pub(super) const FIRST: u32 = 64 * 1024;
+/// Size of a full segment, before one was seen.
+const GUESS: u16 = 536;
 /// Units of the window by which it may be rounded up past its limit, rather than have its edge move
 /// back (RFC 7323 section 2.4).
 const SLACK: u32 = 32;
@@ -83,7 +85,7 @@ impl Receive {
             limit,
             most,
             shift: shift_for(most.max(super::LARGEST)),
-            mss,
+            mss: mss.min(GUESS),
             twice: None,
             tuning: Tuning::default(),
         }

@@ -28,9 +28,8 @@ impl Connection {
             _ => self.emit_text(now),
         };
         let packet = packet.or_else(|| self.emit_ack(now));
-        if packet.is_some() {
-            self.arm(now);
-        }
+        // The program may have written or read since.
+        self.arm(now);
         packet
     }
 
@@ -121,12 +120,14 @@ impl Connection {
         if len == 0 {
             return None;
         }
-        let flags = if fin { Flags::FIN } else { Flags::default() };
-        let header = Header {
-            flags: header.flags.with(flags),
-            ..header
-        };
-        let packet = header.emit(first, second);
+        let mut flags = header.flags;
+        if got > 0 && flight.seq + got == self.send.una + self.send.queued() as u32 {
+            flags = flags.with(Flags::PSH);
+        }
+        if fin {
+            flags = flags.with(Flags::FIN);
+        }
+        let packet = Header { flags, ..header }.emit(first, second);
         let stamp = (self.delivered, self.delivered_at);
         self.send.resent(flight.seq, len, now, stamp);
         self.note_sent(false, flight.seq, now);

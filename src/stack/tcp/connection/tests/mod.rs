@@ -1,6 +1,9 @@
 //! Tests of the connection: by scripts of packets, over an emulated link, and by chance.
 
 mod link;
+mod recovery;
+mod rfc9293;
+mod script;
 mod table;
 
 use core::time::Duration;

@@ -31,7 +31,10 @@ impl Tally {
     fn add(&mut self, flight: &Flight, recover: Option<SeqNumber>) {
         self.bytes += flight.len;
         if !flight.resent {
-            self.first = Some(self.first.map_or(flight.sent, |first| first.min(flight.sent)));
+            self.first = Some(
+                self.first
+                    .map_or(flight.sent, |first| first.min(flight.sent)),
+            );
             self.original |= recover.is_some_and(|recover| flight.end() <= recover);
         }
         if self.last.is_none_or(|last| flight.sent >= last) {
@@ -55,7 +58,8 @@ impl Connection {
             _ => None,
         };
         let tally = self.score(segment, ack, echo, now);
-        let twice = self.received_twice(segment.options.sack.as_slice(), ack);
+        // An ACK that another overtook tells of holes that are filled by now, not of repetitions.
+        let twice = self.received_twice(segment.options.sack.as_slice(), segment.ack);
         let moved = ack != una;
         if moved {
             self.patience.progress = now;
@@ -327,6 +331,7 @@ impl Connection {
     /// What was taken for lost was late (RFC 4015, and as Linux: the window is as it was).
     fn undo(&mut self) {
         self.episode = None;
+        self.rack.was_late();
         self.send.unmark_lost();
         self.congestion.on_undo();
         self.rtt.relax();
@@ -384,7 +389,10 @@ impl Connection {
         self.patience.rto_base = now;
         self.tail = None;
         self.duplicates = 0;
-        let full = self.send.oldest().is_some_and(|oldest| oldest.text() >= self.mss());
+        let full = self
+            .send
+            .oldest()
+            .is_some_and(|oldest| oldest.text() >= self.mss());
         if full && self.path.timed_out(self.rtt.backoff(), now) {
             self.resize();
         }

@@ -91,7 +91,10 @@ impl Connection {
             return;
         }
         // First, the sequence number.
-        let (nxt, edge) = (self.receive.nxt, self.receive.edge().later(self.receive.nxt));
+        let (nxt, edge) = (
+            self.receive.nxt,
+            self.receive.edge().later(self.receive.nxt),
+        );
         // Beyond the text that fits, an empty segment may stand right at the edge: it is from a
         // sender that filled the window.
         let fits = if seq == end {
@@ -182,14 +185,16 @@ impl Connection {
             self.patience.wait_until = now + TIME_WAIT;
         }
         if old {
-            self.receive.note_twice(seq, seq + segment.payload.len() as u32);
+            self.receive
+                .note_twice(seq, seq + segment.payload.len() as u32);
         }
         self.answer(seq != end, now);
         // Two ends that repeat what the other has must hear each other's ACK, as in BSD; no further
         // back than a window reaches, for beyond it is a guess.
         let near = seq >= self.receive.nxt - self.receive.limit();
         let known = segment.ack <= self.send.nxt && segment.ack > self.send.una;
-        if old && near && known && segment.flags.has(Flags::ACK) && self.state != State::SynReceived {
+        if old && near && known && segment.flags.has(Flags::ACK) && self.state != State::SynReceived
+        {
             self.acknowledge(segment, now);
         }
     }
@@ -241,7 +246,10 @@ impl Connection {
             || arrival.finished
             || self.receive.has_hole()
             || self.unacked >= 2 * u32::from(self.receive.mss());
-        let clocks = segment.options.timestamps.filter(|_| self.timestamps && more);
+        let clocks = segment
+            .options
+            .timestamps
+            .filter(|_| self.timestamps && more);
         if let Some(clocks) = clocks
             && clocks.echo != 0
         {

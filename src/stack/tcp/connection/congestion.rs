@@ -18,8 +18,6 @@ const BETA: f64 = 0.7;
 const C: f64 = 0.4;
 /// Segments per round trip of a window that is fair to Reno's (RFC 9438 section 4.3).
 const ALPHA: f64 = 3.0 * (1.0 - BETA) / (1.0 + BETA);
-/// Most segments that one ACK may add in slow start (RFC 9406 section 4.2, L).
-const BURST: u32 = 8;
 /// Least and largest rise of the round-trip time that ends slow start, and its share of the
 /// round-trip time (RFC 9406 section 4.3).
 const RISE: (Duration, Duration, u32) = (Duration::from_millis(4), Duration::from_millis(16), 8);
@@ -143,8 +141,9 @@ impl Cubic {
     }
 
     fn slow_start(&mut self, delivery: &Delivery) {
-        let most = BURST * self.mss;
-        let mut bytes = delivery.bytes.min(most);
+        // However many one ACK is for: receivers, and who joins packets on the way, make few of many
+        // (RFC 9406 section 4.2 has a bound of 8 segments, Linux none).
+        let mut bytes = delivery.bytes;
         // Only the first slow start is a search; a later one ends at the threshold.
         if self.threshold == u32::MAX {
             if self.start.careful.is_some() {
@@ -185,7 +184,11 @@ impl Cubic {
         let elapsed = now.saturating_sub(epoch.since).as_secs_f64();
         let cubic = |t: f64| C * (t - epoch.k).powi(3) + self.plateau;
         // Past the window of the last loss, as fast as Reno (RFC 9438 section 4.3).
-        let alpha = if epoch.reno >= self.plateau { 1.0 } else { ALPHA };
+        let alpha = if epoch.reno >= self.plateau {
+            1.0
+        } else {
+            ALPHA
+        };
         epoch.reno += alpha * acked / window;
         let target = cubic(elapsed + delivery.smoothed.as_secs_f64()).clamp(window, 1.5 * window);
         let grown = window + (target - window) / window * acked;

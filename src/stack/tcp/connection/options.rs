@@ -230,7 +230,9 @@ mod tests {
         assert_eq!(sack.emit(&mut room), 36);
         assert_eq!(Options::parse(&room[..36]), sack);
         // Three are left beside timestamps.
-        sack.timestamps = options.timestamps.or(Some(Timestamps { value: 0, echo: 0 }));
+        sack.timestamps = options
+            .timestamps
+            .or(Some(Timestamps { value: 0, echo: 0 }));
         assert_eq!(sack.emit(&mut room), 40);
         assert_eq!(Options::parse(&room).sack.as_slice().len(), 3);
     }
@@ -238,17 +240,28 @@ mod tests {
     #[test]
     fn a_bad_option_costs_nothing_but_itself() {
         // Lengths of 0 and 1, and past the end, end the list.
-        for bad in [&[MSS, 0, 5, 180][..], &[MSS, 1], &[9, 40, 0], &[MSS], &[SACK, 3, 1]] {
+        for bad in [
+            &[MSS, 0, 5, 180][..],
+            &[MSS, 1],
+            &[9, 40, 0],
+            &[MSS],
+            &[SACK, 3, 1],
+        ] {
             let mut bytes = vec![MSS, 4, 5, 180];
             bytes.extend_from_slice(bad);
             assert_eq!(Options::parse(&bytes).mss, Some(1460), "{bad:?}");
         }
         // One of a wrong length, and one that nobody knows, are passed over.
-        let bytes = [TIMESTAMPS, 4, 0, 0, 99, 3, 0, SACK, 6, 1, 1, 1, 1, MSS, 4, 5, 180];
+        let bytes = [
+            TIMESTAMPS, 4, 0, 0, 99, 3, 0, SACK, 6, 1, 1, 1, 1, MSS, 4, 5, 180,
+        ];
         let options = Options::parse(&bytes);
         assert_eq!(options.mss, Some(1460));
         assert!(options.timestamps.is_none() && options.sack.is_empty());
-        assert_eq!(Options::parse(&[WINDOW_SCALE, 3, 200]).window_scale, Some(14));
+        assert_eq!(
+            Options::parse(&[WINDOW_SCALE, 3, 200]).window_scale,
+            Some(14)
+        );
         assert_eq!(Options::parse(&[MSS, 4, 0, 0]).mss, None);
     }
 }

@@ -72,7 +72,9 @@ impl Pmtu {
             return false;
         }
         let mtu = self.mtu();
-        let next = STEPS.into_iter().find(|&step| step < mtu && step >= self.least());
+        let next = STEPS
+            .into_iter()
+            .find(|&step| step < mtu && step >= self.least());
         if let Some(next) = next {
             self.found = Some((next, now));
         }

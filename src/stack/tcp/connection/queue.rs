@@ -58,7 +58,10 @@ impl Queue {
     /// Adds bytes at the end.
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let full = self.chunks.back().is_none_or(|last| last.bytes.len() >= CHUNK);
+            let full = self
+                .chunks
+                .back()
+                .is_none_or(|last| last.bytes.len() >= CHUNK);
             if full {
                 // Where one chunk was filled, more is to be expected.
                 let size = if self.chunks.is_empty() {
@@ -174,7 +177,10 @@ impl Queue {
 
     fn add(&mut self, bytes: Vec<u8>) {
         self.occupied += bytes.capacity();
-        self.chunks.push_back(Chunk { at: self.end, bytes });
+        self.chunks.push_back(Chunk {
+            at: self.end,
+            bytes,
+        });
     }
 }
 

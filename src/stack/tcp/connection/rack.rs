@@ -60,6 +60,11 @@ impl Rack {
         self.reordered
     }
 
+    /// What was taken for lost was late.
+    pub(super) fn was_late(&mut self) {
+        self.reordered = true;
+    }
+
     /// A recovery ended.
     pub(super) fn recovered(&mut self) {
         self.persist = self.persist.saturating_sub(1);

@@ -213,7 +213,9 @@ impl Receive {
             }
         }
         if !payload.is_empty() {
-            self.mss = self.mss.max(u16::try_from(payload.len()).unwrap_or(u16::MAX));
+            self.mss = self
+                .mss
+                .max(u16::try_from(payload.len()).unwrap_or(u16::MAX));
         }
         if seq == self.nxt {
             self.queue.push(payload);
@@ -373,7 +375,10 @@ impl Receive {
     pub(super) fn invariants(&self) {
         let offered = self.window() as usize + self.queue.len();
         let most = self.most.max(self.limit) as usize + ((SLACK as usize + 1) << self.shift);
-        assert!(offered <= most.max(FIRST as usize * 2), "{offered} of {most}");
+        assert!(
+            offered <= most.max(FIRST as usize * 2),
+            "{offered} of {most}"
+        );
         if let Some(held) = &self.held {
             held.invariants(self.nxt, self.edge);
         }

@@ -85,7 +85,9 @@ impl Rtt {
     /// The timeout without backoff.
     pub(super) fn base(&self) -> Duration {
         match self.smoothed {
-            Some(smoothed) if !self.cautious => (smoothed + (self.variance * 4).max(LEAST)).min(MOST),
+            Some(smoothed) if !self.cautious => {
+                (smoothed + (self.variance * 4).max(LEAST)).min(MOST)
+            }
             _ if self.cautious => AFTER_SYN,
             _ => INITIAL,
         }

@@ -145,7 +145,8 @@ impl Send {
 
     /// Text of `len` bytes from `seq` on, in two pieces; of more than two, the first two.
     pub(super) fn text(&self, seq: SeqNumber, len: u32) -> (&[u8], &[u8]) {
-        self.queue.slices(seq.since(self.una) as usize, len as usize)
+        self.queue
+            .slices(seq.since(self.una) as usize, len as usize)
     }
 
     /// Bytes in flight as far as anybody knows: neither lost nor arrived (RFC 6675 section 4).
@@ -255,9 +256,8 @@ impl Send {
     /// Joins what arrived with what arrived beside it: nothing is to be known of the parts any more.
     /// Returns where it is now.
     fn merge(&mut self, mut index: usize) -> usize {
-        let sacked = |flight: Option<&Flight>| {
-            flight.copied().filter(|flight| flight.mark == Mark::Sacked)
-        };
+        let sacked =
+            |flight: Option<&Flight>| flight.copied().filter(|flight| flight.mark == Mark::Sacked);
         if let Some(after) = sacked(self.flights.get(index + 1))
             && let Some(flight) = self.flights.get_mut(index)
         {
@@ -346,7 +346,13 @@ impl Send {
     }
 
     /// The first `len` bytes of the segment at `seq` were sent again.
-    pub(super) fn resent(&mut self, seq: SeqNumber, len: u32, now: Duration, stamp: (u32, Duration)) {
+    pub(super) fn resent(
+        &mut self,
+        seq: SeqNumber,
+        len: u32,
+        now: Duration,
+        stamp: (u32, Duration),
+    ) {
         let index = self.index(seq);
         let Some(flight) = self.flights.get_mut(index) else {
             return;

@@ -16,7 +16,11 @@ impl SeqNumber {
 
     /// Bytes from `earlier` to here, or zero if it is later.
     pub(crate) fn past(self, earlier: Self) -> u32 {
-        if self > earlier { self.since(earlier) } else { 0 }
+        if self > earlier {
+            self.since(earlier)
+        } else {
+            0
+        }
     }
 
     /// The later of two.

@@ -258,7 +258,10 @@ impl Connection {
 
     /// The timer for what is in flight.
     fn retransmission(&self, now: Duration) -> (Timer, Duration) {
-        let timeout = (Timer::Retransmit, self.patience.rto_base + self.rtt.timeout());
+        let timeout = (
+            Timer::Retransmit,
+            self.patience.rto_base + self.rtt.timeout(),
+        );
         if let Some(at) = self.patience.reorder {
             return (Timer::Reorder, at.min(timeout.1));
         }
@@ -270,10 +273,18 @@ impl Connection {
         let Some(smoothed) = self.rtt.smoothed().filter(|_| probes) else {
             return timeout;
         };
-        let slow = if self.send.segments() == 1 { SLOW_ACK } else { TICK };
+        let slow = if self.send.segments() == 1 {
+            SLOW_ACK
+        } else {
+            TICK
+        };
         let base = self.patience.last_sent.max(self.patience.rto_base);
         let at = (base + smoothed * 2 + slow).max(now);
-        if at < timeout.1 { (Timer::Tail, at) } else { timeout }
+        if at < timeout.1 {
+            (Timer::Tail, at)
+        } else {
+            timeout
+        }
     }
 
     fn keep_alive_at(&self) -> Option<Duration> {

@@ -166,8 +166,7 @@ impl Connection {
         let len = unsent.min(full).min(window);
         let last = len == unsent;
         let ready = len >= full
-            || last
-                && (self.no_delay || owes_fin || self.send.small.is_none() || idle)
+            || last && (self.no_delay || owes_fin || self.send.small.is_none() || idle)
             || len > 0 && len >= self.send.widest / 2
             || len > 0 && self.due == Due::Override;
         if !ready || len == 0 && !(last && owes_fin) {
@@ -231,7 +230,10 @@ impl Connection {
                 packet
             }
             None => {
-                let newest = *self.send.newest().filter(|newest| newest.mark == Mark::InFlight)?;
+                let newest = *self
+                    .send
+                    .newest()
+                    .filter(|newest| newest.mark == Mark::InFlight)?;
                 let text = newest.text().min(self.text_room());
                 // Of a large one, only the end tells that all of it is missing.
                 let tail = Flight {

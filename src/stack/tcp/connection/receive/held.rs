@@ -100,7 +100,9 @@ impl Held {
 
     /// Puts bytes before the run of this index; returns how many runs more there are.
     fn put(&mut self, index: usize, seq: SeqNumber, bytes: &[u8]) -> usize {
-        if let Some(before) = index.checked_sub(1).and_then(|index| self.runs.get_mut(index))
+        if let Some(before) = index
+            .checked_sub(1)
+            .and_then(|index| self.runs.get_mut(index))
             && before.end() == seq
             && before.bytes.len() + bytes.len() <= CHUNK
         {
@@ -181,7 +183,11 @@ impl Held {
                 return;
             }
             if let Some(block) = self.block(recent)
-                && !blocks.as_slice().iter().skip(fresh).any(|&told| told == block)
+                && !blocks
+                    .as_slice()
+                    .iter()
+                    .skip(fresh)
+                    .any(|&told| told == block)
             {
                 blocks.push(block);
             }

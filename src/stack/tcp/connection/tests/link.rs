@@ -2,6 +2,7 @@
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
+use std::sync::LazyLock;
 
 use super::*;
 
@@ -85,7 +86,11 @@ impl Link {
         }
         if let Some(rate) = self.path.rate {
             let wire = &mut self.wires[to];
-            while wire.departures.front().is_some_and(|&gone| gone <= self.now) {
+            while wire
+                .departures
+                .front()
+                .is_some_and(|&gone| gone <= self.now)
+            {
                 wire.departures.pop_front();
             }
             if wire.departures.len() >= self.path.queue {
@@ -107,7 +112,8 @@ impl Link {
             self.coming.push(copy);
         }
         self.serial += 1;
-        self.coming.push(Reverse((at, self.serial, to, flow, segment)));
+        self.coming
+            .push(Reverse((at, self.serial, to, flow, segment)));
     }
 
     /// Goes on to the next event, unless that is after `until`. False if there is none.
@@ -129,11 +135,13 @@ impl Link {
             return false;
         };
         self.now = self.now.max(next);
-        while self.coming.peek().is_some_and(|Reverse((at, ..))| *at <= self.now) {
-            if let Some(Reverse((_, _, to, flow, segment))) = self.coming.pop() {
-                let end = if to == 0 { &mut *left } else { &mut *right };
-                end.receive(flow, &segment, self.now);
-            }
+        // One at a time: each may be answered.
+        if let Some(Reverse((at, ..))) = self.coming.peek()
+            && *at <= self.now
+            && let Some(Reverse((_, _, to, flow, segment))) = self.coming.pop()
+        {
+            let end = if to == 0 { &mut *left } else { &mut *right };
+            end.receive(flow, &segment, self.now);
         }
         for end in [left, right] {
             if end.deadline().is_some_and(|at| at <= self.now) {
@@ -161,9 +169,20 @@ pub(super) struct Ours {
     pub(super) read: u64,
 }
 
-/// The byte at a place of every stream.
-pub(super) fn byte(at: u64) -> u8 {
-    (at ^ (at >> 8) ^ (at >> 16)) as u8
+/// After so many bytes every stream begins again: a prime, so that no two segments are alike.
+const PERIOD: usize = 65_521;
+
+/// The bytes from a place of every stream on: `len` of them, or fewer.
+pub(super) fn bytes(at: u64, len: usize) -> &'static [u8] {
+    static BYTES: LazyLock<Vec<u8>> = LazyLock::new(|| {
+        let byte = |n: usize| {
+            let n = n % PERIOD;
+            (n ^ (n >> 8)) as u8
+        };
+        (0..2 * PERIOD).map(byte).collect()
+    });
+    let start = (at % PERIOD as u64) as usize;
+    &BYTES[start..start + len.min(PERIOD)]
 }
 
 impl Ours {
@@ -181,11 +200,12 @@ impl Ours {
         while connection.can_recv() {
             let mut at = self.read;
             self.read += connection.recv(usize::MAX, |bytes| {
-                for &got in bytes {
-                    assert_eq!(got, byte(at));
-                    at += 1;
+                let whole = bytes.len();
+                for got in bytes.chunks(PERIOD) {
+                    assert!(got == self::bytes(at, got.len()), "other bytes at {at}");
+                    at += got.len() as u64;
                 }
-                bytes.len()
+                whole
             }) as u64;
         }
         if let Program::Source(total) = self.program {
@@ -193,13 +213,15 @@ impl Ours {
                 let at = self.written;
                 let most = (total - at).min(1 << 20) as usize;
                 self.written += connection.send_with(most, |room| {
-                    for (offset, slot) in room.iter_mut().enumerate() {
-                        *slot = byte(at + offset as u64);
-                    }
-                    room.len()
+                    let bytes = bytes(at, room.len());
+                    room[..bytes.len()].copy_from_slice(bytes);
+                    bytes.len()
                 }) as u64;
             }
-            if self.written == total && connection.may_send() {
+            if self.written == total
+                && connection.may_send()
+                && connection.state() != State::SynSent
+            {
                 connection.close(now);
             }
         } else if !connection.may_recv()

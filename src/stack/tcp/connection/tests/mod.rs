@@ -1,5 +1,6 @@
 //! Tests of the connection: by scripts of packets, over an emulated link, and by chance.
 
+mod chance;
 mod link;
 mod recovery;
 mod rfc9293;

@@ -141,7 +141,9 @@ impl Words {
     /// The segment, as it comes from the other end.
     fn build(&self) -> Vec<u8> {
         let mut options = self.options;
-        options.timestamps = self.timestamps.map(|(value, echo)| Timestamps { value, echo });
+        options.timestamps = self
+            .timestamps
+            .map(|(value, echo)| Timestamps { value, echo });
         for (left, right) in self.sack.iter().flatten() {
             options.sack.push((ISS + *left, ISS + *right));
         }
@@ -180,16 +182,28 @@ impl Words {
             }
         };
         differ("flags", without_push(got.flags) != without_push(self.flags));
-        differ("PSH", self.flags.has(Flags::PSH) && !got.flags.has(Flags::PSH));
+        differ(
+            "PSH",
+            self.flags.has(Flags::PSH) && !got.flags.has(Flags::PSH),
+        );
         differ("seq", got.seq != ISS + self.seq);
         differ("len", got.payload.len() as u32 != self.len);
         differ("ack", self.ack.is_some_and(|ack| got.ack != IRS + ack));
-        differ("win", self.window.is_some_and(|window| got.window != window));
+        differ(
+            "win",
+            self.window.is_some_and(|window| got.window != window),
+        );
         let options = &got.options;
-        differ("mss", self.options.mss.is_some() && options.mss != self.options.mss);
+        differ(
+            "mss",
+            self.options.mss.is_some() && options.mss != self.options.mss,
+        );
         let scale = self.options.window_scale;
         differ("wscale", scale.is_some() && options.window_scale != scale);
-        differ("sackok", self.options.sack_permitted && !options.sack_permitted);
+        differ(
+            "sackok",
+            self.options.sack_permitted && !options.sack_permitted,
+        );
         differ("ts there", self.no_clock && options.timestamps.is_some());
         let told = options.sack.as_slice();
         differ("sack there", self.no_sack && !told.is_empty());
@@ -362,8 +376,12 @@ impl Script {
                 let len = number(input.next())? as usize;
                 let mut bytes = vec![0; len];
                 let nxt = connection.receive.nxt.since(IRS) as u64;
-                let first = nxt - connection.recv_queue() as u64
-                    - u64::from(!matches!(connection.state, State::Established | State::FinWait1 | State::FinWait2));
+                let first = nxt
+                    - connection.recv_queue() as u64
+                    - u64::from(!matches!(
+                        connection.state,
+                        State::Established | State::FinWait1 | State::FinWait2
+                    ));
                 if connection.read(&mut bytes) != len {
                     return Err("there was less".to_owned());
                 }
@@ -390,7 +408,11 @@ impl Script {
             "deaf" => matches(connection.may_recv().to_string(), Some("false"))?,
             "mute" => matches(connection.may_send().to_string(), Some("false"))?,
             "df" => {
-                let wanted = if number(input.next())? != 0 { "true" } else { "false" };
+                let wanted = if number(input.next())? != 0 {
+                    "true"
+                } else {
+                    "false"
+                };
                 matches(connection.dont_fragment().to_string(), Some(wanted))?;
             }
             "stat" => {

@@ -262,8 +262,10 @@ impl Connection {
             Timer::Retransmit,
             self.patience.rto_base + self.rtt.timeout(),
         );
-        if let Some(at) = self.patience.reorder {
-            return (Timer::Reorder, at.min(timeout.1));
+        match self.patience.reorder {
+            Some(at) if at < timeout.1 => return (Timer::Reorder, at),
+            Some(_) => return timeout,
+            None => {}
         }
         let probes = self.sack
             && self.tail.is_none()

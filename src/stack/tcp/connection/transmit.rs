@@ -224,30 +224,18 @@ impl Connection {
     /// The last segments may be lost, and nothing after them would show it (RFC 8985 section 7.3).
     fn emit_tail_probe(&mut self, now: Duration) -> Option<Packet> {
         let new = self.emit_new(true, now);
+        // One for each tail, whether or not it can go.
+        self.tail = Some((self.send.nxt, false));
         let packet = match new {
-            Some(packet) => {
-                self.tail = Some((self.send.nxt, false));
-                packet
-            }
+            Some(packet) => packet,
             None => {
                 let newest = *self
                     .send
                     .newest()
                     .filter(|newest| newest.mark == Mark::InFlight)?;
                 let text = newest.text().min(self.text_room());
-                // Of a large one, only the end tells that all of it is missing.
-                let tail = Flight {
-                    seq: newest.seq + (newest.text() - text),
-                    len: text + u32::from(newest.fin),
-                    ..newest
-                };
                 self.tail = Some((newest.end(), true));
-                if tail.seq == newest.seq {
-                    self.emit_again(&tail, text, now)?
-                } else {
-                    self.tail = None;
-                    return None;
-                }
+                self.emit_again(&newest, text, now)?
             }
         };
         self.patience.rto_base = now;

@@ -160,7 +160,7 @@ impl Words {
         bytes[4..8].copy_from_slice(&(IRS + self.seq).0.to_be_bytes());
         let ack = self.ack.map_or(SeqNumber(0), |ack| ISS + ack);
         bytes[8..12].copy_from_slice(&ack.0.to_be_bytes());
-        bytes[12] = ((20 + len) / 4 << 4) as u8;
+        bytes[12] = (((20 + len) / 4) << 4) as u8;
         bytes[13] = self.flags.0;
         let window = self.window.unwrap_or(65_000);
         bytes[14..16].copy_from_slice(&window.to_be_bytes());

@@ -15,36 +15,46 @@ const AFTER_SYN: Duration = Duration::from_secs(3);
 const MEMORY: Duration = Duration::from_secs(300);
 
 /// What is known about the time to the other end and back.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Rtt {
     /// Smoothed; `None` before the first measurement.
     smoothed: Option<Duration>,
     variance: Duration,
     /// The least of the last minutes, and when it was.
     least: Option<(Duration, Duration)>,
-    /// The last one.
-    latest: Duration,
+    /// The timeout without backoff.
+    base: Duration,
     /// How many times the timeout has doubled.
     backoff: u8,
-    /// The SYN was repeated, and nothing measured since.
-    cautious: bool,
+}
+
+impl Default for Rtt {
+    fn default() -> Self {
+        Self {
+            smoothed: None,
+            variance: Duration::ZERO,
+            least: None,
+            base: INITIAL,
+            backoff: 0,
+        }
+    }
 }
 
 impl Rtt {
     /// Takes in a measurement.
     pub(super) fn sample(&mut self, rtt: Duration, now: Duration) {
-        self.cautious = false;
-        self.latest = rtt;
-        match self.smoothed {
+        let smoothed = match self.smoothed {
             None => {
-                self.smoothed = Some(rtt);
                 self.variance = rtt / 2;
+                rtt
             }
             Some(smoothed) => {
                 self.variance = (self.variance * 3 + smoothed.abs_diff(rtt)) / 4;
-                self.smoothed = Some((smoothed * 7 + rtt) / 8);
+                (smoothed * 7 + rtt) / 8
             }
-        }
+        };
+        self.smoothed = Some(smoothed);
+        self.base = (smoothed + (self.variance * 4).max(LEAST)).min(MOST);
         self.sample_least(rtt, now);
     }
 
@@ -60,7 +70,7 @@ impl Rtt {
 
     /// The SYN had to be sent again: the path may be slower than was thought.
     pub(super) fn repeated_syn(&mut self) {
-        self.cautious = true;
+        self.base = AFTER_SYN;
     }
 
     /// The smoothed round-trip time.
@@ -72,11 +82,6 @@ impl Rtt {
         self.variance
     }
 
-    /// The last measurement; zero if there is none.
-    pub(super) fn latest(&self) -> Duration {
-        self.latest
-    }
-
     /// The least round-trip time of the last minutes.
     pub(super) fn least(&self) -> Option<Duration> {
         self.least.map(|(least, _)| least)
@@ -84,18 +89,15 @@ impl Rtt {
 
     /// The timeout without backoff.
     pub(super) fn base(&self) -> Duration {
-        match self.smoothed {
-            Some(smoothed) if !self.cautious => {
-                (smoothed + (self.variance * 4).max(LEAST)).min(MOST)
-            }
-            _ if self.cautious => AFTER_SYN,
-            _ => INITIAL,
-        }
+        self.base
     }
 
     /// The timeout.
     pub(super) fn timeout(&self) -> Duration {
-        self.base()
+        if self.backoff == 0 {
+            return self.base;
+        }
+        self.base
             .saturating_mul(1 << self.backoff.min(16))
             .min(MOST)
     }

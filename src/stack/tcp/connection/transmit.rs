@@ -154,12 +154,8 @@ impl Connection {
             return None;
         }
         let idle = !self.send.is_outstanding();
-        let timeout = self.rtt.timeout();
-        let pause = now.saturating_sub(self.patience.last_sent);
-        if idle && pause > timeout && !timeout.is_zero() && self.patience.rto_base < now {
-            let timeouts = pause.as_micros() / timeout.as_micros().max(1);
-            self.congestion
-                .on_idle(u32::try_from(timeouts).unwrap_or(u32::MAX));
+        if idle {
+            self.restart(now);
         }
         let full = self.text_room();
         let window = self.send.edge().past(self.send.nxt);
@@ -195,6 +191,19 @@ impl Connection {
             self.send.small = Some(seq + got);
         }
         Some(packet)
+    }
+
+    /// After a pause, what the window was says little (RFC 5681 section 4.1).
+    fn restart(&mut self, now: Duration) {
+        let timeout = self.rtt.timeout();
+        let pause = now.saturating_sub(self.patience.last_sent);
+        if pause > timeout && self.patience.rto_base < now {
+            let timeouts = pause.as_micros() / timeout.as_micros().max(1);
+            let timeouts = u32::try_from(timeouts).unwrap_or(u32::MAX);
+            self.congestion.on_idle(timeouts);
+            // Once for each pause.
+            self.patience.last_sent = now;
+        }
     }
 
     /// Something new left.

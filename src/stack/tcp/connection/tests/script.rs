@@ -215,10 +215,8 @@ impl Words {
             differ("sack", !blocks.eq(told.iter().copied()));
         }
         let first = got.seq.since(ISS);
-        let text = got.payload.iter().enumerate();
-        let good = text
-            .map(|(offset, &got)| got == byte(u64::from(first) - 1 + offset as u64))
-            .all(|good| good);
+        let mut text = got.payload.iter().enumerate();
+        let good = text.all(|(offset, &got)| got == byte(u64::from(first) - 1 + offset as u64));
         differ("text", !good);
         if wrong.is_empty() {
             Ok(())

@@ -3,6 +3,7 @@
 //! - [`Connection`]: the state machine. [`arrive`] takes a segment through the checks of RFC 9293
 //!   section 3.10.7, [`acknowledge`] what its ACK says, [`transmit`] makes the next segment,
 //!   [`timer`] says when to look again and what is due then.
+//! - [`program`] is what the program does; [`config`] what it begins with.
 //! - [`receive`] and [`send`]: one half of the stream each, with its bytes in a [`queue`].
 //! - [`rack`], [`rtt`], [`congestion`], [`episode`]: what is lost, how long an answer takes, how much
 //!   may be in flight, and how a loss is got over.
@@ -13,10 +14,13 @@
 
 mod acknowledge;
 mod arrive;
+mod config;
 mod congestion;
 mod episode;
+mod notice;
 mod options;
 mod pmtu;
+mod program;
 mod queue;
 mod rack;
 mod receive;
@@ -33,6 +37,7 @@ mod transmit;
 
 use core::time::Duration;
 
+pub(crate) use self::config::{Buffer, CloseReason, Config, Cookie, LARGEST, State};
 use self::congestion::{Controller, Cubic};
 use self::episode::Episode;
 use self::options::TIMESTAMPS_LEN;
@@ -48,8 +53,6 @@ pub(crate) use self::stats::{Counters, Stats};
 pub(crate) use self::time_wait::TimeWait;
 use self::timer::{Due, Owed, Patience, Timer};
 
-/// Largest buffer of one direction.
-pub(crate) const LARGEST: u32 = 6 * 1024 * 1024;
 /// What an IPv4 peer takes that names no MSS (RFC 9293 section 3.7.1).
 const DEFAULT_MSS_V4: u16 = 536;
 /// The same of IPv6.
@@ -58,94 +61,6 @@ const DEFAULT_MSS_V6: u16 = 1220;
 const LEAST_MSS: u16 = 48;
 /// Full segments at the start that are acknowledged at once, while the other end's window is small.
 const QUICK: u8 = 16;
-
-/// How many bytes a buffer may hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Buffer {
-    /// As many, as the program asked.
-    Fixed(u32),
-    /// As many as the path needs, up to this.
-    Auto(u32),
-}
-
-impl Buffer {
-    /// With how many it begins, and how many it may have.
-    fn range(self, first: u32) -> (u32, u32) {
-        match self {
-            Self::Fixed(size) => (size.clamp(1, LARGEST), size.clamp(1, LARGEST)),
-            Self::Auto(most) => (first.min(most), most.clamp(1, LARGEST)),
-        }
-    }
-}
-
-/// What a connection is made with.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Config {
-    /// Our port.
-    pub(crate) local_port: u16,
-    /// The other end's.
-    pub(crate) remote_port: u16,
-    /// Whether it runs over IPv6.
-    pub(crate) v6: bool,
-    /// Largest packet towards the other end, IP header included.
-    pub(crate) mtu: u16,
-    /// For what the program writes.
-    pub(crate) send_buffer: Buffer,
-    /// For what it reads.
-    pub(crate) receive_buffer: Buffer,
-    /// Small segments go at once.
-    pub(crate) no_delay: bool,
-    /// An idle connection is probed.
-    pub(crate) keep_alive: bool,
-    /// Added to the clock in timestamps, so that it says nothing of our uptime (RFC 7323 section
-    /// 5.4). It must be the same for all connections of the same two hosts.
-    pub(crate) clock: u32,
-}
-
-/// Where a connection stands (RFC 9293 section 3.3.2). LISTEN is not a connection's.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum State {
-    SynSent,
-    SynReceived,
-    Established,
-    FinWait1,
-    FinWait2,
-    CloseWait,
-    Closing,
-    LastAck,
-    TimeWait,
-    Closed,
-}
-
-/// Why a connection ended, if not as it should.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum CloseReason {
-    /// Nobody answers: ETIMEDOUT.
-    TimedOut,
-    /// The other end does not want it: ECONNREFUSED.
-    Refused,
-    /// The other end reset it: ECONNRESET.
-    Reset,
-    /// Nobody answers, and somebody on the way said that there is no way: EHOSTUNREACH.
-    Unreachable,
-}
-
-/// What a SYN cookie carries of a handshake.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cookie {
-    /// Number of our SYN.
-    pub(crate) iss: SeqNumber,
-    /// Number of the other end's.
-    pub(crate) irs: SeqNumber,
-    /// The MSS option, if there was one.
-    pub(crate) mss: Option<u16>,
-    /// The shift of the other end's windows, if both sides scale.
-    pub(crate) window_scale: Option<u8>,
-    /// Whether the other end understands SACK blocks.
-    pub(crate) sack: bool,
-    /// The other end's clock, if both sides send timestamps.
-    pub(crate) timestamp: Option<u32>,
-}
 
 /// One connection.
 ///
@@ -328,134 +243,6 @@ impl Connection {
             reason: None,
             counters: Counters::default(),
         }
-    }
-
-    /// Takes as much of `bytes` as there is room for, and returns how much that is: nothing if
-    /// [`Self::may_send`] is false.
-    pub(crate) fn send(&mut self, bytes: &[u8]) -> usize {
-        if !self.may_send() {
-            return 0;
-        }
-        let len = bytes.len().min(self.send.room());
-        self.send.queue().push(bytes.get(..len).unwrap_or_default());
-        len
-    }
-
-    /// Has `fill` write up to `max` bytes, or as many as there is room for in one piece, and say
-    /// how many it wrote.
-    pub(crate) fn send_with(&mut self, max: usize, fill: impl FnOnce(&mut [u8]) -> usize) -> usize {
-        let max = max.min(self.send.room());
-        if !self.may_send() || max == 0 {
-            return 0;
-        }
-        self.send.queue().push_with(max, fill)
-    }
-
-    /// Shows `take` up to `max` bytes that came, as many as are in one piece; it says how many of
-    /// them it took. Nothing is shown if there are none.
-    pub(crate) fn recv(&mut self, max: usize, take: impl FnOnce(&[u8]) -> usize) -> usize {
-        let front = self.peek();
-        let front = front.get(..max).unwrap_or(front);
-        if front.is_empty() {
-            return 0;
-        }
-        let len = take(front).min(front.len());
-        self.receive.consume(len);
-        self.announce();
-        len
-    }
-
-    /// Fills `buf` with bytes that came, as many as there are, and returns how many.
-    pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
-        let mut len = 0;
-        while let Some(room) = buf.get_mut(len..).filter(|room| !room.is_empty()) {
-            let front = self.receive.front();
-            let piece = front.len().min(room.len());
-            if piece == 0 {
-                break;
-            }
-            if let (Some(room), Some(front)) = (room.get_mut(..piece), front.get(..piece)) {
-                room.copy_from_slice(front);
-            }
-            self.receive.consume(piece);
-            len += piece;
-        }
-        if len > 0 {
-            self.announce();
-        }
-        len
-    }
-
-    /// The first bytes that came, as many as are in one piece.
-    pub(crate) fn peek(&self) -> &[u8] {
-        self.receive.front()
-    }
-
-    /// The program has written everything (RFC 9293 section 3.10.4). What it wrote is still sent.
-    pub(crate) fn close(&mut self, now: Duration) {
-        self.state = match self.state {
-            State::SynSent => {
-                self.end(None);
-                return;
-            }
-            State::Established => State::FinWait1,
-            State::CloseWait => State::LastAck,
-            // The FIN goes when the handshake is done.
-            State::SynReceived => State::SynReceived,
-            _ => return,
-        };
-        self.send.finishing = true;
-        self.arm(now);
-    }
-
-    /// Ends the connection at once, with a reset (RFC 9293 section 3.10.5).
-    pub(crate) fn abort(&mut self) {
-        match self.state {
-            State::Closed => return,
-            State::SynSent | State::TimeWait => {}
-            _ => self.reset = Some((self.next_seq(), Some(self.receive.nxt))),
-        }
-        self.end(None);
-    }
-
-    /// Nobody will read or write any more. What was written is still sent, but whoever does not read
-    /// what came tells the other end that it is lost (RFC 1122 section 4.2.2.13), and so it is told
-    /// when more comes.
-    pub(crate) fn abandon(&mut self, now: Duration) {
-        self.orphan = true;
-        self.patience.progress = now;
-        if self.receive.unread() > 0 && self.state != State::TimeWait {
-            self.abort();
-        } else {
-            self.close(now);
-        }
-        self.receive.discard();
-        self.arm(now);
-    }
-
-    /// Whether small segments go at once.
-    pub(crate) fn set_no_delay(&mut self, no_delay: bool) {
-        self.no_delay = no_delay;
-    }
-
-    /// Whether an idle connection is probed. Silence until now says nothing: nobody asked.
-    pub(crate) fn set_keep_alive(&mut self, keep_alive: bool, now: Duration) {
-        if keep_alive && !self.patience.keep_alive {
-            self.patience.heard = now;
-            self.patience.probes = 0;
-        }
-        self.patience.keep_alive = keep_alive;
-    }
-
-    /// Changes the sizes of the buffers; a window that was offered stays.
-    pub(crate) fn set_buffers(&mut self, send: Buffer, receive: Buffer) {
-        self.send.set_buffer(send);
-        self.receive.set_buffer(receive);
-    }
-
-    /// While memory is short, buffers do not grow.
-    pub(crate) fn set_memory_pressure(&mut self, pressure: bool) {
-        self.pressure = pressure;
     }
 
     /// Where it stands.

@@ -200,6 +200,13 @@ impl Connection {
         }
     }
 
+    /// A probe of the window, or of the tail.
+    fn probe(&mut self, due: Due) {
+        if self.due == Due::Nothing {
+            self.due = due;
+        }
+    }
+
     fn give_up(&mut self) {
         if self.state == State::TimeWait {
             self.end(None);

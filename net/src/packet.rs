@@ -35,6 +35,20 @@ impl Packet {
         }
     }
 
+    /// A packet of these pieces, one after the other.
+    pub fn gather(pieces: &[&[u8]]) -> Self {
+        let len: usize = pieces.iter().map(|piece| piece.len()).sum();
+        let mut buf = Vec::with_capacity(HEADROOM + len);
+        buf.resize(HEADROOM, 0);
+        for piece in pieces {
+            buf.extend_from_slice(piece);
+        }
+        Self {
+            buf,
+            start: HEADROOM,
+        }
+    }
+
     /// Puts `header` in front, without a copy if it fits the room.
     pub fn prepend(&mut self, header: &[u8]) {
         match self.start.checked_sub(header.len()) {

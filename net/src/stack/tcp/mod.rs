@@ -8,6 +8,8 @@ mod answers;
 mod blocked;
 mod challenge;
 mod connect;
+#[allow(dead_code)]
+mod connection;
 mod flows;
 mod listeners;
 mod path;

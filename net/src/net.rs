@@ -180,7 +180,7 @@ impl Net {
             self.ip.path_mtus.learn(endpoints.remote.0, mtu, now);
         }
         match protocol {
-            proto::TCP => self.tcp.notice(&endpoints, notice),
+            proto::TCP => self.tcp.notice(&self.ip, &endpoints, notice),
             proto::UDP => self.udp.notice(&endpoints, notice),
             _ => {}
         }

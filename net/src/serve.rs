@@ -10,7 +10,7 @@ use bitflags::bitflags;
 
 use crate::ifnet::is_host;
 use crate::net::Net;
-use crate::stack::{Datagram, FlowId, ListenerId, Owner, Terms, UdpId};
+use crate::stack::{Connection, Datagram, FlowId, ListenerId, Owner, Terms, UdpId};
 
 /// Connections that a service lets wait, each.
 const BACKLOG: usize = 1024;
@@ -142,64 +142,28 @@ impl Servers {
     /// Serves a connection at which something happened.
     pub(crate) fn serve_flow(&mut self, net: &mut Net, id: FlowId, service: Service) {
         let position = self.positions.get(&id).copied().unwrap_or(0);
-        let Some(socket) = net.tcp.socket(id) else {
+        let moved = net.tcp.with(id, |connection| match service {
+            Service::Echo => echo(connection),
+            Service::Discard => discard(connection),
+            Service::Chargen => {
+                while connection.recv(CHUNK, <[u8]>::len) > 0 {}
+                generate(connection, position)
+            }
+        });
+        let (Some(moved), Some(connection)) = (moved, net.tcp.connection(id)) else {
             self.positions.remove(&id);
             return;
         };
-        let mut moved = 0;
-        match service {
-            Service::Echo => {
-                let mut chunk = [0; 4096];
-                while moved < CHUNK && socket.can_recv() && socket.can_send() {
-                    let room = socket.send_capacity() - socket.send_queue();
-                    let len = room.min(chunk.len());
-                    let Ok(len) = socket.recv_slice(&mut chunk[..len]) else {
-                        break;
-                    };
-                    // There was room for it.
-                    let _ = socket.send_slice(&chunk[..len]);
-                    moved += len;
-                }
-            }
-            Service::Discard => {
-                while moved < CHUNK && socket.can_recv() {
-                    let Ok(len) = socket.recv(|data| (data.len(), data.len())) else {
-                        break;
-                    };
-                    moved += len;
-                }
-            }
-            Service::Chargen => {
-                while socket.can_recv() && socket.recv(|data| (data.len(), ())).is_ok() {}
-                while moved < CHUNK && socket.can_send() {
-                    let at = position + moved;
-                    let sent = socket.send(|room| {
-                        for (offset, byte) in room.iter_mut().enumerate() {
-                            *byte = character(at + offset);
-                        }
-                        (room.len(), room.len())
-                    });
-                    let Ok(len) = sent else {
-                        break;
-                    };
-                    moved += len;
-                }
-            }
-        }
-        let over = !socket.may_recv() && socket.recv_queue() == 0;
-        if over || !socket.is_active() {
+        if !connection.may_recv() {
             // The other end is done. What is queued for it still goes out.
             self.positions.remove(&id);
-            net.tcp.close(&mut net.ip, id);
+            net.tcp.close(&net.ip, id);
             return;
         }
         if service == Service::Chargen {
             // Lines repeat after as many as there are characters.
             let position = (position + moved) % ((LINE + 2) * CHARACTERS);
             self.positions.insert(id, position);
-        }
-        if moved > 0 {
-            net.tcp.touch(id);
         }
     }
 
@@ -236,6 +200,54 @@ impl Servers {
             log::debug!("{service:?} to {}: {error}", from.0);
         }
     }
+}
+
+/// Sends back what came, as much as there is room for.
+fn echo(connection: &mut Connection) -> usize {
+    let mut chunk = [0; 4096];
+    let mut moved = 0;
+    while moved < CHUNK {
+        let room = connection.send_room().min(chunk.len());
+        if !connection.can_send() || room == 0 {
+            break;
+        }
+        let len = connection.read(&mut chunk[..room]);
+        if len == 0 {
+            break;
+        }
+        moved += connection.send(&chunk[..len]);
+    }
+    moved
+}
+
+fn discard(connection: &mut Connection) -> usize {
+    let mut moved = 0;
+    while moved < CHUNK {
+        match connection.recv(CHUNK, <[u8]>::len) {
+            0 => break,
+            len => moved += len,
+        }
+    }
+    moved
+}
+
+/// Sends characters, from `position` of the endless text on.
+fn generate(connection: &mut Connection, position: usize) -> usize {
+    let mut moved = 0;
+    while moved < CHUNK {
+        let at = position + moved;
+        let sent = connection.send_with(CHUNK, |room| {
+            for (offset, byte) in room.iter_mut().enumerate() {
+                *byte = character(at + offset);
+            }
+            room.len()
+        });
+        if sent == 0 {
+            break;
+        }
+        moved += sent;
+    }
+    moved
 }
 
 /// Printing characters, and so lines before they repeat.

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use smoltcp::wire::{IpProtocol, Ipv6Packet, Ipv6Repr};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, Ipv6Repr};
 
 /// Protocol numbers.
 pub(crate) mod proto {
@@ -206,6 +206,41 @@ pub(crate) fn inner(packet: &[u8]) -> Option<(u8, usize)> {
         },
         _ => None,
     }
+}
+
+/// The header of an IPv4 packet of `total` bytes in all, without options.
+pub(crate) fn ipv4_header(
+    src: Ipv4Addr,
+    dst: Ipv4Addr,
+    protocol: u8,
+    hop_limit: u8,
+    total: u16,
+    fragments: Fragments,
+) -> [u8; IPV4_HEADER] {
+    let mut header = [0; IPV4_HEADER];
+    let mut ip = Ipv4Packet::new_unchecked(&mut header[..]);
+    ip.set_version(4);
+    ip.set_header_len(IPV4_HEADER as u8);
+    ip.set_total_len(total);
+    match fragments {
+        Fragments::Never => ip.set_dont_frag(true),
+        Fragments::Of(ident) => ip.set_ident(ident),
+    }
+    ip.set_hop_limit(hop_limit);
+    ip.set_next_header(protocol.into());
+    ip.set_src_addr(src);
+    ip.set_dst_addr(dst);
+    ip.fill_checksum();
+    header
+}
+
+/// Whether a packet may be cut up on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Fragments {
+    /// It may not.
+    Never,
+    /// Its fragments have this identification.
+    Of(u16),
 }
 
 /// The header of an IPv6 packet with `len` bytes behind it.

@@ -55,7 +55,7 @@ impl Ip {
             addressee,
         };
         if !more && offset == 0 {
-            return ours(rcvif, header, packet, Parts::new());
+            return self.ours(rcvif, header, packet, Parts::new());
         }
         let key = Key {
             src,
@@ -79,7 +79,7 @@ impl Ip {
         }
         header.payload = IPV4_HEADER;
         let whole = whole_v4(&packet[..IPV4_HEADER], &payload);
-        ours(rcvif, header, whole, parts)
+        self.ours(rcvif, header, whole, parts)
     }
 
     pub(super) fn ip6_input(&mut self, rcvif: IfIndex, mut packet: Packet) -> Fate {
@@ -114,7 +114,7 @@ impl Ip {
         match walk(&packet) {
             Walk::Payload { protocol, at } => {
                 (header.protocol, header.payload) = (protocol, at);
-                ours(rcvif, header, packet, Parts::new())
+                self.ours(rcvif, header, packet, Parts::new())
             }
             Walk::Broken => DropReason::Malformed.into(),
             Walk::Refused {
@@ -185,7 +185,7 @@ impl Ip {
                     || whole.get(at).is_none_or(|kind| !super::icmp::is_nd(*kind)) =>
             {
                 (header.protocol, header.payload) = (protocol, at);
-                ours(rcvif, header, whole, parts)
+                self.ours(rcvif, header, whole, parts)
             }
             _ => Fate::Decided(Verdict::Dropped(DropReason::BadOption), parts),
         }
@@ -283,6 +283,38 @@ impl Ip {
         }
     }
 
+    /// What becomes of a whole packet for this host, if the checksum of its protocol is right.
+    fn ours(&mut self, rcvif: IfIndex, header: Header, packet: Packet, parts: Parts) -> Fate {
+        let payload = &packet[header.payload..];
+        let sound = match header.protocol {
+            proto::ICMP | proto::IGMP => checksum::verify_plain(payload),
+            // IPv4 may do without (RFC 768).
+            proto::UDP if header.dst.is_ipv4() && payload.get(6..8) == Some(&[0, 0]) => true,
+            proto::UDP | proto::TCP | proto::ICMPV6 => {
+                let covered = match header.protocol {
+                    // A datagram may be shorter than its packet.
+                    proto::UDP => udp_len(payload).and_then(|len| payload.get(..len)),
+                    _ => Some(payload),
+                };
+                let Some(covered) = covered else {
+                    return Fate::Decided(Verdict::Dropped(DropReason::Malformed), parts);
+                };
+                checksum::verify(&header.src, &header.dst, header.protocol, covered)
+            }
+            _ => true,
+        };
+        if !sound {
+            self.bad_segments += u64::from(header.protocol == proto::TCP);
+            return Fate::Decided(Verdict::Dropped(DropReason::BadChecksum), parts);
+        }
+        let received = Received {
+            rcvif,
+            header,
+            packet,
+        };
+        Fate::Ours(received, parts)
+    }
+
     /// Whom a packet for this host is for: one of the transports, somebody above them, or ourselves.
     /// `shown` says whether a socket for whole packets has seen it.
     pub(crate) fn dispatch(&mut self, received: Received, shown: bool) -> Delivery {
@@ -312,37 +344,6 @@ impl Ip {
         };
         Delivery::Settled(verdict)
     }
-}
-
-/// What becomes of a whole packet for this host, if the checksum of its protocol is right.
-fn ours(rcvif: IfIndex, header: Header, packet: Packet, parts: Parts) -> Fate {
-    let payload = &packet[header.payload..];
-    let sound = match header.protocol {
-        proto::ICMP | proto::IGMP => checksum::verify_plain(payload),
-        // IPv4 may do without (RFC 768).
-        proto::UDP if header.dst.is_ipv4() && payload.get(6..8) == Some(&[0, 0]) => true,
-        proto::UDP | proto::TCP | proto::ICMPV6 => {
-            let covered = match header.protocol {
-                // A datagram may be shorter than its packet.
-                proto::UDP => udp_len(payload).and_then(|len| payload.get(..len)),
-                _ => Some(payload),
-            };
-            let Some(covered) = covered else {
-                return Fate::Decided(Verdict::Dropped(DropReason::Malformed), parts);
-            };
-            checksum::verify(&header.src, &header.dst, header.protocol, covered)
-        }
-        _ => true,
-    };
-    if !sound {
-        return Fate::Decided(Verdict::Dropped(DropReason::BadChecksum), parts);
-    }
-    let received = Received {
-        rcvif,
-        header,
-        packet,
-    };
-    Fate::Ours(received, parts)
 }
 
 /// Where the number of the header at `payload` stands.

@@ -187,6 +187,8 @@ pub(crate) struct Ip {
     reports: Reports,
     /// What is said about packets of ours without a packet that says it.
     notices: VecDeque<Quoted>,
+    /// TCP segments for this host whose checksum was wrong.
+    pub(crate) bad_segments: u64,
     /// Counts the packets that we may have to fragment.
     ident: u32,
     /// Where the identifications of a destination begin.
@@ -209,6 +211,7 @@ impl Ip {
             path_mtus: PathMtus::new(hasher.clone()),
             reports: Reports::default(),
             notices: VecDeque::new(),
+            bad_segments: 0,
             ident: 0,
             idents: hasher,
         }

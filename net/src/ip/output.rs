@@ -7,7 +7,9 @@ use scheme::errno::{self, Errno};
 use smoltcp::wire::Ipv4Packet;
 
 use super::Ip;
-use super::header::{FRAGMENT_HEADER, IPV4_HEADER, IPV6_HEADER, ipv6_header, proto};
+use super::header::{
+    FRAGMENT_HEADER, Fragments, IPV4_HEADER, IPV6_HEADER, ipv4_header, ipv6_header, proto,
+};
 use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, OutputError, Sent};
 use crate::packet::Packet;
 use crate::route::LookupError;
@@ -204,17 +206,8 @@ impl Ip {
             (IpAddr::V4(src), IpAddr::V4(dst)) => {
                 let total = u16::try_from(IPV4_HEADER + payload_len);
                 let total = total.map_err(|_| NetError::TooBig)?;
-                let mut head = [0; IPV4_HEADER];
-                let mut ip = Ipv4Packet::new_unchecked(&mut head[..]);
-                ip.set_version(4);
-                ip.set_header_len(IPV4_HEADER as u8);
-                ip.set_total_len(total);
-                ip.set_ident(ident as u16);
-                ip.set_hop_limit(hop_limit);
-                ip.set_next_header(protocol.into());
-                ip.set_src_addr(src);
-                ip.set_dst_addr(dst);
-                ip.fill_checksum();
+                let fragments = Fragments::Of(ident as u16);
+                let head = ipv4_header(src, dst, protocol, hop_limit, total, fragments);
                 packet.prepend(&head);
                 if packet.len() <= usize::from(mtu) {
                     return self.if_output(path.dev, family, packet, path.next_hop);
@@ -234,6 +227,38 @@ impl Ip {
             }
             _ => Err(NetError::NoAddress),
         }
+    }
+
+    /// Sends a payload that whoever made it has fitted to the path, and that routers must leave
+    /// `whole`, or may cut up.
+    #[expect(clippy::too_many_arguments, reason = "one more than ip_output")]
+    pub(crate) fn ip_output_sized(
+        &mut self,
+        path: Path,
+        src: IpAddr,
+        dst: IpAddr,
+        protocol: u8,
+        hop_limit: u8,
+        mut packet: Packet,
+        whole: bool,
+    ) -> Result<(), NetError> {
+        let len = packet.len();
+        match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) if whole => {
+                let total = u16::try_from(IPV4_HEADER + len).map_err(|_| NetError::TooBig)?;
+                let never = Fragments::Never;
+                packet.prepend(&ipv4_header(src, dst, protocol, hop_limit, total, never));
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                let len = u16::try_from(len).map_err(|_| NetError::TooBig)?;
+                packet.prepend(&ipv6_header(src, dst, protocol, hop_limit, len));
+            }
+            _ => return self.ip_output(path, src, dst, protocol, hop_limit, packet),
+        }
+        if packet.len() > usize::from(path.mtu) {
+            return Err(NetError::TooBig);
+        }
+        self.if_output(path.dev, Family::of(&dst), packet, path.next_hop)
     }
 
     fn output_all(

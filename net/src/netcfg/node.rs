@@ -21,6 +21,8 @@ pub(super) enum Node {
     RouteRm,
     /// `ip/forwarding`
     Forwarding,
+    /// `tcp/stats`
+    TcpStats,
     /// `ifaces/IF/…`
     Interface(String, IfNode),
 }
@@ -72,13 +74,14 @@ impl IfNode {
 }
 
 /// Paths outside `ifaces/`.
-const FIXED: [(&str, Node); 6] = [
+const FIXED: [(&str, Node); 7] = [
     ("resolv/nameserver", Node::Nameserver),
     ("debug/if_tun_debug", Node::TunDebug),
     ("route/list", Node::RouteList),
     ("route/add", Node::RouteAdd),
     ("route/rm", Node::RouteRm),
     ("ip/forwarding", Node::Forwarding),
+    ("tcp/stats", Node::TcpStats),
 ];
 
 impl Node {
@@ -107,13 +110,17 @@ impl Node {
 
     /// Whether packets change its text, and not only settings.
     pub(super) fn counts(&self) -> bool {
-        matches!(self, Self::Interface(_, IfNode::Stats | IfNode::Ledger))
+        matches!(
+            self,
+            Self::TcpStats | Self::Interface(_, IfNode::Stats | IfNode::Ledger)
+        )
     }
 
     pub(super) fn is_writable(&self) -> bool {
         !matches!(
             self,
             Self::RouteList
+                | Self::TcpStats
                 | Self::Interface(
                     _,
                     IfNode::AddrList | IfNode::Status | IfNode::Stats | IfNode::Ledger
@@ -137,6 +144,7 @@ impl Node {
                 text
             }
             Self::RouteAdd | Self::RouteRm => String::new(),
+            Self::TcpStats => net.tcp.stats().render(net.ip.bad_segments),
             Self::Forwarding => format!("{}\n", u8::from(net.ip.forwarding)),
             Self::Interface(name, node) => node.read(net, interface(net, name)?),
         })

@@ -1,9 +1,6 @@
-//! The transports, on smoltcp where it is good: its TCP state machine and its wire formats.
+//! The transports, on smoltcp's wire formats.
 //!
-//! - [`tcp`]: connections, each with a socket set of its own, found by hash; listeners with a real
-//!   accept queue; timers in a heap.
-//! - `time_wait`: connections that are over, without their buffers.
-//! - [`engine`]: smoltcp's interface, one for each mtu, lent to a connection for one packet.
+//! - [`tcp`]: connections, found by hash; listeners with a real accept queue; one timer for each.
 //! - [`udp`]: sockets with bounded queues, and fan-out of multicast to all of them.
 //! - [`mod@echo`]: sockets for pings; [`raw`]: sockets for whole packets.
 //!
@@ -11,15 +8,13 @@
 //! hear is taken from it: `poll_event`.
 
 mod echo;
-mod engine;
 mod raw;
 mod tcp;
-mod time_wait;
 mod udp;
 
 pub(crate) use echo::{Echo, EchoId};
 pub(crate) use raw::{Raw, RawId};
-pub(crate) use tcp::{Buffers, Tcp, TcpEvent, Terms};
+pub(crate) use tcp::{Buffers, Connection, State as TcpState, Tcp, TcpEvent, Terms};
 pub(crate) use tcp::{FlowId, ListenerId};
 pub(crate) use udp::UdpId;
 pub(crate) use udp::{Datagram, QUEUE_BYTES, SendTerms, Udp, UdpEvent};

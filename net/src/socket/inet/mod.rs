@@ -24,7 +24,6 @@ use scheme::errno::{self, Errno};
 use scheme::wait::Direction;
 use scheme::{Caller, FileId, Outcome, Ready, Stat};
 use smallvec::SmallVec;
-use smoltcp::socket::tcp::State as TcpState;
 
 use super::SOCKET;
 use super::message::sent;
@@ -33,7 +32,7 @@ use super::option_file;
 use crate::files::Wakes;
 use crate::ifnet::IfIndex;
 use crate::net::Net;
-use crate::stack::{FlowId, ListenerId, Owner, UdpId};
+use crate::stack::{FlowId, ListenerId, Owner, TcpState, UdpId};
 
 use group::{Memberships, SocketKey};
 use level::Level;
@@ -358,17 +357,16 @@ impl Socket {
         }
     }
 
-    fn peer_name(&self, net: &mut Net, payload: &mut [u8]) -> Result<usize, Errno> {
+    fn peer_name(&self, net: &Net, payload: &mut [u8]) -> Result<usize, Errno> {
         let remote = match self.state {
             State::Flow {
                 remote, told: true, ..
             } => Some(remote),
             // Whoever does not wait for the connection hears of it from poll.
             State::Flow { flow, remote, .. } => {
-                let socket = net.tcp.socket(flow);
-                let connected = socket.is_some_and(|socket| {
-                    use TcpState::{Closed, Listen, SynReceived, SynSent};
-                    !matches!(socket.state(), Closed | Listen | SynSent | SynReceived)
+                let connected = net.tcp.connection(flow).is_some_and(|connection| {
+                    use TcpState::{Closed, SynReceived, SynSent};
+                    !matches!(connection.state(), Closed | SynSent | SynReceived)
                 });
                 connected.then_some(remote)
             }
@@ -406,7 +404,7 @@ impl Socket {
         path
     }
 
-    pub(crate) fn ready(&self, net: &mut Net) -> Ready {
+    pub(crate) fn ready(&self, net: &Net) -> Ready {
         let mut ready = match self.state {
             State::Fresh | State::Moved => Ready::WRITE,
             State::Listening { listener, .. } => match net.tcp.has_queued(listener) {
@@ -417,7 +415,7 @@ impl Socket {
                 true => Ready::all(),
                 false => Ready::WRITE,
             },
-            State::Flow { flow, .. } => match net.tcp.socket(flow) {
+            State::Flow { flow, .. } => match net.tcp.connection(flow) {
                 None => Ready::all(),
                 Some(tcp) => {
                     let connecting =
@@ -425,11 +423,11 @@ impl Socket {
                     let mut ready = Ready::empty();
                     ready.set(
                         Ready::READ,
-                        tcp.can_recv() || (!connecting && !tcp.may_recv()),
+                        !connecting && (tcp.can_recv() || !tcp.may_recv()),
                     );
                     ready.set(
                         Ready::WRITE,
-                        tcp.can_send() || (!connecting && !tcp.may_send()),
+                        !connecting && (tcp.can_send() || !tcp.may_send()),
                     );
                     ready
                 }
@@ -446,8 +444,8 @@ impl Socket {
     pub(crate) fn close(&mut self, cx: &mut Context<'_>) {
         match std::mem::replace(&mut self.state, State::Moved) {
             State::Fresh | State::Moved => cx.leave_all(SocketKey::Fresh(cx.id)),
-            State::Listening { listener, .. } => cx.net.tcp.unlisten(&mut cx.net.ip, listener),
-            State::Flow { flow, .. } => cx.net.tcp.close(&mut cx.net.ip, flow),
+            State::Listening { listener, .. } => cx.net.tcp.unlisten(listener),
+            State::Flow { flow, .. } => cx.net.tcp.close(&cx.net.ip, flow),
             State::Datagrams { socket, .. } => {
                 let holders = cx.shared.holders.entry(socket).or_default();
                 holders.retain(|holder| holder.file != cx.id);

@@ -82,16 +82,14 @@ impl Default for Options {
 impl Options {
     /// What they mean for connections.
     pub(super) fn terms(&self) -> Terms {
-        let default = Terms::default();
-        let size = |asked: Option<usize>, default| asked.map_or(default, Buffers::clamp);
         Terms {
             hop_limit: self.hop_limit,
             keep_alive: self.keep_alive,
             no_delay: self.no_delay,
             idle_limit: None,
             buffers: Buffers {
-                receive: size(self.receive_buffer, default.buffers.receive),
-                send: size(self.send_buffer, default.buffers.send),
+                receive: self.receive_buffer.map(Buffers::clamp),
+                send: self.send_buffer.map(Buffers::clamp),
             },
         }
     }
@@ -113,7 +111,7 @@ impl Socket {
         let terms = self.options.terms();
         match self.state {
             State::Listening { listener, .. } => net.tcp.set_listener_terms(listener, terms),
-            State::Flow { flow, .. } => net.tcp.set_terms(&mut net.ip, flow, terms),
+            State::Flow { flow, .. } => net.tcp.set_terms(&net.ip, flow, terms),
             // How much is held is the last word of any of its files, and not each file's own.
             State::Datagrams { .. } | State::Fresh | State::Moved => {}
         }
@@ -159,10 +157,10 @@ impl Socket {
                 int(error.map_or(0, Errno::raw))
             }
             sol_socket::SNDBUF | sol_socket::RCVBUF => {
-                let buffers = self.buffers(net);
+                let (receive, send) = self.buffers(net);
                 let size = match name {
-                    sol_socket::SNDBUF => buffers.send,
-                    _ => buffers.receive,
+                    sol_socket::SNDBUF => send,
+                    _ => receive,
                 };
                 int(i32::try_from(size).unwrap_or(i32::MAX))
             }
@@ -190,19 +188,22 @@ impl Socket {
         Ok(len)
     }
 
-    /// How much is held of what comes, and of what goes. A connection has what it has; others say
-    /// what is to be.
-    fn buffers(&self, net: &mut Net) -> Buffers {
+    /// How many bytes are held of what comes, and of what goes. A connection has what it has; others
+    /// say what is to be.
+    fn buffers(&self, net: &Net) -> (usize, usize) {
         let options = &self.options;
         match (self.transport, &self.state) {
-            (_, &State::Flow { flow, .. }) => match net.tcp.socket(flow) {
-                Some(tcp) => Buffers {
-                    receive: tcp.recv_capacity(),
-                    send: tcp.send_capacity(),
-                },
-                None => Buffers::both(0),
+            (_, &State::Flow { flow, .. }) => match net.tcp.connection(flow) {
+                Some(connection) => {
+                    let (send, receive) = connection.buffers();
+                    (receive as usize, send as usize)
+                }
+                None => (0, 0),
             },
-            (Transport::Tcp, _) => options.terms().buffers,
+            (Transport::Tcp, _) => {
+                let Buffers { receive, send } = options.terms().buffers;
+                (Buffers::first(receive), Buffers::first(send))
+            }
             (Transport::Udp, state) => {
                 let asked = options.receive_buffer.map(Udp::clamp_queue);
                 let held = match *state {
@@ -210,10 +211,7 @@ impl Socket {
                     _ => asked,
                 };
                 // Datagrams are sent at once: there is nothing that would hold more than one.
-                Buffers {
-                    receive: held.unwrap_or(QUEUE_BYTES),
-                    send: LONGEST_DATAGRAM,
-                }
+                (held.unwrap_or(QUEUE_BYTES), LONGEST_DATAGRAM)
             }
         }
     }

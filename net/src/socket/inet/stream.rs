@@ -4,10 +4,9 @@ use std::net::IpAddr;
 
 use scheme::errno::{self, Errno};
 use scheme::{FileId, Outcome, Ready};
-use smoltcp::socket::tcp::State as TcpState;
 
 use super::{Context, Socket, State, Transport};
-use crate::stack::{FlowId, Owner, ephemeral_ports};
+use crate::stack::{FlowId, Owner, TcpState, ephemeral_ports};
 
 /// Connections that a listener lets wait. The C library does not tell what `listen` was given.
 const BACKLOG: usize = 128;
@@ -73,7 +72,7 @@ impl Socket {
         };
         let accepted = self.hand_over(cx, flow, new);
         if accepted.is_err() {
-            cx.net.tcp.close(&mut cx.net.ip, flow);
+            cx.net.tcp.close(&cx.net.ip, flow);
         }
         accepted.into()
     }
@@ -131,7 +130,7 @@ impl Socket {
                 // A bound socket that turns out to be a client. It stays bound if that fails.
                 let begun = self.start_connect(cx, Some(bound), remote);
                 if begun.is_ok() {
-                    cx.net.tcp.unlisten(&mut cx.net.ip, listener);
+                    cx.net.tcp.unlisten(listener);
                 }
                 begun
             }
@@ -149,13 +148,13 @@ impl Socket {
         let State::Flow { flow, .. } = self.state else {
             return errno::EINVAL.into();
         };
-        let tcp = cx.net.tcp.socket(flow);
+        let tcp = cx.net.tcp.connection(flow);
         match tcp.map_or(TcpState::Closed, |tcp| tcp.state()) {
             TcpState::SynSent | TcpState::SynReceived if nonblocking => errno::EINPROGRESS.into(),
             TcpState::SynSent | TcpState::SynReceived => Outcome::Wait,
             TcpState::Closed => {
                 let error = cx.net.tcp.error(flow).unwrap_or(errno::ECONNREFUSED);
-                cx.net.tcp.close(&mut cx.net.ip, flow);
+                cx.net.tcp.close(&cx.net.ip, flow);
                 self.state = State::Fresh;
                 error.into()
             }
@@ -185,10 +184,8 @@ impl Socket {
         if let State::Flow { flow, .. } = self.state
             && write
         {
-            if let Some(tcp) = cx.net.tcp.socket(flow) {
-                tcp.close();
-            }
-            cx.net.tcp.touch(flow);
+            let now = cx.net.ip.now.monotonic;
+            cx.net.tcp.with(flow, |connection| connection.close(now));
         }
         // Whoever waits hears of it.
         cx.wakes.wake(cx.id, Ready::all());

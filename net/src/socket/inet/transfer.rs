@@ -4,12 +4,12 @@ use std::net::IpAddr;
 
 use scheme::Outcome;
 use scheme::errno::{self, Errno};
-use smoltcp::socket::tcp::State as TcpState;
 
 use super::super::message::Wanted;
 use super::super::name;
 use super::{Context, Socket, State, Transport, specific};
 use crate::net::Net;
+use crate::stack::{FlowId, TcpState};
 
 /// Largest datagram's data.
 pub(super) const LONGEST_DATAGRAM: usize = 65_507;
@@ -25,6 +25,19 @@ type Take<'a> = &'a mut dyn FnMut(&[u8], (IpAddr, u16));
 
 impl Socket {
     pub(crate) fn read(&self, net: &mut Net, buf: &mut [u8]) -> Outcome<usize> {
+        if let State::Flow { flow, .. } = self.state
+            && !self.shut_read
+        {
+            return match stream_ready(net, flow) {
+                Outcome::Done(Ok(true)) if !buf.is_empty() => {
+                    let read = net.tcp.with(flow, |connection| connection.read(buf));
+                    Outcome::Done(Ok(read.unwrap_or(0)))
+                }
+                Outcome::Done(Ok(_)) => Outcome::Done(Ok(0)),
+                Outcome::Done(Err(error)) => error.into(),
+                Outcome::Wait => Outcome::Wait,
+            };
+        }
         let limit = buf.len();
         let mut taken = 0;
         let mut take = |data: &[u8], _| {
@@ -38,8 +51,8 @@ impl Socket {
         }
     }
 
-    /// Gives `take` a datagram, or as much of a stream as there is in one piece and as `limit`
-    /// allows; nothing at the end of a stream.
+    /// Gives `take` a datagram, or as much of a stream as there is and as `limit` allows; nothing at
+    /// the end of a stream.
     fn receive(&self, net: &mut Net, limit: usize, peek: bool, take: Take<'_>) -> Outcome<()> {
         let shut = self.shut_read;
         match self.state {
@@ -49,37 +62,27 @@ impl Socket {
             State::Moved => errno::EBADF.into(),
             State::Flow { .. } | State::Datagrams { .. } if shut => Outcome::Done(Ok(())),
             State::Flow { flow, remote, .. } => {
-                let error = net.tcp.error(flow);
-                let Some(tcp) = net.tcp.socket(flow) else {
-                    return errno::ENOTCONN.into();
-                };
-                if limit == 0 && tcp.can_recv() {
+                match stream_ready(net, flow) {
+                    Outcome::Done(Ok(true)) => {}
+                    Outcome::Done(Ok(false)) => return Outcome::Done(Ok(())),
+                    Outcome::Done(Err(error)) => return error.into(),
+                    Outcome::Wait => return Outcome::Wait,
+                }
+                if limit == 0 {
                     return Outcome::Done(Ok(()));
                 }
-                if tcp.can_recv() {
-                    let received = if peek {
-                        tcp.peek(limit).map(|data| take(data, remote))
-                    } else {
-                        tcp.recv(|data| {
-                            let len = data.len().min(limit);
-                            take(&data[..len], remote);
-                            (len, ())
-                        })
-                    };
-                    net.tcp.touch(flow);
-                    return received.map_err(|_| errno::EIO).into();
+                if peek {
+                    let connection = net.tcp.connection(flow);
+                    let data = connection.map(|connection| connection.peek_all(limit));
+                    take(&data.unwrap_or_default(), remote);
+                } else {
+                    net.tcp.with(flow, |connection| {
+                        let mut data = vec![0; limit.min(connection.recv_queue())];
+                        let len = connection.read(&mut data);
+                        take(&data[..len], remote);
+                    });
                 }
-                let connecting = matches!(tcp.state(), TcpState::SynSent | TcpState::SynReceived);
-                if tcp.may_recv() || connecting {
-                    return Outcome::Wait;
-                }
-                match error {
-                    Some(error) => {
-                        net.tcp.clear_error(flow);
-                        error.into()
-                    }
-                    None => Outcome::Done(Ok(())),
-                }
+                Outcome::Done(Ok(()))
             }
             State::Datagrams { socket, .. } => {
                 if let Some(error) = net.udp.take_error(socket) {
@@ -127,26 +130,27 @@ impl Socket {
             }
             State::Flow { flow, .. } => {
                 let error = net.tcp.error(flow);
-                let Some(tcp) = net.tcp.socket(flow) else {
+                let Some(connection) = net.tcp.connection(flow) else {
                     return errno::ENOTCONN.into();
                 };
-                if matches!(tcp.state(), TcpState::SynSent | TcpState::SynReceived) {
+                if matches!(
+                    connection.state(),
+                    TcpState::SynSent | TcpState::SynReceived
+                ) {
                     return Outcome::Wait;
                 }
-                if !tcp.may_send() {
+                if !connection.may_send() {
                     net.tcp.clear_error(flow);
                     return error.unwrap_or(errno::EPIPE).into();
                 }
-                let room = tcp.send_capacity() - tcp.send_queue();
                 if buf.is_empty() {
                     return Outcome::Done(Ok(0));
                 }
-                if room == 0 {
+                if connection.send_room() == 0 {
                     return Outcome::Wait;
                 }
-                let taken = tcp.send_slice(buf).map_err(|_| errno::EPIPE);
-                net.tcp.touch(flow);
-                taken.into()
+                let sent = net.tcp.with(flow, |connection| connection.send(buf));
+                sent.ok_or(errno::EPIPE).into()
             }
         }
     }
@@ -182,5 +186,30 @@ impl Socket {
             Outcome::Wait if flags & MSG_DONTWAIT != 0 => errno::EAGAIN.into(),
             Outcome::Wait => Outcome::Wait,
         }
+    }
+}
+
+/// Whether there is something to read of a stream: true, or false at its end, or why it ended.
+fn stream_ready(net: &mut Net, flow: FlowId) -> Outcome<bool> {
+    let error = net.tcp.error(flow);
+    let Some(connection) = net.tcp.connection(flow) else {
+        return errno::ENOTCONN.into();
+    };
+    if connection.can_recv() {
+        return Outcome::Done(Ok(true));
+    }
+    let connecting = matches!(
+        connection.state(),
+        TcpState::SynSent | TcpState::SynReceived
+    );
+    if connection.may_recv() || connecting {
+        return Outcome::Wait;
+    }
+    match error {
+        Some(error) => {
+            net.tcp.clear_error(flow);
+            error.into()
+        }
+        None => Outcome::Done(Ok(false)),
     }
 }

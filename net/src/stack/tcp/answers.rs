@@ -1,102 +1,119 @@
-//! Segments that no socket sees: for nobody, or for a connection in TIME-WAIT.
+//! Segments that no connection sees: for nobody, or for one in TIME-WAIT.
 
-use smoltcp::wire::{TCP_HEADER_LEN, TcpPacket};
+use smoltcp::wire::{TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
 
 use super::Tcp;
+use super::connection::{Flags, Segment, SeqNumber, TimeWait};
+use super::time_wait::WAIT;
 use crate::ifnet::IfIndex;
-use crate::ip::header::Endpoints;
-use crate::ip::header::{Header, proto};
+use crate::ip::header::{Endpoints, proto};
 use crate::ip::output::HOP_LIMIT;
 use crate::ip::{Ip, checksum};
 use crate::packet::Packet;
-use crate::stack::time_wait::{TimeWait, WAIT};
 
-/// A segment from one end to the other without data and options; `fill` sets flags and numbers.
-pub(super) fn bare(endpoints: &Endpoints, fill: impl FnOnce(&mut TcpPacket<&mut [u8]>)) -> Packet {
-    let Endpoints { local, remote } = endpoints;
-    let mut segment = Packet::zeroed(TCP_HEADER_LEN);
-    let mut tcp = TcpPacket::new_unchecked(&mut segment[..]);
-    tcp.set_src_port(local.1);
-    tcp.set_dst_port(remote.1);
-    tcp.set_header_len(TCP_HEADER_LEN as u8);
-    tcp.clear_flags();
-    fill(&mut tcp);
-    let sum = checksum::fill(&local.0, &remote.0, proto::TCP, tcp.as_ref());
-    tcp.set_checksum(sum);
-    segment
+/// A segment without text and options.
+struct Bare {
+    seq: SeqNumber,
+    ack: Option<SeqNumber>,
+    rst: bool,
+}
+
+impl Bare {
+    fn emit(&self, endpoints: &Endpoints) -> Packet {
+        let number = |number: SeqNumber| TcpSeqNumber(number.0.cast_signed());
+        let mut bytes = [0; TCP_HEADER_LEN];
+        let mut tcp = TcpPacket::new_unchecked(&mut bytes[..]);
+        tcp.set_src_port(endpoints.local.1);
+        tcp.set_dst_port(endpoints.remote.1);
+        tcp.set_header_len(TCP_HEADER_LEN as u8);
+        tcp.set_seq_number(number(self.seq));
+        tcp.set_rst(self.rst);
+        if let Some(ack) = self.ack {
+            tcp.set_ack(true);
+            tcp.set_ack_number(number(ack));
+        }
+        Packet::from(&bytes[..])
+    }
+}
+
+/// Fills in the checksum of a segment.
+pub(super) fn fill_checksum(endpoints: &Endpoints, segment: &mut Packet) {
+    let (src, dst) = (endpoints.local.0, endpoints.remote.0);
+    let sum = checksum::fill(&src, &dst, proto::TCP, segment);
+    if segment.len() >= TCP_HEADER_LEN {
+        TcpPacket::new_unchecked(&mut segment[..]).set_checksum(sum);
+    }
 }
 
 impl Tcp {
     /// Answers a segment that is for nobody (RFC 9293 section 3.10.7.1).
-    pub(super) fn refuse(&mut self, ip: &mut Ip, rcvif: IfIndex, header: &Header, packet: &[u8]) {
-        self.answer(ip, rcvif, header, packet, |tcp, rst| {
-            rst.set_rst(true);
-            if tcp.ack() {
-                rst.set_seq_number(tcp.ack_number());
-            } else {
-                rst.set_ack(true);
-                rst.set_ack_number(tcp.seq_number() + tcp.segment_len());
-            }
-        });
-    }
-
-    /// Whether a segment is for a connection in TIME-WAIT; if so, deals with it (RFC 9293 section
-    /// 3.10.7.4).
-    pub(super) fn late(
+    pub(super) fn refuse(
         &mut self,
         ip: &mut Ip,
         rcvif: IfIndex,
         endpoints: &Endpoints,
-        header: &Header,
-        packet: &[u8],
-    ) -> bool {
-        let now = ip.now.monotonic;
-        let Some(wait) = self.waits.get(endpoints, now) else {
-            return false;
-        };
-        let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
-            return true;
-        };
-        // A reset must not end the wait (RFC 1337). What is empty needs no answer, and would never
-        // see an end if the other side waits as well.
-        if tcp.rst() || tcp.segment_len() == 0 {
-            return true;
+        segment: &Segment<'_>,
+    ) {
+        if segment.flags.has(Flags::RST) {
+            return;
         }
-        // The other end has not heard the last ACK.
-        if tcp.fin() {
-            let until = now + WAIT;
-            self.waits.insert(*endpoints, TimeWait { until, ..wait });
-        }
-        self.answer(ip, rcvif, header, packet, |_, ack| {
-            ack.set_ack(true);
-            ack.set_seq_number(wait.seq);
-            ack.set_ack_number(wait.ack);
-        });
-        true
+        let answer = match segment.flags.has(Flags::ACK) {
+            true => Bare {
+                seq: segment.ack,
+                ack: None,
+                rst: true,
+            },
+            false => Bare {
+                seq: SeqNumber(0),
+                ack: Some(segment.end()),
+                rst: true,
+            },
+        };
+        self.stats.resets += 1;
+        self.answer(ip, rcvif, endpoints, answer.emit(endpoints));
     }
 
-    /// Sends a bare segment back to where one came from.
-    fn answer(
+    /// Deals with a segment for a connection in TIME-WAIT that begins no new one (RFC 9293 section
+    /// 3.10.7.4).
+    pub(super) fn answer_late(
         &mut self,
         ip: &mut Ip,
         rcvif: IfIndex,
-        header: &Header,
-        packet: &[u8],
-        fill: impl FnOnce(&TcpPacket<&[u8]>, &mut TcpPacket<&mut [u8]>),
+        endpoints: &Endpoints,
+        wait: TimeWait,
+        segment: &Segment<'_>,
     ) {
-        let Ok(tcp) = TcpPacket::new_checked(&packet[header.payload..]) else {
+        // A reset must not end the wait (RFC 1337). What is empty needs no answer, and would never
+        // see an end if the other side waits as well.
+        if segment.flags.has(Flags::RST) || segment.len() == 0 {
             return;
+        }
+        // The other end has not heard the last ACK.
+        if segment.flags.has(Flags::FIN) {
+            let until = ip.now.monotonic + WAIT;
+            self.waits.insert(*endpoints, wait, until);
+        }
+        let ack = Bare {
+            seq: wait.snd_nxt,
+            ack: Some(wait.rcv_nxt),
+            rst: false,
         };
-        let endpoints = Endpoints {
-            local: (header.dst, tcp.dst_port()),
-            remote: (header.src, tcp.src_port()),
-        };
-        let reply = bare(&endpoints, |answer| fill(&tcp, answer));
-        let path = ip
-            .route_to(&header.src, None)
-            .or_else(|_| ip.route_to(&header.src, Some(rcvif)));
-        if let Ok(path) = path {
-            let _ = ip.ip_output(path, header.dst, header.src, proto::TCP, HOP_LIMIT, reply);
+        self.answer(ip, rcvif, endpoints, ack.emit(endpoints));
+    }
+
+    /// Sends a segment to where one came from, by any way there is.
+    pub(super) fn answer(
+        &self,
+        ip: &mut Ip,
+        rcvif: IfIndex,
+        endpoints: &Endpoints,
+        mut segment: Packet,
+    ) {
+        fill_checksum(endpoints, &mut segment);
+        let (src, dst) = (endpoints.local.0, endpoints.remote.0);
+        let path = ip.route_to(&dst, None);
+        if let Ok(path) = path.or_else(|_| ip.route_to(&dst, Some(rcvif))) {
+            let _ = ip.ip_output(path, src, dst, proto::TCP, HOP_LIMIT, segment);
         }
     }
 }

@@ -2,17 +2,13 @@
 
 use std::net::IpAddr;
 
-use scheme::errno;
-use scheme::errno::Errno;
-use smoltcp::socket::tcp::Socket;
-use smoltcp::wire::{IpListenEndpoint, TcpSeqNumber};
+use scheme::errno::{self, Errno};
 
-use super::flows::LARGEST_BUFFER;
-use super::{FlowId, Holder, Tcp, Terms, chance};
+use super::connection::Connection;
+use super::{FlowId, Holder, Tcp, Terms};
 use crate::ifnet::is_host;
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
-use crate::ip::output::Path;
 use crate::stack::{Owner, ephemeral_ports};
 
 impl Tcp {
@@ -53,81 +49,18 @@ impl Tcp {
                 port.ok_or(errno::EADDRNOTAVAIL)?
             }
         };
-        // Whoever names the port of a connection in TIME-WAIT gets it all the same.
-        let old = self.waits.get(&endpoints(port), now);
-        let mtu = self.mtu(ip, &remote.0, path.mtu);
+        let endpoints = endpoints(port);
+        let config = self.config(ip, &endpoints, path.mtu, &terms);
+        let iss = self.isn(ip, &endpoints);
+        let connection = Connection::connect(&config, iss, now);
+        let holder = Holder::Owner(owner);
         let id = self
-            .insert(endpoints(port), Holder::Owner(owner), terms, LARGEST_BUFFER)
+            .insert(endpoints, connection, holder, terms, now)
             .ok_or(errno::ENOBUFS)?;
-        self.renew(ip, id);
-        let Some(flow) = self.flows.get_mut(id.key as usize) else {
-            return Err(errno::ENOBUFS);
-        };
-        flow.path = Some((ip.routes.generation(), path));
-        flow.set_mtu(mtu);
-        if !self.begin(ip, id, 0) {
-            self.remove(id);
-            return Err(errno::EADDRNOTAVAIL);
-        }
-        if let Some(old) = old {
-            self.begin_above(ip, id, old.seq, path);
+        if let Some(flow) = self.flow_mut(id) {
+            flow.path = Some((ip.routes.generation(), path));
         }
         self.make_ready(id);
         Ok(id)
-    }
-
-    /// Has a closed socket send a SYN; its sequence number is another for each `draw`. False if it
-    /// cannot.
-    fn begin(&mut self, ip: &mut Ip, id: FlowId, draw: usize) -> bool {
-        let now = self.smoltcp_now(ip);
-        let Some(flow) = self.flow(id) else {
-            return false;
-        };
-        let (mtu, Endpoints { local, remote }) = (flow.mtu, flow.endpoints);
-        let chance = chance(self.secret, &flow.endpoints, draw, ip.now.monotonic);
-        self.engines.seed(mtu, now, chance);
-        let Some(flow) = self.flows.get_mut(id.key as usize) else {
-            return false;
-        };
-        let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
-        let remote = (smoltcp::wire::IpAddress::from(remote.0), remote.1);
-        let local = IpListenEndpoint {
-            addr: Some(local.0.into()),
-            port: local.1,
-        };
-        let begun = self.engines.with(mtu, now, |engine| {
-            socket.connect(engine.context(), remote, local)
-        });
-        begun.is_ok()
-    }
-
-    /// Sends the SYN of a connection whose sequence numbers must begin above those of the last one
-    /// with its endpoints (RFC 6191 section 2). smoltcp draws them and does not say which, so this
-    /// draws again until the SYN shows one that is: each time, one of two is.
-    fn begin_above(&mut self, ip: &mut Ip, id: FlowId, seq: TcpSeqNumber, path: Path) {
-        const DRAWS: usize = 64;
-
-        let now = self.smoltcp_now(ip);
-        let mut sent = Vec::new();
-        for draw in 1..=DRAWS {
-            let Some(flow) = self.flows.get_mut(id.key as usize) else {
-                return;
-            };
-            flow.snd_nxt = None;
-            let mtu = flow.mtu;
-            self.engines.transmit(mtu, now, &mut flow.set, &mut sent);
-            if let Some(syn) = sent.first_mut() {
-                flow.note(syn);
-            }
-            if flow.snd_nxt.is_some_and(|snd_nxt| seq < snd_nxt) {
-                break;
-            }
-            sent.clear();
-            let socket = flow.set.get_mut::<Socket<'static>>(flow.socket);
-            socket.abort();
-            let again = self.begin(ip, id, draw);
-            debug_assert!(again);
-        }
-        self.output(ip, id, Some(path), &mut sent);
     }
 }

@@ -3,25 +3,19 @@
 use std::collections::VecDeque;
 use std::collections::hash_map::Entry;
 use std::net::IpAddr;
-use std::time::Duration;
 
-use scheme::errno;
-use scheme::errno::Errno;
-use smoltcp::wire::IpListenEndpoint;
+use scheme::errno::{self, Errno};
 
-use super::flows::{LARGEST_BUFFER, MEMORY, SMALLEST_BUFFER};
-use super::{FlowId, Holder, Listener, ListenerId, Pending, Tcp, Terms};
-use crate::ifnet::DropReason;
+use super::connection::{Connection, Flags, Segment};
+use super::{Flow, FlowId, Holder, Listener, ListenerId, Pending, Tcp, Terms, cookies};
+use crate::ifnet::{DropReason, IfIndex};
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
 use crate::stack::Owner;
 
-/// Most handshakes under way of one listener; those beyond its backlog get the smallest buffers, and
-/// only while half of the memory is free.
-const MAX_EMBRYOS: usize = 4096;
-/// A handshake gets at least this long, more than most round trips; while all are younger, a new SYN
-/// is dropped, and comes again.
-const YOUNG: Duration = Duration::from_millis(200);
+/// Handshakes under way that every listener may have; with a longer backlog, as many as that. Further
+/// ones are answered by cookies.
+const EMBRYOS: usize = 256;
 /// Most listeners.
 const MAX_LISTENERS: usize = 65_536;
 
@@ -51,7 +45,7 @@ impl Tcp {
             port,
             backlog: backlog.max(1),
             terms: Terms::default(),
-            embryos: VecDeque::new(),
+            embryos: 0,
             queue: VecDeque::new(),
             told: false,
         };
@@ -92,60 +86,76 @@ impl Tcp {
             self.events.push_back(Pending::Listener(id));
         }
     }
-}
 
-impl Tcp {
-    /// A SYN for a listener: a connection in the making.
+    /// A segment came for a listener (RFC 9293 section 3.10.7.2): a SYN begins a handshake, and the
+    /// ACK of a cookie ends one. `NoPort` for a segment that is to be answered by a reset.
     pub(super) fn open(
         &mut self,
         ip: &mut Ip,
+        rcvif: IfIndex,
+        id: ListenerId,
         endpoints: &Endpoints,
-    ) -> Result<FlowId, DropReason> {
-        let (addr, port) = endpoints.local;
-        let listener_id = self.listener_for(&addr, port).ok_or(DropReason::NoPort)?;
-        let listener = &mut self.listeners[listener_id.0 as usize];
-        if listener.queue.len() >= listener.backlog {
-            return Err(DropReason::BacklogFull);
+        segment: &Segment<'_>,
+    ) -> Result<(), DropReason> {
+        if segment.flags.has(Flags::RST) {
+            return Err(DropReason::NotWanted);
         }
+        let listener = &self.listeners[id.0 as usize];
+        let full = listener.queue.len() >= listener.backlog;
+        let crowded = listener.embryos >= listener.backlog.max(EMBRYOS);
         let terms = listener.terms;
         let now = ip.now.monotonic;
-        let crowded = listener.embryos.len() >= listener.backlog;
-        let full = listener.embryos.len() >= MAX_EMBRYOS || self.memory >= MEMORY / 2;
-        if crowded && full {
-            // A flood: the oldest has had its time (RFC 4987 section 3.4).
-            match listener.embryos.front() {
-                Some(&(since, oldest)) if now >= since + YOUNG => self.remove(oldest),
-                _ => return Err(DropReason::BacklogFull),
-            }
-        }
-        let most = if crowded {
-            SMALLEST_BUFFER
-        } else {
-            LARGEST_BUFFER
-        };
-        let holder = Holder::Embryo(listener_id);
-        let id = self
-            .insert(*endpoints, holder, terms, most)
-            .ok_or(DropReason::NoMemory)?;
-        self.renew(ip, id);
-        if let Some(socket) = self.socket(id) {
-            let local = IpListenEndpoint {
-                addr: Some(addr.into()),
-                port,
+        if segment.flags.has(Flags::ACK) {
+            let cookie = match self.cookies.expected(now) && !segment.flags.has(Flags::SYN) {
+                true => cookies::read(&self.secret, endpoints, segment, now),
+                false => None,
             };
-            if socket.listen(local).is_err() {
-                self.remove(id);
-                return Err(DropReason::NotWanted);
+            let cookie = cookie.ok_or(DropReason::NoPort)?;
+            if full {
+                // It is not reset: the same comes again with its data, and finds room.
+                return Err(DropReason::BacklogFull);
             }
+            let config = self.config(ip, endpoints, self.mtu_to(ip, endpoints), &terms);
+            let mut connection = Connection::from_cookie(&config, &cookie, now);
+            connection.handle_segment(segment, now);
+            let flow = self
+                .insert(*endpoints, connection, Holder::Queued(id), terms, now)
+                .ok_or(DropReason::NoMemory)?;
+            self.stats.cookies_taken += 1;
+            self.listeners[id.0 as usize].queue.push_back(flow);
+            self.tell_listener(id);
+            self.drive(ip, flow);
+            return Ok(());
         }
-        self.listeners[listener_id.0 as usize]
-            .embryos
-            .push_back((now, id));
-        Ok(id)
+        if !segment.flags.has(Flags::SYN) {
+            // Neither a beginning nor an answer: a scanner's FIN, or nothing at all.
+            return Err(DropReason::NotWanted);
+        }
+        if full {
+            return Err(DropReason::BacklogFull);
+        }
+        let config = self.config(ip, endpoints, self.mtu_to(ip, endpoints), &terms);
+        if crowded {
+            let mut made = cookies::make(&self.secret, endpoints, config, segment, now);
+            if let Some(answer) = made.poll_transmit(now) {
+                self.cookies.given(now);
+                self.stats.cookies_sent += 1;
+                self.answer(ip, rcvif, endpoints, answer);
+            }
+            return Ok(());
+        }
+        let iss = self.isn(ip, endpoints);
+        let connection = Connection::accept(&config, segment, iss, now);
+        let flow = self
+            .insert(*endpoints, connection, Holder::Embryo(id), terms, now)
+            .ok_or(DropReason::NoMemory)?;
+        self.listeners[id.0 as usize].embryos += 1;
+        self.drive(ip, flow);
+        Ok(())
     }
 
     /// Ends a listener; what it has not handed out is reset.
-    pub(crate) fn unlisten(&mut self, ip: &mut Ip, id: ListenerId) {
+    pub(crate) fn unlisten(&mut self, id: ListenerId) {
         let Some(listener) = self.listeners.try_remove(id.0 as usize) else {
             return;
         };
@@ -156,16 +166,21 @@ impl Tcp {
                 count.remove();
             }
         }
-        let embryos = listener.embryos.into_iter().map(|(_, embryo)| embryo);
-        for flow in embryos.chain(listener.queue) {
-            if let Some(socket) = self.socket(flow) {
-                socket.abort();
-            }
-            if let Some(flow) = self.flow_mut(flow) {
+        let mut embryos = Vec::new();
+        if listener.embryos > 0 {
+            let of_it = |flow: &Flow| flow.holder == Holder::Embryo(id);
+            let flows = self.flows.iter().filter(|(_, flow)| of_it(flow));
+            embryos.extend(flows.map(|(key, flow)| FlowId {
+                key: key as u32,
+                serial: flow.serial,
+            }));
+        }
+        for id in embryos.into_iter().chain(listener.queue) {
+            if let Some(flow) = self.flow_mut(id) {
                 flow.holder = Holder::Orphan;
+                flow.connection.abort();
             }
-            self.renew(ip, flow);
-            self.make_ready(flow);
+            self.make_ready(id);
         }
     }
 }

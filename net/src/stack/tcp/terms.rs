@@ -2,15 +2,17 @@
 
 use std::time::Duration;
 
-use smoltcp::socket::tcp::Socket;
-
-use super::flows::{LARGEST_BUFFER, SMALLEST_BUFFER};
-use super::patience::PROBE;
+use super::connection::{Buffer, LARGEST};
 use super::{FlowId, ListenerId, Tcp};
 use crate::ip::Ip;
 use crate::ip::output::HOP_LIMIT;
 
-/// What a connection is made with. All but the buffers can be changed later.
+/// Smallest buffer that can be asked for, bytes.
+const SMALLEST: usize = 4 << 10;
+/// What a buffer begins with whose size nobody asked for, bytes.
+const FIRST: usize = 64 << 10;
+
+/// What a connection is made with. All of it can be changed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
     /// Hop limit of what is sent; never zero.
@@ -21,41 +23,26 @@ pub(crate) struct Terms {
     pub(crate) no_delay: bool,
     /// How long a connection that makes no progress is kept, if it is not for ever.
     pub(crate) idle_limit: Option<Duration>,
-    /// Bytes of its buffers, at the most: there is less when memory is short.
+    /// Sizes of its buffers.
     pub(crate) buffers: Buffers,
 }
 
-/// Bytes of the buffers of a connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// Bytes of the buffers of a connection; `None` for as many as its path needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Buffers {
-    pub(crate) receive: usize,
-    pub(crate) send: usize,
+    pub(crate) receive: Option<usize>,
+    pub(crate) send: Option<usize>,
 }
 
 impl Buffers {
-    /// Both as large as this.
-    pub(crate) const fn both(size: usize) -> Self {
-        Self {
-            receive: size,
-            send: size,
-        }
-    }
-
     /// The nearest size that a buffer can have.
     pub(crate) fn clamp(size: usize) -> usize {
-        size.clamp(SMALLEST_BUFFER, LARGEST_BUFFER)
+        size.clamp(SMALLEST, LARGEST as usize)
     }
 
-    /// The same, neither larger than `size`.
-    pub(super) fn within(self, size: usize) -> Self {
-        Self {
-            receive: self.receive.min(size),
-            send: self.send.min(size),
-        }
-    }
-
-    pub(super) fn total(self) -> usize {
-        self.receive + self.send
+    /// What a buffer of this size holds at first.
+    pub(crate) fn first(size: Option<usize>) -> usize {
+        size.unwrap_or(FIRST)
     }
 }
 
@@ -66,21 +53,8 @@ impl Default for Terms {
             keep_alive: false,
             no_delay: false,
             idle_limit: None,
-            buffers: Buffers::both(LARGEST_BUFFER),
+            buffers: Buffers::default(),
         }
-    }
-}
-
-impl Terms {
-    /// Has a socket that sends packets of up to `mtu` bytes keep to them.
-    pub(super) fn apply(&self, socket: &mut Socket<'static>, mtu: u16) {
-        // smoltcp has no mercy with zero.
-        socket.set_hop_limit(Some(self.hop_limit.max(1)));
-        // Of so few segments one is never full, and would wait for an ACK that is delayed.
-        let few = socket.send_capacity() < 4 * usize::from(mtu);
-        socket.set_nagle_enabled(!self.no_delay && !few);
-        let probe = smoltcp::time::Duration::from_secs(PROBE.as_secs());
-        socket.set_keep_alive(self.keep_alive.then_some(probe));
     }
 }
 
@@ -91,22 +65,26 @@ impl Tcp {
             listener.terms = terms;
         }
     }
-}
 
-impl Tcp {
     /// Changes what is asked of a connection.
-    pub(crate) fn set_terms(&mut self, ip: &mut Ip, id: FlowId, terms: Terms) {
+    pub(crate) fn set_terms(&mut self, ip: &Ip, id: FlowId, terms: Terms) {
+        let now = ip.now.monotonic;
         let Some(flow) = self.flow_mut(id) else {
             return;
         };
-        if flow.terms == terms {
+        let old = std::mem::replace(&mut flow.terms, terms);
+        if old == terms {
             return;
         }
-        let probed_before = std::mem::replace(&mut flow.terms, terms).keep_alive;
-        terms.apply(flow.set.get_mut(flow.socket), flow.mtu);
-        if terms.keep_alive && !probed_before {
-            // Silence until now says nothing: nobody asked.
-            self.renew(ip, id);
+        let connection = &mut flow.connection;
+        connection.set_no_delay(terms.no_delay);
+        connection.set_keep_alive(terms.keep_alive, now);
+        if old.buffers != terms.buffers {
+            let buffer = |size: Option<usize>| match size {
+                Some(size) => Buffer::Fixed(size as u32),
+                None => Buffer::Auto(LARGEST),
+            };
+            connection.set_buffers(buffer(terms.buffers.send), buffer(terms.buffers.receive));
         }
         self.make_ready(id);
     }

@@ -61,6 +61,19 @@ impl Connection {
         len
     }
 
+    /// A copy of the first bytes that came, up to `max`, which stay to be read.
+    pub(crate) fn peek_all(&self, max: usize) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        for piece in self.receive.pieces() {
+            let len = piece.len().min(max - bytes.len());
+            bytes.extend_from_slice(piece.get(..len).unwrap_or_default());
+            if bytes.len() >= max {
+                break;
+            }
+        }
+        bytes
+    }
+
     /// The first bytes that came, as many as are in one piece.
     pub(crate) fn peek(&self) -> &[u8] {
         self.receive.front()

@@ -324,6 +324,11 @@ impl Connection {
         })
     }
 
+    /// What was counted.
+    pub(crate) fn counters(&self) -> Counters {
+        self.counters
+    }
+
     /// How it does.
     pub(crate) fn stats(&self) -> Stats {
         Stats {

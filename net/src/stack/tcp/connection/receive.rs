@@ -131,6 +131,11 @@ impl Receive {
         self.queue.front()
     }
 
+    /// What there is to read, piece by piece.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.queue.pieces()
+    }
+
     /// The program has read `len` bytes.
     pub(super) fn consume(&mut self, len: usize) {
         let len = len.min(self.queue.len());

@@ -114,6 +114,14 @@ impl Queue {
         first.bytes.get(skip..).unwrap_or_default()
     }
 
+    /// All of it, piece by piece.
+    pub(super) fn pieces(&self) -> impl Iterator<Item = &[u8]> {
+        self.chunks.iter().map(|chunk| {
+            let skip = self.start.saturating_sub(chunk.at) as usize;
+            chunk.bytes.get(skip..).unwrap_or_default()
+        })
+    }
+
     /// The `len` bytes from `offset` on, in two pieces, or as many of them as there are in those.
     pub(super) fn slices(&self, offset: usize, len: usize) -> (&[u8], &[u8]) {
         let at = self.start + offset as u64;

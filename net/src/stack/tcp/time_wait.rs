@@ -4,30 +4,19 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use smoltcp::wire::TcpSeqNumber;
-
+use super::connection::TimeWait;
 use crate::ip::header::Endpoints;
 use crate::timers::{Timer, Timers};
 
 /// Most records; one more pushes out the one that is over first.
 const MAX_RECORDS: usize = 65_536;
-/// How long a wait lasts from the last FIN on: as long as smoltcp's.
+/// How long a wait lasts from the last FIN on.
 pub(super) const WAIT: Duration = Duration::from_secs(10);
 
-/// A connection that waits.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TimeWait {
-    /// `SND.NXT`.
-    pub(super) seq: TcpSeqNumber,
-    /// `RCV.NXT`.
-    pub(super) ack: TcpSeqNumber,
-    /// When it is over, exclusive.
-    pub(super) until: Duration,
-}
-
 /// All connections that wait.
+#[derive(Debug)]
 pub(super) struct TimeWaits {
-    records: HashMap<Endpoints, (TimeWait, Timer), ahash::RandomState>,
+    records: HashMap<Endpoints, (TimeWait, Duration, Timer), ahash::RandomState>,
     timers: Timers<Endpoints>,
 }
 
@@ -41,11 +30,12 @@ impl TimeWaits {
 
     /// Whether these endpoints wait.
     pub(super) fn get(&self, endpoints: &Endpoints, now: Duration) -> Option<TimeWait> {
-        let &(wait, _) = self.records.get(endpoints)?;
-        (now < wait.until).then_some(wait)
+        let &(wait, until, _) = self.records.get(endpoints)?;
+        (now < until).then_some(wait)
     }
 
-    pub(super) fn insert(&mut self, endpoints: Endpoints, wait: TimeWait) {
+    /// Has these endpoints wait until then, exclusive.
+    pub(super) fn insert(&mut self, endpoints: Endpoints, wait: TimeWait, until: Duration) {
         self.remove(&endpoints);
         if self.records.len() >= MAX_RECORDS
             && let Some(first) = self.timers.pop(Duration::MAX)
@@ -53,12 +43,12 @@ impl TimeWaits {
             self.records.remove(&first);
         }
         let mut timer = Timer::default();
-        self.timers.arm(&mut timer, endpoints, wait.until);
-        self.records.insert(endpoints, (wait, timer));
+        self.timers.arm(&mut timer, endpoints, until);
+        self.records.insert(endpoints, (wait, until, timer));
     }
 
     pub(super) fn remove(&mut self, endpoints: &Endpoints) {
-        if let Some((_, mut timer)) = self.records.remove(endpoints) {
+        if let Some((.., mut timer)) = self.records.remove(endpoints) {
             self.timers.disarm(&mut timer, *endpoints);
         }
     }
@@ -73,6 +63,7 @@ impl TimeWaits {
 
 #[cfg(test)]
 mod tests {
+    use super::super::connection::SeqNumber;
     use super::*;
 
     fn endpoints(n: u32) -> Endpoints {
@@ -83,12 +74,14 @@ mod tests {
         }
     }
 
-    fn wait(until: u64) -> TimeWait {
-        TimeWait {
-            seq: TcpSeqNumber(1),
-            ack: TcpSeqNumber(2),
-            until: Duration::from_millis(until),
-        }
+    const WAITS: TimeWait = TimeWait {
+        snd_nxt: SeqNumber(1),
+        rcv_nxt: SeqNumber(2),
+        ts_recent: None,
+    };
+
+    fn ms(millis: u64) -> Duration {
+        Duration::from_millis(millis)
     }
 
     fn waits() -> TimeWaits {
@@ -98,14 +91,12 @@ mod tests {
     #[test]
     fn a_wait_ends_and_begins_again() {
         let mut waits = waits();
-        waits.insert(endpoints(1), wait(10));
-        waits.insert(endpoints(1), wait(20));
-        waits.expire(Duration::from_millis(19));
-        let now = Duration::from_millis(19);
-        assert_eq!(waits.get(&endpoints(1), now), Some(wait(20)));
-        let now = Duration::from_millis(20);
-        assert_eq!(waits.get(&endpoints(1), now), None);
-        waits.expire(now);
+        waits.insert(endpoints(1), WAITS, ms(10));
+        waits.insert(endpoints(1), WAITS, ms(20));
+        waits.expire(ms(19));
+        assert_eq!(waits.get(&endpoints(1), ms(19)), Some(WAITS));
+        assert_eq!(waits.get(&endpoints(1), ms(20)), None);
+        waits.expire(ms(20));
         assert!(waits.records.is_empty() && waits.timers.deadline().is_none());
     }
 
@@ -114,7 +105,7 @@ mod tests {
         let mut waits = waits();
         let most = MAX_RECORDS as u32;
         for n in 0..=most {
-            waits.insert(endpoints(n), wait(u64::from(n) + 1));
+            waits.insert(endpoints(n), WAITS, ms(u64::from(n) + 1));
         }
         assert_eq!(waits.records.len(), MAX_RECORDS);
         assert_eq!(waits.timers.len(), MAX_RECORDS);

@@ -53,3 +53,23 @@ pub(crate) struct Counters {
     /// Resets sent.
     pub(crate) resets: u32,
 }
+
+impl Counters {
+    /// Adds what a connection counted since it had counted `before`.
+    pub(crate) fn add(&mut self, now: &Self, before: &Self) {
+        let sums = [
+            (&mut self.retransmits, now.retransmits, before.retransmits),
+            (&mut self.lost, now.lost, before.lost),
+            (&mut self.undone, now.undone, before.undone),
+            (&mut self.spurious, now.spurious, before.spurious),
+            (&mut self.timeouts, now.timeouts, before.timeouts),
+            (&mut self.tail_probes, now.tail_probes, before.tail_probes),
+            (&mut self.recoveries, now.recoveries, before.recoveries),
+            (&mut self.challenges, now.challenges, before.challenges),
+            (&mut self.resets, now.resets, before.resets),
+        ];
+        for (sum, now, before) in sums {
+            *sum = sum.wrapping_add(now.wrapping_sub(before));
+        }
+    }
+}

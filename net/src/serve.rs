@@ -142,11 +142,11 @@ impl Servers {
     /// Serves a connection at which something happened.
     pub(crate) fn serve_flow(&mut self, net: &mut Net, id: FlowId, service: Service) {
         let position = self.positions.get(&id).copied().unwrap_or(0);
-        let moved = net.tcp.with(id, |connection| match service {
+        let moved = net.tcp.pump(id, |connection| match service {
             Service::Echo => echo(connection),
             Service::Discard => discard(connection),
             Service::Chargen => {
-                while connection.recv(CHUNK, <[u8]>::len) > 0 {}
+                discard(connection);
                 generate(connection, position)
             }
         });

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::connection::{Buffer, Config, Connection, Counters, LARGEST, SeqNumber};
-use super::{Flow, FlowId, Holder, Tcp, Terms};
+use super::{Flow, FlowId, Holder, State, Tcp, Terms};
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
 use crate::timers::Timer;
@@ -60,7 +60,8 @@ impl Flow {
     /// When one that makes no progress is ended.
     pub(super) fn idle_end(&self) -> Option<Duration> {
         let limit = self.terms.idle_limit?;
-        Some(self.progress + limit)
+        let ended = self.connection.state() == State::Closed;
+        (!ended).then_some(self.progress + limit)
     }
 }
 

@@ -16,6 +16,8 @@ use crate::stack::Owner;
 /// Handshakes under way that every listener may have; with a longer backlog, as many as that. Further
 /// ones are answered by cookies.
 const EMBRYOS: usize = 256;
+/// Connections made of cookies are added to a queue of up to so many.
+const COOKIES: usize = 1024;
 /// Most listeners.
 const MAX_LISTENERS: usize = 65_536;
 
@@ -101,7 +103,8 @@ impl Tcp {
             return Err(DropReason::NotWanted);
         }
         let listener = &self.listeners[id.0 as usize];
-        let full = listener.queue.len() >= listener.backlog;
+        let queued = listener.queue.len();
+        let full = queued >= listener.backlog;
         let crowded = listener.embryos >= listener.backlog.max(EMBRYOS);
         let terms = listener.terms;
         let now = ip.now.monotonic;
@@ -111,7 +114,8 @@ impl Tcp {
                 false => None,
             };
             let cookie = cookie.ok_or(DropReason::NoPort)?;
-            if full {
+            // Whoever brings one back was let in before the queue was full.
+            if queued >= COOKIES {
                 // It is not reset: the same comes again with its data, and finds room.
                 return Err(DropReason::BacklogFull);
             }

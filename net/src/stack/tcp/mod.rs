@@ -41,7 +41,7 @@ pub(crate) use self::terms::{Buffers, Terms};
 use self::time_wait::TimeWaits;
 use super::Owner;
 use crate::ifnet::{DropReason, IfIndex};
-use crate::ip::header::{Addressee, Endpoints, Header};
+use crate::ip::header::{Addressee, Endpoints};
 use crate::ip::output::Path;
 use crate::ip::{Ip, Received, Verdict};
 use crate::timers::{Timer, Timers};
@@ -229,6 +229,19 @@ impl Tcp {
         Some(result)
     }
 
+    /// Moves bytes of a connection, which gets a turn if that moved any. Returns how many it were.
+    pub(crate) fn pump(
+        &mut self,
+        id: FlowId,
+        pump: impl FnOnce(&mut Connection) -> usize,
+    ) -> Option<usize> {
+        let moved = pump(&mut self.flow_mut(id)?.connection);
+        if moved > 0 {
+            self.make_ready(id);
+        }
+        Some(moved)
+    }
+
     /// Both ends of a connection, ours first.
     pub(crate) fn endpoints(&self, id: FlowId) -> Option<((IpAddr, u16), (IpAddr, u16))> {
         let Endpoints { local, remote } = self.flow(id)?.endpoints;
@@ -304,8 +317,8 @@ impl Tcp {
             local: (header.dst, segment.dst_port),
             remote: (header.src, segment.src_port),
         };
-        if let Some(id) = self.current(&endpoints, &segment) {
-            let now = ip.now.monotonic;
+        let now = ip.now.monotonic;
+        if let Some(id) = self.current(&endpoints, &segment, now) {
             if let Some(flow) = self.flow_mut(id) {
                 flow.connection.handle_segment(&segment, now);
                 flow.progress = now;
@@ -313,12 +326,17 @@ impl Tcp {
             self.drive(ip, id);
             return Verdict::Delivered;
         }
-        self.input_without(ip, rcvif, &header, &endpoints, &segment)
+        self.input_without(ip, rcvif, &endpoints, &segment)
     }
 
     /// The connection that a segment is for. One that is over has to make room for a new one (RFC
     /// 6191), which its last wait must not refuse.
-    fn current(&mut self, endpoints: &Endpoints, segment: &Segment<'_>) -> Option<FlowId> {
+    fn current(
+        &mut self,
+        endpoints: &Endpoints,
+        segment: &Segment<'_>,
+        now: Duration,
+    ) -> Option<FlowId> {
         let id = *self.by_endpoints.get(endpoints)?;
         if !segment.is_first_syn() {
             return Some(id);
@@ -339,7 +357,8 @@ impl Tcp {
             _ => self.remove(id),
         }
         if let Some(wait) = wait {
-            self.waits.insert(*endpoints, wait, Duration::MAX);
+            // Its numbers are what the new one must begin above.
+            self.waits.insert(*endpoints, wait, now + time_wait::WAIT);
         }
         None
     }
@@ -350,7 +369,6 @@ impl Tcp {
         &mut self,
         ip: &mut Ip,
         rcvif: IfIndex,
-        header: &Header,
         endpoints: &Endpoints,
         segment: &Segment<'_>,
     ) -> Verdict {
@@ -372,7 +390,6 @@ impl Tcp {
                 Err(reason) => Verdict::Dropped(reason),
             };
         }
-        let _ = header;
         self.refuse(ip, rcvif, endpoints, segment);
         Verdict::Dropped(DropReason::NoPort)
     }

@@ -263,6 +263,9 @@ impl Connection {
             self.owed = Owed::Now;
         } else if self.owed == Owed::Nothing {
             self.owed = Owed::Delayed(now + DELAY);
+        } else if arrival.in_order > 0 {
+            // Every second segment, however small: its sender may have no more to send before.
+            self.owed = Owed::Now;
         }
         if arrival.finished {
             self.patience.progress = now;

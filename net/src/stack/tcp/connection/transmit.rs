@@ -161,8 +161,10 @@ impl Connection {
         let window = self.send.edge().past(self.send.nxt);
         let len = unsent.min(full).min(window);
         let last = len == unsent;
+        // Of so few segments one is never full, and would wait for an ACK that is delayed.
+        let few = self.send.limit() < 4 * full;
         let ready = len >= full
-            || last && (self.no_delay || owes_fin || self.send.small.is_none() || idle)
+            || last && (few || self.no_delay || owes_fin || self.send.small.is_none() || idle)
             || len > 0 && len >= self.send.widest / 2
             || len > 0 && self.due == Due::Override;
         if !ready || len == 0 && !(last && owes_fin) {
@@ -362,7 +364,9 @@ impl Connection {
         } else {
             0
         };
-        self.mss().saturating_sub(blocks).max(1)
+        // Not even two segments that fill the buffer would leave room for a third.
+        let most = self.mss().saturating_sub(blocks).min(self.send.limit() / 2);
+        most.max(1)
     }
 
     /// The program has read: does the other end have to hear of the room?

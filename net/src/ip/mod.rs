@@ -25,6 +25,8 @@ mod input;
 pub(crate) mod output;
 mod pmtu;
 mod reassembly;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};

@@ -17,6 +17,8 @@ mod mac;
 mod neighbor;
 mod resolve;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;

@@ -176,3 +176,99 @@ impl Echo {
         socket.is_some_and(|socket| socket.remote == quoted.endpoints.remote.0)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::header::Endpoints;
+    use crate::ip::icmp::Notice;
+    use crate::ip::testing::{self, HOST, PEER, connected, sent};
+
+    const SEQUENCE: [u8; 2] = [0x12, 0x34];
+
+    /// The reply of `from` to a request.
+    fn reply_to(request: &[u8], from: std::net::Ipv4Addr) -> Packet {
+        let mut message = request[20..].to_vec();
+        message[0] = 0;
+        message[2..4].fill(0);
+        let sum = checksum::fill_plain(&message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        testing::ipv4(from, HOST, proto::ICMP, &message)
+    }
+
+    fn arrive(echo: &mut Echo, ip: &mut Ip, reply: Packet) -> Verdict {
+        let dev = ip.ifs.by_name("test0").unwrap();
+        testing::receive(ip, dev, reply, |_, delivery| match delivery {
+            crate::ip::Delivery::EchoReply(received) => echo.input(&received),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn a_reply_comes_to_the_socket_that_asked() {
+        let (mut ip, dev) = connected();
+        let mut echo = Echo::default();
+        let id = echo.open(&mut ip, PEER.into(), Owner(9)).unwrap();
+        echo.send(&mut ip, id, SEQUENCE, b"ping").unwrap();
+        let request = sent(&mut ip, dev).remove(0);
+        assert_eq!((request[9], request[20]), (proto::ICMP, 8));
+        assert!(checksum::verify_plain(&request[20..]));
+        let verdict = arrive(&mut echo, &mut ip, reply_to(&request, PEER));
+        assert_eq!(verdict, Verdict::Delivered);
+        assert_eq!(echo.poll_event(), Some(Owner(9)));
+        assert_eq!(echo.recv(id).unwrap(), [&SEQUENCE[..], b"ping"].concat());
+        assert!(!echo.has_queued(id) && echo.recv(id).is_none());
+    }
+
+    #[test]
+    fn a_reply_from_elsewhere_or_to_nobody_is_dropped() {
+        let not_wanted = Verdict::Dropped(DropReason::NotWanted);
+        let (mut ip, dev) = connected();
+        let mut echo = Echo::default();
+        let id = echo.open(&mut ip, PEER.into(), Owner(0)).unwrap();
+        echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
+        let request = sent(&mut ip, dev).remove(0);
+        let elsewhere = reply_to(&request, [10, 0, 0, 3].into());
+        assert_eq!(arrive(&mut echo, &mut ip, elsewhere), not_wanted);
+        echo.close(id);
+        let late = reply_to(&request, PEER);
+        assert_eq!(arrive(&mut echo, &mut ip, late), not_wanted);
+        assert!(echo.idents.is_empty() && echo.poll_event().is_none());
+    }
+
+    #[test]
+    fn a_full_queue_drops() {
+        let (mut ip, dev) = connected();
+        let mut echo = Echo::default();
+        let id = echo.open(&mut ip, PEER.into(), Owner(0)).unwrap();
+        echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
+        let request = sent(&mut ip, dev).remove(0);
+        for _ in 0..QUEUE_PACKETS {
+            let verdict = arrive(&mut echo, &mut ip, reply_to(&request, PEER));
+            assert_eq!(verdict, Verdict::Delivered);
+        }
+        let verdict = arrive(&mut echo, &mut ip, reply_to(&request, PEER));
+        assert_eq!(verdict, Verdict::Dropped(DropReason::SocketFull));
+    }
+
+    #[test]
+    fn a_notice_is_known_by_identifier_and_destination() {
+        let (mut ip, _) = connected();
+        let mut echo = Echo::default();
+        let id = echo.open(&mut ip, PEER.into(), Owner(0)).unwrap();
+        let ident = echo.get(id).unwrap().ident;
+        let quoted = |ident, remote: std::net::Ipv4Addr| Quoted {
+            protocol: proto::ICMP,
+            endpoints: Endpoints {
+                local: (HOST.into(), 0),
+                remote: (remote.into(), 0),
+            },
+            ident,
+            notice: Notice::Unreachable,
+        };
+        assert!(echo.knows(&quoted(Some(ident), PEER)));
+        assert!(!echo.knows(&quoted(Some(ident), HOST)));
+        assert!(!echo.knows(&quoted(Some(!ident), PEER)));
+        assert!(!echo.knows(&quoted(None, PEER)));
+    }
+}

@@ -518,28 +518,167 @@ impl Udp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ip::Delivery;
+    use crate::ip::testing::{self, HOST, PEER, connected, sent};
 
-    fn owner() -> Owner {
-        Owner(0)
+    const PORT: u16 = 7;
+    const THERE: (Ipv4Addr, u16) = (PEER, 4000);
+
+    fn udp() -> Udp {
+        Udp::new(ahash::RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    /// A datagram of the peer comes to a port of ours.
+    fn arrive(udp: &mut Udp, ip: &mut Ip, dev: IfIndex, port: u16, data: &[u8]) -> Verdict {
+        let packet = testing::udp(THERE, (HOST, port), data);
+        testing::receive(ip, dev, packet, |ip, delivery| match delivery {
+            Delivery::Udp(received) => udp.input(ip, received),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn peer() -> (IpAddr, u16) {
+        (THERE.0.into(), THERE.1)
     }
 
     #[test]
     fn a_name_is_one_sockets() {
-        let mut udp = Udp::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let mut udp = udp();
         let addr = |last: u8| IpAddr::from([127, 0, 0, last]);
-        let one = udp.bind(Some(addr(1)), 7, owner()).unwrap();
-        let two = udp.bind(Some(addr(2)), 7, owner()).unwrap();
-        let taken = |udp: &mut Udp, local| udp.bind(local, 7, owner()) == Err(errno::EADDRINUSE);
+        let one = udp.bind(Some(addr(1)), 7, Owner(0)).unwrap();
+        let two = udp.bind(Some(addr(2)), 7, Owner(0)).unwrap();
+        let taken = |udp: &mut Udp, local| udp.bind(local, 7, Owner(0)) == Err(errno::EADDRINUSE);
         assert!(taken(&mut udp, Some(addr(1))) && taken(&mut udp, None));
         assert_eq!(udp.holder((addr(2), 7)), Some(two.0));
         assert_eq!(udp.holder((addr(3), 7)), None);
         udp.unbind(one);
         assert!(taken(&mut udp, None));
         udp.unbind(two);
-        let all = udp.bind(None, 7, owner()).unwrap();
+        let all = udp.bind(None, 7, Owner(0)).unwrap();
         assert!(taken(&mut udp, Some(addr(1))));
         assert_eq!(udp.holder((addr(3), 7)), Some(all.0));
         udp.unbind(all);
         assert!(udp.names.is_empty() && udp.ports.is_empty());
+    }
+
+    #[test]
+    fn a_datagram_goes_to_the_socket_of_its_port_and_its_owner_is_told_once() {
+        let (mut ip, dev) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(9)).unwrap();
+        let other = udp.bind(None, PORT + 1, Owner(10)).unwrap();
+        for data in [&b"one"[..], b"two"] {
+            let verdict = arrive(&mut udp, &mut ip, dev, PORT, data);
+            assert_eq!(verdict, Verdict::Delivered);
+        }
+        let event = UdpEvent {
+            socket: id,
+            owner: Owner(9),
+        };
+        assert_eq!((udp.poll_event(), udp.poll_event()), (Some(event), None));
+        let datagram = udp.recv(id).unwrap();
+        assert_eq!(datagram.data(), b"one");
+        assert_eq!((datagram.from, datagram.to), (peer(), HOST.into()));
+        assert_eq!(udp.recv(id).unwrap().data(), b"two");
+        assert!(!udp.has_queued(id) && !udp.has_queued(other) && udp.bytes == 0);
+        assert!(sent(&mut ip, dev).is_empty());
+    }
+
+    #[test]
+    fn a_connected_socket_hears_its_peer_only() {
+        let (mut ip, dev) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(0)).unwrap();
+        udp.connect(id, Some((PEER.into(), 4001)));
+        let verdict = arrive(&mut udp, &mut ip, dev, PORT, b"stranger");
+        assert_eq!(verdict, Verdict::Dropped(DropReason::NoPort));
+        udp.connect(id, Some(peer()));
+        let verdict = arrive(&mut udp, &mut ip, dev, PORT, b"peer");
+        assert_eq!(verdict, Verdict::Delivered);
+    }
+
+    #[test]
+    fn without_a_socket_the_sender_is_told() {
+        let (mut ip, dev) = connected();
+        let verdict = arrive(&mut udp(), &mut ip, dev, PORT, b"anybody?");
+        assert_eq!(verdict, Verdict::Dropped(DropReason::NoPort));
+        let [error] = &sent(&mut ip, dev)[..] else {
+            panic!("no ICMP error");
+        };
+        // Destination unreachable, port, about the datagram (RFC 792).
+        assert_eq!((error[9], &error[20..22]), (proto::ICMP, &[3, 3][..]));
+        assert_eq!(error[16..20], PEER.octets());
+        assert_eq!(error[28..], *testing::udp(THERE, (HOST, PORT), b"anybody?"));
+    }
+
+    #[test]
+    fn a_full_queue_drops_until_it_is_read() {
+        let (mut ip, dev) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(0)).unwrap();
+        udp.set_limit(id, 0);
+        assert_eq!(udp.limit(id), Some(SMALLEST_QUEUE));
+        let cost = 20 + HEADER + 1000 + OVERHEAD;
+        for _ in 0..SMALLEST_QUEUE / cost {
+            let verdict = arrive(&mut udp, &mut ip, dev, PORT, &[0; 1000]);
+            assert_eq!(verdict, Verdict::Delivered);
+        }
+        let verdict = arrive(&mut udp, &mut ip, dev, PORT, &[0; 1000]);
+        assert_eq!(verdict, Verdict::Dropped(DropReason::SocketFull));
+        assert!(sent(&mut ip, dev).is_empty(), "no error about it");
+        udp.recv(id).unwrap();
+        let verdict = arrive(&mut udp, &mut ip, dev, PORT, &[0; 1000]);
+        assert_eq!(verdict, Verdict::Delivered);
+        udp.unbind(id);
+        assert_eq!(udp.bytes, 0);
+        let stats = &ip.ifs.get(dev).unwrap().stats;
+        let ledger = stats.input();
+        assert_eq!(ledger.offered, ledger.delivered + ledger.dropped);
+    }
+
+    #[test]
+    fn a_datagram_leaves_with_its_header_and_checksum() {
+        let (mut ip, dev) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(0)).unwrap();
+        udp.send(&mut ip, id, None, peer(), b"hello").unwrap();
+        let [packet] = &sent(&mut ip, dev)[..] else {
+            panic!("not one packet");
+        };
+        let datagram = UdpPacket::new_checked(&packet[20..]).unwrap();
+        assert_eq!((datagram.src_port(), datagram.dst_port()), (PORT, THERE.1));
+        assert!(datagram.verify_checksum(&HOST.into(), &PEER.into()));
+        assert_eq!(datagram.payload(), b"hello");
+        let too_long = vec![0; 65_536 - HEADER];
+        let refused = udp.send(&mut ip, id, None, peer(), &too_long);
+        assert_eq!(refused, Err(NetError::TooBig));
+        let nowhere = (IpAddr::from([192, 0, 2, 1]), 1);
+        let refused = udp.send(&mut ip, id, None, nowhere, b"");
+        assert_eq!(refused, Err(NetError::NoRoute));
+    }
+
+    #[test]
+    fn a_notice_is_for_the_socket_that_sent_and_is_connected() {
+        let (mut ip, _) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(9)).unwrap();
+        let endpoints = |port| Endpoints {
+            local: (HOST.into(), PORT),
+            remote: (PEER.into(), port),
+        };
+        assert!(!udp.knows(&endpoints(THERE.1)), "nothing was sent");
+        udp.send(&mut ip, id, None, peer(), b"hello").unwrap();
+        assert!(udp.knows(&endpoints(THERE.1)) && !udp.knows(&endpoints(1)));
+        udp.notice(&endpoints(THERE.1), Notice::Refused);
+        assert_eq!((udp.take_error(id), udp.poll_event()), (None, None));
+        udp.connect(id, Some(peer()));
+        udp.notice(&endpoints(1), Notice::Refused);
+        udp.notice(&endpoints(THERE.1), Notice::Narrow(1400));
+        assert!(!udp.has_queued(id));
+        udp.notice(&endpoints(THERE.1), Notice::Refused);
+        assert!(udp.has_queued(id) && udp.has_work());
+        assert_eq!(udp.poll_event().map(|event| event.owner), Some(Owner(9)));
+        assert_eq!(udp.take_error(id), Some(errno::ECONNREFUSED));
+        assert_eq!(udp.take_error(id), None, "told once");
     }
 }

@@ -18,6 +18,8 @@ mod frame;
 mod ioctl;
 mod output;
 mod softc;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -170,27 +172,5 @@ impl Units {
 fn trace(ifp: &Ifnet, what: &str) {
     if ifp.debug {
         log::info!("{}: {what}", ifp.name);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use scheme::Pid;
-
-    use super::*;
-    use crate::ifnet::IfIndex;
-
-    #[test]
-    fn the_lowest_unit_that_is_not_open() {
-        let mut units = Units::default();
-        assert_eq!(units.lowest_free(), Some(0));
-        for unit in [0, 1, 3] {
-            let mut softc = Softc::new(IfIndex(0));
-            softc.open(FileId(unit.into()), 1, Pid(1));
-            units.units.insert(unit, softc);
-        }
-        assert_eq!(units.lowest_free(), Some(2));
-        units.units.get_mut(&1).unwrap().close();
-        assert_eq!(units.lowest_free(), Some(1));
     }
 }

@@ -13,7 +13,7 @@ use crate::ifnet::{
     MemberKind, is_host, parse_decimal,
 };
 use crate::ip::Ip;
-use crate::link::{Mac, Made, adapter_of};
+use crate::link::{AutoAddr, Mac, adapter_of};
 use crate::net::Net;
 use crate::route::{Origin, Route, RouteSpec};
 
@@ -61,8 +61,8 @@ pub(super) enum Undo {
         mtu: u16,
         /// Its routes that the setting can touch.
         routes: Vec<(IpNet, Route)>,
-        /// What it made of the prefixes of routers.
-        made: Vec<Made>,
+        /// Addresses that it made from prefixes of routers.
+        auto_addrs: Vec<AutoAddr>,
     },
     Join(IfIndex, IpAddr),
     Leave(IfIndex, IpAddr),
@@ -89,9 +89,9 @@ impl Undo {
             Self::Interface {
                 addrs,
                 routes,
-                made,
+                auto_addrs,
                 ..
-            } => 1 + addrs.len() + routes.len() + made.len(),
+            } => 1 + addrs.len() + routes.len() + auto_addrs.len(),
             _ => 1,
         }
     }
@@ -220,7 +220,7 @@ impl IfSetting {
             lastchange: ifp.stats.lastchange,
             mtu: ifp.mtu,
             routes: self.routes_touched(&net.ip, ifp),
-            made: adapter.map_or(Vec::new(), |adapter| net.link.autoconf_made(adapter)),
+            auto_addrs: adapter.map_or(Vec::new(), |adapter| net.link.autoconf_addrs(adapter)),
         };
         match self {
             Self::SetAddr(addr) => {
@@ -228,7 +228,7 @@ impl IfSetting {
                     return Err(errno::EINVAL);
                 }
                 let self_made = |old: &IfAddr| {
-                    adapter.is_some_and(|adapter| net.link.is_self_made(adapter, &old.addr))
+                    adapter.is_some_and(|adapter| net.link.is_autoconfigured(adapter, &old.addr))
                 };
                 let mut replaced = ifp.addrs.clone();
                 replaced.retain(|old| old.addr == addr.addr || !self_made(old));
@@ -351,10 +351,10 @@ impl Undo {
                 lastchange,
                 mtu,
                 routes,
-                made,
+                auto_addrs,
             } => {
                 if let Some(adapter) = adapter_of(&net.ip, dev) {
-                    net.link.autoconf_restore(&mut net.ip, adapter, made);
+                    net.link.autoconf_restore(&mut net.ip, adapter, auto_addrs);
                 }
                 if let Some(ifp) = net.ip.ifs.get_mut(dev) {
                     ifp.flags = flags;

@@ -29,7 +29,7 @@ struct EchoSocket {
     owner: Owner,
     remote: IpAddr,
     ident: u16,
-    /// Of requests; never zero.
+    /// Hop limit of requests; never zero.
     hop_limit: u8,
     replies: VecDeque<Vec<u8>>,
     bytes: usize,
@@ -80,7 +80,7 @@ impl Echo {
         self.sockets.get(id.0 as usize)
     }
 
-    /// Whom it pings.
+    /// The address that it pings.
     pub(crate) fn remote(&self, id: EchoId) -> Option<IpAddr> {
         Some(self.get(id)?.remote)
     }
@@ -90,7 +90,7 @@ impl Echo {
         Some(self.get(id)?.hop_limit)
     }
 
-    /// Sets it; never to zero.
+    /// Sets the hop limit of its requests.
     pub(crate) fn set_hop_limit(&mut self, id: EchoId, hops: std::num::NonZeroU8) {
         if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
             socket.hop_limit = hops.get();
@@ -153,7 +153,7 @@ impl Echo {
         };
         let key = self.idents.get(&u16::from_be_bytes([a, b]));
         let socket = key.and_then(|&key| self.sockets.get_mut(key as usize));
-        // Whoever asked a group hears from its members.
+        // A socket that pings a group gets the replies of its members.
         let src = received.header.src;
         let meant = |socket: &&mut EchoSocket| socket.remote == src || socket.remote.is_multicast();
         let Some(socket) = socket.filter(meant) else {
@@ -169,7 +169,7 @@ impl Echo {
         Verdict::Delivered
     }
 
-    /// Whether what somebody says is about an echo request of ours.
+    /// Whether an error is about an echo request of ours.
     pub(crate) fn knows(&self, quoted: &Quoted) -> bool {
         let key = quoted.ident.and_then(|ident| self.idents.get(&ident));
         let socket = key.and_then(|&key| self.sockets.get(key as usize));

@@ -112,7 +112,7 @@ impl Raw {
             let Some(socket) = self.sockets.get_mut(key as usize) else {
                 continue;
             };
-            // Who reads too slowly loses copies; the packet itself is with its protocol.
+            // A slow reader loses copies. The packet itself goes to its protocol all the same.
             if socket.bytes + packet.len() > QUEUE_BYTES {
                 continue;
             }

@@ -463,7 +463,7 @@ impl Host {
     }
 }
 
-/// Parts `scheme/rest`.
+/// Splits `scheme/rest`.
 fn split(path: &str) -> (&str, &str) {
     path.split_once('/').unwrap_or((path, ""))
 }

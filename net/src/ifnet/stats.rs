@@ -164,7 +164,7 @@ impl Ledger {
     }
 }
 
-/// What an interface counts. Bytes are those of packets, link headers not included.
+/// The counters of an interface. Bytes are those of packets, link headers not included.
 #[derive(Clone, Debug)]
 pub struct IfStats {
     /// Packets taken from the wire, families that nobody takes not included.

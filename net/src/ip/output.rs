@@ -282,7 +282,7 @@ impl Ip {
     }
 }
 
-/// What the loopback interface does with a packet: it comes back.
+/// The output function of the loopback interface: a packet comes back as received.
 pub(crate) fn looutput(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
     let Outgoing {
         family,

@@ -6,10 +6,14 @@
 //!
 //! - [`node`]: the tree of paths, and the text of each file;
 //! - [`setting`]: lines that can be written, and how they are parsed;
+//! - [`apply`]: doing them, one by one;
+//! - [`undo`]: undoing them if one is refused, and announcing them if none was;
 //! - this module: open files, and the watching of them.
 
+mod apply;
 mod node;
 mod setting;
+mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,7 +25,8 @@ use crate::files::Wakes;
 use crate::ip::Ip;
 use crate::net::Net;
 use node::Node;
-use setting::{Change, Setting};
+use setting::Setting;
+use undo::Change;
 
 /// Most bytes of an unfinished line.
 const LONGEST_LINE: usize = 4096;

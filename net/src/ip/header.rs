@@ -62,8 +62,8 @@ pub(crate) enum Walk {
     Fragment { at: usize },
     /// The headers are broken, or there are too many.
     Broken,
-    /// There is an option or header that must not be ignored. The sender is told, if there is a
-    /// code.
+    /// There is an option or header that must not be ignored. The sender is told if there is a
+    /// `code`, of a parameter problem at `pointer`; about a multicast only if `even_multicast`.
     Refused {
         code: Option<u8>,
         pointer: usize,
@@ -77,7 +77,7 @@ pub(crate) fn walk(packet: &[u8]) -> Walk {
         return Walk::Broken;
     };
     let (mut protocol, mut at) = (first, IPV6_HEADER);
-    // Offset of the number that says what the current header is, for an error about it.
+    // Offset of the field with the current header's number, for an error about it.
     let mut number_at = 6;
     for step in 0..MAX_EXTENSIONS {
         match protocol {

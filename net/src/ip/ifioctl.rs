@@ -59,7 +59,7 @@ impl Ip {
             self.routes
                 .purge(|prefix, route| route.dev == dev && prefix.network().is_ipv6());
         }
-        // Connections keep the mtu of their path, and look it up again.
+        // Connections keep the mtu of their path. This makes them look it up again.
         self.routes.touch();
         Ok(())
     }

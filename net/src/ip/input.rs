@@ -350,7 +350,7 @@ fn ours(rcvif: IfIndex, header: Header, packet: Packet, held: HeldFragments) -> 
     Fate::Ours(received, held)
 }
 
-/// Offset of the number that says what the header at `payload` is.
+/// Offset of the field with the number of the header at `payload`.
 fn next_header_at(packet: &[u8], payload: usize) -> u32 {
     let mut number_at = 6;
     let mut at = IPV6_HEADER;

@@ -14,7 +14,7 @@ use crate::timers::{Timer, Timers};
 const MAX_DATAGRAMS: usize = 256;
 /// Most bytes of all datagrams in the making, overhead included.
 const MAX_BYTES: usize = 4 << 20;
-/// The entry of both that one source may take, as a divisor. A source that floods throws out its own
+/// The part of both that one source may take, as a divisor. A source that floods throws out its own
 /// fragments.
 const SHARE: usize = 4;
 /// Bytes that a fragment is charged besides its data.

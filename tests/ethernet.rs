@@ -393,7 +393,7 @@ impl FrameIo for Opened {
     }
 }
 
-/// A machine with these drivers, as the adapter of a system runs it.
+/// A machine with these drivers, as a daemon runs it.
 struct Machine {
     drivers: Drivers,
     net: Host,

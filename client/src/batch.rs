@@ -1,5 +1,5 @@
-//! What is read and written in batch mode: frames, each a native-endian `u32` of length, the packet
-//! with its header, and zeros up to a multiple of four.
+//! The format of reads and writes in batch mode: frames, each a native-endian `u32` of length, the
+//! packet with its header, and zeros up to a multiple of four bytes.
 
 /// Bytes of the length before a packet.
 const LENGTH: usize = 4;

@@ -15,8 +15,8 @@
 //! ```
 //!
 //! One read is one packet and one write is one packet, unless [batch mode](Tun::set_batch) is on;
-//! [`batch`] builds and takes apart what is read and written then. On Redox the root is `/scheme`;
-//! on Linux it is where `tund --mount` serves its tree.
+//! [`batch`] builds such writes and splits such reads. On Redox the root is `/scheme`; on Linux it
+//! is where `tund --mount` serves its tree.
 
 #![deny(unsafe_code)]
 
@@ -50,7 +50,7 @@ impl From<u16> for Unit {
     }
 }
 
-/// What `TUNSIFINFO` sets and `TUNGIFINFO` tells (`struct tuninfo`).
+/// Parameters of an interface, for `TUNSIFINFO` and `TUNGIFINFO` (`struct tuninfo`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TunInfo {
     /// Line speed, bits a second; 0 for unknown.
@@ -234,8 +234,8 @@ impl Tun {
         self.ioctl(request::TUNSHUT, &mut [])
     }
 
-    /// Closes the device. Unlike drop it ends reads of other threads first, which on Redox nothing
-    /// else does.
+    /// Closes the device. Unlike drop it first ends reads of other threads. On Redox nothing else
+    /// would end them.
     pub fn close(self) -> io::Result<()> {
         self.shut()
     }

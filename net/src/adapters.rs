@@ -1,4 +1,4 @@
-//! The adapters of a machine, which come and go, and the interfaces on them.
+//! The network cards of a machine, which come and go, and the interfaces on them.
 
 use std::io::{self, ErrorKind};
 
@@ -6,14 +6,14 @@ use crate::host::Host;
 use crate::ifnet::AdapterId;
 use crate::link::Mac;
 
-/// Longest frame that any driver hands out; one of them ends itself when a buffer is shorter.
+/// Longest frame that any driver hands out, bytes. One driver ends itself when a buffer is shorter.
 const LONGEST: usize = 65_536;
-/// Most adapters ever seen: the interface of one that is gone waits for it.
+/// Most adapters ever seen: the interface of an adapter that is gone waits for its return.
 const MAX_ADAPTERS: usize = 64;
 
-/// Where adapters are found.
+/// The place where adapters are found.
 pub trait Bus {
-    /// An adapter's frames.
+    /// Receives and sends the frames of one adapter.
     type Io: FrameIo;
 
     /// The names of the adapters that are there.
@@ -22,11 +22,11 @@ pub trait Bus {
     /// Opens one: its hardware address, and its frames.
     fn open(&mut self, name: &str) -> io::Result<(Mac, Self::Io)>;
 
-    /// The driver of this one ended, and left its name behind: it would be in the way of another.
+    /// Removes the name of an adapter whose driver ended. A new driver could not take it otherwise.
     fn clear(&mut self, name: &str);
 }
 
-/// FrameIo of one adapter, without their check sequences. Nothing here waits.
+/// The frames of one adapter, without their check sequences. No call waits.
 pub trait FrameIo {
     /// Receives a frame; `WouldBlock` when there is none.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
@@ -45,18 +45,19 @@ struct Adapter<F> {
     frames: Option<F>,
 }
 
-/// Every adapter that was ever seen. Each has a place, by the order in which they were found.
+/// Every adapter that was ever seen. They are numbered from 0 in the order in which they were
+/// found.
 pub struct Adapters<B: Bus> {
     bus: B,
     adapters: Vec<Adapter<B::Io>>,
-    /// Places of those opened since somebody asked.
+    /// Numbers of those opened since [`poll_opened`](Self::poll_opened) was called.
     opened: Vec<usize>,
     buffer: Vec<u8>,
 }
 
 impl<B: Bus> Adapters<B> {
-    /// Makes an interface on every adapter there is: `eth0` is the first by name. None is no error:
-    /// there are tunnels.
+    /// Makes an interface on every adapter there is: `eth0` is the first by name. A machine without
+    /// adapters is fine: it has tunnels.
     pub fn new(bus: B, host: &mut Host) -> Self {
         let mut adapters = Self {
             bus,
@@ -68,24 +69,24 @@ impl<B: Bus> Adapters<B> {
         adapters
     }
 
-    /// The place of an adapter that was opened since the last call, and its frames: there may be
-    /// some to [receive](Self::receive).
+    /// The next adapter that was opened since the last call: its number, and its frames. Some may
+    /// be there to [receive](Self::receive) already.
     pub fn poll_opened(&mut self) -> Option<(usize, &B::Io)> {
         loop {
             let at = self.opened.pop()?;
-            // It may have failed since.
+            // It may have failed since then.
             if self.adapters.get(at)?.frames.is_some() {
                 return Some((at, self.adapters.get(at)?.frames.as_ref()?));
             }
         }
     }
 
-    /// Receives all there is at one place.
+    /// Receives every frame that the adapter with number `at` has.
     pub fn receive(&mut self, host: &mut Host, at: usize) {
         let Some(adapter) = self.adapters.get_mut(at) else {
             return;
         };
-        // The driver tells once for all that is there: until it has no more.
+        // The driver wakes us once for everything it has, so this reads until there is no more.
         while let Some(frames) = &mut adapter.frames {
             match frames.receive(&mut self.buffer) {
                 Ok(0) => return,
@@ -97,8 +98,8 @@ impl<B: Bus> Adapters<B> {
         }
     }
 
-    /// Sends all there is to send, and looks for adapters if it is time to. True if that led to
-    /// something that there must be a turn for.
+    /// Sends every frame that waits, and looks for adapters if it is time to. True if the host
+    /// needs a turn because of it.
     #[must_use]
     pub fn transmit(&mut self, host: &mut Host) -> bool {
         let mut sent = false;
@@ -107,7 +108,7 @@ impl<B: Bus> Adapters<B> {
                 && let Some(frame) = host.poll_frame(adapter.id)
             {
                 sent = true;
-                // What the driver has no room for is lost, as on a wire.
+                // A frame that the driver has no room for is lost, as on a wire.
                 if let Err(error) = frames.send(&frame)
                     && error.kind() != ErrorKind::WouldBlock
                 {
@@ -119,13 +120,13 @@ impl<B: Bus> Adapters<B> {
         if search {
             self.search(host);
         }
-        // Where there is room in a queue again, connections may have waited for it.
+        // Connections may have waited for the room that this made in a queue.
         search || (sent && host.has_work())
     }
 
     fn search(&mut self, host: &mut Host) {
         for adapter in &mut self.adapters {
-            // Nobody tells of the end of a driver that has nothing to do.
+            // A driver that has nothing to do may end without our hearing of it.
             if adapter
                 .frames
                 .as_ref()
@@ -188,7 +189,7 @@ impl<B: Bus> Adapters<B> {
 }
 
 impl<F> Adapter<F> {
-    /// The driver ended: the interface waits for another.
+    /// The driver ended. The interface waits for the next one.
     fn fail(&mut self, host: &mut Host, bus: &mut impl Bus, error: &io::Error) {
         log::error!("{}: {error}", self.name);
         host.ethernet_lost(self.id);

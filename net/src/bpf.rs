@@ -15,7 +15,7 @@ use crate::packet::Packet;
 /// `BIOCGSTATS`: two counters, packets seen by the filter and packets lost.
 const BIOCGSTATS: (u32, u32, u32) = (b'B' as u32, 111, 8);
 
-/// What a capture looks like.
+/// How a capture describes itself to `stat`.
 pub(crate) const DEVICE: Stat = Stat {
     kind: FileKind::Device,
     mode: 0o600,
@@ -34,11 +34,11 @@ pub(crate) struct Handle {
 enum Stream {
     /// At the interface, where they are captured.
     Attached(IfIndex, TapId),
-    /// The interface is gone: this is what was left.
+    /// The interface is gone. These packets are left to read.
     Left(Capture),
 }
 
-/// What `bpf` lists.
+/// The entries of the directory `bpf`.
 pub(crate) fn list(ip: &Ip) -> Vec<DirEntry> {
     let entry = |name: &str| DirEntry {
         name: name.to_owned(),
@@ -52,7 +52,8 @@ pub(crate) fn stat(ip: &Ip, name: &str) -> Result<Stat, Errno> {
     ip.ifs.by_name(name).map(|_| DEVICE).ok_or(errno::ENOENT)
 }
 
-/// Begins to capture on an interface, under a number that nobody else uses. The superuser's.
+/// Begins to capture on an interface. `id` is a number that no other capture has. `EPERM` unless
+/// the caller is the superuser.
 pub(crate) fn open(ip: &mut Ip, name: &str, caller: Caller, id: TapId) -> Result<Handle, Errno> {
     if caller.uid != 0 {
         return Err(errno::EPERM);
@@ -92,7 +93,8 @@ impl Handle {
         }
     }
 
-    /// Reads on in the stream. When the interface is gone, what is left, and then `ENXIO`.
+    /// Reads the next bytes of the stream. When the interface is gone, a reader gets what is left,
+    /// and then `ENXIO`.
     pub(crate) fn read(&mut self, ip: &mut Ip, buf: &mut [u8]) -> Outcome<usize> {
         if buf.is_empty() {
             return Outcome::Done(Ok(0));
@@ -107,7 +109,8 @@ impl Handle {
         }
     }
 
-    /// The seed's `AF_UNSPEC` case of `tunoutput`: the family comes first, in host byte order.
+    /// Sends a packet out of the interface, as `AF_UNSPEC` does in DragonFly's `tunoutput`: four
+    /// bytes of family come first, in host byte order.
     pub(crate) fn write(&self, ip: &mut Ip, buf: &[u8]) -> Result<usize, Errno> {
         let dev = self.dev()?;
         let (af, packet) = buf.split_first_chunk().ok_or(errno::EINVAL)?;
@@ -151,7 +154,7 @@ impl Handle {
         }
     }
 
-    /// Captures no more.
+    /// Stops capturing.
     pub(crate) fn close(&self, ip: &mut Ip) {
         if let Stream::Attached(dev, id) = self.stream
             && let Some(ifp) = ip.ifs.get_mut(dev)
@@ -160,7 +163,7 @@ impl Handle {
         }
     }
 
-    /// The interface is gone.
+    /// The interface is gone: keeps what its capture holds.
     pub(crate) fn detached(&mut self, left: Capture) {
         self.stream = Stream::Left(left);
     }

@@ -1,6 +1,6 @@
 //! A capture: packets as a classic pcap stream, `DLT_NULL`, in host byte order, in a bounded ring.
 //!
-//! Whoever reads too slowly loses captures, which are counted, and never traffic.
+//! A slow reader loses captures, which are counted. It never slows down traffic.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -17,7 +17,7 @@ const RING_BYTES: usize = 1 << 20;
 /// Bytes in front of the data of a record.
 const RECORD_HEADER: usize = 16;
 
-/// One reader's stream, as far as it is not read.
+/// One reader's stream: the part that is not read yet.
 #[derive(Debug)]
 pub(crate) struct Capture {
     ring: VecDeque<u8>,
@@ -26,7 +26,7 @@ pub(crate) struct Capture {
 }
 
 impl Capture {
-    /// The stream begins with its header, before there is any packet.
+    /// A stream that has its header already, and no packet.
     pub(crate) fn new() -> Self {
         let header = PcapHeader {
             snaplen: SNAPLEN,
@@ -45,8 +45,8 @@ impl Capture {
         }
     }
 
-    /// Adds a packet of a family, by its number in such streams, if there is room for all of it.
-    /// True when there was nothing to read before.
+    /// Adds a packet, if there is room for all of it. `family` is the number of its family in
+    /// `DLT_NULL`. True when there was nothing to read before.
     pub(crate) fn record(&mut self, wall: Duration, family: u32, packet: &[u8]) -> bool {
         self.seen = self.seen.wrapping_add(1);
         let whole = 4 + packet.len();
@@ -63,7 +63,7 @@ impl Capture {
             orig_len: u32::try_from(whole).unwrap_or(u32::MAX),
             data: Cow::Borrowed(&family.to_ne_bytes()),
         };
-        // The packet itself follows, without a copy of both to make them one piece.
+        // The packet itself follows, without copying both into one buffer first.
         let written = record.write_to::<_, NativeEndian>(&mut self.ring);
         debug_assert!(written.is_ok(), "a ring takes everything");
         self.ring.extend(&packet[..kept - 4]);
@@ -75,7 +75,7 @@ impl Capture {
         self.ring.is_empty()
     }
 
-    /// Takes as much as there is and fits; returns how many bytes that were.
+    /// Moves bytes of the stream to `buf`, as many as there are and fit; returns how many.
     pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
         let len = buf.len().min(self.ring.len());
         let (front, back) = self.ring.as_slices();
@@ -86,7 +86,7 @@ impl Capture {
         len
     }
 
-    /// How many packets were seen, and how many of them lost.
+    /// How many packets were seen, and how many of them were lost. Both wrap around.
     pub(crate) fn counters(&self) -> (u32, u32) {
         (self.seen, self.lost)
     }

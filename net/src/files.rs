@@ -1,4 +1,4 @@
-//! Open files by number, and what became possible on them.
+//! Open files by number, and the readiness that rose on them.
 
 use std::collections::VecDeque;
 
@@ -8,25 +8,25 @@ use slab::Slab;
 
 /// Most files open at once.
 const MAX_FILES: usize = 65_536;
-/// Of these, what only the superuser may still open.
+/// How many of these are kept for the superuser.
 const RESERVED_FILES: usize = 4096;
 
 /// Every open file.
 #[derive(Debug)]
 pub(crate) struct Files<F> {
     slots: Slab<Slot<F>>,
-    /// Of the file made last.
+    /// Serial number of the file that was made last.
     serial: u64,
 }
 
 #[derive(Debug)]
 struct Slot<F> {
     file: F,
-    /// Never used again, unlike the number.
+    /// Never used again, unlike the file's number.
     serial: u64,
 }
 
-/// One file that another remembers, and that may be closed meanwhile.
+/// A reference from one file to another, which may be closed meanwhile.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Held {
     id: FileId,
@@ -77,14 +77,15 @@ impl<F> Files<F> {
         Ok(&mut slot.file)
     }
 
-    /// Remembers a file.
+    /// Makes a reference to a file.
     pub(crate) fn hold(&self, id: FileId) -> Result<Held, Errno> {
         let slot = self.slots.get(id.0 as usize).ok_or(errno::EBADF)?;
         let serial = slot.serial;
         Ok(Held { id, serial })
     }
 
-    /// The file that was remembered; `EBADF` if it is closed, even if its number is another's now.
+    /// The file that a reference stands for; `EBADF` if it is closed, even if another file has its
+    /// number now.
     pub(crate) fn held(&mut self, held: Held) -> Result<(FileId, &mut F), Errno> {
         let slot = self.slots.get_mut(held.id.0 as usize);
         let slot = slot.filter(|slot| slot.serial == held.serial);
@@ -92,16 +93,17 @@ impl<F> Files<F> {
     }
 }
 
-/// What became possible on which files, in the order in which it did.
+/// Files that became readable or writable, in the order in which they did.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {
-    /// By number: what rose since it was last told.
+    /// By file number: the bits that rose since they were last told.
     risen: Vec<Ready>,
     queue: VecDeque<FileId>,
 }
 
 impl Wakes {
-    /// Something became possible on a file. It is told once, until that is [taken](Self::poll).
+    /// Notes that something became possible on a file. The file is told of once, until that is
+    /// [taken](Self::poll).
     pub(crate) fn wake(&mut self, id: FileId, ready: Ready) {
         let at = id.0 as usize;
         if at >= self.risen.len() {
@@ -129,7 +131,7 @@ impl Wakes {
         }
     }
 
-    /// A file is closed: nobody is left to hear of it.
+    /// Forgets a file that is closed: nobody is left to be told.
     pub(crate) fn forget(&mut self, id: FileId) {
         if let Some(risen) = self.risen.get_mut(id.0 as usize) {
             *risen = Ready::empty();

@@ -49,9 +49,9 @@ impl Default for Config {
 
 /// One machine: its network, and the files of `tun`, `netcfg`, `bpf`, `tcp`, `udp`, `icmp` and `ip`.
 ///
-/// It is driven through [`FileServer`], and by whoever has network cards through
-/// [`attach_ethernet`](Self::attach_ethernet) and its companions. It reads no clock, no descriptor, no
-/// environment and no randomness.
+/// It is driven through [`FileServer`]; a program that has network cards also uses
+/// [`attach_ethernet`](Self::attach_ethernet) and its companions. It reads no clock, no descriptor,
+/// no environment and no randomness.
 ///
 /// ```
 /// use net::{Config, Host};
@@ -76,8 +76,8 @@ pub struct Host {
     inet: InetSockets,
     servers: Servers,
     watchers: netcfg::Watchers,
-    /// What the last turn said, as long as nothing has been done since that could change it. Most
-    /// turns have nothing to do, and should not have to look everywhere to find that out.
+    /// The result of the last turn, as long as nothing has happened since that could change it.
+    /// Most turns have nothing to do, and should not have to look everywhere to find that out.
     idle: Option<Turn>,
 }
 
@@ -146,14 +146,15 @@ impl Host {
     }
 
     /// The driver of an adapter ended. The interface stays, with all its settings, but is not
-    /// RUNNING: what is sent by it is lost until the adapter is [there again](Self::ethernet_found).
+    /// RUNNING: packets sent through it are lost until the adapter is [there
+    /// again](Self::ethernet_found).
     pub fn ethernet_lost(&mut self, id: AdapterId) {
         self.schedule();
         self.net.link.ethernet_lost(&mut self.net.ip, id);
     }
 
-    /// The adapter is there again, maybe with another address. Addresses, routes, groups and whether
-    /// it is up are as they were.
+    /// The adapter is there again, maybe with another hardware address. The interface has its
+    /// addresses, routes, groups and UP flag as before.
     pub fn ethernet_found(&mut self, id: AdapterId, mac: Mac) {
         self.schedule();
         self.net.link.ethernet_found(&mut self.net.ip, id, mac);
@@ -179,42 +180,42 @@ impl Host {
         Some(frame)
     }
 
-    /// Whether adapters are to be looked for now. Whoever has adapters asks after every turn, and
-    /// [says](Self::adapters_searched) when it is done.
+    /// Whether to look for adapters now. A program that has adapters asks after every turn, and
+    /// [says](Self::adapters_searched) when it has looked.
     pub fn wants_adapters(&self) -> bool {
         self.net.link.wants_adapters(&self.net.ip)
     }
 
-    /// Adapters have been looked for; some may still be `missing`.
+    /// The program has looked for adapters. Some that were there before may still be `missing`.
     pub fn adapters_searched(&mut self, missing: bool) {
         self.schedule();
         self.net.link.adapters_searched(&self.net.ip, missing);
     }
 
-    /// Whether packets, connections or their owners wait for a turn.
+    /// Whether a turn has packets, connections or events to handle.
     pub fn has_work(&self) -> bool {
         self.net.has_work()
     }
 
-    /// `schednetisr`: there may be something to do, so the next turn looks.
+    /// `schednetisr`: makes the next turn look for work.
     fn schedule(&mut self) {
         self.idle = None;
     }
 
-    /// Counters changed outside of a turn, and connections may have got room.
+    /// Counters changed outside of a turn, and there may be room for connections that wait.
     fn counted(&mut self) {
         if self.watchers.counted() || self.net.has_work() {
             self.schedule();
         }
     }
 
-    /// Hears what happened in the network.
+    /// Collects the events of the network.
     fn collect(&mut self) {
         while let Some(event) = self.net.poll_event() {
             match event {
                 Event::Ready(file, ready) => self.wakes.wake(file, ready),
                 Event::Arrived(Owner(file)) => self.wakes.wake(FileId(file), Ready::READ),
-                // One is as good as many: a signal is a flag.
+                // A signal is a flag: sending it twice is no different from once.
                 Event::Signal(owner) if self.signals.contains(&owner) => {}
                 Event::Signal(owner) => self.signals.push_back(owner),
                 Event::Detached(ifp) => {
@@ -462,7 +463,7 @@ impl Host {
     }
 }
 
-/// Parts `scheme/rest`.
+/// Splits `scheme/rest`.
 fn split(path: &str) -> (&str, &str) {
     path.split_once('/').unwrap_or((path, ""))
 }
@@ -492,7 +493,7 @@ impl FileServer for Host {
             Ok(File::Text(handle)) => Some(handle),
             _ => None,
         });
-        // Each of them may have left work to those before it.
+        // Each of these steps may have left work for the ones before it.
         let pending = net.has_work();
         let deadlines = [net.deadline(), watchers.deadline()];
         let turn = Turn {
@@ -510,7 +511,7 @@ impl FileServer for Host {
 
     fn poll_signal(&mut self) -> Option<SignalTarget> {
         self.collect();
-        // Asked once for all the packets of a turn: it takes system calls.
+        // Checked once for all packets of a turn, because it takes system calls.
         let owners = std::iter::from_fn(|| self.signals.pop_front());
         let mut there = owners.filter(|owner| owner.exists(&*self.processes));
         there.next().map(|owner| owner.target)
@@ -520,8 +521,8 @@ impl FileServer for Host {
         let stat = self.stat_path(path);
         let below = path.strip_prefix("netcfg/ifaces");
         if below.is_some_and(|below| matches!(below, "" | "/") || stat.is_err()) {
-            // Whoever looks may be waiting for one that is not there yet; and what is not there is
-            // often not opened any more.
+            // A program that looks may be waiting for an interface that is not there yet. It may
+            // never open one: the look is all we see of it.
             self.schedule();
             self.net.link.ask_for_adapters(&self.net.ip);
         }
@@ -808,7 +809,7 @@ impl FileServer for Host {
 
     fn close(&mut self, id: FileId) {
         self.schedule();
-        // What happened on the file is told before its number is another's.
+        // Events of the file are collected before another file gets its number.
         self.collect();
         let Self {
             net,

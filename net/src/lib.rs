@@ -1,7 +1,7 @@
-//! One machine's network: the tun driver, and the network stack that the driver is the face of,
-//! served as trees of files.
+//! One machine's network: the tun driver and the network stack behind it, served as trees of files.
 //!
-//! The floors of the house, each of which knows only those before it:
+//! The layers, from the bottom up. Each knows only those before it (`tests/layers.rs` sees to
+//! that):
 //!
 //! - [`packet`], [`capture`]: one packet in memory; packets as a stream that Wireshark reads.
 //! - [`ifnet`]: interfaces, with addresses, flags, counters and send queues.
@@ -9,13 +9,14 @@
 //! - [`ip`]: the network layer, netisr: input, reassembly, forwarding, ICMP, groups, and the way out.
 //! - [`tun`] and [`link`], the drivers; [`stack`], the transports; [`bpf`], capture and injection.
 //!   Each is given the network layer as an argument.
-//! - [`mod@net`]: [`Net`](net::Net) holds these together: its turn takes what input
-//!   [delivers](ip::Delivery) to whom it is for.
-//! - [`socket`] (`tcp`, `udp`, `icmp`, `ip`) and [`netcfg`] (interfaces and routes as text), the files
-//!   by which programs use it; [`serve`], the small services echo, discard and chargen.
+//! - [`mod@net`]: [`Net`](net::Net) holds these together. Its turn hands each packet that input
+//!   [delivers](ip::Delivery) to its receiver.
+//! - [`socket`] (`tcp`, `udp`, `icmp`, `ip`) and [`netcfg`] (interfaces and routes as text): the
+//!   files through which programs use the network; [`serve`], the small services echo, discard and
+//!   chargen.
 //! - [`host`]: [`Host`], the tree of all files. It is a [`scheme::FileServer`], which the [`scheme`]
 //!   crate serves as a Redox scheme, as a FUSE mount, or to threads of this process.
-//! - [`adapters`]: network cards that come and go, for programs that have some.
+//! - [`adapters`]: network cards that come and go, for programs that have access to some.
 //!
 //! A packet written to `tun/0` goes host → tun → capture → netisr → IP → transport → socket. A packet
 //! for the tunnel goes socket → transport → route → interface → capture → header → send queue →

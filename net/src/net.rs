@@ -17,8 +17,8 @@ use crate::tun::{SigioOwner, TunEvent, Units};
 
 /// Interfaces, routes, drivers and transports.
 ///
-/// Time comes in with [`turn`](Self::turn); what others have to hear is taken by
-/// [`poll_event`](Self::poll_event), and from the transports.
+/// Time comes in with [`turn`](Self::turn). News for the files above is taken out with
+/// [`poll_event`](Self::poll_event), and from the transports with theirs.
 pub(crate) struct Net {
     pub(crate) ip: Ip,
     pub(crate) tun: Units,
@@ -27,21 +27,21 @@ pub(crate) struct Net {
     pub(crate) udp: Udp,
     pub(crate) echo: Echo,
     pub(crate) raw: Raw,
-    /// What `resolv/nameserver` says.
+    /// The address in `resolv/nameserver`.
     pub(crate) nameserver: Option<IpAddr>,
     events: VecDeque<Event>,
 }
 
-/// What others have to hear of.
+/// Something that the files above have to know.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Something became possible on the file of a device or capture.
     Ready(FileId, Ready),
-    /// A packet came to a socket for pings or for whole packets.
+    /// A packet came to an echo or raw socket.
     Arrived(Owner),
     /// `SIGIO` is due.
     Signal(SigioOwner),
-    /// An interface is gone; this is what is left of it.
+    /// An interface is gone. Its captures may still hold packets to read.
     Detached(Box<Ifnet>),
 }
 
@@ -75,7 +75,7 @@ impl Net {
         let due = |deadline: Option<Duration>| deadline.is_some_and(|at| at <= now);
         self.handle_activity();
         self.netisr_run(budget);
-        // Routes go with the life of a router.
+        // First, because the routes of a router end with its lifetime.
         if due(self.link.deadline()) {
             self.link.run(&mut self.ip);
         }
@@ -98,12 +98,12 @@ impl Net {
         self.ip.now.wall = now.wall;
     }
 
-    /// Whether packets, connections or their owners wait for a turn.
+    /// Whether a turn has packets, connections or events to handle.
     pub(crate) fn has_work(&self) -> bool {
         self.ip.has_work() || self.tcp.has_work() || self.udp.has_work()
     }
 
-    /// When something is due.
+    /// When the next timer is due; `None` if none is armed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let deadlines = [
             self.tcp.deadline(),
@@ -113,7 +113,7 @@ impl Net {
         deadlines.into_iter().flatten().min()
     }
 
-    /// The next thing that others have to hear of.
+    /// The next event for the files above.
     #[must_use]
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
         self.handle_activity();
@@ -133,12 +133,12 @@ impl Net {
     #[must_use]
     pub(crate) fn poll_frame(&mut self, id: AdapterId) -> Option<Packet> {
         let frame = self.link.poll_frame(&mut self.ip, id)?;
-        // Where there is room in a queue again, connections may have waited for it.
+        // Connections may have waited for the room that this made in the queue.
         self.handle_activity();
         Some(frame)
     }
 
-    /// Takes packets that were received, and hands each to whom it is for.
+    /// Takes received packets from the queue, and hands each to its receiver.
     fn netisr_run(&mut self, mut budget: Budget) {
         while let Some((received, receipt)) = self.ip.poll_received(&mut budget) {
             let verdict = self.deliver(received);
@@ -158,7 +158,8 @@ impl Net {
         }
     }
 
-    /// Somebody says something about a packet of ours: whoever may have sent it hears that, if it did.
+    /// An ICMP error, or a driver, says something about a packet of ours. The transport that may
+    /// have sent it is told, if it did.
     fn notice(&mut self, quoted: Quoted) -> Verdict {
         let Quoted {
             protocol,
@@ -187,7 +188,7 @@ impl Net {
         Verdict::Delivered
     }
 
-    /// What happened at interfaces is told to those whom it concerns.
+    /// Passes on what happened at interfaces: to drivers, captures and connections.
     #[inline]
     pub(crate) fn handle_activity(&mut self) {
         if self.ip.ifs.has_activity() {

@@ -2,11 +2,11 @@
 
 use std::ops::{Deref, DerefMut};
 
-/// Room kept in front of a packet: an IPv6 header, and a `sockaddr_in`, the longest header of the
-/// tun device.
+/// Bytes kept free in front of a packet: for an IPv6 header and a `sockaddr_in`, the longest header
+/// of the tun device.
 const HEADROOM: usize = 56;
 
-/// One packet in memory. What it holds begins with the IP header, unless something was
+/// One packet in memory. It begins with the IP header, unless another was
 /// [prepended](Packet::prepend).
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Packet {
@@ -23,7 +23,7 @@ impl Packet {
         }
     }
 
-    /// A packet of `head` and then `tail`.
+    /// A packet that consists of `head` and then `tail`.
     pub fn concat(head: &[u8], tail: &[u8]) -> Self {
         let mut buf = Vec::with_capacity(HEADROOM + head.len() + tail.len());
         buf.resize(HEADROOM, 0);

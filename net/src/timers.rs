@@ -1,18 +1,18 @@
-//! Timers: who is due when, in order, with one entry for each.
+//! Timers in the order in which they are due, with one entry for each.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// The timers of many, by a key that tells them apart.
+/// Many timers, each with a key of its own.
 ///
-/// Whoever has a timer keeps its [`Timer`], so that an entry is found without a search, and there is
-/// never more than one: what is armed again moves.
+/// The owner of each keeps a [`Timer`], which says where its entry is. So it is found without a
+/// search, and there is never more than one: arming a timer again moves it.
 #[derive(Debug)]
 pub(crate) struct Timers<K> {
     order: BTreeSet<(Duration, K)>,
 }
 
-/// When one of them is due; `None` while it is not armed.
+/// When a timer is due; `None` while it is not armed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Timer(Option<Duration>);
 
@@ -25,7 +25,7 @@ impl<K> Default for Timers<K> {
 }
 
 impl<K: Ord + Copy> Timers<K> {
-    /// Has a timer be due at `at`, and not when it was before.
+    /// Makes a timer due at `at`, and no longer at the time before.
     pub(crate) fn arm(&mut self, timer: &mut Timer, key: K, at: Duration) {
         if timer.0 != Some(at) {
             self.disarm(timer, key);
@@ -34,15 +34,15 @@ impl<K: Ord + Copy> Timers<K> {
         }
     }
 
-    /// Has a timer not be due any more.
+    /// Makes a timer not due at all.
     pub(crate) fn disarm(&mut self, timer: &mut Timer, key: K) {
         if let Some(at) = timer.0.take() {
             self.order.remove(&(at, key));
         }
     }
 
-    /// Takes the one that is due first, if it is by `now`. Its [`Timer`] is to be
-    /// [told](Timer::expired).
+    /// Takes the timer that is due first, if it is due by `now`. The caller has to
+    /// [tell](Timer::expired) its [`Timer`].
     #[must_use]
     pub(crate) fn pop(&mut self, now: Duration) -> Option<K> {
         let &(at, _) = self.order.first()?;
@@ -57,12 +57,12 @@ impl<K: Ord + Copy> Timers<K> {
         self.order.first().map(|&(at, _)| at)
     }
 
-    /// All, in the order in which they are due.
+    /// The keys of all timers that are armed, in the order in which they are due.
     pub(crate) fn iter(&self) -> impl Iterator<Item = K> {
         self.order.iter().map(|&(_, key)| key)
     }
 
-    /// How many there are.
+    /// How many timers are armed.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.order.len()
@@ -75,7 +75,7 @@ impl Timer {
         self.0
     }
 
-    /// It was [taken](Timers::pop).
+    /// Notes that it was [taken](Timers::pop).
     pub(crate) fn expired(&mut self) {
         self.0 = None;
     }

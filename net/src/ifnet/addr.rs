@@ -8,9 +8,9 @@ use ipnet::IpNet;
 /// An address of an interface.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct IfAddr {
-    /// Ours.
+    /// Address of this host.
     pub addr: IpAddr,
-    /// Length of the network's prefix, bits. The whole address if there is a peer.
+    /// Length of the network's prefix, bits. With a peer it is the whole address.
     pub prefix_len: u8,
     /// The one host at the other end, instead of a network.
     pub peer: Option<IpAddr>,
@@ -18,7 +18,7 @@ pub struct IfAddr {
 
 impl IfAddr {
     /// Reads `10.0.0.1/24`, `10.0.0.1` or `10.0.0.1 peer 10.0.0.2`. `None` for anything else, and
-    /// for what no interface can have.
+    /// for an address that no interface can have.
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_ascii_whitespace();
         let first = words.next()?;
@@ -62,8 +62,8 @@ impl IfAddr {
         }
     }
 
-    /// What is reached directly because of it: its network, or its peer. `None` for an address that
-    /// stands alone.
+    /// The destinations on its link: its network, or its peer. `None` for an address without
+    /// either.
     pub fn prefix(&self) -> Option<IpNet> {
         match self.peer {
             Some(peer) => Some(IpNet::from(peer)),
@@ -130,13 +130,14 @@ pub fn is_host(addr: &IpAddr) -> bool {
     }
 }
 
-/// The group of the few stations whose address ends alike (RFC 4291 section 2.7.1).
+/// The solicited-node group of an address: that of all hosts whose address ends in the same 24 bits
+/// (RFC 4291 section 2.7.1).
 pub(crate) fn solicited_node(addr: &Ipv6Addr) -> Ipv6Addr {
     let end = u128::from(*addr) & 0xff_ffff;
     Ipv6Addr::from(0xff02_0000_0000_0000_0000_0001_ff00_0000 | end)
 }
 
-/// Whether the address means something on one link only.
+/// Whether the address is valid on one link only.
 pub(crate) fn is_link_local(addr: &IpAddr) -> bool {
     match addr {
         IpAddr::V4(addr) => addr.is_link_local(),

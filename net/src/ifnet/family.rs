@@ -1,24 +1,24 @@
 //! Protocol families, by the numbers that each system gives them.
 
-/// A family of packets that something here can take or give.
+/// A protocol family of packets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Family {
     /// IPv4.
     Inet,
     /// IPv6.
     Inet6,
-    /// Novell's.
+    /// Novell's IPX.
     Ipx,
-    /// Apple's.
+    /// AppleTalk.
     AppleTalk,
-    /// One without a name here, by whatever number it was given: only captures see it.
+    /// Any other, by the number that the writer gave it. Only captures see it.
     Other(u32),
 }
 
 impl Family {
-    /// The family a writer means. IPv6 has another number on every system: 10 on Linux and Redox,
-    /// 24 on OpenBSD and NetBSD, 28 on FreeBSD and DragonFly, 30 on Darwin. IPX is 23 and AppleTalk
-    /// 16 on BSD, 4 and 5 on Linux.
+    /// The family that a writer means by a number; `None` if it is unknown. IPv6 has another number
+    /// on every system: 10 on Linux and Redox, 24 on OpenBSD and NetBSD, 28 on FreeBSD and
+    /// DragonFly, 30 on Darwin. IPX is 23 and AppleTalk 16 on BSD, 4 and 5 on Linux.
     pub const fn from_af(af: u32) -> Option<Self> {
         match af {
             2 => Some(Self::Inet),
@@ -29,7 +29,7 @@ impl Family {
         }
     }
 
-    /// The number that a reader gets: Redox's.
+    /// The number that a reader gets: that of Redox.
     pub const fn af(self) -> u32 {
         match self {
             Self::Inet => 2,

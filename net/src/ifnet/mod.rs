@@ -1,8 +1,8 @@
 //! Interfaces: names, flags, addresses, counters, send queues. The kernel's `struct ifnet`.
 //!
 //! An [`Ifnet`] knows nothing of its driver but a [tag](Driver) and the function that
-//! [sends](IfOutput) a packet by it. What happens here that others want to hear stands here, until
-//! [`IfTable::poll_activity`] tells it.
+//! [sends](IfOutput) a packet by it. It notes what happens to it that others have to know, and
+//! [`IfTable::poll_activity`] tells them.
 
 mod addr;
 mod family;
@@ -37,7 +37,7 @@ pub const IPV6_MINMTU: u16 = 1280;
 pub const MAX_ADDRS: usize = 256;
 /// Most groups that one interface can join.
 pub const MAX_GROUPS: usize = 256;
-/// Of these, what only the superuser may still join.
+/// How many of these are kept for the superuser.
 pub const RESERVED_GROUPS: usize = 32;
 
 /// Number of an interface. Used again after it is destroyed, but not before
@@ -60,7 +60,7 @@ pub enum Driver {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AdapterId(pub u32);
 
-/// Number of a capture, chosen by whoever reads it.
+/// Number of a capture, chosen by its owner.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TapId(pub u32);
 
@@ -69,7 +69,7 @@ pub struct TapId(pub u32);
 pub(crate) struct Tap {
     pub(crate) id: TapId,
     pub(crate) capture: Capture,
-    /// Whether its reader is to be told of something to read.
+    /// Whether its reader has to be told that there is something to read.
     pub(crate) rose: bool,
 }
 
@@ -105,14 +105,14 @@ impl fmt::Display for IfFlags {
     }
 }
 
-/// Who is in a group on an interface: how often each joined and did not leave.
+/// The members of a group on an interface: how often each kind joined and did not leave.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     /// Sockets.
     pub sockets: u32,
     /// Lines written to `multicast`.
     pub settings: u32,
-    /// Addresses of the interface, by whose solicited-node group they are found.
+    /// Addresses of the interface whose solicited-node group it is.
     pub addresses: u32,
 }
 
@@ -130,7 +130,7 @@ impl Members {
     }
 }
 
-/// Which of them: nobody can leave for another.
+/// A kind of member. One kind cannot leave for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MemberKind {
     Socket,
@@ -146,11 +146,11 @@ pub struct Ifnet {
     pub name: String,
     /// Its driver.
     pub driver: Driver,
-    /// What the driver does with a packet to send.
+    /// The driver's function that sends a packet.
     pub output: IfOutput,
     /// The driver's own flags, which only it understands (BSD's `IFF_LINK0` to `IFF_LINK2`).
     pub link_flags: u16,
-    /// Whether the driver is there: that of a network card may end.
+    /// Whether the driver is there. The driver of a network card may end.
     pub present: bool,
     /// Whether the driver traces what it does.
     pub debug: bool,
@@ -164,13 +164,13 @@ pub struct Ifnet {
     pub baudrate: i32,
     /// Addresses, in the order in which they were added.
     pub addrs: Vec<IfAddr>,
-    /// Addresses from which nothing is to begin any more (RFC 4862 section 5.5.4), whether the
-    /// interface has them or is about to.
+    /// Deprecated addresses, from which no new connection begins (RFC 4862 section 5.5.4). The
+    /// interface has them, or is about to.
     pub deprecated: Vec<IpAddr>,
-    /// Addresses that it asks for, and that are not its own before nobody else is found to have them
-    /// (RFC 4862 section 5.4).
+    /// Addresses that it is about to have, while it asks whether another host has them (RFC 4862
+    /// section 5.4).
     pub tentative: Vec<IpAddr>,
-    /// Addresses that it made of what routers advertise.
+    /// Addresses that it made from prefixes that routers advertise.
     pub advertised: Vec<IpAddr>,
     /// Groups joined, and by whom.
     pub groups: BTreeMap<IpAddr, Members>,
@@ -178,20 +178,20 @@ pub struct Ifnet {
     pub stats: IfStats,
     /// Packets for the wire.
     pub snd: Box<dyn Discipline>,
-    /// Where packets go that were queued since the driver was last told: for drivers that have to find
-    /// the way.
+    /// Next hops of packets that were queued since the driver was last told, for drivers that have
+    /// to find their hardware addresses.
     pub(crate) next_hops: Vec<IpAddr>,
-    /// The captures of what passes here.
+    /// The captures on this interface.
     pub(crate) taps: Vec<Tap>,
-    /// What happened, and nobody has been told of yet.
+    /// What happened since the last [`IfTable::poll_activity`].
     activity: Activity,
 }
 
 impl Ifnet {
-    /// `bpf_mtap`: shows a packet of a family, by its number in captures, to everybody who captures.
+    /// `bpf_mtap`: gives every capture a copy of a packet. `family` is its number in `DLT_NULL`.
     #[inline]
     pub(crate) fn tap(&mut self, wall: Duration, family: u32, packet: &[u8]) {
-        // Almost always nobody does.
+        // Almost always there is none.
         if !self.taps.is_empty() {
             self.record(wall, family, packet);
         }
@@ -207,8 +207,8 @@ impl Ifnet {
         }
     }
 
-    /// Puts a packet, with its header if it has one, on the send queue, and counts it: `len` bytes
-    /// without the header.
+    /// Puts a frame on the send queue, and counts its packet: `len` bytes, the driver's header not
+    /// included.
     pub(crate) fn enqueue(
         &mut self,
         frame: Frame,
@@ -229,7 +229,7 @@ impl Ifnet {
         Ok(Sent::Queued)
     }
 
-    /// Counts a packet that is not sent, and says why.
+    /// Counts a packet that is not sent. Returns `error`.
     pub(crate) fn refuse(&mut self, reason: DropReason, error: OutputError) -> OutputError {
         self.stats.drop_output(reason, 1);
         error
@@ -243,8 +243,8 @@ impl Ifnet {
         self.stats.drop_output(DropReason::Purged, purged);
     }
 
-    /// It changed state.
-    pub(crate) fn stamp(&mut self, now: Now) {
+    /// Notes that the interface changed its state.
+    pub(crate) fn set_lastchange(&mut self, now: Now) {
         self.stats.lastchange = now.wall;
     }
 
@@ -253,17 +253,17 @@ impl Ifnet {
         self.mtu >= IPV6_MINMTU
     }
 
-    /// Whether what is sent by it comes back.
+    /// Whether it is a loopback: packets sent by it come back.
     pub fn is_loopback(&self) -> bool {
         self.flags.contains(IfFlags::LOOPBACK)
     }
 
-    /// Whether IPv6 packets leave by it.
+    /// Whether IPv6 packets can leave by it.
     pub fn runs_ipv6(&self) -> bool {
         self.is_up() && self.has_ipv6()
     }
 
-    /// Whether packets leave by it.
+    /// Whether it is up: packets can leave by it.
     pub fn is_up(&self) -> bool {
         self.flags.contains(IfFlags::UP)
     }
@@ -293,7 +293,7 @@ impl Ifnet {
         by_nature || self.groups.contains_key(group)
     }
 
-    /// An address of its own, with its network or peer.
+    /// Its own address `addr`, with its network or peer; `None` if it does not have it.
     pub(crate) fn addr(&self, addr: &IpAddr) -> Option<IfAddr> {
         self.addrs.iter().find(|own| own.addr == *addr).copied()
     }
@@ -311,9 +311,9 @@ impl Ifnet {
         self.addrs.iter().any(|own| own.broadcast() == Some(*addr))
     }
 
-    /// The address to send from to `dst`, by way of `next_hop`: one on the next hop's network
-    /// first, then the one with most in common with the destination, of the same scope, and not
-    /// deprecated if it can be helped.
+    /// The address to send from to `dst`, by way of `next_hop`. In this order it prefers an address
+    /// of the same scope, one that is not deprecated, one on the next hop's network, and the one
+    /// with the longest prefix in common with the destination.
     pub fn source_for(&self, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
         let candidates = self
             .addrs
@@ -329,7 +329,7 @@ impl Ifnet {
             let fresh = !self.deprecated.contains(&own.addr);
             (same_scope, fresh, own.covers(next_hop), common)
         };
-        // The first of equals, where max_by_key takes the last.
+        // Reversed, because max_by_key takes the last of equals, and the first is wanted.
         let best = candidates.rev().max_by_key(rank)?;
         Some(best.addr)
     }

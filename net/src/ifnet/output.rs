@@ -1,4 +1,4 @@
-//! What an interface does with a packet to send, and what of it others want to hear.
+//! The output function of an interface, and the activity that others are told of.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -12,22 +12,22 @@ use crate::packet::Packet;
 /// A packet on its way out of an interface.
 #[derive(Debug)]
 pub struct Outgoing {
-    /// What it is.
+    /// Family of the packet.
     pub family: Family,
     /// The packet, without any header of the link.
     pub packet: Packet,
     /// The router, or the destination itself when it is on the link.
     pub next_hop: IpAddr,
-    /// The time.
+    /// The time of this turn.
     pub now: Now,
 }
 
-/// `if_output`: what a driver does with a packet. It has counted it, and shown it to who captures,
-/// whether it takes or refuses it.
+/// `if_output`: the driver's function that sends a packet. Whether it takes or refuses the packet,
+/// it has counted it and given it to captures.
 ///
 /// It is a plain function, as in BSD's `struct ifnet`, so that the network layer sends through an
-/// interface without knowing its driver. What it needs to know of the device's state stands in the
-/// interface.
+/// interface without knowing its driver. It sees the interface only, so the driver keeps the state
+/// that it needs there.
 pub type IfOutput = fn(&mut Ifnet, Outgoing) -> Result<Sent, OutputError>;
 
 /// What became of a packet that an interface took.

@@ -9,14 +9,14 @@ use scheme::Now;
 use super::Family;
 use crate::packet::Packet;
 
-/// What waits in a send queue: a packet, with what is to be known of it when it leaves.
+/// A packet in a send queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// The packet; of a tun device with its header, as the program will read it.
+    /// The packet. Of a tun device it has its header in front, as the program will read it.
     pub bytes: Packet,
-    /// What it is.
+    /// Family of the packet.
     pub family: Family,
-    /// Where on the link it goes.
+    /// The router, or the destination itself when it is on the link.
     pub next_hop: IpAddr,
 }
 
@@ -29,7 +29,7 @@ pub struct Full(pub Frame);
 /// Times are arguments. A queue may hold frames that it does not release yet; only
 /// [`ready`](Self::ready) says whether [`dequeue`](Self::dequeue) would give one.
 pub trait Discipline: fmt::Debug + Send {
-    /// Takes a frame in, or hands it back.
+    /// Takes a frame, or hands it back if the queue is full.
     fn enqueue(&mut self, frame: Frame, now: Now) -> Result<(), Full>;
 
     /// Releases the next frame.
@@ -38,16 +38,16 @@ pub trait Discipline: fmt::Debug + Send {
     /// The frame that would be released next.
     fn peek(&self, now: Now) -> Option<&Frame>;
 
-    /// Puts a released frame back where it came from, even beyond the limit: it was not read.
+    /// Puts a released frame back at the head, even beyond the limit, because it was not read.
     fn requeue(&mut self, frame: Frame);
 
     /// Whether a frame of `len` bytes would be taken.
     fn has_room(&self, len: usize) -> bool;
 
-    /// Whether it is so full that senders who can wait should, and leave the rest to others.
+    /// Whether it is so full that senders that can wait should wait, and leave the rest to others.
     fn pressed(&self) -> bool;
 
-    /// How many senders that can wait may go on.
+    /// How many senders that wait may go on.
     fn free(&self) -> usize;
 
     /// Whether a frame is released now.
@@ -70,7 +70,8 @@ pub trait Discipline: fmt::Debug + Send {
     fn describe(&self) -> String;
 }
 
-/// First in, first out, bounded in packets and in bytes. What comes when it is full is refused.
+/// First in, first out, bounded in packets and in bytes. When it is full, the newest frame is
+/// refused.
 #[derive(Debug)]
 pub struct Fifo {
     frames: VecDeque<Frame>,

@@ -145,7 +145,7 @@ impl DropReason {
 /// One direction of the ledger, in packets.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Ledger {
-    /// Came in.
+    /// Came to the interface, to be received or sent.
     pub offered: u64,
     /// Reached a socket, a protocol or a reader.
     pub delivered: u64,
@@ -164,7 +164,7 @@ impl Ledger {
     }
 }
 
-/// What an interface counts. Bytes are those of packets, link headers not included.
+/// The counters of an interface. Bytes are those of packets, link headers not included.
 #[derive(Clone, Debug)]
 pub struct IfStats {
     /// Packets taken from the wire, families that nobody takes not included.
@@ -183,7 +183,7 @@ pub struct IfStats {
     pub oerrors: u64,
     /// Packets that the send queue had no room for.
     pub odrops: u64,
-    /// The same, under the name that the seed counts them by.
+    /// The same number, under the name by which DragonFly's driver counts it.
     pub collisions: u64,
     /// When the interface last went up or down, since 1970; zero for never.
     pub lastchange: Duration,

@@ -1,4 +1,4 @@
-//! Every interface, and whose address is whose.
+//! Every interface, and which address belongs to which.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,17 +10,19 @@ use super::{
     MAX_ADDRS,
 };
 
-/// Every interface, and whose address is whose.
+/// Every interface, and which address belongs to which.
 #[derive(Debug)]
 pub struct IfTable {
-    /// `None` for one that is gone, until that has been told.
+    /// `None` for an interface that is gone, until [`poll_detached`](Self::poll_detached) told of
+    /// it.
     ifs: Slab<Option<Ifnet>>,
     names: BTreeMap<String, IfIndex>,
     locals: HashMap<IpAddr, Vec<IfIndex>, ahash::RandomState>,
     broadcasts: HashMap<Ipv4Addr, u32, ahash::RandomState>,
-    /// Interfaces at which something happened.
+    /// Interfaces at which something happened since the last
+    /// [`poll_activity`](Self::poll_activity).
     active: VecDeque<IfIndex>,
-    /// Those that are gone, and nobody has been told of yet: their numbers are not used again.
+    /// Interfaces that are gone, and that nobody has been told of. Their numbers are not used yet.
     detached: VecDeque<Ifnet>,
     generation: u64,
 }
@@ -82,7 +84,7 @@ impl IfTable {
         Some(index)
     }
 
-    /// `if_detach`: the interface and its addresses are gone. [`poll_detached`](Self::poll_detached)
+    /// `if_detach`: removes an interface and its addresses. [`poll_detached`](Self::poll_detached)
     /// gives what is left of it. False if there is none with this number.
     pub fn detach(&mut self, index: IfIndex) -> bool {
         let Some(ifp) = self.get(index) else {
@@ -101,7 +103,7 @@ impl IfTable {
         true
     }
 
-    /// The next interface that is gone. Its number may be another's from now on.
+    /// The next interface that is gone. Its number may be used again from now on.
     #[must_use]
     pub fn poll_detached(&mut self) -> Option<Ifnet> {
         let ifp = self.detached.pop_front()?;
@@ -114,20 +116,20 @@ impl IfTable {
     pub fn poll_activity(&mut self) -> Option<(IfIndex, Activity)> {
         loop {
             let index = self.active.pop_front()?;
-            // It may be gone since.
+            // It may be gone since then.
             if let Some(ifp) = self.get_mut(index) {
                 return Some((index, std::mem::take(&mut ifp.activity)));
             }
         }
     }
 
-    /// Whether something happened that nobody has been told of.
+    /// Whether something happened that has not been polled.
     #[inline]
     pub(crate) fn has_activity(&self) -> bool {
         !self.active.is_empty() || !self.detached.is_empty()
     }
 
-    /// Lets `change` work on an interface, and notes what it leads to that others want to hear.
+    /// Lets `change` work on an interface. If that leads to activity, it will be polled.
     #[inline]
     pub(crate) fn with<T>(
         &mut self,
@@ -148,12 +150,12 @@ impl IfTable {
         self.with(index, |ifp| ifp.activity |= activity);
     }
 
-    /// Something that can be looked at changed, counters not included.
+    /// Notes that something changed that files show, counters not included.
     pub(crate) fn touch(&mut self) {
         self.generation += 1;
     }
 
-    /// Rises with every change that is no counter's.
+    /// Rises with every change, except of counters.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
@@ -163,7 +165,7 @@ impl IfTable {
         self.ifs.get(index.0 as usize)?.as_ref()
     }
 
-    /// The same, to change it.
+    /// The interface with this number, to change it.
     pub fn get_mut(&mut self, index: IfIndex) -> Option<&mut Ifnet> {
         self.ifs.get_mut(index.0 as usize)?.as_mut()
     }

@@ -2,14 +2,13 @@
 
 use std::net::IpAddr;
 
-/// Whether the checksum inside `payload`, of a protocol that covers its addresses, is right.
+/// Whether the checksum inside `payload` is right. It covers a pseudo-header with the addresses.
 pub(crate) fn verify(src: &IpAddr, dst: &IpAddr, protocol: u8, payload: &[u8]) -> bool {
     fill(src, dst, protocol, payload) == 0
 }
 
 /// The checksum to put into `payload`, where it is zero now: over a pseudo-header (RFC 768, RFC
-/// 8200 section 8.1). Two addresses of different families make a sum that is of no use, but not a
-/// panic.
+/// 8200 section 8.1). Addresses of different families give a useless sum, but no panic.
 pub(crate) fn fill(src: &IpAddr, dst: &IpAddr, protocol: u8, payload: &[u8]) -> u16 {
     let addr = |addr: &IpAddr| match addr {
         IpAddr::V4(addr) => sum(&addr.octets()),
@@ -35,7 +34,7 @@ pub(crate) fn fill_plain(bytes: &[u8]) -> u16 {
     !sum(bytes)
 }
 
-/// The ones' complement sum of two.
+/// The ones' complement sum of two words.
 fn add(one: u16, other: u16) -> u16 {
     let (sum, carry) = one.overflowing_add(other);
     sum + u16::from(carry)

@@ -1,8 +1,8 @@
-//! The router's part: packets for others.
+//! Forwarding: packets for other hosts.
 
 use std::net::IpAddr;
 
-use smoltcp::wire::{Ipv4Packet, TcpPacket};
+use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket};
 
 use super::header::{IPV4_HEADER, IPV6_HEADER, addresses, proto};
 use super::icmp::Problem;
@@ -20,7 +20,7 @@ impl Ip {
         let Some((src, dst)) = addresses(&packet) else {
             return Verdict::Dropped(DropReason::Malformed);
         };
-        // What means something on one link only must not leave it (RFC 4291 section 2.5.6).
+        // Link-local addresses must not leave their link (RFC 4291 section 2.5.6).
         if is_link_local(&src) || is_link_local(&dst) {
             return Verdict::Dropped(DropReason::NotForUs);
         }
@@ -44,9 +44,10 @@ impl Ip {
             ip.set_hop_limit(hop_limit - 1);
             ip.fill_checksum();
         } else {
-            packet[7] = hop_limit - 1;
+            Ipv6Packet::new_unchecked(&mut packet[..]).set_hop_limit(hop_limit - 1);
         }
-        // What one end may send comes in where the other's answer goes out: both ways count.
+        // Segments of the other direction leave by the interface that this SYN came by: both mtus
+        // count.
         let back = self.ifs.get(rcvif).map_or(path.mtu, |ifp| ifp.mtu);
         clamp_mss(&mut packet, path.mtu.min(back));
         let family = Family::of(&dst);
@@ -73,7 +74,7 @@ impl Ip {
     }
 }
 
-/// Lowers the segment size that a SYN on its way through us asks for to what fits the next link.
+/// Lowers the segment size that a forwarded SYN asks for to what fits into `mtu` bytes.
 fn clamp_mss(packet: &mut [u8], mtu: u16) {
     const MSS: u8 = 2;
 

@@ -24,9 +24,10 @@ const ALL_ROUTERS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
 pub(crate) const ALL_ROUTERS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 pub(crate) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// Greatest scope that ends at this host (RFC 4291 section 2.7).
+/// Groups of this scope or a smaller one do not leave this host (RFC 4291 section 2.7).
 const SCOPE_INTERFACE: u8 = 1;
-/// Until when to say again that we joined, in case the first report was lost (RFC 2236 section 8.10).
+/// The second report of a group is sent within this time, in case the first was lost (RFC 2236
+/// section 8.10).
 const UNSOLICITED: Duration = Duration::from_secs(10);
 
 /// Reports that are due, by interface and group: bounded by what can be joined.
@@ -54,7 +55,7 @@ impl Reports {
         }
     }
 
-    /// Takes one whose time has come.
+    /// Takes a report that is due.
     fn pop(&mut self, now: Duration) -> Option<(IfIndex, IpAddr)> {
         let key = self.timers.pop(now)?;
         self.planned.remove(&key);
@@ -70,8 +71,8 @@ impl Reports {
     }
 }
 
-/// Whether routers are told: not of the groups that everybody is in, nor of those that stay on this
-/// host (RFC 2236 section 6, RFC 2710 section 5).
+/// Whether routers are told of a group. They are not told of groups that every host is in, nor of
+/// those that stay on this host (RFC 2236 section 6, RFC 2710 section 5).
 fn is_reported(group: &IpAddr) -> bool {
     match group {
         IpAddr::V4(group) => *group != ALL_SYSTEMS,
@@ -94,7 +95,7 @@ impl Ip {
         };
         let can = ifp.flags.contains(IfFlags::MULTICAST) && (group.is_ipv4() || ifp.has_ipv6());
         let known = ifp.groups.contains_key(&group);
-        // Those of addresses are bounded by the addresses.
+        // Solicited-node groups do not count: the number of addresses bounds them.
         let joined = |members: &&Members| members.sockets + members.settings > 0;
         let full = || ifp.groups.values().filter(joined).count() >= most;
         if !group.is_multicast() || !can || (!known && full()) {
@@ -127,7 +128,7 @@ impl Ip {
         true
     }
 
-    /// Nobody is in a group any more: routers hear of it.
+    /// Removes a group that has no members any more, and tells routers.
     fn group_left(&mut self, dev: IfIndex, group: IpAddr) {
         if let Some(ifp) = self.ifs.get_mut(dev) {
             ifp.groups.remove(&group);
@@ -143,8 +144,8 @@ impl Ip {
         }
     }
 
-    /// Joins the groups by which neighbours find the addresses of an adapter, and leaves those of
-    /// addresses that are gone: switches have to know.
+    /// Joins the solicited-node groups of the addresses of an interface, and leaves those of
+    /// addresses that are gone. Switches pass multicasts on only to members.
     pub(crate) fn groups_follow(&mut self, dev: IfIndex) {
         let Some(ifp) = self.ifs.get_mut(dev) else {
             return;
@@ -181,7 +182,7 @@ impl Ip {
         }
     }
 
-    /// Sends the reports whose time has come.
+    /// Sends the reports that are due.
     pub(crate) fn groups_run(&mut self) {
         let now = self.now.monotonic;
         while let Some((dev, group)) = self.reports.pop(now) {
@@ -189,15 +190,15 @@ impl Ip {
         }
     }
 
-    /// Whether an interface can report groups: it is up, and has an address to do so from.
+    /// Whether an interface can report groups: it is up, and has an address to send from.
     pub(crate) fn can_report(&self, dev: IfIndex, family: Family) -> bool {
         let ifp = self.ifs.get(dev).filter(|ifp| ifp.is_up());
         let addrs = ifp.map_or(&[][..], |ifp| &ifp.addrs);
         addrs.iter().any(|addr| Family::of(&addr.addr) == family)
     }
 
-    /// Says which groups of a family an interface is in: on its link that may be forgotten, or
-    /// could not be said before.
+    /// Reports the groups of a family that an interface is in. Its link may have forgotten them, or
+    /// reports may not have been possible before.
     pub(crate) fn groups_announce(&mut self, dev: IfIndex, family: Family) {
         let groups = self.ifs.get(dev).map(|ifp| &ifp.groups);
         let groups = groups.into_iter().flatten().map(|(&group, _)| group);
@@ -243,7 +244,7 @@ impl Ip {
                 let within = Duration::from_millis(u64::from(tenths.max(1)) * 100);
                 self.group_query(rcvif, asked, within, Family::Inet)
             }
-            // Somebody else's; we report for ourselves all the same.
+            // The report of another host. We send our own all the same.
             IGMP_REPORT | IGMP_LEAVE | 0x12 | 0x22 => Verdict::Delivered,
             _ => Verdict::Dropped(DropReason::NotWanted),
         }
@@ -251,7 +252,7 @@ impl Ip {
 
     pub(super) fn mld_input(&mut self, received: &Received) -> Verdict {
         let (header, message) = (&received.header, received.payload());
-        // RFC 2710 section 3: from the link, and meant to stay there.
+        // RFC 2710 section 3: queries and reports come from the link, and stay on it.
         let from_link = is_link_local(&header.src) && header.hop_limit == 1;
         if message.len() < 24 || !from_link {
             return Verdict::Dropped(DropReason::Malformed);
@@ -267,7 +268,7 @@ impl Ip {
         self.group_query(received.rcvif, asked, within, Family::Inet6)
     }
 
-    /// A router asks: answer for each group at a time of its own.
+    /// A router asks. Each group is reported at a random time, up to `within` from now.
     fn group_query(
         &mut self,
         rcvif: IfIndex,
@@ -293,10 +294,11 @@ impl Ip {
     }
 
     fn igmp_send(&mut self, dev: IfIndex, message: &IgmpRepr, dst: Ipv4Addr) {
-        /// Router Alert (RFC 2113): every router on the way looks at the packet.
+        /// Router Alert (RFC 2113): makes every router on the way look at the packet.
         const ROUTER_ALERT: [u8; 4] = [0x94, 4, 0, 0];
         const HEADER: usize = IPV4_HEADER + ROUTER_ALERT.len();
-        /// Internetwork control (RFC 2236 does not say; everybody does so).
+        /// Type of service: internetwork control. RFC 2236 does not ask for it, but other systems
+        /// do so.
         const CONTROL: u8 = 0xc0;
 
         let Some(ifp) = self.ifs.get(dev).filter(|ifp| ifp.is_up()) else {
@@ -309,7 +311,7 @@ impl Ip {
         let (head, payload) = packet.split_at_mut(HEADER);
         message.emit(&mut IgmpPacket::new_unchecked(payload));
         head[IPV4_HEADER..].copy_from_slice(&ROUTER_ALERT);
-        // Without the option, which smoltcp's header does not have.
+        // Field by field, because smoltcp's `Ipv4Repr` has no options.
         let mut ip = Ipv4Packet::new_unchecked(head);
         ip.set_version(4);
         ip.set_header_len(HEADER as u8);
@@ -330,9 +332,9 @@ impl Ip {
         let Some(ifp) = self.ifs.get(dev).filter(|ifp| ifp.is_up()) else {
             return;
         };
-        // RFC 3590: unspecified as long as there is no link-local address.
+        // RFC 3590: the source is unspecified as long as there is no link-local address.
         let src = ifp.link_local().unwrap_or(Ipv6Addr::UNSPECIFIED);
-        // smoltcp knows version 2 of the protocol, not this one.
+        // By hand, because smoltcp knows version 2 of the protocol only.
         let mut message = [0; 24];
         message[0] = kind;
         message[8..].copy_from_slice(&group.octets());

@@ -1,8 +1,8 @@
-//! Headers of both versions of IP: what they say, and how they are made.
+//! Headers of both versions of IP: how they are read, and how they are made.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6Packet, Ipv6Repr};
+use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6FragmentHeader, Ipv6Packet, Ipv6Repr};
 
 /// Protocol numbers.
 pub(crate) mod proto {
@@ -27,7 +27,7 @@ pub(crate) const FRAGMENT_HEADER: usize = 8;
 /// Most extension headers followed; real packets have one or two.
 const MAX_EXTENSIONS: usize = 8;
 
-/// What whoever receives a packet needs to know of its headers.
+/// The fields of a packet's headers that its receiver needs.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Header {
     pub(crate) src: IpAddr,
@@ -36,7 +36,7 @@ pub(crate) struct Header {
     pub(crate) hop_limit: u8,
     /// Where the payload begins.
     pub(crate) payload: usize,
-    /// What kind of destination that is.
+    /// What kind of destination `dst` is.
     pub(crate) addressee: Addressee,
 }
 
@@ -45,7 +45,7 @@ pub(crate) struct Header {
 pub(crate) enum Addressee {
     /// This host.
     Host,
-    /// Everybody on a network of ours.
+    /// All hosts on a network of ours.
     Broadcast,
     /// A group that the interface hears.
     Multicast,
@@ -60,9 +60,10 @@ pub(crate) enum Walk {
     Payload { protocol: u8, at: usize },
     /// This is a fragment; `at` is its fragment header.
     Fragment { at: usize },
-    /// It cannot be told.
+    /// The headers are broken, or there are too many.
     Broken,
-    /// An option or header that must not be passed over; the sender may be told where.
+    /// There is an option or header that must not be ignored. The sender is told if there is a
+    /// `code`, of a parameter problem at `pointer`; about a multicast only if `even_multicast`.
     Refused {
         code: Option<u8>,
         pointer: usize,
@@ -76,7 +77,7 @@ pub(crate) fn walk(packet: &[u8]) -> Walk {
         return Walk::Broken;
     };
     let (mut protocol, mut at) = (first, IPV6_HEADER);
-    // Where the number of the current header stands, for an error about it.
+    // Offset of the field with the current header's number, for an error about it.
     let mut number_at = 6;
     for step in 0..MAX_EXTENSIONS {
         match protocol {
@@ -105,7 +106,7 @@ pub(crate) fn walk(packet: &[u8]) -> Walk {
             return Walk::Broken;
         };
         if protocol == proto::ROUTING {
-            // Segments are left: a route through us, which we do not offer (RFC 8200 section 4.4).
+            // A source route that leads through us is refused (RFC 8200 section 4.4).
             if header[3] != 0 {
                 let (code, pointer) = (Some(0), at + 2);
                 return Walk::Refused {
@@ -122,7 +123,7 @@ pub(crate) fn walk(packet: &[u8]) -> Walk {
     Walk::Broken
 }
 
-/// The first option that must not be passed over (RFC 8200 section 4.2).
+/// The first option that must not be ignored (RFC 8200 section 4.2).
 fn options(header: &[u8], at: usize) -> Option<Walk> {
     const PAD1: u8 = 0;
     const PADN: u8 = 1;
@@ -169,7 +170,7 @@ impl Endpoints {
     }
 }
 
-/// The version-independent parts of a packet that is sound: source, destination.
+/// Source and destination of a packet of either version; `None` if it is too short for them.
 pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     match packet.first()? >> 4 {
         4 => {
@@ -186,8 +187,8 @@ pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
-/// Protocol of a packet's payload, and where it begins; `None` if it is not the beginning of one.
-pub(crate) fn inner(packet: &[u8]) -> Option<(u8, usize)> {
+/// Protocol of a packet's payload, and its offset; `None` for a fragment other than the first.
+pub(crate) fn payload_of(packet: &[u8]) -> Option<(u8, usize)> {
     match packet.first()? >> 4 {
         4 => {
             let offset = u16::from_be_bytes([*packet.get(6)?, *packet.get(7)?]) & 0x1fff;
@@ -200,7 +201,7 @@ pub(crate) fn inner(packet: &[u8]) -> Option<(u8, usize)> {
                 let offset = u16::from_be_bytes([packet[at + 2], packet[at + 3]]) & !7;
                 (offset == 0).then_some((packet[at], at + FRAGMENT_HEADER))
             }
-            // The header that is refused is no ICMP message.
+            // The rest is behind a header that is refused, so it is no ICMP message.
             Walk::Refused { .. } => Some((proto::NO_NEXT, IPV6_HEADER)),
             Walk::Broken => None,
         },
@@ -260,6 +261,30 @@ pub(crate) fn ipv6_header(
         hop_limit,
     };
     repr.emit(&mut Ipv6Packet::new_unchecked(&mut header[..]));
+    header
+}
+
+/// Changes the header of an IPv6 packet: `len` bytes of `protocol` are behind it.
+pub(crate) fn set_ipv6_payload(header: &mut [u8; IPV6_HEADER], protocol: u8, len: u16) {
+    let mut ip = Ipv6Packet::new_unchecked(&mut header[..]);
+    ip.set_next_header(protocol.into());
+    ip.set_payload_len(len);
+}
+
+/// The fragment header of a piece of a payload of `protocol`, `offset` bytes from its start.
+/// `offset` is a multiple of eight.
+pub(crate) fn fragment_header(
+    protocol: u8,
+    offset: u16,
+    more: bool,
+    ident: u32,
+) -> [u8; FRAGMENT_HEADER] {
+    let mut header = [0; FRAGMENT_HEADER];
+    header[0] = protocol;
+    let mut fragment = Ipv6FragmentHeader::new_unchecked(&mut header[2..]);
+    fragment.set_frag_offset(offset / 8);
+    fragment.set_more_frags(more);
+    fragment.set_ident(ident);
     header
 }
 

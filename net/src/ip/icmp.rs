@@ -1,13 +1,13 @@
-//! ICMP for both families: echo, errors about packets, and what others' errors mean for us.
+//! ICMP for both families: echo replies, errors about packets, and errors that others send us.
 //!
-//! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4: never about an error, a
-//! multicast or broadcast, a fragment but the first, or a source that is no host; and not more than
-//! so many a second.
+//! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4. There is none about an error, a
+//! multicast or broadcast, a fragment other than the first, or a packet whose source is no host.
+//! Their rate is limited.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::header::{Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, inner, proto};
+use super::header::{Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, payload_of, proto};
 use super::output::HOP_LIMIT;
 use super::reassembly::First;
 use super::{Delivery, Ip, Quoted, Received, Verdict, checksum};
@@ -46,9 +46,9 @@ pub(crate) enum Problem {
     Protocol { pointer: u32 },
     /// No route.
     NoRoute,
-    /// The last hop does not find it.
+    /// The last router does not find the host.
     Host,
-    /// Larger than the next link, and may not be split.
+    /// Larger than the mtu of the next link, and it may not be fragmented.
     TooBig { mtu: u16 },
     /// Its hop limit is used up.
     HopLimit,
@@ -123,14 +123,14 @@ impl Default for RateLimit {
     }
 }
 
-/// What a router or host told us about something we sent.
+/// What an error about a packet of ours means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// Packets on this path may have so many bytes; 0 when it did not say.
+    /// Packets on this path may have so many bytes; 0 if the router did not say how many.
     Narrow(u16),
-    /// Nobody there: port, protocol, or forbidden.
+    /// The destination refuses it: no such port or protocol, or it is forbidden.
     Refused,
-    /// No way there.
+    /// The destination cannot be reached.
     Unreachable,
 }
 
@@ -140,13 +140,12 @@ pub(super) fn is_nd(kind: u8) -> bool {
 }
 
 impl Ip {
-    /// Tells the sender of `packet`, which came by `rcvif`, what is wrong with it, if that is
-    /// allowed.
+    /// Sends an error to the sender of `packet`, which came by `rcvif`, if the rules allow it.
     pub(crate) fn icmp_error(&mut self, rcvif: IfIndex, packet: &[u8], problem: Problem) {
         let Some((src, dst)) = addresses(packet) else {
             return;
         };
-        if !self.may_complain(packet, &src, &dst, problem) {
+        if !self.may_report(packet, &src, &dst, problem) {
             return;
         }
         let now = self.now.monotonic;
@@ -172,7 +171,7 @@ impl Ip {
         self.icmp_error(first.rcvif, &first.packet, Problem::Reassembly);
     }
 
-    /// Tells the sender of a packet that we passed on that its host does not answer.
+    /// Tells the sender of a packet that we forwarded that the destination does not answer.
     pub(crate) fn icmp_unreachable_host(&mut self, dev: IfIndex, packet: &[u8]) {
         let from_us = addresses(packet).is_none_or(|(src, _)| self.ifs.is_local(&src));
         if !from_us {
@@ -180,7 +179,7 @@ impl Ip {
         }
     }
 
-    fn may_complain(&self, packet: &[u8], src: &IpAddr, dst: &IpAddr, problem: Problem) -> bool {
+    fn may_report(&self, packet: &[u8], src: &IpAddr, dst: &IpAddr, problem: Problem) -> bool {
         let unicast_dst = match dst {
             IpAddr::V4(v4) => is_host(dst) && !self.ifs.is_broadcast(v4),
             IpAddr::V6(_) => !dst.is_multicast(),
@@ -196,7 +195,7 @@ impl Ip {
             IpAddr::V6(_) => is_host(src),
         };
         // A fragment that is not the first.
-        let Some((protocol, at)) = inner(packet) else {
+        let Some((protocol, at)) = payload_of(packet) else {
             return false;
         };
         let about_error = match (protocol, packet.get(at)) {
@@ -205,7 +204,7 @@ impl Ip {
                 UNREACHABLE_V4 | 4 | 5 | TIME_EXCEEDED_V4 | PARAMETER_V4
             ),
             (proto::ICMPV6, Some(kind)) => *kind < 128 || *kind == REDIRECT_V6,
-            // What it is cannot be seen.
+            // Its type is cut off, so it may be an error.
             (proto::ICMP | proto::ICMPV6, None) => true,
             _ => false,
         };
@@ -218,7 +217,8 @@ impl Ip {
             Some(_) => self.way_to(&dst, dev),
             None => self.route_to(&dst, dev),
         };
-        // Or back the way it came: the sender may be somewhere that only it knows.
+        // Without a route it goes back by the interface that the packet came by: the sender may
+        // know one.
         let Ok(path) = way(None).or_else(|_| way(Some(dev))) else {
             return;
         };
@@ -232,7 +232,7 @@ impl Ip {
             (proto::ICMPV6, sum)
         };
         message[2..4].copy_from_slice(&sum.to_be_bytes());
-        // What finds the queue full is counted there.
+        // A packet that finds the queue full is counted there.
         let _ = self.ip_output(path, src, dst, protocol, HOP_LIMIT, message);
     }
 
@@ -301,7 +301,7 @@ impl Ip {
         Delivery::Settled(Verdict::Delivered)
     }
 
-    /// Says without a message about a packet of ours what a message would say.
+    /// Notes an error about a packet of ours that no ICMP message brings: a driver found it.
     pub(crate) fn notice(&mut self, packet: &[u8], notice: Notice) {
         if let Ok(quoted) = self.parse_quote(packet, notice) {
             self.notices.push_back(quoted);
@@ -315,13 +315,13 @@ impl Ip {
         }
     }
 
-    /// Reads what somebody says about a packet of ours, of which `quote` is the beginning. Whether it
-    /// is believed is for whoever may have sent it: only if it is about something that we are doing,
-    /// a connection that exists, a datagram's or echo request's destination of late (RFC 8201 section
-    /// 6). RFC 5927 section 4.1 would have the quoted sequence number checked, too.
+    /// Reads the packet of ours that an error is about; `quote` is its beginning. The transport
+    /// that may have sent the packet decides whether to believe the error: only if there is such a
+    /// connection, or if a datagram or echo request went there of late (RFC 8201 section 6). RFC
+    /// 5927 section 4.1 would have the quoted sequence number checked, too.
     fn parse_quote(&self, quote: &[u8], notice: Notice) -> Result<Quoted, DropReason> {
         let (src, dst) = addresses(quote).ok_or(DropReason::Malformed)?;
-        let (protocol, at) = inner(quote).ok_or(DropReason::NotWanted)?;
+        let (protocol, at) = payload_of(quote).ok_or(DropReason::NotWanted)?;
         let payload = quote.get(at..).unwrap_or_default();
         let &[a, b, c, d] = payload.first_chunk().ok_or(DropReason::NotWanted)?;
         if !self.ifs.is_local(&src) {

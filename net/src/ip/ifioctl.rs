@@ -1,5 +1,5 @@
-//! The seed's `if_ioctl`: what is set of an interface, with all that follows from it for routes and
-//! groups. Who may set what, and in which words, is decided above.
+//! DragonFly's `if_ioctl`: sets addresses, mtu and flags of an interface, with all that follows
+//! from it for routes and groups. Permissions and text formats are for the files above.
 
 use std::net::IpAddr;
 
@@ -29,7 +29,7 @@ impl Ip {
         }
     }
 
-    /// `if_detach`: an interface is gone, and with it all that was of it here.
+    /// `if_detach`: removes an interface, with its routes, its packets and its fragments.
     pub(crate) fn if_detach(&mut self, dev: IfIndex) {
         self.netisr_detach(dev);
         self.routes.purge(|_, route| route.dev == dev);
@@ -37,7 +37,7 @@ impl Ip {
         self.routes.touch();
     }
 
-    /// The addresses of an interface, to be changed meanwhile.
+    /// A copy of the addresses of an interface, for callers that change them meanwhile.
     pub(crate) fn addrs_of(&self, dev: IfIndex) -> Vec<IfAddr> {
         let ifp = self.ifs.get(dev);
         ifp.map_or(Vec::new(), |ifp| ifp.addrs.clone())
@@ -59,7 +59,7 @@ impl Ip {
             self.routes
                 .purge(|prefix, route| route.dev == dev && prefix.network().is_ipv6());
         }
-        // Who keeps a way over this interface keeps its mtu.
+        // Connections keep the mtu of their path. This makes them look it up again.
         self.routes.touch();
         Ok(())
     }
@@ -79,26 +79,26 @@ impl Ip {
         }
         if ifp.is_up() != up {
             ifp.flags.set(IfFlags::UP, up);
-            ifp.stamp(now);
+            ifp.set_lastchange(now);
         }
         self.routes.touch();
         self.ifs.note(dev, Activity::ROOM);
     }
 
-    /// `tuninit`: what an address, or being brought up with one, does to an interface.
+    /// `tuninit`: brings an interface up because it got an address, or was brought up with one.
     pub(crate) fn if_init(&mut self, dev: IfIndex) {
         let now = self.now;
         if let Some(ifp) = self.ifs.get_mut(dev) {
             ifp.flags.insert(IfFlags::UP);
             let present = ifp.present;
             ifp.flags.set(IfFlags::RUNNING, present);
-            ifp.stamp(now);
+            ifp.set_lastchange(now);
             trace(ifp, "init");
         }
         self.connect_routes(dev);
     }
 
-    /// Another queue for what is to be sent. What is queued stays, in its order.
+    /// Gives an interface another send queue. Packets that are queued stay, in their order.
     pub(crate) fn set_queue(&mut self, dev: IfIndex, limits: FifoLimits) {
         let now = self.now;
         let Some(ifp) = self.ifs.get_mut(dev) else {
@@ -146,7 +146,7 @@ impl Ip {
         let Some(prefix) = addr.prefix() else {
             return;
         };
-        // What a router told of is behind what somebody set.
+        // Addresses that a router advertised come after those that somebody set.
         let behind = advertised_metric(dev);
         let lowest = match ifp.advertised.contains(&addr.addr) {
             true => behind,

@@ -2,13 +2,14 @@
 
 use std::net::IpAddr;
 
-use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
+use smoltcp::wire::{Ipv4Packet, Ipv6FragmentHeader, Ipv6Packet};
 
 use super::header::{
-    Addressee, FRAGMENT_HEADER, Header, IPV4_HEADER, IPV6_HEADER, Walk, proto, walk,
+    Addressee, FRAGMENT_HEADER, Header, IPV4_HEADER, IPV6_HEADER, Walk, proto, set_ipv6_payload,
+    walk,
 };
 use super::icmp::Problem;
-use super::reassembly::{Added, Fragment, Key, Parts};
+use super::reassembly::{Added, Fragment, HeldFragments, Key};
 use super::{Delivery, Fate, Ip, Received, Verdict, checksum};
 use crate::ifnet::{Driver, DropReason, IfIndex, is_host};
 use crate::packet::Packet;
@@ -35,7 +36,7 @@ impl Ip {
         if refuses_options(&packet[IPV4_HEADER..header_len]) {
             return DropReason::BadOption.into();
         }
-        let addressee = match self.judge(rcvif, &src, &dst) {
+        let addressee = match self.check_addresses(rcvif, &src, &dst) {
             Ok(addressee) => addressee,
             Err(reason) => return reason.into(),
         };
@@ -55,7 +56,7 @@ impl Ip {
             addressee,
         };
         if !more && offset == 0 {
-            return self.ours(rcvif, header, packet, Parts::new());
+            return self.ours(rcvif, header, packet, HeldFragments::new());
         }
         let key = Key {
             src,
@@ -70,16 +71,16 @@ impl Ip {
             packet: &packet,
             protocol,
         };
-        let (_, payload, parts) = match self.reassemble(key, rcvif, fragment) {
+        let (_, payload, held) = match self.reassemble(key, rcvif, fragment) {
             Ok(whole) => whole,
             Err(fate) => return fate,
         };
         if IPV4_HEADER + payload.len() > usize::from(u16::MAX) {
-            return Fate::Decided(Verdict::Dropped(DropReason::Malformed), parts);
+            return Fate::Decided(Verdict::Dropped(DropReason::Malformed), held);
         }
         header.payload = IPV4_HEADER;
         let whole = whole_v4(&packet[..IPV4_HEADER], &payload);
-        self.ours(rcvif, header, whole, parts)
+        self.ours(rcvif, header, whole, held)
     }
 
     pub(super) fn ip6_input(&mut self, rcvif: IfIndex, mut packet: Packet) -> Fate {
@@ -96,7 +97,7 @@ impl Ip {
         let hop_limit = ip.hop_limit();
         let total_len = ip.total_len();
         packet.truncate(total_len);
-        let addressee = match self.judge(rcvif, &src, &dst) {
+        let addressee = match self.check_addresses(rcvif, &src, &dst) {
             Ok(addressee) => addressee,
             Err(reason) => return reason.into(),
         };
@@ -114,7 +115,7 @@ impl Ip {
         match walk(&packet) {
             Walk::Payload { protocol, at } => {
                 (header.protocol, header.payload) = (protocol, at);
-                self.ours(rcvif, header, packet, Parts::new())
+                self.ours(rcvif, header, packet, HeldFragments::new())
             }
             Walk::Broken => DropReason::Malformed.into(),
             Walk::Refused {
@@ -141,20 +142,18 @@ impl Ip {
         packet: Packet,
         at: usize,
     ) -> Fate {
-        let fragment_header = &packet[at..at + FRAGMENT_HEADER];
-        let word = u16::from_be_bytes([fragment_header[2], fragment_header[3]]);
-        let ident: [u8; 4] = [4, 5, 6, 7].map(|at| fragment_header[at]);
-        let next = fragment_header[0];
-        let (more, offset) = (word & 1 != 0, usize::from(word & !7));
+        let next = packet[at];
+        let fields = Ipv6FragmentHeader::new_unchecked(&packet[at + 2..at + FRAGMENT_HEADER]);
+        let (more, offset) = (fields.more_frags(), usize::from(fields.frag_offset()) * 8);
         let data = &packet[at + FRAGMENT_HEADER..];
-        let (protocol, payload, parts) = if !more && offset == 0 {
+        let (protocol, payload, held) = if !more && offset == 0 {
             // An atomic fragment stands alone, whatever else has its number (RFC 6946).
-            (next, data.to_vec(), Parts::new())
+            (next, data.to_vec(), HeldFragments::new())
         } else {
             let key = Key {
                 src: header.src,
                 dst: header.dst,
-                ident: u32::from_be_bytes(ident),
+                ident: fields.ident(),
                 protocol: proto::FRAGMENT,
             };
             let fragment = Fragment {
@@ -169,25 +168,26 @@ impl Ip {
                 Err(fate) => return fate,
             }
         };
-        // What stood before the fragment header has been dealt with: the whole goes without it.
+        // The extension headers before the fragment header have been handled. The whole packet goes
+        // without them.
         let mut head = [0; IPV6_HEADER];
         head.copy_from_slice(&packet[..IPV6_HEADER]);
         let Ok(len) = u16::try_from(payload.len()) else {
-            return Fate::Decided(Verdict::Dropped(DropReason::Malformed), parts);
+            return Fate::Decided(Verdict::Dropped(DropReason::Malformed), held);
         };
-        head[4..6].copy_from_slice(&len.to_be_bytes());
-        head[6] = protocol;
+        set_ipv6_payload(&mut head, protocol, len);
         let whole = Packet::concat(&head, &payload);
         match walk(&whole) {
-            // Neighbour discovery in fragments passes what guards a network (RFC 6980).
+            // Neighbour discovery in fragments is refused: it evades filters in switches (RFC
+            // 6980).
             Walk::Payload { protocol, at }
                 if protocol != proto::ICMPV6
                     || whole.get(at).is_none_or(|kind| !super::icmp::is_nd(*kind)) =>
             {
                 (header.protocol, header.payload) = (protocol, at);
-                self.ours(rcvif, header, whole, parts)
+                self.ours(rcvif, header, whole, held)
             }
-            _ => Fate::Decided(Verdict::Dropped(DropReason::BadOption), parts),
+            _ => Fate::Decided(Verdict::Dropped(DropReason::BadOption), held),
         }
     }
 
@@ -196,27 +196,32 @@ impl Ip {
         key: Key,
         rcvif: IfIndex,
         fragment: Fragment<'_>,
-    ) -> Result<(u8, Vec<u8>, Parts), Fate> {
+    ) -> Result<(u8, Vec<u8>, HeldFragments), Fate> {
         let now = self.now.monotonic;
         match self.reassembly.add(key, rcvif, fragment, now) {
             Added::Held(thrown_out) => {
-                for parts in thrown_out {
-                    self.release(Verdict::Dropped(DropReason::FragmentLimit), parts);
+                for held in thrown_out {
+                    self.release(Verdict::Dropped(DropReason::FragmentLimit), held);
                 }
                 Err(Fate::Held)
             }
             Added::Whole {
                 protocol,
                 payload,
-                parts,
-            } => Ok((protocol, payload, parts)),
-            Added::Dropped(reason, parts) => Err(Fate::Decided(Verdict::Dropped(reason), parts)),
+                held,
+            } => Ok((protocol, payload, held)),
+            Added::Dropped(reason, held) => Err(Fate::Decided(Verdict::Dropped(reason), held)),
         }
     }
 
-    /// Whom a packet is for, if its addresses may be on the wire at all (RFC 1122 section 3.2.1.3,
-    /// RFC 4291 section 2).
-    fn judge(&self, rcvif: IfIndex, src: &IpAddr, dst: &IpAddr) -> Result<Addressee, DropReason> {
+    /// The kind of a packet's destination. It is an error if its addresses must not be on the wire
+    /// (RFC 1122 section 3.2.1.3, RFC 4291 section 2).
+    fn check_addresses(
+        &self,
+        rcvif: IfIndex,
+        src: &IpAddr,
+        dst: &IpAddr,
+    ) -> Result<Addressee, DropReason> {
         let Some(ifp) = self.ifs.get(rcvif) else {
             return Err(DropReason::NotWanted);
         };
@@ -249,7 +254,7 @@ impl Ip {
                 matches!(addressee, Addressee::Broadcast | Addressee::Multicast)
             }
             IpAddr::V6(v6) if v6.is_unspecified() => addressee == Addressee::Multicast,
-            // One of ours can come from nowhere but here.
+            // On the loopback interface any source is ours.
             _ if looped => true,
             IpAddr::V4(v4) => is_host(src) && !v4.is_loopback() && !self.ifs.is_broadcast(v4),
             IpAddr::V6(v6) => is_host(src) && !v6.is_loopback(),
@@ -260,8 +265,8 @@ impl Ip {
         Ok(addressee)
     }
 
-    /// Whether this offers an address to an interface that has none: servers may send it to the
-    /// address that they offer (RFC 2131 section 4.1).
+    /// Whether a packet may be the reply of a DHCP server to an interface that has no address:
+    /// servers may send it to the address that they offer (RFC 2131 section 4.1).
     fn is_dhcp_reply(&self, rcvif: IfIndex, protocol: u8, payload: &[u8]) -> bool {
         const CLIENT: [u8; 2] = 68_u16.to_be_bytes();
 
@@ -284,7 +289,13 @@ impl Ip {
     }
 
     /// What becomes of a whole packet for this host, if the checksum of its protocol is right.
-    fn ours(&mut self, rcvif: IfIndex, header: Header, packet: Packet, parts: Parts) -> Fate {
+    fn ours(
+        &mut self,
+        rcvif: IfIndex,
+        header: Header,
+        packet: Packet,
+        held: HeldFragments,
+    ) -> Fate {
         let payload = &packet[header.payload..];
         let sound = match header.protocol {
             proto::ICMP | proto::IGMP => checksum::verify_plain(payload),
@@ -297,7 +308,7 @@ impl Ip {
                     _ => Some(payload),
                 };
                 let Some(covered) = covered else {
-                    return Fate::Decided(Verdict::Dropped(DropReason::Malformed), parts);
+                    return Fate::Decided(Verdict::Dropped(DropReason::Malformed), held);
                 };
                 checksum::verify(&header.src, &header.dst, header.protocol, covered)
             }
@@ -305,18 +316,18 @@ impl Ip {
         };
         if !sound {
             self.bad_segments += u64::from(header.protocol == proto::TCP);
-            return Fate::Decided(Verdict::Dropped(DropReason::BadChecksum), parts);
+            return Fate::Decided(Verdict::Dropped(DropReason::BadChecksum), held);
         }
         let received = Received {
             rcvif,
             header,
             packet,
         };
-        Fate::Ours(received, parts)
+        Fate::Ours(received, held)
     }
 
-    /// Whom a packet for this host is for: one of the transports, somebody above them, or ourselves.
-    /// `shown` says whether a socket for whole packets has seen it.
+    /// Hands back a packet for this host with its receiver, or handles it. `shown` says whether a
+    /// raw socket got a copy.
     pub(crate) fn dispatch(&mut self, received: Received, shown: bool) -> Delivery {
         let Header {
             protocol,
@@ -346,7 +357,7 @@ impl Ip {
     }
 }
 
-/// Where the number of the header at `payload` stands.
+/// Offset of the field with the number of the header at `payload`.
 fn next_header_at(packet: &[u8], payload: usize) -> u32 {
     let mut number_at = 6;
     let mut at = IPV6_HEADER;
@@ -360,13 +371,13 @@ fn next_header_at(packet: &[u8], payload: usize) -> u32 {
     number_at as u32
 }
 
-/// The length a UDP header claims, if it can be.
+/// The length in a UDP header; `None` if it is too small, or more than there is.
 fn udp_len(payload: &[u8]) -> Option<usize> {
     let len = usize::from(u16::from_be_bytes([*payload.get(4)?, *payload.get(5)?]));
     (len >= 8 && len <= payload.len()).then_some(len)
 }
 
-/// Whether the options of an IPv4 header ask for what we do not do (source routes), or are none.
+/// Whether the options of an IPv4 header are broken, or ask for a source route, which we refuse.
 fn refuses_options(mut options: &[u8]) -> bool {
     const END: u8 = 0;
     const NOP: u8 = 1;

@@ -1,18 +1,18 @@
-//! The network layer: dispatch of received packets, and the way out.
+//! The network layer: input, forwarding, ICMP, and output.
 //!
-//! [`Ip`] is what a kernel's network layer is: interfaces, routes, the queue of received packets, and
-//! what input and output have to remember. Drivers and transports are given it as an argument; it
-//! knows none of them. A driver hands a packet to [`Ip::netisr_enqueue`], which never blocks: the
-//! queue is bounded, and what finds it full is counted. [`Ip::poll_received`] takes packets out, a
-//! budget at a time, and [`Ip::dispatch`] says as a [`Delivery`] whom each is for:
+//! [`Ip`] holds the interfaces, the routes, the queue of received packets, and the state of input
+//! and output. Drivers and transports are given it as an argument; it knows none of them. A driver
+//! hands a packet to [`Ip::netisr_enqueue`], which never blocks: the queue is bounded, and a packet
+//! that finds it full is dropped and counted. [`Ip::poll_received`] takes packets out, a budget at
+//! a time, and [`Ip::dispatch`] returns each with its receiver, as a [`Delivery`]:
 //!
 //! - [`input`]: is it a packet, may it be here, is it for us?
 //! - [`reassembly`]: puts fragments together, within bounds;
-//! - [`forward`]: the way of what is not for us, when forwarding is on;
-//! - [`icmp`]: echo, errors about packets, and what others' errors mean for us;
+//! - [`forward`]: sends on packets for other hosts, when forwarding is on;
+//! - [`icmp`]: echo replies, errors about packets, and errors that others send us;
 //! - [`groups`]: IGMP and MLD;
-//! - [`output`]: route, fragment, and give to the interface;
-//! - [`ifioctl`]: what is set of an interface, with all that follows from it;
+//! - [`output`]: finds the route, makes the header, fragments, and hands packets to the interface;
+//! - [`ifioctl`]: sets addresses, mtu and flags of an interface, with all that follows from it;
 //! - [`header`], [`checksum`]: the formats.
 
 pub(crate) mod checksum;
@@ -25,6 +25,8 @@ mod input;
 pub(crate) mod output;
 mod pmtu;
 mod reassembly;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -39,7 +41,7 @@ use groups::Reports;
 use header::{Endpoints, Header};
 use icmp::{Notice, RateLimit};
 use pmtu::PathMtus;
-use reassembly::{Parts, Reassembly};
+use reassembly::{HeldFragments, Reassembly};
 
 pub(crate) use output::NetError;
 
@@ -48,16 +50,16 @@ const MAX_PACKETS: usize = 8192;
 /// Most bytes in the input queue.
 const MAX_BYTES: usize = 16 << 20;
 
-/// How many packets, connections or events one turn may serve. Capped, for two reasons: other
-/// requests wait meanwhile, and timers run late.
+/// How many packets, connections or events one turn may serve. It is capped because requests wait
+/// for the end of a turn, and timers run late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Budget(usize);
 
 impl Budget {
-    /// What a turn gets.
+    /// The budget of one turn.
     pub(crate) const TURN: Self = Self(256);
 
-    /// What is left.
+    /// How many are left.
     pub(crate) const fn get(self) -> usize {
         self.0
     }
@@ -70,7 +72,7 @@ impl Budget {
     }
 }
 
-/// Where a received packet ended up.
+/// Where a received packet went.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// With a protocol or socket of ours.
@@ -91,39 +93,39 @@ pub(crate) struct Received {
 }
 
 impl Received {
-    /// What stands behind the headers of IP.
+    /// The bytes behind the headers of IP.
     pub(crate) fn payload(&self) -> &[u8] {
         &self.packet[self.header.payload..]
     }
 }
 
-/// Whom a packet for this host is for.
+/// A packet for this host, by its receiver.
 #[derive(Debug)]
 pub(crate) enum Delivery {
-    /// Nobody above: it is decided what became of it.
+    /// It was handled here, or dropped.
     Settled(Verdict),
     /// A TCP segment.
     Tcp(Received),
     /// A UDP datagram.
     Udp(Received),
-    /// The reply to an echo request.
+    /// A reply to an echo request.
     EchoReply(Received),
     /// A message of neighbour discovery, for the driver of the link.
     Neighbour(Received),
-    /// Something is said about a packet that this host may have sent.
+    /// An ICMP error about a packet that this host may have sent.
     Notice(Quoted),
 }
 
-/// What somebody says about a packet of ours.
+/// An error about a packet that this host may have sent, from an ICMP message or a driver.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quoted {
     /// The protocol of the packet.
     pub(crate) protocol: u8,
-    /// Its ends, if the protocol has ports.
+    /// Its addresses and ports. The ports mean something only if the protocol has them.
     pub(crate) endpoints: Endpoints,
     /// Its identifier, if it is an echo request.
     pub(crate) ident: Option<u16>,
-    /// What is said.
+    /// The error.
     pub(crate) notice: Notice,
 }
 
@@ -132,17 +134,17 @@ pub(crate) struct Quoted {
 #[must_use]
 pub(crate) struct Receipt {
     rcvif: IfIndex,
-    /// The fragments that had been held for its sake.
-    parts: Parts,
+    /// Fragments of the same datagram that were held until now.
+    held: HeldFragments,
 }
 
-/// What became of one packet, and of those that had been held for its sake.
+/// What became of one packet, and of fragments of the same datagram that were held until now.
 #[derive(Debug)]
 enum Fate {
     /// It is decided.
-    Decided(Verdict, Parts),
+    Decided(Verdict, HeldFragments),
     /// It is for this host: alone, or as the last fragment of a datagram.
-    Ours(Received, Parts),
+    Ours(Received, HeldFragments),
     /// It is a fragment that waits for the others.
     Held,
 }
@@ -155,7 +157,7 @@ impl From<DropReason> for Fate {
 
 impl From<Verdict> for Fate {
     fn from(verdict: Verdict) -> Self {
-        Self::Decided(verdict, Parts::new())
+        Self::Decided(verdict, HeldFragments::new())
     }
 }
 
@@ -172,11 +174,11 @@ struct Queued {
 pub(crate) struct Ip {
     /// The time of this turn.
     pub(crate) now: Now,
-    /// Where all chance comes from.
+    /// The source of all chance.
     pub(crate) rng: fastrand::Rng,
     pub(crate) ifs: IfTable,
     pub(crate) routes: RouteTable,
-    /// Whether packets for others are passed on.
+    /// Whether packets for other hosts are forwarded.
     pub(crate) forwarding: bool,
     queue: VecDeque<Queued>,
     /// Bytes in the queue.
@@ -185,13 +187,13 @@ pub(crate) struct Ip {
     rate_limit: RateLimit,
     pub(crate) path_mtus: PathMtus,
     reports: Reports,
-    /// What is said about packets of ours without a packet that says it.
+    /// Errors about packets of ours that no ICMP message brought: a driver noted them.
     notices: VecDeque<Quoted>,
     /// TCP segments for this host whose checksum was wrong.
     pub(crate) bad_segments: u64,
     /// Counts the packets that we may have to fragment.
     ident: u32,
-    /// Where the identifications of a destination begin.
+    /// Gives each pair of addresses a secret start of its identifications.
     idents: ahash::RandomState,
 }
 
@@ -217,21 +219,21 @@ impl Ip {
         }
     }
 
-    /// Identification of the next packet. It counts from a number that is secret and another for each
-    /// pair of addresses: who sees what is sent to it does not learn what is sent to others (RFC 7739
-    /// section 5.2).
+    /// Identification of the next packet. It counts from a secret number that each pair of
+    /// addresses has of its own. So a destination learns nothing from it about packets to others
+    /// (RFC 7739 section 5.2).
     pub(crate) fn next_ident(&mut self, src: &IpAddr, dst: &IpAddr) -> u32 {
         self.ident = self.ident.wrapping_add(1);
         let secret = self.idents.hash_one((src, dst));
         self.ident.wrapping_add(secret as u32)
     }
 
-    /// Whether packets are queued.
+    /// Whether packets or errors are queued.
     pub(crate) fn has_work(&self) -> bool {
         !self.queue.is_empty() || !self.notices.is_empty()
     }
 
-    /// When something is due.
+    /// When the next timer is due; `None` if none is armed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         [self.reassembly.deadline(), self.reports.deadline()]
             .into_iter()
@@ -239,17 +241,17 @@ impl Ip {
             .min()
     }
 
-    /// Whether packets leave by the interface.
+    /// Whether packets can leave by the interface.
     pub(crate) fn is_up(&self, dev: IfIndex) -> bool {
         self.ifs.get(dev).is_some_and(Ifnet::is_up)
     }
 
-    /// Whether IPv6 packets do.
+    /// Whether IPv6 packets can leave by the interface.
     pub(crate) fn runs_ipv6(&self, dev: IfIndex) -> bool {
         self.ifs.get(dev).is_some_and(Ifnet::runs_ipv6)
     }
 
-    /// Whether somebody takes packets of this family. Others are `EAFNOSUPPORT` to the writer.
+    /// Whether input takes packets of this family. Others are `EAFNOSUPPORT` to the writer.
     pub(crate) fn netisr_takes(&self, family: Family) -> bool {
         matches!(family, Family::Inet | Family::Inet6)
     }
@@ -276,9 +278,9 @@ impl Ip {
         });
     }
 
-    /// Takes packets out of the queue until one is for this host: that, and the obligation to
-    /// [say](Self::netisr_count) what became of it. `None` when the queue is empty or the budget used
-    /// up.
+    /// Takes packets out of the queue until one is for this host. Returns that one, and the
+    /// obligation to [say](Self::netisr_count) what became of it. `None` when the queue is empty or
+    /// the budget used up.
     #[must_use]
     pub(crate) fn poll_received(&mut self, budget: &mut Budget) -> Option<(Received, Receipt)> {
         while !self.queue.is_empty() && budget.take() {
@@ -296,9 +298,9 @@ impl Ip {
                 _ => self.ip_input(rcvif, packet),
             };
             match fate {
-                Fate::Ours(received, parts) => return Some((received, Receipt { rcvif, parts })),
-                Fate::Decided(verdict, parts) => {
-                    self.netisr_count(Receipt { rcvif, parts }, verdict);
+                Fate::Ours(received, held) => return Some((received, Receipt { rcvif, held })),
+                Fate::Decided(verdict, held) => {
+                    self.netisr_count(Receipt { rcvif, held }, verdict);
                 }
                 Fate::Held => {
                     if let Some(ifp) = self.ifs.get_mut(rcvif) {
@@ -310,7 +312,7 @@ impl Ip {
         None
     }
 
-    /// The next thing that is said about a packet of ours without a packet that says it.
+    /// The next error about a packet of ours that no ICMP message brought.
     #[must_use]
     pub(crate) fn poll_notice(&mut self) -> Option<Quoted> {
         self.notices.pop_front()
@@ -325,12 +327,12 @@ impl Ip {
                 self.icmp_reassembly_timeout(first);
             }
             let verdict = Verdict::Dropped(DropReason::FragmentTimeout);
-            self.release(verdict, expired.parts);
+            self.release(verdict, expired.held);
         }
         self.groups_run();
     }
 
-    /// Forgets what came from an interface that is gone.
+    /// Forgets the packets of an interface that is gone.
     fn netisr_detach(&mut self, dev: IfIndex) {
         let bytes = &mut self.bytes;
         self.queue.retain(|queued| {
@@ -340,17 +342,17 @@ impl Ip {
             }
             keep
         });
-        for parts in self.reassembly.detach(dev) {
-            self.release(Verdict::Dropped(DropReason::FragmentLimit), parts);
+        for held in self.reassembly.detach(dev) {
+            self.release(Verdict::Dropped(DropReason::FragmentLimit), held);
         }
         self.reports.detach(dev);
     }
 
-    /// Counts what became of a packet, and of the fragments that had been held for its sake.
+    /// Counts what became of a packet, and of the fragments that were held with it.
     pub(crate) fn netisr_count(&mut self, receipt: Receipt, verdict: Verdict) {
         self.count(receipt.rcvif, verdict, 1);
-        if !receipt.parts.is_empty() {
-            self.release(verdict, receipt.parts);
+        if !receipt.held.is_empty() {
+            self.release(verdict, receipt.held);
         }
     }
 
@@ -372,8 +374,8 @@ impl Ip {
     }
 
     /// Counts fragments that are held no longer.
-    fn release(&mut self, verdict: Verdict, parts: Parts) {
-        for (rcvif, packets) in parts {
+    fn release(&mut self, verdict: Verdict, held: HeldFragments) {
+        for (rcvif, packets) in held {
             if let Some(ifp) = self.ifs.get_mut(rcvif) {
                 ifp.stats.input.queued -= packets;
             }
@@ -382,8 +384,8 @@ impl Ip {
     }
 }
 
-/// The destination in a packet's header, as far as it has one: the next hop of what is sent without
-/// a route.
+/// The destination in a packet's header, or the unspecified address if the packet is too short. It
+/// is the next hop of a packet that is sent without a route.
 pub(crate) fn destination_of(family: Family, packet: &[u8]) -> IpAddr {
     let v4 = || Some(Ipv4Addr::from(*packet.get(16..20)?.first_chunk::<4>()?).into());
     let v6 = || Some(Ipv6Addr::from(*packet.get(24..40)?.first_chunk::<16>()?).into());

@@ -8,13 +8,14 @@ use smoltcp::wire::Ipv4Packet;
 
 use super::Ip;
 use super::header::{
-    FRAGMENT_HEADER, Fragments, IPV4_HEADER, IPV6_HEADER, ipv4_header, ipv6_header, proto,
+    FRAGMENT_HEADER, Fragments, IPV4_HEADER, IPV6_HEADER, fragment_header, ipv4_header,
+    ipv6_header, proto, set_ipv6_payload,
 };
 use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, OutputError, Sent};
 use crate::packet::Packet;
 use crate::route::LookupError;
 
-/// Hop limit of what this host sends.
+/// Hop limit of the packets that this host sends.
 pub(crate) const HOP_LIMIT: u8 = 64;
 
 /// Why a packet was not sent. The sender's fault only for [`TooBig`](Self::TooBig) and
@@ -31,7 +32,7 @@ pub enum NetError {
     NoBuffers,
     /// The interface cannot carry the family.
     Family,
-    /// It fits no packet.
+    /// It is longer than a packet can be.
     TooBig,
     /// There is no address to send from.
     NoAddress,
@@ -78,12 +79,13 @@ pub(crate) struct Path {
     pub(crate) next_hop: IpAddr,
     /// The address to send from, if the sender has not chosen one.
     pub(crate) src: Option<IpAddr>,
-    /// Of the interface, bytes.
+    /// Mtu of the interface, bytes.
     pub(crate) mtu: u16,
 }
 
 impl Ip {
-    /// The way to `dst`; by `dev`, if that is given and the destination is not ourselves.
+    /// The way to `dst`, with the address to send from. It leads out of `dev`, if that is given and
+    /// the destination is not this host.
     pub(crate) fn route_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
         let mut path = self.way_to(dst, dev)?;
         if path.src.is_none()
@@ -94,8 +96,8 @@ impl Ip {
         Ok(path)
     }
 
-    /// The same for what has a source already: the search for one, which may look at every
-    /// interface, is spared.
+    /// The same for a packet that has a source already. It spares the search for one, which may
+    /// look at every interface.
     pub(crate) fn way_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
         if self.ifs.is_local(dst) {
             let lo0 = self.ifs.loopback().filter(|lo0| lo0.is_up());
@@ -114,8 +116,8 @@ impl Ip {
             let ifp = self.ifs.get(dev).ok_or(NetError::NoRoute)?;
             return Self::direct(ifp, dst);
         }
-        // What is for many goes out directly: a broadcast by the first interface that can, a group
-        // by its route's or the first that can.
+        // Packets for many hosts need no router. A broadcast leaves by the first interface that has
+        // broadcasts; a multicast by that of its route, or the first that has multicasts.
         let many = match dst {
             IpAddr::V4(dst) if dst.is_broadcast() => Some(IfFlags::UP | IfFlags::BROADCAST),
             _ if dst.is_multicast() => Some(IfFlags::UP | IfFlags::MULTICAST),
@@ -141,7 +143,7 @@ impl Ip {
         Ok(Path {
             dev: route.dev,
             next_hop,
-            // An address may come and go behind the route that names it.
+            // The route may name an address that is gone since.
             src: route.src.filter(|src| self.ifs.is_local(src)),
             mtu: ifp.mtu,
         })
@@ -168,8 +170,9 @@ impl Ip {
         })
     }
 
-    /// The address to send from to `dst`: the one that the sender chose, or that of the path. A group
-    /// is never a source (RFC 1122 section 3.2.1.3), so who receives from one sends as the path says.
+    /// The address to send from to `dst`: the one that the sender chose, or that of the path. A
+    /// group is never a source (RFC 1122 section 3.2.1.3), so a socket bound to one sends from the
+    /// address of the path.
     pub(crate) fn source_to(
         &self,
         path: &Path,
@@ -186,8 +189,7 @@ impl Ip {
             .ok_or(NetError::NoAddress)
     }
 
-    /// Sends a payload of one of our protocols, its checksum filled in, in as many fragments as it
-    /// takes.
+    /// Sends a payload, whose checksum is filled in, in as many fragments as it takes.
     pub(crate) fn ip_output(
         &mut self,
         path: Path,
@@ -303,7 +305,7 @@ impl Ip {
     }
 }
 
-/// What the loopback interface does with a packet: it comes back.
+/// The output function of the loopback interface: a packet comes back as received.
 pub(crate) fn looutput(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
     let Outgoing {
         family,
@@ -353,7 +355,8 @@ pub(crate) fn fragment_v4(packet: &[u8], mtu: u16) -> Option<Vec<Packet>> {
     Some(fragments)
 }
 
-/// The header of the fragments behind the first: of the options only those marked to be copied.
+/// The header of the fragments behind the first. It has only the options that are marked to be
+/// copied.
 fn later_header(head: &[u8]) -> Vec<u8> {
     let mut later = head[..IPV4_HEADER].to_vec();
     let mut options = &head[IPV4_HEADER..];
@@ -386,18 +389,13 @@ fn fragment_v6(
     if room == 0 {
         return None;
     }
-    head[6] = proto::FRAGMENT;
     let mut fragments = Vec::new();
     for (number, piece) in payload.chunks(room).enumerate() {
         let offset = u16::try_from(number * room).ok()?;
         let more = usize::from(offset) + piece.len() < payload.len();
         let len = u16::try_from(FRAGMENT_HEADER + piece.len()).ok()?;
-        head[4..6].copy_from_slice(&len.to_be_bytes());
-        let mut fragment_header = [0; FRAGMENT_HEADER];
-        fragment_header[0] = protocol;
-        fragment_header[2..4].copy_from_slice(&(offset | u16::from(more)).to_be_bytes());
-        fragment_header[4..].copy_from_slice(&ident.to_be_bytes());
-        let mut fragment = Packet::concat(&fragment_header, piece);
+        set_ipv6_payload(&mut head, proto::FRAGMENT, len);
+        let mut fragment = Packet::concat(&fragment_header(protocol, offset, more, ident), piece);
         fragment.prepend(&head);
         fragments.push(fragment);
     }
@@ -413,7 +411,7 @@ mod tests {
         let mut packet = vec![0_u8; 28];
         packet[0] = 0x47;
         packet[8] = 64;
-        // Router alert, to be copied; and a timestamp, not to be.
+        // Router Alert, which is copied, and a timestamp, which is not.
         packet[20..28].copy_from_slice(&[0x94, 4, 0, 0, 0x44, 4, 5, 0]);
         packet.extend((0..1000_u32).map(|byte| byte as u8));
         let len = packet.len() as u16;

@@ -1,16 +1,16 @@
-//! What routers on the way told us of path MTUs (RFC 1191, RFC 8201).
+//! Path MTUs, as routers on the way told us (RFC 1191, RFC 8201).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-/// Most destinations remembered; the memory an attacker can fill.
+/// Most destinations remembered. It bounds the memory that an attacker can fill.
 const MAX_PATHS: usize = 1024;
 /// How long a path is believed to be narrow (RFC 8201 section 4).
 const LIFETIME: Duration = Duration::from_secs(600);
-/// The least an ICMPv4 message can make us believe: smaller ones are an attack (RFC 6633's spirit).
+/// The least mtu that we believe of an IPv4 path, bytes. Smaller ones are an attack.
 const MIN_V4: u16 = 552;
-/// Every IPv6 link carries this.
+/// The least mtu of an IPv6 path, bytes: every link carries so much.
 const MIN_V6: u16 = 1280;
 
 /// Path MTUs by destination.
@@ -26,12 +26,13 @@ impl PathMtus {
         }
     }
 
-    /// A router said that packets to `dst` may have at most `mtu` bytes. Returns what is believed.
+    /// A router said that packets to `dst` may have at most `mtu` bytes. Returns the mtu that is
+    /// believed.
     pub(crate) fn learn(&mut self, dst: IpAddr, mtu: u16, now: Duration) -> u16 {
         let floor = if dst.is_ipv4() { MIN_V4 } else { MIN_V6 };
         let mtu = mtu.max(floor).min(self.get(&dst, now).unwrap_or(u16::MAX));
         if self.paths.len() >= MAX_PATHS && !self.paths.contains_key(&dst) {
-            // Whoever is still told "too big" is told again: the oldest is missed least.
+            // The oldest is missed least: a router will say again that a packet is too big.
             let oldest = self.paths.iter().min_by_key(|(_, (_, until))| *until);
             if let Some(oldest) = oldest.map(|(&dst, _)| dst) {
                 self.paths.remove(&oldest);
@@ -41,7 +42,8 @@ impl PathMtus {
         mtu
     }
 
-    /// What is believed of the way to `dst`.
+    /// The mtu of the path to `dst` that is believed at `now`, bytes; `None` for that of the
+    /// interface.
     #[inline]
     pub(crate) fn get(&self, dst: &IpAddr, now: Duration) -> Option<u16> {
         let &(mtu, until) = self.paths.get(dst)?;

@@ -14,9 +14,10 @@ use crate::timers::{Timer, Timers};
 const MAX_DATAGRAMS: usize = 256;
 /// Most bytes of all datagrams in the making, overhead included.
 const MAX_BYTES: usize = 4 << 20;
-/// What of both one source may take, as a divisor: who floods throws out its own.
+/// The part of both that one source may take, as a divisor. A source that floods throws out its own
+/// fragments.
 const SHARE: usize = 4;
-/// What a fragment costs besides its data.
+/// Bytes that a fragment is charged besides its data.
 const OVERHEAD: usize = 64;
 /// How long to wait for the rest, from the first fragment that came. RFC 8200 section 4.5 says 60
 /// seconds, and RFC 1122 section 3.3.2 allows it.
@@ -25,9 +26,9 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_PAYLOAD: usize = 65_535;
 
 /// Fragments by the interface they came from.
-pub(crate) type Parts = Vec<(IfIndex, u64)>;
+pub(crate) type HeldFragments = Vec<(IfIndex, u64)>;
 
-/// What fragments of one datagram have in common.
+/// The fields that all fragments of one datagram have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) src: IpAddr,
@@ -55,17 +56,17 @@ pub(crate) struct Fragment<'a> {
 /// What became of a fragment.
 #[derive(Debug)]
 pub(crate) enum Added {
-    /// It is kept. Datagrams of which these fragments were held were thrown out for it.
-    Held(Vec<Parts>),
+    /// It is kept. Other datagrams were thrown out for it, of which these fragments were held.
+    Held(Vec<HeldFragments>),
     /// The datagram is whole.
     Whole {
         protocol: u8,
         payload: Vec<u8>,
         /// The fragments held until now; the last one is not among them.
-        parts: Parts,
+        held: HeldFragments,
     },
-    /// It is not kept, and spoiled those that were.
-    Dropped(DropReason, Parts),
+    /// It is not kept. These fragments of the same datagram were held, and are thrown out with it.
+    Dropped(DropReason, HeldFragments),
 }
 
 /// A datagram given up.
@@ -73,7 +74,7 @@ pub(crate) enum Added {
 pub(crate) struct Expired {
     /// The packet that brought offset 0, if it came.
     pub(crate) first: Option<First>,
-    pub(crate) parts: Parts,
+    pub(crate) held: HeldFragments,
 }
 
 /// The beginning of a first fragment, for an error message about it.
@@ -87,25 +88,25 @@ pub(crate) struct First {
 struct Datagram {
     /// When it is given up.
     timer: Timer,
-    /// What came, by where it belongs. Nothing overlaps.
+    /// The data that came, by its offset. No two overlap.
     pieces: BTreeMap<usize, Vec<u8>>,
-    /// Bytes of it.
+    /// Bytes of data that came.
     received: usize,
-    /// Bytes that it is charged.
+    /// Bytes that the datagram is charged.
     cost: usize,
     total: Option<usize>,
     protocol: u8,
     first: Option<First>,
-    parts: Parts,
+    held: HeldFragments,
 }
 
 #[derive(Debug)]
 pub(crate) struct Reassembly {
     datagrams: HashMap<Key, Datagram, ahash::RandomState>,
-    /// In the order of arrival, too: each waits equally long.
+    /// When each is given up. That is also the order of arrival, since each waits equally long.
     timers: Timers<Key>,
     bytes: usize,
-    /// Datagrams and bytes of each source.
+    /// Number of datagrams, and bytes charged, of each source.
     sources: HashMap<IpAddr, (usize, usize), ahash::RandomState>,
 }
 
@@ -143,7 +144,7 @@ impl Reassembly {
             self.start(key, protocol, now);
         }
         let Some(datagram) = self.datagrams.get_mut(&key) else {
-            return Added::Dropped(DropReason::FragmentLimit, Parts::new());
+            return Added::Dropped(DropReason::FragmentLimit, HeldFragments::new());
         };
         let before = datagram.pieces.range(..=offset).next_back();
         let before = before.map(|(&start, piece)| (start, start + piece.len(), piece));
@@ -151,7 +152,7 @@ impl Reassembly {
             && end <= stop
             && piece[offset - start..end - start] == *data
         {
-            return Added::Dropped(DropReason::FragmentOverlap, Parts::new());
+            return Added::Dropped(DropReason::FragmentOverlap, HeldFragments::new());
         }
         let after = datagram.pieces.range(offset..).next();
         let overlaps = before.is_some_and(|(_, stop, _)| stop > offset)
@@ -170,7 +171,7 @@ impl Reassembly {
         datagram.total = total;
         if offset == 0 {
             datagram.protocol = protocol;
-            // As much as an error message could quote.
+            // No error message quotes more.
             let packet = packet[..packet.len().min(1232)].to_vec();
             cost += packet.len();
             datagram.first = Some(First { rcvif, packet });
@@ -178,17 +179,17 @@ impl Reassembly {
         datagram.cost += cost;
         self.bytes += cost;
         self.sources.entry(key.src).or_default().1 += cost;
-        // Without overlaps, as much as there is in all is all.
+        // Nothing overlaps, so as many bytes as the datagram has are the datagram.
         if total == Some(datagram.received)
             && let Some(datagram) = self.take(&key)
         {
             return Added::Whole {
                 protocol: datagram.protocol,
                 payload: datagram.pieces.into_values().flatten().collect(),
-                parts: datagram.parts,
+                held: datagram.held,
             };
         }
-        count(&mut datagram_parts(&mut self.datagrams, &key), rcvif);
+        count(&mut held_of(&mut self.datagrams, &key), rcvif);
         Added::Held(self.make_room(&key))
     }
 
@@ -196,8 +197,8 @@ impl Reassembly {
     pub(crate) fn pop_expired(&mut self, now: Duration) -> Option<Expired> {
         let key = self.timers.pop(now)?;
         self.datagrams.get_mut(&key)?.timer.expired();
-        let Datagram { first, parts, .. } = self.take(&key)?;
-        Some(Expired { first, parts })
+        let Datagram { first, held, .. } = self.take(&key)?;
+        Some(Expired { first, held })
     }
 
     /// When the next datagram's time is over.
@@ -206,15 +207,15 @@ impl Reassembly {
     }
 
     /// Gives up every datagram with a fragment from an interface that is gone.
-    pub(crate) fn detach(&mut self, dev: IfIndex) -> Vec<Parts> {
-        let of_dev = |datagram: &Datagram| datagram.parts.iter().any(|part| part.0 == dev);
+    pub(crate) fn detach(&mut self, dev: IfIndex) -> Vec<HeldFragments> {
+        let of_dev = |datagram: &Datagram| datagram.held.iter().any(|entry| entry.0 == dev);
         let gone = self
             .datagrams
             .iter()
             .filter(|(_, datagram)| of_dev(datagram));
         let keys: Vec<_> = gone.map(|(&key, _)| key).collect();
         let taken = keys.iter().filter_map(|key| self.take(key));
-        taken.map(|datagram| datagram.parts).collect()
+        taken.map(|datagram| datagram.held).collect()
     }
 
     fn start(&mut self, key: Key, protocol: u8, now: Duration) {
@@ -226,16 +227,16 @@ impl Reassembly {
             total: None,
             protocol,
             first: None,
-            parts: Parts::new(),
+            held: HeldFragments::new(),
         };
         self.timers.arm(&mut datagram.timer, key, now + TIMEOUT);
         self.datagrams.insert(key, datagram);
         self.sources.entry(key.src).or_default().0 += 1;
     }
 
-    /// Throws out the oldest others until the bounds hold: those of the same source if it is that
-    /// which has too much. Returns what was held of them.
-    fn make_room(&mut self, spare: &Key) -> Vec<Parts> {
+    /// Throws out the oldest other datagrams until the bounds hold; only those of the same source,
+    /// if that source has too much. Returns the fragments that were held of them.
+    fn make_room(&mut self, spare: &Key) -> Vec<HeldFragments> {
         let over = |datagrams: usize, bytes: usize, share: usize| {
             datagrams > MAX_DATAGRAMS / share || bytes > MAX_BYTES / share
         };
@@ -253,13 +254,13 @@ impl Reassembly {
             let Some(datagram) = oldest.and_then(|key| self.take(&key)) else {
                 return thrown_out;
             };
-            thrown_out.push(datagram.parts);
+            thrown_out.push(datagram.held);
         }
     }
 
     fn spoil(&mut self, key: &Key, reason: DropReason) -> Added {
-        let parts = self.take(key).map(|datagram| datagram.parts);
-        Added::Dropped(reason, parts.unwrap_or_default())
+        let held = self.take(key).map(|datagram| datagram.held);
+        Added::Dropped(reason, held.unwrap_or_default())
     }
 
     fn take(&mut self, key: &Key) -> Option<Datagram> {
@@ -277,20 +278,20 @@ impl Reassembly {
     }
 }
 
-fn datagram_parts<'a>(
+fn held_of<'a>(
     datagrams: &'a mut HashMap<Key, Datagram, ahash::RandomState>,
     key: &Key,
-) -> Option<&'a mut Parts> {
-    datagrams.get_mut(key).map(|datagram| &mut datagram.parts)
+) -> Option<&'a mut HeldFragments> {
+    datagrams.get_mut(key).map(|datagram| &mut datagram.held)
 }
 
-fn count(parts: &mut Option<&mut Parts>, rcvif: IfIndex) {
-    let Some(parts) = parts else {
+fn count(held: &mut Option<&mut HeldFragments>, rcvif: IfIndex) {
+    let Some(held) = held else {
         return;
     };
-    match parts.iter_mut().find(|part| part.0 == rcvif) {
-        Some(part) => part.1 += 1,
-        None => parts.push((rcvif, 1)),
+    match held.iter_mut().find(|entry| entry.0 == rcvif) {
+        Some(entry) => entry.1 += 1,
+        None => held.push((rcvif, 1)),
     }
 }
 
@@ -346,11 +347,11 @@ mod tests {
                 assert!(matches!(add(&mut r, 1, offset, more, data), Added::Held(_)));
             }
             let (offset, more, data) = pieces[order[2]];
-            let Added::Whole { payload, parts, .. } = add(&mut r, 1, offset, more, data) else {
+            let Added::Whole { payload, held, .. } = add(&mut r, 1, offset, more, data) else {
                 panic!("not whole in order {order:?}");
             };
             assert_eq!(payload, [&[1_u8; 16][..], &[2; 8], &[3; 5]].concat());
-            assert_eq!(parts, [(DEV, 2)]);
+            assert_eq!(held, [(DEV, 2)]);
             assert_eq!(r.bytes, 0);
         }
     }
@@ -364,10 +365,10 @@ mod tests {
             assert!(matches!(add(&mut r, 1, 0, true, &[0; 16]), Added::Held(_)));
             assert!(matches!(add(&mut r, 1, 32, false, &[0; 8]), Added::Held(_)));
             let added = add(&mut r, 1, offset, more, &vec![1; len]);
-            let Added::Dropped(DropReason::FragmentOverlap, parts) = added else {
+            let Added::Dropped(DropReason::FragmentOverlap, held) = added else {
                 panic!("{offset} {more} {len}: {added:?}");
             };
-            assert_eq!(parts, [(DEV, 2)]);
+            assert_eq!(held, [(DEV, 2)]);
             assert!(r.datagrams.is_empty());
         }
     }
@@ -380,7 +381,7 @@ mod tests {
         for (offset, len) in [(8, 16), (24, 8), (16, 8)] {
             let again = add(&mut r, 1, offset, true, &vec![0; len]);
             assert!(
-                matches!(again, Added::Dropped(DropReason::FragmentOverlap, parts) if parts.is_empty())
+                matches!(again, Added::Dropped(DropReason::FragmentOverlap, held) if held.is_empty())
             );
         }
         assert_eq!(r.datagrams.len(), 1);
@@ -409,7 +410,7 @@ mod tests {
         assert_eq!(r.deadline(), Some(Duration::from_secs(61)));
         assert!(r.pop_expired(Duration::from_secs(60)).is_none());
         let expired = r.pop_expired(Duration::from_secs(61)).unwrap();
-        assert_eq!(expired.parts, [(DEV, 1)]);
+        assert_eq!(expired.held, [(DEV, 1)]);
         assert_eq!(expired.first.unwrap().packet, [9; 8]);
         assert_eq!(r.deadline(), None);
     }
@@ -436,7 +437,7 @@ mod tests {
             let Added::Held(thrown_out) = added else {
                 panic!("{added:?}");
             };
-            evicted += thrown_out.iter().map(|parts| parts[0].1).sum::<u64>();
+            evicted += thrown_out.iter().map(|held| held[0].1).sum::<u64>();
             assert!(r.pop_expired(Duration::ZERO).is_none());
             assert!(r.datagrams.len() <= MAX_DATAGRAMS && r.bytes <= MAX_BYTES);
             assert_eq!(r.timers.len(), r.datagrams.len());

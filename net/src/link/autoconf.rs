@@ -1,5 +1,5 @@
-//! What an adapter finds out by itself: which addresses nobody else has, which router there is, and
-//! which networks (RFC 4862, RFC 4861 section 6.3). Bounded, whatever is advertised.
+//! The state of an adapter's autoconfiguration: the addresses that it makes itself, and the routers
+//! (RFC 4862, RFC 4861 section 6.3). It is bounded, whatever is advertised.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -9,37 +9,38 @@ use smoltcp::wire::{NdiscPrefixInfoFlags, NdiscPrefixInformation};
 use super::Mac;
 use crate::ifnet::{IfAddr, is_host};
 
-/// How long an address is asked for before it is ours (RFC 4862 section 5.1: `RetransTimer`, once).
+/// How long others have to object to an address before it is ours (RFC 4862 section 5.1:
+/// `RetransTimer`, once).
 const PROBE: Duration = Duration::from_secs(1);
 /// Pause between solicitations of routers (RFC 4861 section 10).
 const SOLICIT_PAUSE: Duration = Duration::from_secs(4);
-/// Solicitations without an answer before there is no router.
+/// Solicitations without an answer before it gives up.
 const SOLICITATIONS: u8 = 3;
-/// What nobody can shorten the rest of an address's life below: advertisements can be forged
-/// (RFC 4862 section 5.5.3).
+/// No advertisement can make the rest of an address's lifetime shorter than this, because
+/// advertisements can be forged (RFC 4862 section 5.5.3).
 const SAFE_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 /// Most routers remembered.
 const MAX_ROUTERS: usize = 8;
-/// Most prefixes that an adapter makes itself addresses of.
+/// Most prefixes of which an adapter makes addresses.
 const MAX_PREFIXES: usize = 16;
-/// Length of these: the rest of an address is the adapter's.
+/// Length of such a prefix, bits. The rest of an address is made from the hardware address.
 const PREFIX_LEN: u8 = 64;
 /// A lifetime without an end, seconds.
 const FOR_EVER: u64 = 0xffff_ffff;
 
-/// An address that somebody else may have.
+/// An address that another host may have.
 #[derive(Debug)]
 struct Tentative {
     addr: IfAddr,
-    /// Until when the others have time to say so; `None` while nobody has been asked.
+    /// Until when other hosts can object; `None` before they have been asked.
     until: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Solicit {
-    /// Before the first one, so that not all who come up together ask at once.
+    /// Pause before the first one, so that hosts that start together do not all ask at once.
     delay: Duration,
-    /// When the next is sent; `None` while nobody has looked at the clock.
+    /// When the next is sent; `None` until `poll` sees the time.
     at: Option<Duration>,
     left: u8,
 }
@@ -50,49 +51,49 @@ struct Router {
     until: Duration,
 }
 
-/// An address made of a router's prefix.
+/// An address made from a router's prefix.
 #[derive(Clone, Debug)]
-pub(crate) struct Made {
+pub(crate) struct AutoAddr {
     addr: IfAddr,
-    /// Until when connections may begin from it.
+    /// Until when new connections may begin from it.
     preferred: Duration,
     until: Duration,
     deprecated: bool,
-    /// It is not to be taken: another station has it, or somebody took it away.
+    /// It must not be taken: another station has it, or somebody removed it.
     refused: bool,
 }
 
-/// What is due.
+/// Something to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
-    /// Ask whether anybody has this address.
+    /// Ask whether another station has this address.
     Probe(IfAddr),
-    /// Nobody has.
+    /// No other station has this address.
     Unique(IfAddr),
     /// Ask for routers.
     Solicit,
-    /// The life of a router is over.
+    /// The lifetime of a router is over.
     RouterGone,
-    /// Nothing begins from one of the addresses any more.
+    /// One of the addresses is deprecated: no connection begins from it any more.
     Deprecated,
-    /// The life of this address is over.
+    /// The lifetime of this address is over.
     Expired(IpAddr),
 }
 
 /// The state of one adapter.
 #[derive(Debug, Default)]
 pub(super) struct Autoconf {
-    /// Whether routers are neither asked for nor believed.
+    /// Whether it is switched off: routers are neither asked for nor believed.
     pub(super) off: bool,
     tentative: Vec<Tentative>,
     solicit: Option<Solicit>,
-    /// The first of them is used.
+    /// Routers that advertised themselves. The first is used.
     routers: Vec<Router>,
-    made: Vec<Made>,
+    addrs: Vec<AutoAddr>,
     deadline: Option<Duration>,
 }
 
-/// When a lifetime from now is over.
+/// When a lifetime that begins now is over; `Duration::MAX` if it never ends.
 fn end(now: Duration, lifetime: Duration) -> Duration {
     match lifetime.as_secs() {
         FOR_EVER.. => Duration::MAX,
@@ -105,18 +106,18 @@ impl Autoconf {
         self.deadline
     }
 
-    /// Notes when something is due next.
+    /// Notes when the next thing is due.
     fn rearm(&mut self) {
         let tentative = self.tentative.iter().map(|probed| probed.until);
         let solicit = self.solicit.iter().map(|solicit| solicit.at);
-        // What waits for the clock is due at once.
+        // Those without a time are due at once.
         let asked = tentative.chain(solicit).map(Option::unwrap_or_default);
-        let made = self.made.iter().map(|made| match made.deprecated {
-            true => made.until,
-            false => made.preferred.min(made.until),
+        let auto = self.addrs.iter().map(|auto| match auto.deprecated {
+            true => auto.until,
+            false => auto.preferred.min(auto.until),
         });
         let routers = self.routers.iter().map(|router| router.until);
-        let first = asked.chain(made).chain(routers).min();
+        let first = asked.chain(auto).chain(routers).min();
         self.deadline = first.filter(|at| *at < Duration::MAX);
     }
 
@@ -125,44 +126,44 @@ impl Autoconf {
         self.routers.first().map(|router| router.addr)
     }
 
-    /// The addresses from which nothing is to begin.
+    /// The deprecated addresses.
     pub(super) fn deprecated(&self) -> impl Iterator<Item = IpAddr> {
-        let deprecated = self.made.iter().filter(|made| made.deprecated);
-        deprecated.map(|made| made.addr.addr)
+        let deprecated = self.addrs.iter().filter(|auto| auto.deprecated);
+        deprecated.map(|auto| auto.addr.addr)
     }
 
-    /// The addresses made here.
+    /// The addresses made from prefixes.
     pub(super) fn advertised(&self) -> impl Iterator<Item = IpAddr> {
-        self.made.iter().map(|made| made.addr.addr)
+        self.addrs.iter().map(|auto| auto.addr.addr)
     }
 
-    /// The adapter is up: routers are asked for after `delay`, and what could not be had before may
-    /// be had now. Returns the addresses that it would have.
+    /// The adapter is up. Routers are asked for after `delay`, and addresses that could not be
+    /// taken before may be tried again. Returns the addresses to ask for.
     pub(super) fn start(&mut self, delay: Duration) -> Vec<IfAddr> {
         self.solicit = (!self.off).then_some(Solicit {
             delay,
             at: None,
             left: SOLICITATIONS,
         });
-        for made in &mut self.made {
-            made.refused = false;
+        for auto in &mut self.addrs {
+            auto.refused = false;
         }
         self.rearm();
-        self.made.iter().map(|made| made.addr).collect()
+        self.addrs.iter().map(|auto| auto.addr).collect()
     }
 
-    /// The adapter is down: nobody can be asked.
+    /// The adapter is down: stops asking.
     pub(super) fn stop(&mut self) {
         self.solicit = None;
         self.tentative.clear();
         self.rearm();
     }
 
-    /// Asks for an address, unless that goes on already.
+    /// Asks for an address, unless it is asked for already.
     pub(super) fn probe(&mut self, addr: IfAddr) {
         let mut known = self.tentative.iter_mut();
         match known.find(|probed| probed.addr.addr == addr.addr) {
-            // Its network may turn out to be on the link meanwhile.
+            // Its network may have turned out to be on the link.
             Some(probed) => probed.addr = addr,
             None => self.tentative.push(Tentative { addr, until: None }),
         }
@@ -174,7 +175,7 @@ impl Autoconf {
         self.tentative.iter().map(|probed| probed.addr.addr)
     }
 
-    /// Asks for an address no longer. False if it was not asked for.
+    /// Stops asking for an address. False if it was not asked for.
     pub(super) fn give_up(&mut self, addr: &IpAddr) -> bool {
         let before = self.tentative.len();
         self.tentative.retain(|probed| probed.addr.addr != *addr);
@@ -182,35 +183,36 @@ impl Autoconf {
         self.tentative.len() < before
     }
 
-    /// An address that was made here is not to be taken, though its prefix is still advertised.
+    /// Notes that an address must not be taken, though its prefix is still advertised.
     pub(super) fn refuse(&mut self, addr: &IpAddr) {
-        let made = self.made.iter_mut().find(|made| made.addr.addr == *addr);
-        if let Some(made) = made {
-            made.refused = true;
+        let auto = self.addrs.iter_mut().find(|auto| auto.addr.addr == *addr);
+        if let Some(auto) = auto {
+            auto.refused = true;
         }
     }
 
-    /// An address is somebody else's affair from now on.
+    /// Forgets an address, because somebody set it.
     pub(super) fn disown(&mut self, addr: &IpAddr) {
-        self.made.retain(|made| made.addr.addr != *addr);
+        self.addrs.retain(|auto| auto.addr.addr != *addr);
         self.rearm();
     }
 
-    /// What was made of prefixes, and not forgotten since.
-    pub(super) fn made(&self) -> Vec<Made> {
-        self.made.clone()
+    /// The addresses made from prefixes, to be [put back](Self::restore).
+    pub(super) fn addrs(&self) -> Vec<AutoAddr> {
+        self.addrs.clone()
     }
 
-    /// Puts back what was made.
-    pub(super) fn restore(&mut self, made: Vec<Made>) {
-        self.made = made;
+    /// Puts back addresses made from prefixes.
+    pub(super) fn restore(&mut self, addrs: Vec<AutoAddr>) {
+        self.addrs = addrs;
         self.rearm();
     }
 
-    /// A router is there for so long, or with no `lifetime` is one no longer.
+    /// A router advertised itself. With a `lifetime` of zero it is no router any more.
     pub(super) fn router_advertised(&mut self, addr: Ipv6Addr, lifetime: Duration, now: Duration) {
         if lifetime.is_zero() {
-            // Who only knows of prefixes is not whom we look for (RFC 4861 section 6.3.7).
+            // Such a station advertises prefixes, but does not forward. We go on asking (RFC 4861
+            // section 6.3.7).
             self.retired(addr);
             return;
         }
@@ -226,7 +228,7 @@ impl Autoconf {
         self.rearm();
     }
 
-    /// A router is one no longer. False if it was none.
+    /// Forgets a router. False if it was not known.
     pub(super) fn retired(&mut self, addr: Ipv6Addr) -> bool {
         let before = self.routers.len();
         self.routers.retain(|router| router.addr != addr);
@@ -234,8 +236,8 @@ impl Autoconf {
         self.routers.len() < before
     }
 
-    /// A station does not answer: if it is the router, another gets its turn (RFC 4861 section
-    /// 6.3.6). Whether one did.
+    /// A station does not answer. If it is the router in use, the next router takes its place (RFC
+    /// 4861 section 6.3.6). True if that happened.
     pub(super) fn unreachable(&mut self, addr: &IpAddr) -> bool {
         let ours = self.router().map(IpAddr::V6) == Some(*addr) && self.routers.len() > 1;
         if ours {
@@ -244,8 +246,8 @@ impl Autoconf {
         ours
     }
 
-    /// A prefix was advertised. Returns the address to have because of it, if any; `is_set` tells
-    /// whether somebody gave the interface an address.
+    /// A prefix was advertised. Returns the address to have because of it, if any. `is_set` tells
+    /// whether somebody gave the interface this address already.
     pub(super) fn prefix(
         &mut self,
         info: &NdiscPrefixInformation,
@@ -266,43 +268,44 @@ impl Autoconf {
         let addr = IpAddr::V6((prefix | u128::from(mac.interface_id())).into());
         let on_link = info.flags.contains(NdiscPrefixInfoFlags::ON_LINK);
         let (preferred_until, until) = (end(now, preferred), end(now, valid));
-        let made = match self.made.iter().position(|made| made.addr.addr == addr) {
+        let auto = match self.addrs.iter().position(|auto| auto.addr.addr == addr) {
             Some(at) => {
-                let made = &mut self.made[at];
-                let rest = made.until.saturating_sub(now);
-                made.until = match valid > SAFE_LIFETIME || valid > rest {
+                let auto = &mut self.addrs[at];
+                let rest = auto.until.saturating_sub(now);
+                auto.until = match valid > SAFE_LIFETIME || valid > rest {
                     true => until,
                     false => now.saturating_add(rest.min(SAFE_LIFETIME)),
                 };
-                made
+                auto
             }
             None => {
-                let room = self.made.len() < MAX_PREFIXES;
+                let room = self.addrs.len() < MAX_PREFIXES;
                 if valid.is_zero() || !room || !is_host(&addr) || is_set(&addr) {
                     return None;
                 }
-                self.made.push(Made {
+                self.addrs.push(AutoAddr {
                     addr: IfAddr::host(addr),
                     preferred: preferred_until,
                     until,
                     deprecated: false,
                     refused: false,
                 });
-                self.made.last_mut()?
+                self.addrs.last_mut()?
             }
         };
-        made.preferred = preferred_until;
-        made.deprecated = preferred.is_zero();
-        // That one router does not say so does not mean that it is not (RFC 4861 section 6.3.4).
+        auto.preferred = preferred_until;
+        auto.deprecated = preferred.is_zero();
+        // A router that does not say that the prefix is on the link does not say that it is not
+        // (RFC 4861 section 6.3.4).
         if on_link {
-            made.addr.prefix_len = PREFIX_LEN;
+            auto.addr.prefix_len = PREFIX_LEN;
         }
-        let found = (!made.refused).then_some(made.addr);
+        let found = (!auto.refused).then_some(auto.addr);
         self.rearm();
         found
     }
 
-    /// The next thing that is due.
+    /// The next thing to do at `now`.
     pub(super) fn poll(&mut self, now: Duration) -> Option<Action> {
         let due = self.take_due(now);
         self.rearm();
@@ -337,20 +340,20 @@ impl Autoconf {
             self.routers.remove(at);
             return Some(Action::RouterGone);
         }
-        if let Some(at) = self.made.iter().position(|made| made.until <= now) {
-            return Some(Action::Expired(self.made.remove(at).addr.addr));
+        if let Some(at) = self.addrs.iter().position(|auto| auto.until <= now) {
+            return Some(Action::Expired(self.addrs.remove(at).addr.addr));
         }
-        let old = |made: &&mut Made| !made.deprecated && made.preferred <= now;
-        self.made.iter_mut().find(old)?.deprecated = true;
+        let old = |auto: &&mut AutoAddr| !auto.deprecated && auto.preferred <= now;
+        self.addrs.iter_mut().find(old)?.deprecated = true;
         Some(Action::Deprecated)
     }
 
-    /// Forgets all that routers said. Returns the addresses made of it.
+    /// Forgets everything that routers advertised. Returns the addresses made from it.
     pub(super) fn forget(&mut self) -> Vec<IpAddr> {
         self.solicit = None;
         self.routers.clear();
-        let made = self.made.drain(..).map(|made| made.addr.addr).collect();
+        let addrs = self.addrs.drain(..).map(|auto| auto.addr.addr).collect();
         self.rearm();
-        made
+        addrs
     }
 }

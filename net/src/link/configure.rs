@@ -1,12 +1,12 @@
-//! An adapter configures itself: what [`autoconf`](super::autoconf) finds out, done to addresses,
-//! groups and routes.
+//! The effects of autoconfiguration: carries out what [`autoconf`](super::autoconf) decides, on
+//! addresses, groups and routes.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
 use smoltcp::wire::{EthernetAddress, Icmpv6Repr, NdiscOption, NdiscOptionRepr, NdiscRepr};
 
-use super::autoconf::{Action, Autoconf, Made};
+use super::autoconf::{Action, AutoAddr, Autoconf};
 use super::{EtherSoftc, Link};
 use crate::ifnet::{
     AdapterId, DropReason, Family, IfAddr, IfIndex, Ifnet, MAX_ADDRS, solicited_node,
@@ -15,7 +15,7 @@ use crate::ip::groups::ALL_ROUTERS_V6;
 use crate::ip::{Ip, Verdict};
 use crate::route::{Origin, Route, advertised_metric, default_prefix};
 
-/// Routers are asked for the first time within this time (RFC 4861 section 10).
+/// Routers are first asked for within this time, at random (RFC 4861 section 10).
 const SOLICIT_WITHIN: Duration = Duration::from_secs(1);
 
 impl Link {
@@ -35,7 +35,7 @@ impl Link {
         self.autoconf_changed(ip, id);
     }
 
-    /// An adapter is gone, or down: what nobody was asked for cannot be taken.
+    /// An adapter is gone, or down: addresses that are being asked for are not taken.
     pub(crate) fn autoconf_stop(&mut self, ip: &mut Ip, id: AdapterId) {
         if let Some((dev, ())) = self.autoconf_change(ip, id, Autoconf::stop) {
             ip.groups_follow(dev);
@@ -49,11 +49,11 @@ impl Link {
             return;
         }
         self.autoconf_change(ip, id, |autoconf| autoconf.probe(addr));
-        // Whoever else has it asks and answers there.
+        // Other hosts that have the address ask and answer in its solicited-node group.
         ip.groups_follow(dev);
     }
 
-    /// Changes what an adapter knows, and shows in its interface what others have to know of it.
+    /// Changes the state of an adapter, and copies to its interface what others have to know of it.
     fn autoconf_change<T>(
         &mut self,
         ip: &mut Ip,
@@ -68,7 +68,7 @@ impl Link {
         Some((softc.dev, result))
     }
 
-    /// Asks for an address no longer. False if it was not asked for.
+    /// Stops asking for an address. False if it was not asked for.
     pub(crate) fn autoconf_give_up(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) -> bool {
         let change = self.autoconf_change(ip, id, |autoconf| autoconf.give_up(addr));
         match change {
@@ -80,8 +80,8 @@ impl Link {
         }
     }
 
-    /// Somebody else has, or is about to take, an address. True if we were about to take it, and
-    /// do not.
+    /// Another station has, or is about to take, an address. True if we were about to take it; then
+    /// we do not.
     pub(super) fn autoconf_duplicate(
         &mut self,
         ip: &mut Ip,
@@ -118,7 +118,7 @@ impl Link {
         self.autoconf_change(ip, id, |autoconf| {
             autoconf.router_advertised(router, lifetime, now);
             let mut rest = options;
-            // smoltcp's own reading of the message knows one prefix; two are usual.
+            // smoltcp's representation of the message has one prefix only, and two are usual.
             while let Ok(option) = NdiscOption::new_checked(rest) {
                 let parsed = NdiscOptionRepr::parse(&option);
                 if let Ok(NdiscOptionRepr::PrefixInformation(info)) = parsed {
@@ -138,8 +138,8 @@ impl Link {
         Verdict::Delivered
     }
 
-    /// The adapter would have an address: it is asked for; or is there, and its network is on the
-    /// link after all.
+    /// The adapter wants an address. It asks for it; or if it has it already, its network is now on
+    /// the link.
     fn autoconf_found(&mut self, ip: &mut Ip, id: AdapterId, dev: IfIndex, addr: IfAddr) {
         match ip.ifs.get(dev).and_then(|ifp| ifp.addr(&addr.addr)) {
             Some(own) if own != addr => {
@@ -151,7 +151,7 @@ impl Link {
         }
     }
 
-    /// Makes the default route, and the addresses that nothing begins from, what routers say.
+    /// Makes the default route and the deprecated addresses follow what routers advertise.
     fn autoconf_changed(&mut self, ip: &mut Ip, id: AdapterId) {
         let Some(softc) = self.get(id) else {
             return;
@@ -169,7 +169,7 @@ impl Link {
         ip.routes.remove(prefix, learned);
         let metric = advertised_metric(dev);
         let taken = |route: &Route| route.metric == metric;
-        // A route that somebody set stays.
+        // A route of another origin stays.
         if via.is_some() && !ip.routes.at(prefix).iter().any(taken) {
             let route = Route {
                 dev,
@@ -178,13 +178,13 @@ impl Link {
                 metric,
                 origin: Origin::Advertised,
             };
-            // A full table has no room for it until the next advertisement.
+            // If the table is full, the next advertisement tries again.
             let _ = ip.routes.insert(prefix, route);
         }
         ip.ifs.touch();
     }
 
-    /// Makes the addresses that nothing begins from what routers say.
+    /// Makes the deprecated addresses follow what routers advertise.
     pub(crate) fn autoconf_deprecate(&self, ip: &mut Ip, id: AdapterId) {
         let Some(softc) = self.get(id) else {
             return;
@@ -231,14 +231,15 @@ impl Link {
             return;
         }
         let src = ip.ifs.get(dev).and_then(Ifnet::link_local);
-        // Who has no address yet does not say where it is either (RFC 4861 section 4.1).
+        // A host without an address does not send its hardware address either (RFC 4861 section
+        // 4.1).
         let lladdr = src.map(|_| EthernetAddress(mac.0).into());
         let message = Icmpv6Repr::Ndisc(NdiscRepr::RouterSolicit { lladdr });
         let src = src.unwrap_or(Ipv6Addr::UNSPECIFIED);
         self.nd_send(ip, id, src, ALL_ROUTERS_V6, &message);
     }
 
-    /// Asks who has an address (RFC 4862 section 5.4.2).
+    /// Asks whether another station has an address (RFC 4862 section 5.4.2).
     fn autoconf_ask(&mut self, ip: &mut Ip, id: AdapterId, addr: &IfAddr) {
         if let IpAddr::V6(target_addr) = addr.addr {
             let probe = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
@@ -250,7 +251,7 @@ impl Link {
         }
     }
 
-    /// An address that the adapter gave itself is given up, whether it is there yet or not.
+    /// Gives up an address that the adapter made itself, whether it has it yet or not.
     pub(super) fn autoconf_leave(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
         self.autoconf_give_up(ip, id, addr);
         let Some(dev) = self.interface(id) else {
@@ -284,7 +285,7 @@ impl Link {
         softc.is_some_and(|softc| !softc.autoconf.off)
     }
 
-    /// Believes routers, or forgets what they said.
+    /// Switches it on, or off and forgets what routers advertised.
     pub(crate) fn set_autoconf(&mut self, ip: &mut Ip, id: AdapterId, on: bool) {
         let Some(softc) = self.get_mut(id).filter(|softc| softc.autoconf.off == on) else {
             return;
@@ -296,45 +297,45 @@ impl Link {
         }
     }
 
-    /// Forgets what routers said, and every address that is made of it.
+    /// Forgets what routers advertised, and removes every address made from it.
     pub(super) fn autoconf_forget(&mut self, ip: &mut Ip, id: AdapterId) {
-        let made = self.autoconf_change(ip, id, Autoconf::forget);
-        for addr in made.into_iter().flat_map(|(_, made)| made) {
+        let addrs = self.autoconf_change(ip, id, Autoconf::forget);
+        for addr in addrs.into_iter().flat_map(|(_, addrs)| addrs) {
             self.autoconf_leave(ip, id, &addr);
         }
         self.autoconf_changed(ip, id);
     }
 
-    /// Whether an address is the adapter's own doing, and not from anybody's setting.
-    pub(crate) fn is_self_made(&self, id: AdapterId, addr: &IpAddr) -> bool {
+    /// Whether the adapter made an address itself: nobody set it.
+    pub(crate) fn is_autoconfigured(&self, id: AdapterId, addr: &IpAddr) -> bool {
         self.get(id).is_some_and(|softc| {
-            let made = softc.autoconf.advertised().any(|made| made == *addr);
-            made || *addr == IpAddr::V6(softc.mac.link_local())
+            let auto = softc.autoconf.advertised().any(|auto| auto == *addr);
+            auto || *addr == IpAddr::V6(softc.mac.link_local())
         })
     }
 
-    /// What an adapter made of the prefixes of routers, to be [put back](Self::autoconf_restore).
-    pub(crate) fn autoconf_made(&self, id: AdapterId) -> Vec<Made> {
+    /// The addresses that an adapter made from prefixes, to be [put back](Self::autoconf_restore).
+    pub(crate) fn autoconf_addrs(&self, id: AdapterId) -> Vec<AutoAddr> {
         let softc = self.get(id);
-        softc.map_or(Vec::new(), |softc| softc.autoconf.made())
+        softc.map_or(Vec::new(), |softc| softc.autoconf.addrs())
     }
 
-    pub(crate) fn autoconf_restore(&mut self, ip: &mut Ip, id: AdapterId, made: Vec<Made>) {
-        self.autoconf_change(ip, id, |autoconf| autoconf.restore(made));
+    pub(crate) fn autoconf_restore(&mut self, ip: &mut Ip, id: AdapterId, addrs: Vec<AutoAddr>) {
+        self.autoconf_change(ip, id, |autoconf| autoconf.restore(addrs));
     }
 
-    /// Somebody sets an address: it is theirs, even if the adapter gave it itself before.
+    /// Somebody sets an address. It belongs to them, even if the adapter made it before.
     pub(crate) fn autoconf_disown(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
         self.autoconf_change(ip, id, |autoconf| autoconf.disown(addr));
     }
 
-    /// Somebody takes an address away: it does not come back with the next advertisement.
+    /// Somebody removes an address. It does not come back with the next advertisement.
     pub(crate) fn autoconf_refuse(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
         self.autoconf_change(ip, id, |autoconf| autoconf.refuse(addr));
     }
 }
 
-/// Nobody else has the address: it is ours.
+/// No other station has the address: the interface gets it.
 fn take_address(ip: &mut Ip, dev: IfIndex, addr: IfAddr) {
     let silent = |ifp: &Ifnet| ifp.link_local().is_none();
     let was_silent = ip.ifs.get(dev).is_some_and(silent);
@@ -342,7 +343,7 @@ fn take_address(ip: &mut Ip, dev: IfIndex, addr: IfAddr) {
     ip.groups_follow(dev);
     ip.connect_routes(dev);
     ip.ifs.touch();
-    // Reports from nowhere are not for keeps (RFC 3590).
+    // Reports that were sent from the unspecified address have to be repeated (RFC 3590).
     if was_silent && !ip.ifs.get(dev).is_some_and(silent) {
         ip.groups_announce(dev, Family::Inet6);
     }

@@ -12,9 +12,9 @@ impl Mac {
     /// All stations.
     pub(super) const BROADCAST: Self = Self([0xff; 6]);
 
-    /// The hardware address that an IP address stands for by itself: everybody's, or a group's.
-    /// `None` for the address of one station, which has to be found.
-    pub(super) fn of_many(addr: &IpAddr, ifp: &Ifnet) -> Option<Self> {
+    /// The hardware address that belongs to a broadcast or multicast address. `None` for the
+    /// address of one station, which has to be found.
+    pub(super) fn mapped_from(addr: &IpAddr, ifp: &Ifnet) -> Option<Self> {
         match addr {
             IpAddr::V4(v4) => {
                 let [_, b, c, d] = v4.octets();
@@ -35,7 +35,8 @@ impl Mac {
         }
     }
 
-    /// Reads `02-00-00-00-00-01`, with dashes or colons. `None` for anything but one station's.
+    /// Reads `02-00-00-00-00-01`, with dashes or colons. `None` for anything but the address of one
+    /// station.
     pub fn parse(text: &str) -> Option<Self> {
         let mut octets = [0; 6];
         let mut parts = text.split(['-', ':']);

@@ -1,15 +1,17 @@
 //! Ethernet: interfaces on network cards, which carry frames.
 //!
-//! There are no descriptors here: whoever has an adapter [attaches](Link::attach_ethernet) it, hands
-//! in the frames that came ([`Link::handle_frame`]) and takes those to send ([`Link::poll_frame`]).
-//! A packet waits in the send queue as the network layer gave it, and gets its header when it leaves.
+//! There are no descriptors here. A program that has an adapter [attaches](Link::attach_ethernet)
+//! it, hands in the frames that came ([`Link::handle_frame`]) and takes the frames to send
+//! ([`Link::poll_frame`]). A packet waits in the send queue as the network layer gave it, and gets
+//! its header when it leaves.
 //!
 //! - [`mac`]: hardware addresses;
-//! - [`neighbor`]: who is at which hardware address, and what waits for an answer;
+//! - [`neighbor`]: hardware addresses of neighbours, and packets that wait for one;
 //! - [`resolve`]: ARP and IPv6 neighbour discovery, on smoltcp's wire formats;
-//! - [`autoconf`]: addresses that an adapter gives itself, and what routers advertise;
-//! - [`configure`]: the same, done to addresses, groups and routes;
-//! - [`search`]: drivers that end, and when to look for them again.
+//! - [`autoconf`]: the state of autoconfiguration: addresses that an adapter gives itself, and
+//!   routers;
+//! - [`configure`]: its effects on addresses, groups and routes;
+//! - [`search`]: when to look for drivers that ended.
 
 mod autoconf;
 mod configure;
@@ -17,6 +19,8 @@ mod mac;
 mod neighbor;
 mod resolve;
 mod search;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -29,8 +33,8 @@ use crate::ifnet::{
 };
 use crate::ip::Ip;
 use crate::packet::Packet;
+pub(crate) use autoconf::AutoAddr;
 use autoconf::Autoconf;
-pub(crate) use autoconf::Made;
 pub use mac::Mac;
 use neighbor::{Lookup, Neighbors, Overdue};
 use search::Search;
@@ -42,15 +46,15 @@ pub const HEADER: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// Most frames that wait before those in the send queue: what waited for a neighbour to be found.
+/// Most frames that leave before the send queue. They waited for their neighbour to be found.
 const MAX_FRAMES: usize = 4096;
 
-/// What the driver remembers of an adapter.
+/// The state of an adapter.
 #[derive(Debug)]
 struct EtherSoftc {
     dev: IfIndex,
     mac: Mac,
-    /// What the adapter had for an address when it was found.
+    /// The adapter's own address, when it was found. `mac` may have been set since.
     hardware: Mac,
     /// When it was found again, if ever.
     found: Option<Duration>,
@@ -67,8 +71,8 @@ pub(crate) struct Link {
     search: Search,
 }
 
-/// `ether_output`: the packet waits as it is; its header depends on a neighbour that may have to be
-/// found first.
+/// `ether_output`: puts the packet on the send queue without a header. That depends on a neighbour,
+/// which may have to be found first.
 fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
     let Outgoing {
         family,
@@ -101,8 +105,7 @@ fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
 }
 
 impl Link {
-    /// When a neighbour or a router has to be asked again, what it said is over, or adapters are to
-    /// be looked for.
+    /// When the next timer is due: for neighbours, autoconfiguration, or the search for adapters.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.adapters
@@ -121,7 +124,7 @@ impl Link {
         self.adapters.get_mut(id.0 as usize)
     }
 
-    /// The same, while its driver is there.
+    /// The adapter, if its driver is there.
     fn present(&mut self, ip: &Ip, id: AdapterId) -> Option<&mut EtherSoftc> {
         let softc = self.get_mut(id)?;
         let ifp = ip.ifs.get(softc.dev)?;
@@ -153,7 +156,8 @@ impl Link {
         Some(id)
     }
 
-    /// An adapter is there, or is up again, or has another address: what is on its link hears of it.
+    /// An adapter is there, or is up again, or has another hardware address: announces it on its
+    /// link.
     pub(crate) fn link_up(&mut self, ip: &mut Ip, id: AdapterId) {
         let Some(dev) = self.get(id).map(|softc| softc.dev) else {
             return;
@@ -181,7 +185,7 @@ impl Link {
         Some(self.get(id)?.mac)
     }
 
-    /// Gives an adapter another address.
+    /// Gives an adapter another hardware address.
     pub(crate) fn set_mac(&mut self, ip: &mut Ip, id: AdapterId, mac: Mac) {
         let Some(softc) = self.get_mut(id) else {
             return;
@@ -190,14 +194,14 @@ impl Link {
             return;
         }
         let old = std::mem::replace(&mut softc.mac, mac);
-        // Its addresses were made of the old one.
+        // Its IPv6 addresses were made from the old one.
         self.autoconf_forget(ip, id);
         self.autoconf_leave(ip, id, &old.link_local().into());
         self.link_up(ip, id);
     }
 
-    /// Asks again those who have not answered, gives up on those who will not, and does what is due
-    /// with addresses.
+    /// Runs timers: asks neighbours again, gives up those that do not answer, and configures
+    /// addresses.
     #[inline(never)]
     pub(crate) fn run(&mut self, ip: &mut Ip) {
         let now = ip.now.monotonic;
@@ -233,7 +237,8 @@ impl Link {
         };
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
         let (dst, src) = ([d0, d1, d2, d3, d4, d5], Mac([s0, s1, s2, s3, s4, s5]));
-        // What we sent ourselves may come back from a switch: our own question is no rival's.
+        // A switch may send our own frames back. Our own question must not look like another
+        // host's.
         if (Mac(dst) != mac && dst[0] & 1 == 0) || src == mac {
             return drop_frame(ip, dev, DropReason::NotForUs);
         }
@@ -266,14 +271,14 @@ impl Link {
             }
             let ifp = ip.ifs.get_mut(dev)?;
             let frame = ifp.snd.dequeue(now)?;
-            // It goes out, waits among those of its neighbour, or is dropped.
+            // The packet is in `frames` now, waits for its neighbour, or was dropped.
             ip.ifs.note(dev, Activity::ROOM);
             self.resolve(ip, id, frame);
         }
     }
 
-    /// `if_start`: packets were queued. Whoever they are for is asked for without waiting for the
-    /// adapter, if it is not known.
+    /// `if_start`: packets were queued. Asks for neighbours that are not known at once, before the
+    /// adapter takes the packets.
     pub(crate) fn start(&mut self, ip: &mut Ip, id: AdapterId) {
         let now = ip.now.monotonic;
         let Some(dev) = self.interface(id) else {
@@ -287,15 +292,15 @@ impl Link {
             let (Some(softc), Some(ifp)) = (self.get_mut(id), ip.ifs.get(dev)) else {
                 return;
             };
-            if Mac::of_many(&next_hop, ifp).is_none()
-                && let Some(known) = softc.neighbors.wanted(next_hop, now)
+            if Mac::mapped_from(&next_hop, ifp).is_none()
+                && let Some(known) = softc.neighbors.ask_early(next_hop, now)
             {
                 self.solicit(ip, id, next_hop, known);
             }
         }
     }
 
-    /// Finds the station that a packet goes to. What can leave is the next to do so.
+    /// Finds the hardware address that a packet goes to. If it is known, the packet leaves next.
     fn resolve(&mut self, ip: &mut Ip, id: AdapterId, frame: Frame) {
         let Frame {
             bytes: packet,
@@ -310,10 +315,10 @@ impl Link {
             return;
         };
         if let Family::Other(_) = family {
-            // A frame of the link's own is finished.
+            // A frame that the driver made itself has its header.
             return softc.push_frame(ifp, packet);
         }
-        if let Some(mac) = Mac::of_many(&next_hop, ifp) {
+        if let Some(mac) = Mac::mapped_from(&next_hop, ifp) {
             return softc.send_first(ifp, family, packet, mac);
         }
         match softc.neighbors.look_up(next_hop, family, packet, now) {
@@ -339,7 +344,7 @@ impl Link {
 }
 
 impl EtherSoftc {
-    /// Puts a packet that is counted as queued, in a frame, before those in the send queue.
+    /// Makes a frame of a packet that is counted as queued. It leaves before the send queue.
     fn send_first(&mut self, ifp: &mut Ifnet, family: Family, mut packet: Packet, dst: Mac) {
         let ethertype = match family {
             Family::Inet6 => ETHERTYPE_IPV6,
@@ -349,7 +354,7 @@ impl EtherSoftc {
         self.push_frame(ifp, packet);
     }
 
-    /// The same for a finished frame.
+    /// The same for a packet that has its header.
     fn push_frame(&mut self, ifp: &mut Ifnet, frame: Packet) {
         if self.frames.len() >= MAX_FRAMES {
             ifp.stats.output.queued -= 1;
@@ -383,7 +388,7 @@ fn drop_frame(ip: &mut Ip, dev: IfIndex, reason: DropReason) {
     }
 }
 
-/// Packets whose neighbour does not answer: whoever sent them hears of it.
+/// Drops packets whose neighbour does not answer, and tells their senders.
 fn unreachable(ip: &mut Ip, dev: IfIndex, lost: Vec<(Family, Packet)>) {
     use crate::ip::icmp::Notice;
 

@@ -1,4 +1,4 @@
-//! Who is at which hardware address, and what waits for an answer. Bounded both ways.
+//! Hardware addresses of neighbours, and the packets that wait for one. Both are bounded.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -11,7 +11,8 @@ use crate::timers::{Timer, Timers};
 
 /// Most neighbours known or asked for.
 const MAX_NEIGHBORS: usize = 1024;
-/// Most packets that wait for one neighbour; of more, the oldest goes (RFC 4861 section 7.2.2).
+/// Most packets that wait for one neighbour. The oldest is dropped for another (RFC 4861 section
+/// 7.2.2).
 const MAX_WAITING: usize = 64;
 /// How long an answer is believed without another (RFC 1122 section 2.3.2.1: of the order of a
 /// minute).
@@ -44,8 +45,8 @@ impl Neighbor {
         }
     }
 
-    /// Whether it is to be asked, because nobody knows whether it still is where it was, and has not
-    /// been asked so far. From now on it has.
+    /// Whether to ask it: its hardware address is not believed any more, and no question is under
+    /// way. Notes that one is from now on.
     fn ask(&mut self, addr: IpAddr, timers: &mut Timers<IpAddr>, now: Duration) -> bool {
         let ask = self.timer.at().is_none() && self.until <= now;
         if ask {
@@ -59,20 +60,20 @@ impl Neighbor {
 /// What to do with a packet for a neighbour.
 #[derive(Debug)]
 pub(super) enum Lookup {
-    /// Send it; and ask whether the neighbour is still there.
+    /// Send it. With `ask`, also ask whether the neighbour is still there.
     Known { packet: Packet, mac: Mac, ask: bool },
-    /// It waits. So many others were thrown out for it.
+    /// It waits for the answer. So many others were thrown out for it.
     Kept { ask: bool, thrown_out: u64 },
     /// There are too many neighbours; it is lost.
     Full,
 }
 
-/// What an answer that did not come leads to.
+/// What to do when an answer did not come.
 #[derive(Debug)]
 pub(super) enum Overdue {
-    /// Ask again; of the station itself, if it was known.
+    /// Ask again: the station itself, if its hardware address was known.
     Ask(IpAddr, Option<Mac>),
-    /// It does not answer: these are lost.
+    /// Give it up: these packets waited, and are lost.
     GiveUp(IpAddr, Vec<(Family, Packet)>),
 }
 
@@ -108,8 +109,8 @@ impl Neighbors {
         Lookup::Kept { ask, thrown_out }
     }
 
-    /// A neighbour said where it is. Returns what waited for that. Whoever was not asked for is
-    /// noted only if `new` allows it: it is about to talk to us.
+    /// A neighbour told its hardware address. Returns the packets that waited for that. A neighbour
+    /// that was not asked for is noted only if `new`: it is about to talk to us.
     pub(super) fn learn(
         &mut self,
         addr: IpAddr,
@@ -134,9 +135,9 @@ impl Neighbors {
         old.waiting
     }
 
-    /// Something is about to be sent to a neighbour: whether it is to be asked for, and where it was,
-    /// if that is known. There is no asking when there are too many.
-    pub(super) fn wanted(&mut self, addr: IpAddr, now: Duration) -> Option<Option<Mac>> {
+    /// A packet for a neighbour is in the send queue. Some if the neighbour is to be asked for,
+    /// with its last hardware address, if there is one. None also if there are too many neighbours.
+    pub(super) fn ask_early(&mut self, addr: IpAddr, now: Duration) -> Option<Option<Mac>> {
         if !self.neighbors.contains_key(&addr) && !self.make_room() {
             return None;
         }
@@ -145,7 +146,7 @@ impl Neighbors {
         ask.then_some(neighbor.mac)
     }
 
-    /// The next thing that is due.
+    /// The next answer that did not come in time.
     pub(super) fn poll(&mut self, now: Duration) -> Option<Overdue> {
         let addr = self.timers.pop(now)?;
         let neighbor = self.neighbors.get_mut(&addr)?;
@@ -156,7 +157,7 @@ impl Neighbors {
         }
         neighbor.asked += 1;
         self.timers.arm(&mut neighbor.timer, addr, now + PAUSE);
-        // The last question is for everybody: the station may have changed.
+        // The last question goes to all stations: the address may have moved to another.
         let last = neighbor.asked >= QUESTIONS;
         Some(Overdue::Ask(addr, neighbor.mac.filter(|_| !last)))
     }
@@ -172,7 +173,8 @@ impl Neighbors {
         waiting.sum::<usize>() as u64
     }
 
-    /// Forgets the one believed for the shortest time that nobody waits for.
+    /// Forgets the neighbour whose answer is oldest, if there are too many. False if none can be
+    /// forgotten, because packets wait for every one.
     fn make_room(&mut self) -> bool {
         if self.neighbors.len() < MAX_NEIGHBORS {
             return true;
@@ -233,7 +235,7 @@ mod tests {
                 ..
             }
         ));
-        // It is used while it is asked again.
+        // It stays in use while it is asked again.
         let known = look_up(&mut neighbors, 61);
         assert!(matches!(
             known,

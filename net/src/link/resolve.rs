@@ -15,13 +15,14 @@ use crate::ip::header::{ipv6_header, proto};
 use crate::ip::{Ip, Received, Verdict};
 use crate::packet::Packet;
 
-/// Hop limit of neighbour discovery: nobody off the link can send it (RFC 4861 section 3.1).
+/// Hop limit of neighbour discovery. A message from another link would arrive with a smaller one
+/// (RFC 4861 section 3.1).
 const ND_HOP_LIMIT: u8 = 255;
 /// Bytes of a router advertisement before its options (RFC 4861 section 4.2).
 const RA_OPTIONS: usize = 16;
 
 impl Link {
-    /// Asks who has `addr`: everybody, or the station that had it.
+    /// Asks for the hardware address of `addr`: all stations, or the one that had it.
     pub(super) fn solicit(&mut self, ip: &mut Ip, id: AdapterId, addr: IpAddr, of: Option<Mac>) {
         let Some(&EtherSoftc { dev, mac, .. }) = self.get(id) else {
             return;
@@ -47,7 +48,7 @@ impl Link {
                 let wall = ip.now.wall;
                 let tap = |ifp: &mut Ifnet| {
                     ifp.tap(wall, Family::Inet6.dlt_null(), &packet);
-                    Mac::of_many(&group.into(), ifp)
+                    Mac::mapped_from(&group.into(), ifp)
                 };
                 if let Some(Some(dst)) = ip.ifs.with(dev, tap) {
                     self.send_own(ip, id, ETHERTYPE_IPV6, packet, dst, true);
@@ -57,8 +58,8 @@ impl Link {
         }
     }
 
-    /// Tells all stations where an address of ours is now: some may remember another place (RFC 5227
-    /// section 3, RFC 4861 section 7.2.6).
+    /// Tells all stations the hardware address of an address of ours. Some may remember another
+    /// (RFC 5227 section 3, RFC 4861 section 7.2.6).
     pub(crate) fn announce(&mut self, ip: &mut Ip, id: AdapterId, addr: IpAddr) {
         let softc = self.present(ip, id);
         let Some(mac) = softc
@@ -76,7 +77,8 @@ impl Link {
         }
     }
 
-    /// Says where an address of ours is: to a station that asked, or to all.
+    /// Sends a neighbour advertisement for an address of ours: to the station that asked, or to
+    /// all.
     fn advertise(
         &mut self,
         ip: &mut Ip,
@@ -117,8 +119,8 @@ impl Link {
         self.send_own(ip, id, ETHERTYPE_ARP, packet, dst, first);
     }
 
-    /// Sends a packet of the link's own: in its turn, or `first`, before those that wait for what it
-    /// asks.
+    /// Sends a packet that the driver made itself: through the send queue, or if it is to be
+    /// `first`, before the packets that wait for its answer.
     fn send_own(
         &mut self,
         ip: &mut Ip,
@@ -142,7 +144,7 @@ impl Link {
                     family: Family::Other(ethertype.into()),
                     next_hop: Ipv4Addr::UNSPECIFIED.into(),
                 };
-                // What finds the queue full is asked again.
+                // If the queue is full, the station will ask again.
                 let _ = ifp.enqueue(frame, len, now);
                 return;
             }
@@ -174,7 +176,7 @@ impl Link {
         };
         let source_mac = Mac(source_hardware_addr.0);
         let for_us = ip.has_addr(dev, &target.into());
-        // Somebody who claims our own address is not believed.
+        // A station that claims our own address is not believed.
         let believable = source_mac.is_station()
             && source_mac == from
             && is_host(&source.into())
@@ -192,7 +194,7 @@ impl Link {
         }
     }
 
-    /// Neighbour discovery.
+    /// Handles a message of neighbour discovery.
     pub(crate) fn nd_input(&mut self, ip: &mut Ip, received: &Received) -> Verdict {
         const NOT_WANTED: Verdict = Verdict::Dropped(DropReason::NotWanted);
 
@@ -232,15 +234,15 @@ impl Link {
                 target_addr,
                 lladdr,
             } => {
-                // Who is about to take an address asks those who may have it, and is nowhere to be
-                // found yet (RFC 4861 section 7.1.1).
+                // A station that is about to take an address asks whether another has it, from the
+                // unspecified address (RFC 4861 section 7.1.1).
                 let rival = src.is_unspecified();
                 if rival && (dst != solicited_node(&target_addr) || lladdr.is_some()) {
                     return Verdict::Dropped(DropReason::Malformed);
                 }
                 let ours = ip.has_addr(rcvif, &target_addr.into());
                 let Some(mac) = self.mac_of(id).filter(|_| ours) else {
-                    // Two about to take the same address: neither does.
+                    // Two stations are about to take the same address: neither does.
                     return match rival && self.autoconf_duplicate(ip, id, target_addr) {
                         true => Verdict::Delivered,
                         false => NOT_WANTED,
@@ -249,8 +251,8 @@ impl Link {
                 if let Some(asker) = station(lladdr) {
                     self.learned(ip, id, src.into(), asker, true);
                 }
-                // Somebody who is about to take the address has none yet to be answered at
-                // (RFC 4861 section 7.2.4).
+                // A station that is about to take the address has none yet, so all stations get the
+                // answer (RFC 4861 section 7.2.4).
                 self.advertise(ip, id, mac, target_addr, (!rival).then_some(src));
                 Verdict::Delivered
             }
@@ -288,7 +290,7 @@ impl Link {
                 let options = message.get(RA_OPTIONS..).unwrap_or_default();
                 self.ra_input(ip, id, src, router_lifetime.into(), options)
             }
-            // Nobody here advertises, and of two ways to the same place one is enough.
+            // This host sends no router advertisements, and does not follow redirects.
             _ => NOT_WANTED,
         }
     }
@@ -303,12 +305,12 @@ impl Link {
     ) {
         let packet = nd_packet(src, dst, message);
         if let Some(dev) = self.interface(id) {
-            // Whoever is answered was noted just before.
+            // The station that is answered was noted just before, so this does not wait.
             let _ = ip.if_output(dev, Family::Inet6, packet, dst.into());
         }
     }
 
-    /// Notes a neighbour and sends what waited for it.
+    /// Notes a neighbour and sends the packets that waited for it.
     fn learned(&mut self, ip: &mut Ip, id: AdapterId, addr: IpAddr, mac: Mac, new: bool) {
         let now = ip.now.monotonic;
         let Some(softc) = self.get_mut(id) else {
@@ -323,7 +325,7 @@ impl Link {
     }
 }
 
-/// Whether somebody waits for the answer: not when it is told where an address of ours is.
+/// Whether the message asks for something. An announcement of our own address does not.
 fn is_question(operation: ArpOperation, source: Ipv4Addr, target: Ipv4Addr) -> bool {
     operation == ArpOperation::Request && source != target
 }

@@ -1,4 +1,4 @@
-//! Drivers that end, and when to look for them again.
+//! When to look for drivers that ended.
 
 use std::time::Duration;
 
@@ -6,30 +6,30 @@ use super::{Link, Mac};
 use crate::ifnet::{Activity, AdapterId, Family, IfFlags};
 use crate::ip::Ip;
 
-/// Pause before a driver that ended is looked for the second time; the first time is at once. Each
-/// is twice the one before.
+/// A driver that ended is looked for at once, and again after this pause. Each pause is twice the
+/// one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-/// The longest of them.
+/// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A driver that stays away so long is looked for only when somebody asks.
+/// A driver that stays away for so long is looked for only when somebody asks.
 const GIVEN_UP: Duration = Duration::from_secs(5 * 60);
-/// A driver that was found again and ended within this time is looked for less and less often, and
-/// not for longer than if it had stayed away.
+/// If a driver was found again and ended within this time, the pauses go on growing, and it is
+/// given up as if it had stayed away.
 const HEALTHY: Duration = LONGEST_PAUSE;
 /// Pause between two searches, however often somebody asks.
 const ASKED_PAUSE: Duration = Duration::from_millis(100);
 
-/// When adapters are looked for. Nobody tells that one is there: so it is when one is missing, and
-/// when somebody looks at the interfaces. While all is well nothing is due.
+/// When to look for adapters. Nobody tells us of a new one, so we look when one is missing, and
+/// when somebody lists the interfaces. Otherwise nothing is due.
 #[derive(Debug, Default)]
 pub(crate) struct Search {
-    /// Whether there is anybody who searches.
+    /// Whether there is a program that can look for adapters.
     possible: bool,
     due: Option<Duration>,
     pause: Duration,
     /// When missing drivers are given up.
     until: Duration,
-    /// Before this nobody's asking leads to a search.
+    /// Before this time, a request does not lead to a search.
     rest: Duration,
 }
 
@@ -47,7 +47,8 @@ impl Search {
 
 impl Link {
     /// The driver of an adapter ended. The interface stays, with all its settings, but is not
-    /// RUNNING: what is sent by it is lost until the adapter is [there again](Self::ethernet_found).
+    /// RUNNING: packets sent through it are lost until the adapter is [there
+    /// again](Self::ethernet_found).
     pub(crate) fn ethernet_lost(&mut self, ip: &mut Ip, id: AdapterId) {
         let now = ip.now;
         let Some(softc) = self.present(ip, id) else {
@@ -62,7 +63,7 @@ impl Link {
         if let Some(ifp) = ip.ifs.get_mut(dev) {
             ifp.present = false;
             ifp.flags.remove(IfFlags::RUNNING);
-            ifp.stamp(now);
+            ifp.set_lastchange(now);
             ifp.purge(lost);
         }
         self.autoconf_stop(ip, id);
@@ -78,8 +79,8 @@ impl Link {
         }
     }
 
-    /// The adapter is there again, maybe with another address. Addresses, routes, groups and whether
-    /// it is up are as they were.
+    /// The adapter is there again, maybe with another hardware address. The interface has its
+    /// addresses, routes, groups and UP flag as before.
     pub(crate) fn ethernet_found(&mut self, ip: &mut Ip, id: AdapterId, mac: Mac) {
         let now = ip.now;
         let Some(softc) = self.get_mut(id) else {
@@ -91,10 +92,10 @@ impl Link {
         };
         ifp.present = true;
         ifp.flags.insert(IfFlags::RUNNING);
-        ifp.stamp(now);
+        ifp.set_lastchange(now);
         softc.found = Some(now.monotonic);
         let changed = std::mem::replace(&mut softc.hardware, mac) != mac;
-        // One that somebody set holds for the same adapter.
+        // If it is the same adapter, an address that somebody set stays.
         if changed {
             self.set_mac(ip, id, mac);
         }
@@ -107,14 +108,14 @@ impl Link {
         }
     }
 
-    /// Whether adapters are to be looked for now. Whoever has adapters asks after every turn, and
-    /// [says](Self::adapters_searched) when it is done.
+    /// Whether to look for adapters now. A program that has adapters asks after every turn, and
+    /// [says](Self::adapters_searched) when it has looked.
     pub(crate) fn wants_adapters(&self, ip: &Ip) -> bool {
         let due = self.search.due;
         due.is_some_and(|due| due <= ip.now.monotonic)
     }
 
-    /// Adapters have been looked for; some may still be `missing`.
+    /// The program has looked for adapters. Some that were there before may still be `missing`.
     pub(crate) fn adapters_searched(&mut self, ip: &Ip, missing: bool) {
         let now = ip.now.monotonic;
         let search = &mut self.search;
@@ -124,7 +125,7 @@ impl Link {
         search.pause = (search.pause * 2).min(LONGEST_PAUSE);
     }
 
-    /// Somebody wants to know which interfaces there are.
+    /// Somebody lists the interfaces: looks for adapters soon.
     pub(crate) fn ask_for_adapters(&mut self, ip: &Ip) {
         let search = &mut self.search;
         search.bring_forward(ip.now.monotonic.max(search.rest));

@@ -4,12 +4,16 @@
 //! for the rest, for fsync, or for close. Everything a write says happens, or nothing: a line that
 //! is refused leaves things as they were.
 //!
-//! - [`node`]: the tree of paths, and what is read from each;
-//! - [`setting`]: what can be written, parsed whole before anything is done;
-//! - this module: the open files, and who watches them.
+//! - [`node`]: the tree of paths, and the text of each file;
+//! - [`setting`]: lines that can be written, and how they are parsed;
+//! - [`apply`]: doing them, one by one;
+//! - [`undo`]: undoing them if one is refused, and announcing them if none was;
+//! - this module: open files, and the watching of them.
 
+mod apply;
 mod node;
 mod setting;
+mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -21,18 +25,19 @@ use crate::files::Wakes;
 use crate::ip::Ip;
 use crate::net::Net;
 use node::Node;
-use setting::{Change, Setting};
+use setting::Setting;
+use undo::Change;
 
 /// Most bytes of an unfinished line.
 const LONGEST_LINE: usize = 4096;
 
-/// Most lines that happen together.
+/// Most lines of one write.
 const MOST_LINES: usize = 1024;
-/// The same of routes, of which there may be many.
+/// Most lines of one write of routes, of which there may be many.
 const MOST_ROUTES: usize = 1 << 16;
-/// How things were before each line is kept until the last is done: so many addresses and routes.
+/// Most addresses and routes kept to undo the lines of one write.
 const MOST_KEPT: usize = 1 << 18;
-/// Counters change with every packet: who watches them hears of it not more often than this.
+/// Counters change with every packet. A watcher is told of that not more often than this.
 const COUNTERS: Duration = Duration::from_millis(100);
 
 /// An open text file.
@@ -42,7 +47,7 @@ pub(crate) struct Handle {
     snapshot: Option<String>,
     /// An unfinished line.
     pending: Vec<u8>,
-    /// Whether somebody asked to hear of changes.
+    /// Whether somebody asked to be told of changes.
     watched: bool,
 }
 
@@ -73,12 +78,12 @@ pub(crate) fn stat_path(net: &Net, path: &str) -> Result<Option<Stat>, Errno> {
     Ok(Some(stat(&node)))
 }
 
-/// What a directory below `netcfg` lists.
+/// The entries of a directory below `netcfg`.
 pub(crate) fn list(net: &Net, path: &str) -> Result<Vec<DirEntry>, Errno> {
     node::list(net, path).ok_or(errno::ENOTDIR)
 }
 
-/// Opens a file: everybody may read, the superuser write.
+/// Opens a file. Everybody may read, only the superuser may write: `EACCES` otherwise.
 pub(crate) fn open(
     net: &Net,
     path: &str,
@@ -99,7 +104,7 @@ pub(crate) fn open(
 }
 
 impl Handle {
-    /// Reads on in the text as it was when the reader began at its start.
+    /// Reads the text from `offset`, as it was when the reader was at its start.
     pub(crate) fn read(
         &mut self,
         net: &Net,
@@ -108,11 +113,13 @@ impl Handle {
         buf: &mut [u8],
         offset: u64,
     ) -> Result<usize, Errno> {
-        // Whoever begins anew sees anew; whoever reads on sees the same text to its end.
+        // A reader at the start sees the text of now. A reader that goes on sees the same text to
+        // its end.
         if offset == 0 || self.snapshot.is_none() {
             self.snapshot = Some(self.node.read(net).ok_or(errno::ENOENT)?);
             if self.watched {
-                // What it was told of is used: it hears of the next change without asking again.
+                // The reader has seen the change that it was told of. It is told of the next
+                // without asking again.
                 watchers.watch(self, id);
             }
         }
@@ -126,7 +133,7 @@ impl Handle {
         Ok(len)
     }
 
-    /// Takes what is finished with a newline, and keeps the rest.
+    /// Does the lines that are finished with a newline, and keeps the rest.
     pub(crate) fn write(&mut self, net: &mut Net, buf: &[u8]) -> Result<usize, Errno> {
         let mut text = std::mem::take(&mut self.pending);
         text.extend_from_slice(buf);
@@ -145,7 +152,7 @@ impl Handle {
         Ok(buf.len())
     }
 
-    /// Takes what is pending as a line.
+    /// Does the unfinished line.
     pub(crate) fn sync(&mut self, net: &mut Net) -> Result<(), Errno> {
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() {
@@ -155,7 +162,7 @@ impl Handle {
     }
 
     pub(crate) fn close(&mut self, net: &mut Net, watchers: &mut Watchers, id: FileId) {
-        // Nobody is left to hear of an error.
+        // Nobody is left who could be told of an error.
         if let Err(error) = self.sync(net) {
             log::debug!("netcfg: line refused at close: {error}");
         }
@@ -163,7 +170,7 @@ impl Handle {
         watchers.counters.remove(&id);
     }
 
-    /// Does what the lines say, all of it or nothing.
+    /// Does all the lines, or if one is refused, none.
     fn commit(&self, net: &mut Net, text: &[u8]) -> Result<(), Errno> {
         net.ip.ifs.touch();
         let node = &self.node;
@@ -177,11 +184,11 @@ impl Handle {
         }
         let parse = |line: &str| Setting::parse(node, line).ok_or(errno::EINVAL);
         let settings: Vec<_> = text.lines().map(parse).collect::<Result<_, _>>()?;
-        // What cannot be put back stands alone.
+        // A setting that cannot be undone must be the only one.
         if settings.len() > 1 && settings.iter().any(Setting::is_final) {
             return Err(errno::EINVAL);
         }
-        // All lines are for one file, so for one interface.
+        // All lines are for one file, and so for one interface.
         let dev = settings.first().and_then(Setting::interface);
         let dev = dev.and_then(|name| net.ip.ifs.by_name(name));
         let mut change = dev.map(|dev| Change::new(&net.ip, dev));
@@ -211,8 +218,8 @@ impl Handle {
         Ok(())
     }
 
-    /// Readable when the text is not what was last read; writable always. Whoever asks is told of the
-    /// next change.
+    /// Readable when the text has changed since it was last read; writable always. After this call
+    /// the file is told of the next change.
     pub(crate) fn ready(&mut self, net: &Net, watchers: &mut Watchers, id: FileId) -> Ready {
         self.watched = true;
         if self.snapshot.is_none() || self.node.read(net) != self.snapshot {
@@ -223,19 +230,19 @@ impl Handle {
     }
 }
 
-/// Open files whose next change somebody wants to hear of. Their texts are compared only when
-/// something happened that can have changed them: packets pay nothing for who watches.
+/// Open files whose next change somebody wants to hear of. Their texts are compared only after
+/// something that can have changed them, so watchers do not make packets slower.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
-    /// Of what only settings change.
+    /// Files whose text only settings change.
     settings: BTreeSet<FileId>,
-    /// Of what packets change.
+    /// Files whose text packets change, too.
     counters: BTreeSet<FileId>,
-    /// Generation of what `settings` were last compared with.
+    /// The generation at which `settings` were last compared.
     compared: u64,
     /// When `counters` are compared again, at the earliest.
     due: Duration,
-    /// Whether they may have changed since they were compared.
+    /// Whether `counters` may have changed since then.
     stale: bool,
 }
 
@@ -251,7 +258,7 @@ impl Watchers {
         !self.counters.is_empty()
     }
 
-    /// Somebody wants to hear of the next change of a file.
+    /// Tells a file of its next change.
     fn watch(&mut self, handle: &Handle, id: FileId) {
         match handle.node.counts() {
             true => self.counters.insert(id),
@@ -259,7 +266,8 @@ impl Watchers {
         };
     }
 
-    /// Wakes those whose text has changed. They are told once, and again after they read or asked.
+    /// Wakes files whose text has changed. Each is told once, and again after it was read or
+    /// polled.
     pub(crate) fn run<'a>(
         &mut self,
         net: &'a Net,
@@ -278,12 +286,12 @@ impl Watchers {
     }
 }
 
-/// Rises with everything that changes a text but counters.
+/// Rises with every change that files show, counters not included.
 fn generation(ip: &Ip) -> u64 {
     ip.ifs.generation() + ip.routes.generation()
 }
 
-/// Wakes those who have another text than they last saw. Each text is made once.
+/// Wakes files whose text is not the one that was last read from them. Each text is made once.
 fn tell<'a>(
     watchers: &mut BTreeSet<FileId>,
     net: &'a Net,

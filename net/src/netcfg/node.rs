@@ -65,7 +65,7 @@ impl IfNode {
         ("destroy", Self::Destroy),
     ];
 
-    /// Those that an interface has.
+    /// The files that an interface has.
     fn all_of(ifp: &Ifnet) -> impl Iterator<Item = &'static (&'static str, Self)> {
         let ethernet = matches!(ifp.driver, Driver::Ethernet(_));
         let has = move |node: Self| ethernet || node != Self::Autoconf;
@@ -190,7 +190,8 @@ fn interface<'a>(net: &'a Net, name: &str) -> Option<&'a Ifnet> {
     net.ip.ifs.get(net.ip.ifs.by_name(name)?)
 }
 
-/// What a directory holds; `None` if the path is none. Parents come from the paths themselves.
+/// The entries of a directory; `None` if the path is not one. Directories are the parents of the
+/// paths of files.
 pub(super) fn list(net: &Net, path: &str) -> Option<Vec<DirEntry>> {
     let directory = |name: &str| entry(name, FileKind::Directory);
     if path == "ifaces" {

@@ -16,18 +16,18 @@ pub const MAX_ROUTES: usize = 1 << 20;
 /// Most routes with the same prefix.
 const MAX_METRICS: usize = 64;
 
-/// Metric of a route over `dev` that a router advertised: each interface's has its own place, behind
-/// every route that somebody set without one.
+/// Metric of a route over `dev` that a router advertised. It is another for each interface, and
+/// higher than that of a route that somebody set without a metric.
 pub(crate) fn advertised_metric(dev: IfIndex) -> u32 {
     const FIRST: u32 = 1024;
 
     FIRST.saturating_add(dev.0)
 }
 
-/// Who put a route there.
+/// Where a route comes from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
-    /// It comes with an address, and goes and returns with it.
+    /// An address of an interface: the route comes and goes with it.
     Connected,
     /// The administrator.
     Static,
@@ -35,10 +35,10 @@ pub enum Origin {
     Advertised,
 }
 
-/// Where packets for a prefix go.
+/// A route: where packets for a prefix go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
-    /// The interface it leaves by.
+    /// The interface that packets leave by.
     pub dev: IfIndex,
     /// The router; `None` when the destination is on the link.
     pub via: Option<IpAddr>,
@@ -46,7 +46,7 @@ pub struct Route {
     pub src: Option<IpAddr>,
     /// Lower is preferred.
     pub metric: u32,
-    /// Who put it there.
+    /// Where it comes from.
     pub origin: Origin,
 }
 
@@ -187,22 +187,12 @@ impl RouteTable {
         v4.chain(v6)
     }
 
-    /// How many there are.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Rises with every change: who keeps what a lookup said compares it.
+    /// Rises with every change. A caller that keeps the result of a lookup compares it.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Makes what anybody kept stale: an interface changed.
+    /// Makes kept results stale, because an interface changed.
     pub fn touch(&mut self) {
         self.generation += 1;
     }
@@ -222,12 +212,12 @@ fn purge<P: Prefix + Copy>(
     left
 }
 
-/// The prefix of one address.
+/// The prefix that contains one address only.
 pub fn host_prefix(addr: IpAddr) -> IpNet {
     IpNet::from(addr)
 }
 
-/// The whole of a family.
+/// The prefix that contains every address of a family.
 pub fn default_prefix(ipv6: bool) -> IpNet {
     if ipv6 {
         IpNet::V6(Ipv6Net::new_assert(Ipv6Addr::UNSPECIFIED, 0))
@@ -279,10 +269,10 @@ mod tests {
         let prefix = net("10.0.0.0/8");
         assert_eq!(table.insert(prefix, route(1, 0)), Ok(None));
         assert_eq!(table.insert(prefix, route(2, 0)), Ok(Some(route(1, 0))));
-        assert_eq!(table.len(), 1);
+        assert_eq!(table.iter().count(), 1);
         assert_eq!(table.remove(prefix, |route| route.dev.0 == 1), []);
         assert_eq!(table.remove(prefix, |_| true), [route(2, 0)]);
-        assert!(table.is_empty());
+        assert_eq!(table.iter().count(), 0);
     }
 
     #[test]
@@ -300,7 +290,7 @@ mod tests {
                 .collect::<Vec<_>>(),
             [2]
         );
-        assert_eq!(table.len(), 1);
+        assert_eq!(table.iter().count(), 1);
         assert!(table.generation() > generation);
     }
 }

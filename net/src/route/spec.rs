@@ -7,7 +7,7 @@ use ipnet::IpNet;
 use super::{Route, default_prefix, host_prefix};
 use crate::ifnet::{is_host, parse_decimal};
 
-/// What a line of `route/add` or `route/rm` says.
+/// A line of `route/add` or `route/rm`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RouteSpec {
     /// Destinations; no bits are set behind the prefix.
@@ -64,7 +64,8 @@ impl RouteSpec {
         })
     }
 
-    /// Whether a route of this prefix is meant: what the line does not mention is not compared.
+    /// Whether the line means this route of its prefix. Fields that it does not mention are not
+    /// compared.
     pub fn matches(&self, route: &Route, dev_name: &str) -> bool {
         self.via.is_none_or(|via| route.via == Some(via))
             && self.dev.as_deref().is_none_or(|dev| dev == dev_name)

@@ -4,12 +4,12 @@
 /// Bytes of a length.
 const WORD: usize = 8;
 
-/// What a `recvmsg` asks for.
+/// The request of a `recvmsg`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// Whether the sender's name is.
+    /// Whether it asks for the sender's name.
     pub(super) name: bool,
-    /// Bytes of data.
+    /// Most bytes of data.
     pub(super) data: usize,
 }
 
@@ -27,8 +27,9 @@ impl Wanted {
         Some(Self { name, data })
     }
 
-    /// Writes the answer over the request: the name if it is wanted, the length of what there was,
-    /// and what of it fits. Returns how much that is; `None` if there is no room.
+    /// Writes the answer over the request: the name if it is wanted, the length of the datagram,
+    /// and as much of its data as fits. Returns the number of bytes written; `None` if there is no
+    /// room.
     pub(super) fn answer(self, payload: &mut [u8], name: &str, data: &[u8]) -> Option<usize> {
         let name = if self.name { name.as_bytes() } else { &[] };
         let fits = data.len().min(self.data);

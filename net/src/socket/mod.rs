@@ -18,7 +18,7 @@ pub(crate) mod raw;
 
 use scheme::{FileKind, Stat};
 
-/// What a socket looks like.
+/// How a socket describes itself to `stat`.
 pub(crate) const SOCKET: Stat = Stat {
     kind: FileKind::Device,
     mode: 0o666,

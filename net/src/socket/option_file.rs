@@ -6,12 +6,12 @@ use std::time::Duration;
 use scheme::errno::{self, Errno};
 use scheme::wait::Direction;
 
-/// Which option.
+/// An option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
     /// How long a read or a write may wait: seconds of eight bytes, nanoseconds of four, padding.
     Timeout(Direction),
-    /// Hop limit of what is sent: one byte.
+    /// Hop limit of packets sent: one byte.
     HopLimit,
 }
 
@@ -28,7 +28,7 @@ impl Name {
 }
 
 impl Name {
-    /// Reads what the C library, or netstack's programs, write to the file.
+    /// Reads a value as the C library, or a program written for netstack, writes it to the file.
     pub(crate) fn parse_value(self, buf: &[u8]) -> Result<(Value, usize), Errno> {
         match self {
             Self::Timeout(direction) => {
@@ -37,7 +37,7 @@ impl Name {
                 Ok((Value::Timeout(direction, timeout), bytes.len()))
             }
             Self::HopLimit => {
-                // What netstack says to a write of nothing.
+                // The answer that netstack gives to an empty write.
                 let hops = *buf.first().ok_or(errno::EIO)?;
                 let hops = NonZeroU8::new(hops).ok_or(errno::EINVAL)?;
                 Ok((Value::HopLimit(hops), 1))
@@ -46,7 +46,7 @@ impl Name {
     }
 }
 
-/// What is set.
+/// A value that was set.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Value {
     Timeout(Direction, Option<Duration>),

@@ -29,7 +29,7 @@ struct EchoSocket {
     owner: Owner,
     remote: IpAddr,
     ident: u16,
-    /// Of requests; never zero.
+    /// Hop limit of requests; never zero.
     hop_limit: u8,
     replies: VecDeque<Vec<u8>>,
     bytes: usize,
@@ -80,7 +80,7 @@ impl Echo {
         self.sockets.get(id.0 as usize)
     }
 
-    /// Whom it pings.
+    /// The address that it pings.
     pub(crate) fn remote(&self, id: EchoId) -> Option<IpAddr> {
         Some(self.get(id)?.remote)
     }
@@ -90,7 +90,7 @@ impl Echo {
         Some(self.get(id)?.hop_limit)
     }
 
-    /// Sets it; never to zero.
+    /// Sets the hop limit of its requests.
     pub(crate) fn set_hop_limit(&mut self, id: EchoId, hops: std::num::NonZeroU8) {
         if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
             socket.hop_limit = hops.get();
@@ -153,7 +153,7 @@ impl Echo {
         };
         let key = self.idents.get(&u16::from_be_bytes([a, b]));
         let socket = key.and_then(|&key| self.sockets.get_mut(key as usize));
-        // Whoever asked a group hears from its members.
+        // A socket that pings a group gets the replies of its members.
         let src = received.header.src;
         let meant = |socket: &&mut EchoSocket| socket.remote == src || socket.remote.is_multicast();
         let Some(socket) = socket.filter(meant) else {
@@ -169,10 +169,106 @@ impl Echo {
         Verdict::Delivered
     }
 
-    /// Whether what somebody says is about an echo request of ours.
+    /// Whether an error is about an echo request of ours.
     pub(crate) fn knows(&self, quoted: &Quoted) -> bool {
         let key = quoted.ident.and_then(|ident| self.idents.get(&ident));
         let socket = key.and_then(|&key| self.sockets.get(key as usize));
         socket.is_some_and(|socket| socket.remote == quoted.endpoints.remote.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::header::Endpoints;
+    use crate::ip::icmp::Notice;
+    use crate::ip::testing::{self, HOST, PEER, connected, sent};
+
+    const SEQUENCE: [u8; 2] = [0x12, 0x34];
+
+    /// The reply of `from` to a request.
+    fn reply_to(request: &[u8], from: std::net::Ipv4Addr) -> Packet {
+        let mut message = request[20..].to_vec();
+        message[0] = 0;
+        message[2..4].fill(0);
+        let sum = checksum::fill_plain(&message);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        testing::ipv4(from, HOST, proto::ICMP, &message)
+    }
+
+    fn arrive(echo: &mut Echo, ip: &mut Ip, reply: Packet) -> Verdict {
+        let dev = ip.ifs.by_name("test0").unwrap();
+        testing::receive(ip, dev, reply, |_, delivery| match delivery {
+            crate::ip::Delivery::EchoReply(received) => echo.input(&received),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    #[test]
+    fn a_reply_comes_to_the_socket_that_asked() {
+        let (mut ip, dev) = connected();
+        let mut echo = Echo::default();
+        let id = echo.open(&mut ip, PEER.into(), Owner(9)).unwrap();
+        echo.send(&mut ip, id, SEQUENCE, b"ping").unwrap();
+        let request = sent(&mut ip, dev).remove(0);
+        assert_eq!((request[9], request[20]), (proto::ICMP, 8));
+        assert!(checksum::verify_plain(&request[20..]));
+        let verdict = arrive(&mut echo, &mut ip, reply_to(&request, PEER));
+        assert_eq!(verdict, Verdict::Delivered);
+        assert_eq!(echo.poll_event(), Some(Owner(9)));
+        assert_eq!(echo.recv(id).unwrap(), [&SEQUENCE[..], b"ping"].concat());
+        assert!(!echo.has_queued(id) && echo.recv(id).is_none());
+    }
+
+    #[test]
+    fn a_reply_from_elsewhere_or_to_nobody_is_dropped() {
+        let not_wanted = Verdict::Dropped(DropReason::NotWanted);
+        let (mut ip, dev) = connected();
+        let mut echo = Echo::default();
+        let id = echo.open(&mut ip, PEER.into(), Owner(0)).unwrap();
+        echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
+        let request = sent(&mut ip, dev).remove(0);
+        let elsewhere = reply_to(&request, [10, 0, 0, 3].into());
+        assert_eq!(arrive(&mut echo, &mut ip, elsewhere), not_wanted);
+        echo.close(id);
+        let late = reply_to(&request, PEER);
+        assert_eq!(arrive(&mut echo, &mut ip, late), not_wanted);
+        assert!(echo.idents.is_empty() && echo.poll_event().is_none());
+    }
+
+    #[test]
+    fn a_full_queue_drops() {
+        let (mut ip, dev) = connected();
+        let mut echo = Echo::default();
+        let id = echo.open(&mut ip, PEER.into(), Owner(0)).unwrap();
+        echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
+        let request = sent(&mut ip, dev).remove(0);
+        for _ in 0..QUEUE_PACKETS {
+            let verdict = arrive(&mut echo, &mut ip, reply_to(&request, PEER));
+            assert_eq!(verdict, Verdict::Delivered);
+        }
+        let verdict = arrive(&mut echo, &mut ip, reply_to(&request, PEER));
+        assert_eq!(verdict, Verdict::Dropped(DropReason::SocketFull));
+    }
+
+    #[test]
+    fn a_notice_is_known_by_identifier_and_destination() {
+        let (mut ip, _) = connected();
+        let mut echo = Echo::default();
+        let id = echo.open(&mut ip, PEER.into(), Owner(0)).unwrap();
+        let ident = echo.get(id).unwrap().ident;
+        let quoted = |ident, remote: std::net::Ipv4Addr| Quoted {
+            protocol: proto::ICMP,
+            endpoints: Endpoints {
+                local: (HOST.into(), 0),
+                remote: (remote.into(), 0),
+            },
+            ident,
+            notice: Notice::Unreachable,
+        };
+        assert!(echo.knows(&quoted(Some(ident), PEER)));
+        assert!(!echo.knows(&quoted(Some(ident), HOST)));
+        assert!(!echo.knows(&quoted(Some(!ident), PEER)));
+        assert!(!echo.knows(&quoted(None, PEER)));
     }
 }

@@ -4,8 +4,8 @@
 //! - [`udp`]: sockets with bounded queues, and fan-out of multicast to all of them.
 //! - [`mod@echo`]: sockets for pings; [`raw`]: sockets for whole packets.
 //!
-//! Each is given the [network layer](crate::ip::Ip) as an argument, and what it has for others to
-//! hear is taken from it: `poll_event`.
+//! Each is given the [network layer](crate::ip::Ip) as an argument, and its events are taken with
+//! its `poll_event`.
 
 mod echo;
 mod raw;
@@ -19,16 +19,16 @@ pub(crate) use tcp::{FlowId, ListenerId};
 pub(crate) use udp::UdpId;
 pub(crate) use udp::{Datagram, QUEUE_BYTES, SendTerms, Udp, UdpEvent};
 
-/// Ports for who does not name one (RFC 6335 section 6).
+/// Ports for sockets whose program does not name one (RFC 6335 section 6).
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 
-/// Each of these ports once, from a random one on (RFC 6056 section 3.3.1).
+/// Each ephemeral port once, beginning with a random one (RFC 6056 section 3.3.1).
 pub(crate) fn ephemeral_ports(rng: &mut fastrand::Rng) -> impl Iterator<Item = u16> + use<> {
     let start = rng.u16(EPHEMERAL);
     (start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start)
 }
 
-/// Whoever a socket belongs to, and so hears of its events: a number that means something to those
-/// above only.
+/// The owner of a socket, who gets its events: a number that means something only to the files
+/// above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Owner(pub u32);

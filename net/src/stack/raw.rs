@@ -112,7 +112,7 @@ impl Raw {
             let Some(socket) = self.sockets.get_mut(key as usize) else {
                 continue;
             };
-            // Who reads too slowly loses copies; the packet itself is with its protocol.
+            // A slow reader loses copies. The packet itself goes to its protocol all the same.
             if socket.bytes + packet.len() > QUEUE_BYTES {
                 continue;
             }
@@ -166,5 +166,105 @@ impl Raw {
         }
         ip.if_output(path.dev, family, packet, path.next_hop)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ip::header::proto;
+    use crate::ip::testing::{self, HOST, PEER, connected, sent};
+    use crate::ip::{Budget, Delivery, Verdict};
+
+    /// OSPF: a protocol that nobody here knows.
+    const PROTOCOL: u8 = 89;
+
+    /// A packet comes in, and is shown to the sockets before it is dispatched, as in a turn.
+    fn arrive(raw: &mut Raw, ip: &mut Ip, packet: Packet) -> Verdict {
+        let dev = ip.ifs.by_name("test0").unwrap();
+        ip.netisr_enqueue(dev, Family::Inet, packet);
+        let (received, receipt) = ip.poll_received(&mut { Budget::TURN }).unwrap();
+        let shown = raw.input(&received);
+        let Delivery::Settled(verdict) = ip.dispatch(received, shown) else {
+            panic!("it is for somebody else");
+        };
+        ip.netisr_count(receipt, verdict);
+        verdict
+    }
+
+    #[test]
+    fn every_socket_of_a_protocol_gets_a_copy() {
+        let (mut ip, dev) = connected();
+        let mut raw = Raw::default();
+        let packet = testing::ipv4(PEER, HOST, PROTOCOL, b"hello");
+        let verdict = arrive(&mut raw, &mut ip, packet.clone());
+        assert_eq!(
+            verdict,
+            Verdict::Dropped(crate::ifnet::DropReason::NoProtocol)
+        );
+        assert_eq!(sent(&mut ip, dev).len(), 1, "the sender is told");
+        let one = raw.open(PROTOCOL, Owner(1)).unwrap();
+        let two = raw.open(PROTOCOL, Owner(2)).unwrap();
+        let other = raw.open(PROTOCOL + 1, Owner(3)).unwrap();
+        let verdict = arrive(&mut raw, &mut ip, packet.clone());
+        assert_eq!(verdict, Verdict::Delivered);
+        assert_eq!(raw.poll_event(), Some(Owner(1)));
+        assert_eq!(raw.poll_event(), Some(Owner(2)));
+        assert_eq!(raw.poll_event(), None);
+        assert_eq!(raw.recv(one).unwrap(), packet);
+        assert_eq!(raw.recv(two).unwrap(), packet);
+        assert!(!raw.has_queued(one) && !raw.has_queued(other));
+        for id in [one, two, other] {
+            raw.close(id);
+        }
+        assert!(raw.protocols.is_empty());
+    }
+
+    #[test]
+    fn a_full_queue_loses_copies_only() {
+        let (mut ip, _) = connected();
+        let mut raw = Raw::default();
+        let id = raw.open(PROTOCOL, Owner(1)).unwrap();
+        let packet = testing::ipv4(PEER, HOST, PROTOCOL, &[0; 1400]);
+        let fit = QUEUE_BYTES / packet.len();
+        for _ in 0..fit + 5 {
+            let verdict = arrive(&mut raw, &mut ip, packet.clone());
+            assert_eq!(verdict, Verdict::Delivered);
+        }
+        let read = std::iter::from_fn(|| raw.recv(id)).count();
+        assert_eq!(read, fit);
+    }
+
+    #[test]
+    fn a_packet_is_sent_with_the_header_that_it_has() {
+        let (mut ip, dev) = connected();
+        let mut raw = Raw::default();
+        let id = raw.open(PROTOCOL, Owner(1)).unwrap();
+        let mut packet = testing::ipv4([0; 4].into(), PEER, PROTOCOL, b"hello");
+        packet[10..12].fill(0xff);
+        raw.send(&mut ip, id, &packet).unwrap();
+        let out = sent(&mut ip, dev).remove(0);
+        let header = Ipv4Packet::new_checked(&out[..]).unwrap();
+        assert!(header.verify_checksum());
+        assert_eq!((header.src_addr(), header.payload()), (HOST, &b"hello"[..]));
+    }
+
+    #[test]
+    fn what_does_not_fit_the_socket_is_refused() {
+        let (mut ip, dev) = connected();
+        let mut raw = Raw::default();
+        let id = raw.open(PROTOCOL, Owner(1)).unwrap();
+        let mut send = |packet: &[u8]| raw.send(&mut ip, id, packet);
+        let of_udp = testing::ipv4(HOST, PEER, proto::UDP, b"hello");
+        assert_eq!(send(&of_udp), Err(errno::EINVAL));
+        let whole = testing::ipv4(HOST, PEER, PROTOCOL, b"hello");
+        assert_eq!(send(&whole[..22]), Err(errno::EINVAL));
+        assert_eq!(send(&[]), Err(errno::EINVAL));
+        // Longer than the mtu: smoltcp's header says "don't fragment"; without, there are pieces.
+        let mut long = testing::ipv4(HOST, PEER, PROTOCOL, &[0; 2000]);
+        assert_eq!(send(&long), Err(errno::EMSGSIZE));
+        long[6] = 0;
+        assert_eq!(send(&long), Ok(()));
+        assert_eq!(sent(&mut ip, dev).len(), 2);
     }
 }

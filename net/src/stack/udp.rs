@@ -21,11 +21,11 @@ use crate::packet::Packet;
 const HEADER: usize = 8;
 /// Bytes that a socket's queue holds, overhead included, unless its program wants less.
 pub(crate) const QUEUE_BYTES: usize = 208 << 10;
-/// The least that it can be told to hold.
+/// The smallest size of a queue, bytes.
 const SMALLEST_QUEUE: usize = 4 << 10;
 /// Bytes that the queues of all sockets hold together.
 const MEMORY: usize = 64 << 20;
-/// What a queued datagram costs besides its bytes, so that empty ones are bounded, too.
+/// Bytes that a queued datagram is charged besides its packet, so that empty ones are bounded, too.
 const OVERHEAD: usize = 256;
 /// How many of the last destinations a socket remembers.
 const RECENT: usize = 16;
@@ -39,13 +39,14 @@ pub(crate) struct UdpId(u32);
 /// How a datagram is sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendTerms {
-    /// Hop limit of what is for one host, or for all of a network.
+    /// Hop limit of unicasts and broadcasts.
     pub(crate) hop_limit: u8,
-    /// Hop limit of what is for a group. With zero it does not leave this host.
+    /// Hop limit of multicasts. With zero they do not leave this host.
     pub(crate) group_hops: u8,
-    /// Whether what is for a group that this host is in comes back here.
+    /// Whether this host gets its own multicasts, if it is in the group.
     pub(crate) group_loop: bool,
-    /// The interface by which groups are reached, if not the route's: the one with this address.
+    /// The interface that multicasts leave by is the one with this address; with `None` that of the
+    /// route.
     pub(crate) group_if: Option<Ipv4Addr>,
 }
 
@@ -64,7 +65,7 @@ impl Default for SendTerms {
 /// A datagram that arrived.
 #[derive(Clone, Debug)]
 pub(crate) struct Datagram {
-    /// Who sent it.
+    /// Address and port of the sender.
     pub(crate) from: (IpAddr, u16),
     /// The address it was sent to.
     pub(crate) to: IpAddr,
@@ -73,12 +74,12 @@ pub(crate) struct Datagram {
 }
 
 impl Datagram {
-    /// What it carries.
+    /// Its payload.
     pub(crate) fn data(&self) -> &[u8] {
         &self.packet[self.data.clone()]
     }
 
-    /// What it is charged.
+    /// Bytes that it is charged.
     fn cost(&self) -> usize {
         self.packet.len() + OVERHEAD
     }
@@ -90,13 +91,13 @@ struct UdpSocket {
     local: Option<IpAddr>,
     port: u16,
     remote: Option<(IpAddr, u16)>,
-    /// Where it sent of late, so that what ICMP says of others is not believed.
+    /// The last destinations. ICMP errors about others are not believed.
     recent: VecDeque<(IpAddr, u16)>,
-    /// What ICMP said of our last datagrams to `remote`.
+    /// The error about a datagram to `remote` that the program has not seen yet.
     error: Option<Errno>,
     queue: VecDeque<Datagram>,
     bytes: usize,
-    /// Most of them.
+    /// Most bytes of the queue.
     limit: usize,
     /// Whether an event about it waits to be taken.
     told: bool,
@@ -113,9 +114,9 @@ pub(crate) struct UdpEvent {
 #[derive(Debug)]
 pub(crate) struct Udp {
     sockets: Slab<UdpSocket>,
-    /// One socket at most has a name: an address, or none in particular, and a port.
+    /// Sockets by name: an address, or `None` for all, and a port. Names are unique.
     names: HashMap<(Option<IpAddr>, u16), u32, ahash::RandomState>,
-    /// Every socket of a port, for what is sent to all of them.
+    /// Every socket of a port, for multicasts and broadcasts.
     ports: HashMap<u16, BTreeSet<u32>, ahash::RandomState>,
     events: VecDeque<u32>,
     /// Bytes in all queues.
@@ -133,7 +134,8 @@ impl Udp {
         }
     }
 
-    /// A socket on a port of one address, or of all.
+    /// Makes a socket on a port of one address, or of all. `ENFILE` if there are too many,
+    /// `EADDRINUSE` if the port is taken.
     pub(crate) fn bind(
         &mut self,
         local: Option<IpAddr>,
@@ -143,7 +145,7 @@ impl Udp {
         if self.sockets.len() >= MAX_SOCKETS {
             return Err(errno::ENFILE);
         }
-        // Who has the port of every address has that of each.
+        // A socket on all addresses has the port of each.
         let taken = match local {
             None => self.ports.contains_key(&port),
             Some(_) => {
@@ -171,7 +173,7 @@ impl Udp {
         Ok(UdpId(id))
     }
 
-    /// The socket that what is sent to one address of ours is for.
+    /// The socket that gets datagrams for an address and port of ours.
     fn holder(&self, local: (IpAddr, u16)) -> Option<u32> {
         let (addr, port) = local;
         let names = [(Some(addr), port), (None, port)];
@@ -187,7 +189,7 @@ impl Udp {
         Some(datagram)
     }
 
-    /// The oldest datagram, which stays.
+    /// Looks at the oldest datagram.
     pub(crate) fn peek(&self, id: UdpId) -> Option<&Datagram> {
         self.sockets.get(id.0 as usize)?.queue.front()
     }
@@ -198,19 +200,20 @@ impl Udp {
         socket.is_some_and(|socket| !socket.queue.is_empty() || socket.error.is_some())
     }
 
-    /// Takes datagrams of one sender only from now on, or of all.
+    /// Takes only datagrams of one sender from now on, or those of all.
     pub(crate) fn connect(&mut self, id: UdpId, remote: Option<(IpAddr, u16)>) {
         if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
             socket.remote = remote;
         }
     }
 
-    /// What ICMP said of our datagrams; told once.
+    /// Takes the error about our datagrams.
     pub(crate) fn take_error(&mut self, id: UdpId) -> Option<Errno> {
         self.sockets.get_mut(id.0 as usize)?.error.take()
     }
 
-    /// A datagram of ours did not arrive: the socket that is connected there hears of it.
+    /// A datagram of ours did not arrive. If its socket is connected to the destination, it gets
+    /// the error.
     pub(crate) fn refuse(&mut self, endpoints: &Endpoints, error: Errno) {
         if let Some(id) = self.holder(endpoints.local)
             && let Some(socket) = self.sockets.get_mut(id as usize)
@@ -223,7 +226,7 @@ impl Udp {
         }
     }
 
-    /// Ends a socket; what it has not read is lost.
+    /// Closes a socket. Datagrams that were not read are lost.
     pub(crate) fn unbind(&mut self, id: UdpId) {
         let Some(socket) = self.sockets.try_remove(id.0 as usize) else {
             return;
@@ -243,14 +246,15 @@ impl Udp {
         bytes.clamp(SMALLEST_QUEUE, QUEUE_BYTES)
     }
 
-    /// Holds so many bytes for a socket from now on, overhead included. What is queued stays.
+    /// Sets how many bytes a socket's queue holds, overhead included. Datagrams that are queued
+    /// stay.
     pub(crate) fn set_limit(&mut self, id: UdpId, bytes: usize) {
         if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
             socket.limit = Self::clamp_queue(bytes);
         }
     }
 
-    /// How many bytes are held for a socket.
+    /// How many bytes a socket's queue holds.
     pub(crate) fn limit(&self, id: UdpId) -> Option<usize> {
         Some(self.sockets.get(id.0 as usize)?.limit)
     }
@@ -264,7 +268,7 @@ impl Udp {
     pub(crate) fn poll_event(&mut self) -> Option<UdpEvent> {
         loop {
             let id = self.events.pop_front()?;
-            // It may have been ended since.
+            // It may have been closed since then.
             if let Some(socket) = self.sockets.get_mut(id as usize) {
                 socket.told = false;
                 return Some(UdpEvent {
@@ -275,12 +279,12 @@ impl Udp {
         }
     }
 
-    /// Whether owners have something to hear.
+    /// Whether there are events to take.
     pub(crate) fn has_work(&self) -> bool {
         !self.events.is_empty()
     }
 
-    /// What somebody says about a datagram of ours.
+    /// An error about a datagram of ours.
     pub(crate) fn notice(&mut self, endpoints: &Endpoints, notice: Notice) {
         match notice {
             Notice::Refused => self.refuse(endpoints, errno::ECONNREFUSED),
@@ -289,14 +293,14 @@ impl Udp {
         }
     }
 
-    /// Whether a socket of ours sent this, or one much like it, of late.
+    /// Whether a socket of ours sent a datagram between these endpoints of late.
     pub(crate) fn knows(&self, endpoints: &Endpoints) -> bool {
         let holder = self.holder(endpoints.local);
         let socket = holder.and_then(|id| self.sockets.get(id as usize));
         socket.is_some_and(|socket| socket.recent.contains(&endpoints.remote))
     }
 
-    /// Notes where a socket sends.
+    /// Notes the destination of a datagram.
     fn note(&mut self, id: UdpId, dst: (IpAddr, u16)) {
         let Some(socket) = self.sockets.get_mut(id.0 as usize) else {
             return;
@@ -310,9 +314,10 @@ impl Udp {
         socket.recent.push_back(dst);
     }
 
-    /// Who takes a datagram: one socket, or for what is sent to many all of the port that named no
-    /// address, or this one. A broadcast is also for those that named an address of the link it came
-    /// by, of which `own` tells: a client of DHCP may have one.
+    /// The sockets that get a datagram. A unicast goes to one; a multicast or broadcast to all of
+    /// the port that are bound to no address, or to this one. A broadcast also goes to sockets that
+    /// are bound to an address of the interface it came by (`own` says whether it is one): DHCP
+    /// clients may be.
     fn takers(
         &self,
         addressee: Addressee,
@@ -346,7 +351,7 @@ impl Udp {
         })
     }
 
-    /// Queues a datagram for many: each gets a copy that has room for it. True if one had.
+    /// Gives a copy of a datagram to each socket that has room for it. True if one had.
     fn queue_all(&mut self, ids: &[u32], datagram: Datagram) -> bool {
         let Some((&last, others)) = ids.split_last() else {
             return false;
@@ -434,7 +439,7 @@ impl Udp {
         self.send_on(ip, id, src, dst, data, SendTerms::default())
     }
 
-    /// The same, on terms of the sender's own.
+    /// The same with other terms than the default.
     pub(crate) fn send_on(
         &mut self,
         ip: &mut Ip,
@@ -455,7 +460,7 @@ impl Udp {
             _ => None,
         };
         let path = ip.route_to(&dst.0, dev)?;
-        // Who asks everybody for an address has none yet.
+        // A DHCP client broadcasts before it has an address.
         let everybody = matches!(dst.0, IpAddr::V4(dst) if dst.is_broadcast());
         let nobody = everybody.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let src = ip
@@ -468,7 +473,7 @@ impl Udp {
         udp.set_dst_port(dst.1);
         udp.set_len(len);
         let sum = match checksum::fill(&src, &dst.0, proto::UDP, &packet) {
-            // Zero says that there is none (RFC 768).
+            // Zero would mean that there is no checksum (RFC 768).
             0 => u16::MAX,
             sum => sum,
         };
@@ -480,7 +485,7 @@ impl Udp {
         if terms.group_loop && !lo {
             self.loop_back(ip, path.dev, (src, port), dst, &packet);
         }
-        // By lo0 it does not leave anyhow.
+        // A packet on lo0 does not leave the host anyhow.
         match terms.group_hops {
             0 if !lo => Ok(()),
             hops => ip.ip_output(path, src, dst.0, proto::UDP, hops, packet),
@@ -510,7 +515,7 @@ impl Udp {
             packet: Packet::from(datagram),
             data: HEADER..datagram.len(),
         };
-        // Who reads too slowly loses it, as it would a packet.
+        // A slow reader loses it, as it loses packets.
         self.queue_all(&takers, datagram);
     }
 }
@@ -518,28 +523,167 @@ impl Udp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ip::Delivery;
+    use crate::ip::testing::{self, HOST, PEER, connected, sent};
 
-    fn owner() -> Owner {
-        Owner(0)
+    const PORT: u16 = 7;
+    const THERE: (Ipv4Addr, u16) = (PEER, 4000);
+
+    fn udp() -> Udp {
+        Udp::new(ahash::RandomState::with_seeds(1, 2, 3, 4))
+    }
+
+    /// A datagram of the peer comes to a port of ours.
+    fn arrive(udp: &mut Udp, ip: &mut Ip, dev: IfIndex, port: u16, data: &[u8]) -> Verdict {
+        let packet = testing::udp(THERE, (HOST, port), data);
+        testing::receive(ip, dev, packet, |ip, delivery| match delivery {
+            Delivery::Udp(received) => udp.input(ip, received),
+            other => panic!("{other:?}"),
+        })
+    }
+
+    fn peer() -> (IpAddr, u16) {
+        (THERE.0.into(), THERE.1)
     }
 
     #[test]
     fn a_name_is_one_sockets() {
-        let mut udp = Udp::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let mut udp = udp();
         let addr = |last: u8| IpAddr::from([127, 0, 0, last]);
-        let one = udp.bind(Some(addr(1)), 7, owner()).unwrap();
-        let two = udp.bind(Some(addr(2)), 7, owner()).unwrap();
-        let taken = |udp: &mut Udp, local| udp.bind(local, 7, owner()) == Err(errno::EADDRINUSE);
+        let one = udp.bind(Some(addr(1)), 7, Owner(0)).unwrap();
+        let two = udp.bind(Some(addr(2)), 7, Owner(0)).unwrap();
+        let taken = |udp: &mut Udp, local| udp.bind(local, 7, Owner(0)) == Err(errno::EADDRINUSE);
         assert!(taken(&mut udp, Some(addr(1))) && taken(&mut udp, None));
         assert_eq!(udp.holder((addr(2), 7)), Some(two.0));
         assert_eq!(udp.holder((addr(3), 7)), None);
         udp.unbind(one);
         assert!(taken(&mut udp, None));
         udp.unbind(two);
-        let all = udp.bind(None, 7, owner()).unwrap();
+        let all = udp.bind(None, 7, Owner(0)).unwrap();
         assert!(taken(&mut udp, Some(addr(1))));
         assert_eq!(udp.holder((addr(3), 7)), Some(all.0));
         udp.unbind(all);
         assert!(udp.names.is_empty() && udp.ports.is_empty());
+    }
+
+    #[test]
+    fn a_datagram_goes_to_the_socket_of_its_port_and_its_owner_is_told_once() {
+        let (mut ip, dev) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(9)).unwrap();
+        let other = udp.bind(None, PORT + 1, Owner(10)).unwrap();
+        for data in [&b"one"[..], b"two"] {
+            let verdict = arrive(&mut udp, &mut ip, dev, PORT, data);
+            assert_eq!(verdict, Verdict::Delivered);
+        }
+        let event = UdpEvent {
+            socket: id,
+            owner: Owner(9),
+        };
+        assert_eq!((udp.poll_event(), udp.poll_event()), (Some(event), None));
+        let datagram = udp.recv(id).unwrap();
+        assert_eq!(datagram.data(), b"one");
+        assert_eq!((datagram.from, datagram.to), (peer(), HOST.into()));
+        assert_eq!(udp.recv(id).unwrap().data(), b"two");
+        assert!(!udp.has_queued(id) && !udp.has_queued(other) && udp.bytes == 0);
+        assert!(sent(&mut ip, dev).is_empty());
+    }
+
+    #[test]
+    fn a_connected_socket_hears_its_peer_only() {
+        let (mut ip, dev) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(0)).unwrap();
+        udp.connect(id, Some((PEER.into(), 4001)));
+        let verdict = arrive(&mut udp, &mut ip, dev, PORT, b"stranger");
+        assert_eq!(verdict, Verdict::Dropped(DropReason::NoPort));
+        udp.connect(id, Some(peer()));
+        let verdict = arrive(&mut udp, &mut ip, dev, PORT, b"peer");
+        assert_eq!(verdict, Verdict::Delivered);
+    }
+
+    #[test]
+    fn without_a_socket_the_sender_is_told() {
+        let (mut ip, dev) = connected();
+        let verdict = arrive(&mut udp(), &mut ip, dev, PORT, b"anybody?");
+        assert_eq!(verdict, Verdict::Dropped(DropReason::NoPort));
+        let [error] = &sent(&mut ip, dev)[..] else {
+            panic!("no ICMP error");
+        };
+        // Destination unreachable, port, about the datagram (RFC 792).
+        assert_eq!((error[9], &error[20..22]), (proto::ICMP, &[3, 3][..]));
+        assert_eq!(error[16..20], PEER.octets());
+        assert_eq!(error[28..], *testing::udp(THERE, (HOST, PORT), b"anybody?"));
+    }
+
+    #[test]
+    fn a_full_queue_drops_until_it_is_read() {
+        let (mut ip, dev) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(0)).unwrap();
+        udp.set_limit(id, 0);
+        assert_eq!(udp.limit(id), Some(SMALLEST_QUEUE));
+        let cost = 20 + HEADER + 1000 + OVERHEAD;
+        for _ in 0..SMALLEST_QUEUE / cost {
+            let verdict = arrive(&mut udp, &mut ip, dev, PORT, &[0; 1000]);
+            assert_eq!(verdict, Verdict::Delivered);
+        }
+        let verdict = arrive(&mut udp, &mut ip, dev, PORT, &[0; 1000]);
+        assert_eq!(verdict, Verdict::Dropped(DropReason::SocketFull));
+        assert!(sent(&mut ip, dev).is_empty(), "no error about it");
+        udp.recv(id).unwrap();
+        let verdict = arrive(&mut udp, &mut ip, dev, PORT, &[0; 1000]);
+        assert_eq!(verdict, Verdict::Delivered);
+        udp.unbind(id);
+        assert_eq!(udp.bytes, 0);
+        let stats = &ip.ifs.get(dev).unwrap().stats;
+        let ledger = stats.input();
+        assert_eq!(ledger.offered, ledger.delivered + ledger.dropped);
+    }
+
+    #[test]
+    fn a_datagram_leaves_with_its_header_and_checksum() {
+        let (mut ip, dev) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(0)).unwrap();
+        udp.send(&mut ip, id, None, peer(), b"hello").unwrap();
+        let [packet] = &sent(&mut ip, dev)[..] else {
+            panic!("not one packet");
+        };
+        let datagram = UdpPacket::new_checked(&packet[20..]).unwrap();
+        assert_eq!((datagram.src_port(), datagram.dst_port()), (PORT, THERE.1));
+        assert!(datagram.verify_checksum(&HOST.into(), &PEER.into()));
+        assert_eq!(datagram.payload(), b"hello");
+        let too_long = vec![0; 65_536 - HEADER];
+        let refused = udp.send(&mut ip, id, None, peer(), &too_long);
+        assert_eq!(refused, Err(NetError::TooBig));
+        let nowhere = (IpAddr::from([192, 0, 2, 1]), 1);
+        let refused = udp.send(&mut ip, id, None, nowhere, b"");
+        assert_eq!(refused, Err(NetError::NoRoute));
+    }
+
+    #[test]
+    fn a_notice_is_for_the_socket_that_sent_and_is_connected() {
+        let (mut ip, _) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(9)).unwrap();
+        let endpoints = |port| Endpoints {
+            local: (HOST.into(), PORT),
+            remote: (PEER.into(), port),
+        };
+        assert!(!udp.knows(&endpoints(THERE.1)), "nothing was sent");
+        udp.send(&mut ip, id, None, peer(), b"hello").unwrap();
+        assert!(udp.knows(&endpoints(THERE.1)) && !udp.knows(&endpoints(1)));
+        udp.notice(&endpoints(THERE.1), Notice::Refused);
+        assert_eq!((udp.take_error(id), udp.poll_event()), (None, None));
+        udp.connect(id, Some(peer()));
+        udp.notice(&endpoints(1), Notice::Refused);
+        udp.notice(&endpoints(THERE.1), Notice::Narrow(1400));
+        assert!(!udp.has_queued(id));
+        udp.notice(&endpoints(THERE.1), Notice::Refused);
+        assert!(udp.has_queued(id) && udp.has_work());
+        assert_eq!(udp.poll_event().map(|event| event.owner), Some(Owner(9)));
+        assert_eq!(udp.take_error(id), Some(errno::ECONNREFUSED));
+        assert_eq!(udp.take_error(id), None, "told once");
     }
 }

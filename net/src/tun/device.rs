@@ -15,8 +15,8 @@ use crate::packet::Packet;
 #[derive(Debug)]
 pub(crate) struct Handle {
     unit: u16,
-    /// When the unit has another opening, or none, this one was taken over or given back by
-    /// `TUNSHUT`: it answers `EHOSTDOWN` from then on.
+    /// Number of its opening. When the unit has another, or none, this one was taken over or given
+    /// back by `TUNSHUT`: it answers `EHOSTDOWN` from then on.
     opening: u64,
     /// The process seen on it last.
     user: Pid,
@@ -40,8 +40,9 @@ impl Handle {
 }
 
 impl Units {
-    /// `tunopen`: the superuser's, one at a time; makes the interface when it is the first. `file`
-    /// is what the handle is known by in [events](TunEvent).
+    /// `tunopen`: opens a unit, and makes its interface if it has none. `file` is the number of the
+    /// handle in [events](TunEvent). `EPERM` unless the caller is the superuser, `EBUSY` if the
+    /// unit is open.
     pub(crate) fn open(
         &mut self,
         ip: &mut Ip,
@@ -121,9 +122,9 @@ impl Units {
         }
     }
 
-    /// Gives a unit back: junks pending output, takes the interface down, deletes its routes. The
-    /// interface stays, unless it is transient: then addresses, mtu, type, mode, headers and `ASYNC`
-    /// survive, as in the seed.
+    /// Gives a unit back: throws away pending output, takes the interface down, deletes its routes.
+    /// A transient interface is destroyed. Any other stays, and as in DragonFly its addresses, mtu,
+    /// type, mode, headers and `ASYNC` survive.
     pub(super) fn last_close(&mut self, ip: &mut Ip, unit: u16) {
         let Some(softc) = self.units.get_mut(&unit) else {
             return;
@@ -138,7 +139,7 @@ impl Units {
             ifp.purge(incomplete);
             if ifp.is_up() {
                 ifp.flags.remove(IfFlags::UP);
-                ifp.stamp(now);
+                ifp.set_lastchange(now);
             }
             ifp.flags.remove(IfFlags::RUNNING);
             trace(ifp, "closed");
@@ -147,7 +148,7 @@ impl Units {
         ip.routes.touch();
         ip.ifs.note(dev, Activity::ROOM);
         if let Some(file) = file {
-            // Those who wait hear EHOSTDOWN; those who poll look again.
+            // Requests that wait are answered with EHOSTDOWN, and programs that poll look again.
             self.events.push_back(TunEvent::Ready(file, Ready::all()));
         }
         if transient {
@@ -167,7 +168,7 @@ impl Units {
         true
     }
 
-    /// The unit of an opening, if that is not over.
+    /// The unit of an opening; `EHOSTDOWN` if the opening is over.
     fn softc_of(&mut self, unit: u16, opening: u64) -> Result<&mut Softc, Errno> {
         let softc = self.units.get_mut(&unit);
         softc
@@ -175,7 +176,7 @@ impl Units {
             .ok_or(errno::EHOSTDOWN)
     }
 
-    /// The unit that a handle holds, and its interface, noting who uses the handle.
+    /// The unit that a handle holds, and its interface. Notes that the caller uses the handle.
     pub(super) fn used<'a>(
         &'a mut self,
         ip: &'a mut Ip,
@@ -193,8 +194,8 @@ impl Units {
         Ok((softc, ifp))
     }
 
-    /// `tunread`: reads a packet at a time, or at least as much of a packet as fits. In batch mode,
-    /// as many whole frames as do.
+    /// `tunread`: reads a packet at a time, or at least as much of a packet as fits. In batch mode
+    /// it reads as many whole frames as fit.
     pub(crate) fn read(
         &mut self,
         ip: &mut Ip,
@@ -225,7 +226,8 @@ impl Units {
         Outcome::Done(Ok(len))
     }
 
-    /// A read reached its reader, or did not: then its packets are the next to be read again.
+    /// Ends the oldest read. If its packets were not `delivered`, they go back to the head of the
+    /// queue.
     pub(crate) fn complete(&mut self, ip: &mut Ip, handle: &Handle, delivered: bool) {
         let Ok(softc) = self.softc_of(handle.unit, handle.opening) else {
             return;
@@ -285,7 +287,7 @@ impl Units {
         }
         let wall = ip.now.wall;
         ip.ifs.with(dev, |ifp| {
-            // Capture comes before the family is judged.
+            // Captures see the packet even though its family is refused.
             ifp.tap(wall, family.dlt_null(), packet);
             ifp.stats.input.offered += 1;
             ifp.stats.drop_input(DropReason::UnknownFamily, 1);
@@ -296,7 +298,7 @@ impl Units {
     /// `tunpoll`: readable while a packet is queued, writable always.
     pub(crate) fn ready(&mut self, ip: &Ip, handle: &Handle) -> Ready {
         let Ok(softc) = self.softc_of(handle.unit, handle.opening) else {
-            // Whatever is asked is answered at once, with EHOSTDOWN.
+            // Every request is answered at once, with EHOSTDOWN.
             return Ready::all();
         };
         let Some(ifp) = ip.ifs.get(softc.dev) else {

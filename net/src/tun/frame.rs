@@ -1,4 +1,4 @@
-//! The bytes on the file: what a read gives and a write takes.
+//! The bytes on the file: how a read packs packets, and a write unpacks them.
 
 use std::net::Ipv4Addr;
 
@@ -32,8 +32,8 @@ pub(super) fn sockaddr_in(addr: Ipv4Addr) -> [u8; 16] {
     sockaddr
 }
 
-/// Takes frames from the queue into `buf`: one, as much of it as fits; or in a batch as many as do,
-/// whole. `EMSGSIZE` if not even the first does, and then it stays.
+/// Takes frames from the queue into `buf`: one, cut off if it does not fit; or in batch mode as
+/// many whole ones as fit. `EMSGSIZE` if not even the first fits a batch, and then it stays.
 pub(super) fn read(
     queue: &mut dyn Discipline,
     buf: &mut [u8],
@@ -77,7 +77,8 @@ pub(super) fn read(
     }
 }
 
-/// Bytes that `FIONREAD` tells of: the first frame, in batch mode with its length and padding.
+/// The answer to `FIONREAD`: bytes of the first frame, in batch mode with its length and padding; 0
+/// if there is none.
 pub(super) fn first_len(queue: &dyn Discipline, batch: bool, now: Now) -> usize {
     match queue.peek(now) {
         None => 0,
@@ -86,7 +87,8 @@ pub(super) fn first_len(queue: &dyn Discipline, batch: bool, now: Now) -> usize 
     }
 }
 
-/// Parts a written frame into family and packet. The size counts the packet only.
+/// Splits a written frame into family and packet. `EINVAL` if the family is cut off, `EIO` if the
+/// packet is longer than [`TUNMRU`].
 pub(super) fn decode(frame: &[u8], head: bool) -> Result<(u32, &[u8]), Errno> {
     let (af, packet) = if head {
         let (af, packet) = frame.split_first_chunk().ok_or(errno::EINVAL)?;
@@ -100,7 +102,7 @@ pub(super) fn decode(frame: &[u8], head: bool) -> Result<(u32, &[u8]), Errno> {
     }
 }
 
-/// Parts a written batch, all of it, before any of it is taken.
+/// Splits a written batch, all of it, before any of it is taken.
 pub(super) fn decode_batch(
     mut buf: &[u8],
     head: bool,

@@ -144,7 +144,7 @@ impl Units {
                 self.last_close(ip, unit);
                 Ok(())
             }
-            // Whoever carries the requests keeps O_NONBLOCK.
+            // The front keeps O_NONBLOCK.
             Request::Fionbio => int(&arg).map(drop),
             Request::Fioasync => set_flag(ifp, TunFlags::ASYNC, &arg),
             Request::Fionread => {
@@ -154,7 +154,7 @@ impl Units {
             }
             Request::SetOwner => softc.fsetown(int(&arg)?, caller, processes),
             Request::GetOwner => put_int(&mut arg, softc.fgetown(processes)),
-            // The same, negated, for those who still use the names of a tty.
+            // The same, negated, for programs that use the names of a tty.
             Request::SetPgrp => {
                 let owner = int(&arg)?.checked_neg().ok_or(errno::EINVAL)?;
                 softc.fsetown(owner, caller, processes)

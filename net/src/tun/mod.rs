@@ -1,23 +1,26 @@
 //! The tun driver: a network interface whose wire is a file. After DragonFly's `if_tun.c`.
 //!
 //! A program that opens `tun/N` reads the packets that the system sends out of interface `tunN`,
-//! and what it writes, the system receives there. One read, one packet; one write, one packet: "an
-//! atomic write is a packet - or else!".
+//! and the system receives there the packets that it writes. One read, one packet; one write, one
+//! packet: "an atomic write is a packet - or else!".
 //!
-//! - [`device`]: the file, in the seed's order of entry points: open, close, read, write, poll;
-//! - [`output`]: what the system sends;
+//! - [`device`]: the file, in the order of DragonFly's entry points: open, close, read, write,
+//!   poll;
+//! - [`output`]: packets that the system sends;
 //! - [`ioctl`]: device controls, by the numbers of every system;
-//! - [`softc`]: what the driver remembers of a unit;
+//! - [`softc`]: the state of a unit;
 //! - [`frame`]: the bytes on the file: headers and batches.
 //!
-//! The driver sees the interface and the network layer, and nothing else. Who waits or polls, and who
-//! is to get `SIGIO`, it says through [`Units::poll_event`].
+//! The driver sees the interface and the network layer, and nothing else. [`Units::poll_event`]
+//! tells which files became ready, and who gets `SIGIO`.
 
 mod device;
 mod frame;
 mod ioctl;
 mod output;
 mod softc;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -39,14 +42,14 @@ pub const TUNMTU: u16 = 1500;
 pub const MAX_UNIT: u16 = 0x7fff;
 const IFT_PPP: u8 = 0x17;
 
-/// What a device looks like.
+/// How a device describes itself to `stat`.
 pub(crate) const DEVICE: Stat = Stat {
     kind: FileKind::Device,
     mode: 0o600,
     size: 0,
 };
 
-/// Which unit a path names.
+/// The unit that a path names.
 enum UnitPath {
     Clone,
     Unit(u16),
@@ -67,7 +70,7 @@ pub(crate) fn stat(path: &str) -> Result<Stat, Errno> {
     parse_path(path).map(|_| DEVICE)
 }
 
-/// What others are to hear of.
+/// Something that the files above have to know.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TunEvent {
     /// Something became possible on the file of a device.
@@ -76,19 +79,19 @@ pub(crate) enum TunEvent {
     Signal(SigioOwner),
 }
 
-/// Every unit, and the switch that they share.
+/// Every unit, and the debug switch that they share.
 #[derive(Debug, Default)]
 pub(crate) struct Units {
     units: BTreeMap<u16, Softc>,
     /// `debug.if_tun_debug`: non-zero traces every entry point.
     debug: i32,
-    /// Of the device opened last.
+    /// Number of the last opening.
     opening: u64,
     events: VecDeque<TunEvent>,
 }
 
 impl Units {
-    /// What `tun` lists.
+    /// The entries of the directory `tun`.
     pub(crate) fn list(&self) -> Vec<DirEntry> {
         let entry = |name: String| DirEntry {
             name,
@@ -101,7 +104,7 @@ impl Units {
             .collect()
     }
 
-    /// The next thing that others are to hear of, in the order in which it happened.
+    /// The next event, in the order in which they happened.
     #[must_use]
     pub(crate) fn poll_event(&mut self) -> Option<TunEvent> {
         self.events.pop_front()
@@ -134,7 +137,7 @@ impl Units {
         }
     }
 
-    /// The switch that traces every entry point.
+    /// The debug switch: non-zero traces every entry point.
     pub(crate) fn debug(&self) -> i32 {
         self.debug
     }
@@ -170,27 +173,5 @@ impl Units {
 fn trace(ifp: &Ifnet, what: &str) {
     if ifp.debug {
         log::info!("{}: {what}", ifp.name);
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use scheme::Pid;
-
-    use super::*;
-    use crate::ifnet::IfIndex;
-
-    #[test]
-    fn the_lowest_unit_that_is_not_open() {
-        let mut units = Units::default();
-        assert_eq!(units.lowest_free(), Some(0));
-        for unit in [0, 1, 3] {
-            let mut softc = Softc::new(IfIndex(0));
-            softc.open(FileId(unit.into()), 1, Pid(1));
-            units.units.insert(unit, softc);
-        }
-        assert_eq!(units.lowest_free(), Some(2));
-        units.units.get_mut(&1).unwrap().close();
-        assert_eq!(units.lowest_free(), Some(1));
     }
 }

@@ -1,4 +1,4 @@
-//! `tunoutput`: what becomes of a packet that the system sends by a tun interface.
+//! `tunoutput`: packets that the system sends by a tun interface.
 
 use std::net::IpAddr;
 

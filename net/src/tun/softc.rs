@@ -1,4 +1,4 @@
-//! What the driver remembers of a unit: the seed's `struct tun_softc`.
+//! The state of a unit: DragonFly's `struct tun_softc`.
 
 use std::collections::{BTreeSet, VecDeque};
 
@@ -12,21 +12,21 @@ use crate::ifnet::{IfIndex, Ifnet};
 const MAX_USERS: usize = 256;
 
 bitflags! {
-    /// State of a unit, in the driver's flags of its interface: there it is at hand for
-    /// [`output`](super::output::output).
+    /// Flags of a unit. They are kept in the driver's flags of its interface, where
+    /// [`output`](super::output::output) sees them.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub(super) struct TunFlags: u16 {
-        /// Somebody has the device.
+        /// The device is open.
         const OPEN = 0x0001;
-        /// A next hop before every packet read.
+        /// Before every packet read stands the next hop.
         const LMODE = 0x0020;
         /// `SIGIO` for every packet queued.
         const ASYNC = 0x0080;
-        /// A family before every packet.
+        /// Before every packet stands its family.
         const IFHEAD = 0x0100;
         /// The interface goes with the last close.
         const TRANSIENT = 0x1000;
-        /// Many packets in one read or write.
+        /// One read or write carries many packets.
         const BATCH = 0x2000;
     }
 }
@@ -48,7 +48,7 @@ impl TunFlags {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SigioOwner {
     pub(crate) target: SignalTarget,
-    /// Of the process, when it became the owner: another may get its number.
+    /// Identity of the process when it became the owner. Another process may get its number later.
     identity: Option<u64>,
 }
 
@@ -90,7 +90,7 @@ pub(crate) struct Softc {
     pub(super) dev: IfIndex,
     /// The open file.
     pub(super) file: Option<FileId>,
-    /// Which opening that is, of all there ever were: a handle of another is over.
+    /// Number of the present opening. A handle of another opening is over.
     pub(super) opening: u64,
     /// The process that opened it, or claimed it by `TUNSIFPID`.
     pub(super) pid: Option<Pid>,
@@ -123,7 +123,8 @@ impl Softc {
         self.users.pids.insert(pid);
     }
 
-    /// Forgets who had it, and returns the file and how many frames readers had not got yet.
+    /// Forgets the holder. Returns the file, and the number of frames in reads that were not
+    /// complete.
     pub(super) fn close(&mut self) -> (Option<FileId>, u64) {
         self.pid = None;
         self.sigio = None;
@@ -132,17 +133,17 @@ impl Softc {
         (self.file.take(), frames.sum())
     }
 
-    /// Notes what a read was given.
+    /// Notes the frames that a read was given.
     pub(super) fn hand_out(&mut self, frames: Batch) {
         self.incomplete.push_back(frames);
     }
 
-    /// What the oldest read that is not complete was given.
+    /// Takes the frames of the oldest read that is not complete.
     pub(super) fn complete(&mut self) -> Batch {
         self.incomplete.pop_front().unwrap_or_default()
     }
 
-    /// Who gets `SIGIO`, if that is still there. An owner that ended is none any more.
+    /// The process or group that gets `SIGIO`. Forgets it if it ended.
     pub(super) fn owner(&mut self, processes: &dyn Processes) -> Option<SigioOwner> {
         self.sigio = self.sigio.filter(|owner| owner.exists(processes));
         self.sigio
@@ -153,7 +154,7 @@ impl Softc {
 #[derive(Debug, Default)]
 pub(super) struct Users {
     pids: BTreeSet<Pid>,
-    /// There were too many to remember.
+    /// There were too many to remember: the handle counts as used for ever.
     overflow: bool,
 }
 

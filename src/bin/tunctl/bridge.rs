@@ -10,13 +10,13 @@ pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
     use tun::Tun;
     use tun::host::HostTun;
 
-    /// Longest packet either end has.
+    /// Longest packet of either end, bytes.
     const LONGEST: usize = 65_536;
     const EHOSTDOWN: i32 = 112;
 
     let path = format!("tun/{unit}");
     let ours = Tun::open(tree.root(), unit).map_err(|error| tree.explain(&path, None, &error))?;
-    // With the family in front both versions of IP go through.
+    // With the family in front, both versions of IP pass.
     ours.set_ifhead(true)
         .map_err(|error| tree.explain(&path, None, &error))?;
     let name = ours
@@ -48,7 +48,7 @@ pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
             let Some(packet) = frame.get(4..len) else {
                 continue;
             };
-            // The kernel refuses packets while its interface is down: they are lost, as on a wire.
+            // The kernel refuses packets while its interface is down. They are lost, as on a wire.
             let _ = theirs.write(packet);
         }
     };
@@ -65,7 +65,7 @@ pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
                 _ => 2,
             };
             frame[..4].copy_from_slice(&family.to_be_bytes());
-            // A device that was shut ends us; one packet that is refused does not.
+            // A device that was shut ends the bridge. A packet that is refused does not.
             if let Err(error) = ours.write(&frame[..4 + len])
                 && error.raw_os_error() == Some(EHOSTDOWN)
             {
@@ -73,7 +73,7 @@ pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
             }
         }
     };
-    // Either way ends with an error only, and the other then with the process.
+    // Each direction ends only with an error. The process then ends the other.
     let ended = thread::scope(|scope| {
         scope.spawn(|| {
             if let Err(error) = outward() {

@@ -50,7 +50,7 @@ impl Counter {
     }
 }
 
-/// What the writer waits for.
+/// A message to the writer.
 enum Event {
     Piece(Vec<u8>),
     End,
@@ -84,9 +84,9 @@ pub(crate) fn run(
     };
     let (sender, events) = mpsc::sync_channel(4);
     let stop = sender.clone();
-    // Without signals an interrupt just ends the process.
+    // If signals cannot be caught, an interrupt just ends the process.
     let _ = at_interrupt(move || drop(stop.send(Event::End)));
-    // Ends with the process: nothing else would end its wait.
+    // This thread ends with the process: nothing else would end its wait.
     thread::spawn(move || read(from, &sender));
 
     let mut counter = Counter::default();
@@ -102,7 +102,7 @@ pub(crate) fn run(
             .write_all(&piece[..len])
             .and_then(|()| to_file.flush())
         {
-            // Whoever stopped reading has seen enough.
+            // The reader of the pipe is gone: it has seen enough.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
             Err(error) => return Err(Failure::new(format!("{}: {error}", to.display()))),
             Ok(()) => {}
@@ -115,7 +115,7 @@ pub(crate) fn run(
     Ok(())
 }
 
-/// Hands over what is captured, until the interface is gone or nobody listens.
+/// Reads the capture and sends it to the writer, until the interface or the writer is gone.
 fn read(mut from: File, events: &SyncSender<Event>) {
     const ENXIO: i32 = 6;
 

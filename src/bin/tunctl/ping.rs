@@ -22,7 +22,7 @@ pub(crate) struct Options {
     pub(crate) timeout: Duration,
 }
 
-/// What the sender waits for.
+/// A message to the sender.
 enum Event {
     Reply {
         sequence: u16,
@@ -32,7 +32,7 @@ enum Event {
     Interrupted,
 }
 
-/// What came of it. Times are in milliseconds.
+/// The results. Times are in milliseconds.
 #[derive(Debug, Serialize)]
 struct Summary {
     address: IpAddr,
@@ -54,9 +54,9 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
     let mut replies = socket.try_clone().map_err(|error| explain(&error))?;
     let (sender, receiver) = mpsc::channel();
     let stop = sender.clone();
-    // Without signals an interrupt just ends the process.
+    // If signals cannot be caught, an interrupt just ends the process.
     let _ = at_interrupt(move || drop(stop.send(Event::Interrupted)));
-    // Ends with the process: nothing else would end its wait.
+    // This thread ends with the process: nothing else would end its wait.
     thread::spawn(move || {
         let mut reply = vec![0; 65_536];
         while let Ok(len) = replies.read(&mut reply) {
@@ -118,7 +118,7 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
                 break;
             }
         }
-        // Of those long unanswered nothing is remembered.
+        // Requests that were not answered for long are forgotten.
         sent_at.retain(|_, start| start.elapsed() < Duration::from_secs(60));
     }
     let summary = Summary {

@@ -71,7 +71,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     say(&text)
 }
 
-/// Prints; whoever stopped reading has seen enough.
+/// Prints. If the reader of a pipe is gone, it has seen enough.
 pub(crate) fn say(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -92,7 +92,7 @@ fn align_right(table: &mut Table, from: usize) {
     }
 }
 
-/// One setting, for programs as what it is.
+/// One setting as JSON: a number or bool if it is one.
 pub(crate) fn value(
     text: &str,
     json: bool,
@@ -105,7 +105,7 @@ pub(crate) fn value(
     }
 }
 
-/// A text of one setting a line.
+/// A text with one setting a line.
 pub(crate) fn lines(text: &str, json: bool) -> Result<(), Failure> {
     match json {
         true => print_json(&text.lines().collect::<Vec<_>>()),
@@ -119,7 +119,7 @@ pub(crate) fn list(tree: &Tree, json: bool) -> Result<(), Failure> {
     for name in &names {
         match Interface::read(tree, name) {
             Ok(interface) => interfaces.push(interface),
-            // One that vanished meanwhile is not to be listed.
+            // An interface that vanished meanwhile is not listed.
             Err(_) if !tree.interfaces()?.contains(name) => {}
             Err(failure) => return Err(failure),
         }
@@ -244,7 +244,7 @@ impl Stats {
     }
 }
 
-/// What a second brought.
+/// The rates: differences of counters, per second.
 #[derive(Clone, Copy, Debug, Serialize)]
 struct Rates {
     ipackets: f64,

@@ -1,4 +1,4 @@
-//! The tree of files, and what to tell a person when something there does not work.
+//! The tree of files, and explanations for a person when something there does not work.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-/// What went wrong, with what to do about it.
+/// An error, with advice what to do about it.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 
@@ -86,7 +86,7 @@ impl Tree {
         list().map_err(|error| self.explain(path, None, &error))
     }
 
-    /// Checks that there is such an interface, and says which there are if not.
+    /// Checks that there is such an interface. The error names those that there are.
     pub(crate) fn interface<'a>(&self, name: &'a str) -> Result<&'a str, Failure> {
         let names = self.interfaces()?;
         if names.iter().any(|known| known == name) {
@@ -99,7 +99,7 @@ impl Tree {
         )))
     }
 
-    /// Who has the device of an interface open, if somebody has and says so.
+    /// The line that says who has the device of an interface open, if there is one.
     fn opened_by(&self, interface: &str) -> Option<u32> {
         let status = self.path(&format!("netcfg/ifaces/{interface}/status"));
         let status = fs::read_to_string(status).ok()?;
@@ -150,7 +150,7 @@ impl Tree {
         })
     }
 
-    /// What a file takes, or why it did not take this line.
+    /// Why a file did not take this line, or what it takes.
     fn hint(&self, path: &str, line: &str) -> String {
         let hint = match path.rsplit('/').next().unwrap_or_default() {
             "set" | "add" if path.contains("/addr/") => return self.address_hint(path, line),

@@ -2,7 +2,7 @@
 //!
 //! The client is a program as it would be on Redox: it opens the device, reads, writes and polls.
 //! Behind the device it has a bare smoltcp, which is the other end of the tunnel. No privilege is
-//! needed: there are no real descriptors, and who is root is for the demonstration to say.
+//! needed: there are no real descriptors, and the demonstration decides who is root.
 
 use std::error::Error;
 use std::fs::File;
@@ -27,9 +27,9 @@ const SYSTEM: IpAddress = IpAddress::v4(10, 0, 0, 1);
 const CLIENT: IpAddress = IpAddress::v4(10, 0, 0, 2);
 const MTU: usize = 1500;
 const ECHO: u16 = 7;
-/// Longest that a step may make no progress.
+/// A step that makes no progress for so long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How much of the TCP transfer is captured; the rest would only fill the disk.
+/// Bytes of the TCP transfer that are captured. More would only fill the disk.
 const CAPTURED: u64 = 4 << 20;
 
 #[derive(Debug, Args)]
@@ -65,7 +65,7 @@ pub(crate) fn run(config: Config, options: Options) -> Result<(), Box<dyn Error>
         ..config
     };
     let system = Local::new(Host::new(config, OneSession));
-    // Who is root is for the adapter to say, and here that is us.
+    // A front decides who is root, and here that is us.
     let root = system.process(1, 0);
     say(&format!(
         "Opening tun/0 and giving tun0 the address {SYSTEM}/24; the client is {CLIENT}."
@@ -488,7 +488,7 @@ impl Demo {
     }
 }
 
-/// Sends and receives what can be at once; returns how many bytes that was.
+/// Sends and receives as much as is possible at once; returns how many bytes that was.
 fn step(
     sockets: &mut SocketSet<'static>,
     handle: SocketHandle,
@@ -528,7 +528,7 @@ fn step(
     Ok(*sent + *received - before)
 }
 
-/// The byte at this place of the stream: it repeats, but not with any size used here.
+/// The byte at this position of the stream. Its period is no size that is used here.
 fn pattern(at: u64) -> u8 {
     (at % 251) as u8
 }
@@ -539,7 +539,7 @@ fn datagram(number: u32, len: usize) -> Vec<u8> {
     data
 }
 
-/// Prints; whoever stopped reading has seen enough.
+/// Prints. If the reader of a pipe is gone, it has seen enough.
 fn say(text: &str) -> Result<(), Box<dyn Error>> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),

@@ -111,7 +111,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     }
     if cli.worker {
         let mut net = Host::new(config(cli.serve), scheme::redox::RedoxProcesses);
-        // What it finds is of now.
+        // The host knows the time before it gets adapters.
         let _ = net.turn(scheme::redox::now());
         let adapters = network::attach(&mut net);
         return Ok(scheme::redox::serve(net, &net::host::SCHEMES, adapters)?);

@@ -9,10 +9,10 @@ use net::adapters::{Adapters, Bus, FrameIo};
 use net::link::Mac;
 use scheme::redox::Namespace;
 
-/// What names of such schemes begin with.
+/// The prefix of the names of such schemes.
 const PREFIX: &str = "network.";
 
-/// The schemes of a namespace; none, without one.
+/// The schemes of a namespace; none if there is no namespace.
 struct Schemes(Option<Namespace>);
 
 struct Driver(File);
@@ -66,7 +66,7 @@ impl FrameIo for Driver {
     }
 
     fn is_alive(&self) -> bool {
-        // Whatever else it says, it is there to say it.
+        // Any other error comes from a driver that is there.
         let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENODEV);
         !self.0.metadata().is_err_and(|error| gone(&error))
     }
@@ -88,7 +88,7 @@ impl scheme::redox::Drivers<Host> for Network {
             if let Err(error) = fd.and_then(|fd| watch(fd, at)) {
                 log::error!("network adapter: {error}");
             }
-            // What came before anybody listened.
+            // Frames that came before the subscription.
             self.0.receive(host, at);
             more = true;
         }

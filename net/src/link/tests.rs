@@ -1,0 +1,202 @@
+//! The driver against a network layer made by hand, frame by frame.
+
+use std::net::{IpAddr, Ipv4Addr};
+
+use scheme::Now;
+
+use super::*;
+use crate::ip::header::proto;
+use crate::ip::testing::{HOST, PEER, bare, give_addr, ipv4};
+
+const OURS: Mac = Mac([2, 0, 0, 0, 0, 1]);
+const THEIRS: Mac = Mac([2, 0, 0, 0, 0, 2]);
+
+/// A network layer, and `eth0` in it, up, with an address.
+struct Bench {
+    ip: Ip,
+    link: Link,
+    id: AdapterId,
+    dev: IfIndex,
+}
+
+impl Bench {
+    fn new() -> Self {
+        let (mut ip, mut link) = (bare(), Link::default());
+        let id = link.attach_ethernet(&mut ip, OURS).unwrap();
+        let dev = link.interface(id).unwrap();
+        // Without IPv6 there is nothing on the wire but what a test sends.
+        ip.set_mtu(dev, 1000).unwrap();
+        link.autoconf_stop(&mut ip, id);
+        give_addr(&mut ip, dev, &format!("{HOST}/24"));
+        let mut bench = Self { ip, link, id, dev };
+        // What the adapter sent when it was attached.
+        bench.frames();
+        bench
+    }
+
+    /// The system sends a packet to the peer.
+    fn output(&mut self) -> Packet {
+        let packet = ipv4(HOST, PEER, proto::UDP, b"hello");
+        let (dev, next_hop) = (self.dev, IpAddr::from(PEER));
+        self.ip
+            .if_output(dev, Family::Inet, packet.clone(), next_hop)
+            .unwrap();
+        packet
+    }
+
+    /// Tells the driver what happened at its interface, as a turn does, and takes its frames.
+    fn frames(&mut self) -> Vec<Packet> {
+        let Self { ip, link, id, .. } = self;
+        while let Some((_, activity)) = ip.ifs.poll_activity() {
+            if activity.contains(Activity::QUEUED) {
+                link.start(ip, *id);
+            }
+        }
+        std::iter::from_fn(|| link.poll_frame(ip, *id)).collect()
+    }
+
+    /// A frame of the peer with an ARP message comes.
+    fn arp(&mut self, dst: Mac, operation: u8, sender: Ipv4Addr, target: Ipv4Addr) {
+        let mut frame = header(dst, THEIRS, ETHERTYPE_ARP).to_vec();
+        frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, operation]);
+        frame.extend_from_slice(&THEIRS.0);
+        frame.extend_from_slice(&sender.octets());
+        frame.extend_from_slice(&[0; 6]);
+        frame.extend_from_slice(&target.octets());
+        self.link.handle_frame(&mut self.ip, self.id, &frame);
+    }
+
+    fn advance(&mut self, seconds: u64) {
+        let time = Duration::from_secs(seconds);
+        self.ip.now = Now {
+            monotonic: time,
+            wall: time,
+        };
+        self.link.run(&mut self.ip);
+    }
+
+    fn check_ledger(&self) {
+        let ledger = self.ip.ifs.get(self.dev).unwrap().stats.output();
+        assert_eq!(
+            ledger.offered,
+            ledger.delivered + ledger.queued + ledger.dropped
+        );
+    }
+}
+
+/// The target that an ARP request asks for, and to whom it goes.
+fn question(frame: &[u8]) -> (Ipv4Addr, Mac) {
+    assert_eq!(frame[12..14], ETHERTYPE_ARP.to_be_bytes());
+    assert_eq!(frame[20..22], [0, 1], "a request");
+    let target: [u8; 4] = frame[38..42].try_into().unwrap();
+    (target.into(), Mac(frame[..6].try_into().unwrap()))
+}
+
+#[test]
+fn an_unknown_neighbour_is_asked_for_and_then_the_packet_leaves() {
+    let mut bench = Bench::new();
+    let packet = bench.output();
+    let frames = bench.frames();
+    assert_eq!(frames.len(), 1, "the packet waits");
+    assert_eq!(question(&frames[0]), (PEER, Mac::BROADCAST));
+    let another = bench.output();
+    assert!(bench.frames().is_empty(), "asked already");
+    bench.arp(OURS, 2, PEER, HOST);
+    let frames = bench.frames();
+    let expected = [packet, another].map(|mut packet| {
+        packet.prepend(&header(THEIRS, OURS, ETHERTYPE_IPV4));
+        packet
+    });
+    assert_eq!(frames, expected);
+    bench.output();
+    assert_eq!(bench.frames()[0][..6], THEIRS.0, "known from now on");
+    bench.check_ledger();
+}
+
+#[test]
+fn a_neighbour_that_does_not_answer_is_given_up_and_the_sender_hears_of_it() {
+    use crate::ip::icmp::Notice;
+
+    let mut bench = Bench::new();
+    bench.output();
+    assert_eq!(bench.frames().len(), 1);
+    for second in 1..=2 {
+        bench.advance(second);
+        let frames = bench.frames();
+        assert_eq!(question(&frames[0]), (PEER, Mac::BROADCAST));
+        assert!(bench.ip.poll_notice().is_none());
+    }
+    bench.advance(3);
+    assert!(bench.frames().is_empty());
+    let quoted = bench.ip.poll_notice().unwrap();
+    assert_eq!(quoted.notice, Notice::Unreachable);
+    assert_eq!(quoted.endpoints.remote.0, IpAddr::from(PEER));
+    let stats = &bench.ip.ifs.get(bench.dev).unwrap().stats;
+    assert_eq!(stats.drops(DropReason::NoNeighbor), 1);
+    bench.check_ledger();
+}
+
+#[test]
+fn a_question_for_us_is_answered_and_the_asker_noted() {
+    let mut bench = Bench::new();
+    bench.arp(Mac::BROADCAST, 1, PEER, HOST);
+    let frames = bench.frames();
+    let [answer] = &frames[..] else {
+        panic!("{} frames", frames.len());
+    };
+    assert_eq!(answer[..6], THEIRS.0);
+    assert_eq!(answer[20..28], [0, 2, 2, 0, 0, 0, 0, 1]);
+    bench.output();
+    assert_eq!(bench.frames()[0][..6], THEIRS.0, "nobody has to ask");
+    bench.arp(Mac::BROADCAST, 1, PEER, [10, 0, 0, 9].into());
+    assert!(bench.frames().is_empty(), "another's question");
+}
+
+#[test]
+fn a_frame_is_for_us_or_dropped_and_counted() {
+    let mut bench = Bench::new();
+    let packet = ipv4(PEER, HOST, proto::UDP, b"hello");
+    let frame = |dst: Mac, src: Mac, ethertype: u16| {
+        let mut frame = packet.clone();
+        frame.prepend(&header(dst, src, ethertype));
+        frame
+    };
+    let cases = [
+        (
+            &frame(THEIRS, THEIRS, ETHERTYPE_IPV4)[..],
+            DropReason::NotForUs,
+        ),
+        (&frame(OURS, OURS, ETHERTYPE_IPV4)[..], DropReason::NotForUs),
+        (&frame(OURS, THEIRS, 0x88cc)[..], DropReason::UnknownFamily),
+        (&packet[..HEADER - 1], DropReason::Malformed),
+        (
+            &frame(OURS, THEIRS, ETHERTYPE_ARP)[..],
+            DropReason::Malformed,
+        ),
+    ];
+    for (frame, reason) in cases {
+        let drops = |bench: &Bench| bench.ip.ifs.get(bench.dev).unwrap().stats.drops(reason);
+        let before = drops(&bench);
+        bench.link.handle_frame(&mut bench.ip, bench.id, frame);
+        assert_eq!(drops(&bench), before + 1, "{reason:?}");
+        assert!(!bench.ip.has_work());
+    }
+    let good = frame(OURS, THEIRS, ETHERTYPE_IPV4);
+    bench.link.handle_frame(&mut bench.ip, bench.id, &good);
+    assert!(bench.ip.has_work());
+}
+
+#[test]
+fn an_adapter_that_is_gone_sends_nothing() {
+    let mut bench = Bench::new();
+    bench.output();
+    bench.frames();
+    bench.link.detach_ethernet(&mut bench.ip, bench.id);
+    assert!(bench.ip.ifs.get(bench.dev).is_none());
+    assert!(bench.link.poll_frame(&mut bench.ip, bench.id).is_none());
+    assert_eq!(bench.link.deadline(), None);
+    bench
+        .link
+        .handle_frame(&mut bench.ip, bench.id, &[0xff; 60]);
+    assert!(!bench.ip.has_work());
+}

@@ -1,0 +1,202 @@
+//! Doing what a line says.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use scheme::errno::{self, Errno};
+
+use super::setting::{IfSetting, Setting};
+use super::undo::Undo;
+use crate::ifnet::{Driver, IfAddr, IfIndex, Ifnet, MAX_ADDRS, MAX_GROUPS, MemberKind};
+use crate::ip::Ip;
+use crate::link::adapter_of;
+use crate::net::Net;
+use crate::route::{Origin, Route, RouteSpec};
+
+impl Setting {
+    /// Does one setting, and returns how to undo it. If it is refused, nothing has changed.
+    pub(super) fn apply(self, net: &mut Net) -> Result<Undo, Errno> {
+        Ok(match self {
+            Self::Nameserver(addr) => Undo::Nameserver(net.nameserver.replace(addr)),
+            Self::TunDebug(debug) => Undo::TunDebug(net.tun.set_debug(&mut net.ip, debug)),
+            Self::Forwarding(on) => Undo::Forwarding(std::mem::replace(&mut net.ip.forwarding, on)),
+            Self::AddRoute(spec) => {
+                let route = resolve_route(&net.ip, &spec)?;
+                let old = net
+                    .ip
+                    .routes
+                    .insert(spec.prefix, route)
+                    .map_err(|_| errno::ENOSPC)?;
+                let old = old.into_iter().map(|old| (spec.prefix, old)).collect();
+                Undo::Routes(Some((spec.prefix, route)), old)
+            }
+            Self::RemoveRoute(spec) => {
+                let ifs = &net.ip.ifs;
+                let removed = net.ip.routes.remove(spec.prefix, |route| {
+                    ifs.get(route.dev)
+                        .is_some_and(|ifp| spec.matches(route, &ifp.name))
+                });
+                if removed.is_empty() {
+                    return Err(errno::EINVAL);
+                }
+                let removed = removed.into_iter().map(|old| (spec.prefix, old)).collect();
+                Undo::Routes(None, removed)
+            }
+            Self::Interface(name, setting) => {
+                let dev = net.ip.ifs.by_name(&name).ok_or(errno::ENOENT)?;
+                setting.apply(net, dev)?
+            }
+        })
+    }
+}
+
+impl IfSetting {
+    fn apply(self, net: &mut Net, dev: IfIndex) -> Result<Undo, Errno> {
+        let adapter = adapter_of(&net.ip, dev);
+        let ifp = net.ip.ifs.get(dev).ok_or(errno::ENOENT)?;
+        let (driver, ipv6) = (ifp.driver, ifp.has_ipv6());
+        let undo = Undo::Interface {
+            dev,
+            addrs: ifp.addrs.clone(),
+            flags: ifp.flags,
+            lastchange: ifp.stats.lastchange,
+            mtu: ifp.mtu,
+            routes: self.routes_touched(&net.ip, ifp),
+            auto_addrs: adapter.map_or(Vec::new(), |adapter| net.link.autoconf_addrs(adapter)),
+        };
+        match self {
+            Self::SetAddr(addr) => {
+                if addr.addr.is_ipv6() && !ipv6 {
+                    return Err(errno::EINVAL);
+                }
+                let self_made = |old: &IfAddr| {
+                    adapter.is_some_and(|adapter| net.link.is_autoconfigured(adapter, &old.addr))
+                };
+                let mut replaced = ifp.addrs.clone();
+                replaced.retain(|old| old.addr == addr.addr || !self_made(old));
+                for old in replaced {
+                    net.ip.remove_addr(dev, &old);
+                }
+                disown(net, dev, &addr.addr);
+                net.ip.ifs.add_addr(dev, addr);
+                net.ip.if_init(dev);
+            }
+            Self::AddAddr(addr) => {
+                if (addr.addr.is_ipv6() && !ipv6) || ifp.addr(&addr.addr).is_some() {
+                    return Err(errno::EINVAL);
+                }
+                if ifp.addrs.len() >= MAX_ADDRS {
+                    return Err(errno::ENOSPC);
+                }
+                disown(net, dev, &addr.addr);
+                net.ip.ifs.add_addr(dev, addr);
+                net.ip.if_init(dev);
+            }
+            Self::RemoveAddr(addr) => {
+                // The address alone is enough to say which.
+                let own = ifp.addrs.iter().find(|own| {
+                    own.addr == addr.addr && (**own == addr || addr == IfAddr::host(addr.addr))
+                });
+                let own = *own.ok_or(errno::EINVAL)?;
+                if let Some(adapter) = adapter {
+                    net.link.autoconf_refuse(&mut net.ip, adapter, &own.addr);
+                }
+                net.ip.remove_addr(dev, &own);
+            }
+            Self::Mtu(mtu) => net.ip.set_mtu(dev, mtu)?,
+            Self::Up(up) => net.ip.set_up(dev, up),
+            Self::Join(group) => {
+                if !net
+                    .ip
+                    .group_join(dev, group, MemberKind::Setting, MAX_GROUPS)
+                {
+                    return Err(errno::EINVAL);
+                }
+                return Ok(Undo::Join(dev, group));
+            }
+            Self::Leave(group) => {
+                if !net.ip.group_leave(dev, group, MemberKind::Setting) {
+                    return Err(errno::EINVAL);
+                }
+                return Ok(Undo::Leave(dev, group));
+            }
+            Self::Queue(limits) => {
+                net.ip.set_queue(dev, limits);
+                return Ok(Undo::Nothing);
+            }
+            Self::Mac(mac) => {
+                // Only Ethernet has one to set.
+                let adapter = adapter.ok_or(errno::EINVAL)?;
+                net.link.set_mac(&mut net.ip, adapter, mac);
+                return Ok(Undo::Nothing);
+            }
+            Self::Autoconf(on) => {
+                let adapter = adapter.ok_or(errno::EINVAL)?;
+                net.link.set_autoconf(&mut net.ip, adapter, on);
+                return Ok(Undo::Nothing);
+            }
+            Self::Destroy => {
+                let Driver::Tun(unit) = driver else {
+                    return Err(errno::EINVAL);
+                };
+                if !net.tun.destroy(&mut net.ip, unit) {
+                    return Err(errno::EBUSY);
+                }
+                return Ok(Undo::Nothing);
+            }
+        }
+        Ok(undo)
+    }
+
+    /// The routes over an interface that a setting of it can add or take away: those for the
+    /// prefixes of its addresses; all of them for the mtu, which decides whether it has IPv6.
+    fn routes_touched(&self, ip: &Ip, ifp: &Ifnet) -> Vec<(IpNet, Route)> {
+        let own = |(_, route): &(IpNet, &Route)| route.dev == ifp.index;
+        let copy = |(prefix, route): (IpNet, &Route)| (prefix, *route);
+        let new = match self {
+            Self::Mtu(_) => return ip.routes.iter().filter(own).map(copy).collect(),
+            Self::SetAddr(addr) | Self::AddAddr(addr) => Some(addr),
+            _ => None,
+        };
+        let prefixes: BTreeSet<_> = ifp.addrs.iter().chain(new).map(IfAddr::prefix).collect();
+        let routes = prefixes.into_iter().flatten().flat_map(|prefix| {
+            let routes = ip.routes.at(prefix).iter();
+            routes.map(move |route| (prefix, route))
+        });
+        routes.filter(own).map(copy).collect()
+    }
+}
+
+/// Completes a route. If the line does not name an interface, it is the one that reaches the router.
+/// `EINVAL` if there is none, or the router is not on its link.
+fn resolve_route(ip: &Ip, spec: &RouteSpec) -> Result<Route, Errno> {
+    let dev = match (&spec.dev, spec.via) {
+        (Some(name), _) => ip.ifs.by_name(name).ok_or(errno::EINVAL)?,
+        (None, Some(via)) => {
+            let route = ip
+                .routes
+                .lookup(&via, |_| true)
+                .map_err(|_| errno::EINVAL)?;
+            match route.via {
+                None => route.dev,
+                Some(_) => return Err(errno::EINVAL),
+            }
+        }
+        (None, None) => return Err(errno::EINVAL),
+    };
+    Ok(Route {
+        dev,
+        via: spec.via,
+        src: spec.src,
+        metric: spec.metric.unwrap_or(0),
+        origin: Origin::Static,
+    })
+}
+
+/// Somebody sets an address. It belongs to them, even if the adapter made it before.
+fn disown(net: &mut Net, dev: IfIndex, addr: &IpAddr) {
+    if let Some(adapter) = adapter_of(&net.ip, dev) {
+        net.link.autoconf_disown(&mut net.ip, adapter, addr);
+    }
+}

@@ -9,13 +9,16 @@ use std::process::{Command, Stdio};
 use serde::Serialize;
 
 use crate::host::Host;
-use crate::link::{Link, Port};
+use crate::link::{Link, Port, prefer};
 use crate::mount::Mount;
 use crate::way::Shape;
 
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
 /// The first of the near side; the others follow.
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
+
+/// Of the stacks and the programs that use them: before what else the machine does, behind the link.
+const PRIORITY: i32 = -10;
 
 /// Who is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -76,8 +79,9 @@ impl Bed {
     }
 
     /// Hosts of these stacks beside each other, on one line to the far side. `tund` is the daemon's
-    /// program.
+    /// program. This thread and what it starts go before other programs of the machine afterwards.
     pub(crate) fn new(stacks: &[Stack], shape: Shape, tund: &Path) -> io::Result<Self> {
+        prefer(PRIORITY);
         let (far, device) = Host::new(FAR)?;
         let far_port = Port::kernel(FAR, device)?;
         let mut near = Vec::new();

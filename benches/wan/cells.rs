@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use crate::bed::{Bed, Stack};
 use crate::tcp::{Direction, Length, bulk, echoes, fetches};
-use crate::way::Shape;
+use crate::way::{Count, Shape};
 
 /// Round trips of the tables, milliseconds.
 const ROUND_TRIPS: [u64; 4] = [0, 20, 100, 200];
@@ -172,14 +172,14 @@ impl Cell {
         }
     }
 
-    /// Measures once: numbers for each stack of the team, Mbit/s or milliseconds.
+    /// Measures once.
     pub(crate) fn measure(
         &self,
         team: &[Stack],
         seed: u64,
         effort: &Effort,
         tund: &Path,
-    ) -> io::Result<Vec<Vec<f64>>> {
+    ) -> io::Result<Measured> {
         let mut shape = Shape {
             loss: self.fault.loss / 100.0,
             reordered: self.fault.reordered / 100.0,
@@ -193,15 +193,26 @@ impl Cell {
         let bed = Bed::new(team, shape, tund)?;
         let each = |rates: Vec<f64>| rates.into_iter().map(|rate| vec![rate]).collect();
         let direction = self.direction;
-        match self.table {
-            Table::Grid | Table::Unlimited => bulk(&bed, 1, 1, direction, time(1.0)).map(each),
-            Table::Eight => bulk(&bed, 1, 8, direction, time(1.0)).map(each),
-            Table::Fair => bulk(&bed, team.len(), 1, direction, time(6.0)).map(each),
-            Table::Fetch => Ok(vec![fetches(&bed, effort.fetches, FETCH, direction)?]),
+        let numbers = match self.table {
+            Table::Grid | Table::Unlimited => each(bulk(&bed, 1, 1, direction, time(1.0))?),
+            Table::Eight => each(bulk(&bed, 1, 8, direction, time(1.0))?),
+            Table::Fair => each(bulk(&bed, team.len(), 1, direction, time(6.0))?),
+            Table::Fetch => vec![fetches(&bed, effort.fetches, FETCH, direction)?],
             Table::Echo => {
                 let each = effort.exchanges.div_ceil(EXCHANGING);
-                Ok(vec![echoes(&bed, EXCHANGING, each)?])
+                vec![echoes(&bed, EXCHANGING, each)?]
             }
-        }
+        };
+        let packets = bed.link().counts();
+        Ok(Measured { numbers, packets })
     }
+}
+
+/// What one measurement gave.
+#[derive(Debug)]
+pub(crate) struct Measured {
+    /// For each stack of the team: Mbit/s or milliseconds.
+    pub(crate) numbers: Vec<Vec<f64>>,
+    /// What became of the packets, those to the far side first.
+    pub(crate) packets: [Count; 2],
 }

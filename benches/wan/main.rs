@@ -19,14 +19,17 @@ use std::fs;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::{Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 
 use clap::Parser;
+use signal_hook::consts::{SIGINT, SIGTERM};
 
 use bed::{Bed, Stack};
 use cells::{Cell, Effort, Table};
 use table::{Outcome, Run};
+use way::Count;
 
 /// tund beside the Linux kernel over one emulated link
 #[derive(Debug, Parser)]
@@ -110,6 +113,11 @@ fn main() -> ExitCode {
 }
 
 fn run(options: &Options) -> io::Result<()> {
+    // Between two measurements, so that no mount is left behind.
+    let interrupted = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        signal_hook::flag::register(signal, Arc::clone(&interrupted))?;
+    }
     let effort = options.effort();
     let tables = match options.tables.is_empty() {
         true => Table::ALL.to_vec(),
@@ -117,7 +125,7 @@ fn run(options: &Options) -> io::Result<()> {
     };
     let mut outcomes = Vec::new();
     for table in tables {
-        outcomes.extend(measure(options, table, &effort)?);
+        outcomes.extend(measure(options, table, &effort, &interrupted)?);
         table::print(table, &outcomes);
         if let Some(file) = &options.json {
             let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
@@ -141,7 +149,12 @@ struct Job {
 }
 
 /// Measures the cells of a table, the stacks in turns.
-fn measure(options: &Options, table: Table, effort: &Effort) -> io::Result<Vec<Outcome>> {
+fn measure(
+    options: &Options,
+    table: Table,
+    effort: &Effort,
+    interrupted: &AtomicBool,
+) -> io::Result<Vec<Outcome>> {
     let cells = options.cells(table);
     let mut jobs = VecDeque::new();
     for (number, cell) in cells.iter().enumerate() {
@@ -165,10 +178,13 @@ fn measure(options: &Options, table: Table, effort: &Effort) -> io::Result<Vec<O
             let Some(Job { cell, team, seed }) = next else {
                 return Ok(());
             };
+            if interrupted.load(Ordering::Relaxed) {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
             let measured = cells[cell].measure(team, seed, effort, &options.tund)?;
             let mut values = values.lock().unwrap_or_else(PoisonError::into_inner);
-            for (&stack, numbers) in team.iter().zip(measured) {
-                tell(&cells[cell], stack, seed, &numbers);
+            for (&stack, numbers) in team.iter().zip(measured.numbers) {
+                tell(&cells[cell], stack, seed, &numbers, measured.packets);
                 values.entry((cell, stack)).or_default().extend(numbers);
             }
         }
@@ -188,10 +204,19 @@ fn measure(options: &Options, table: Table, effort: &Effort) -> io::Result<Vec<O
 }
 
 /// A line as it goes.
-fn tell(cell: &Cell, stack: Stack, seed: u64, numbers: &[f64]) {
+fn tell(cell: &Cell, stack: Stack, seed: u64, numbers: &[f64], packets: [Count; 2]) {
     let mean = numbers.iter().sum::<f64>() / numbers.len().max(1) as f64;
+    let [out, back] = packets.map(|count| {
+        let Count {
+            offered,
+            lost,
+            overflowed,
+            late,
+        } = count;
+        format!("{offered} packets, {lost} lost, {overflowed} overflowed, {late} late")
+    });
     eprintln!(
-        "{:?}, RTT {} ms, {}, {:?}, seed {seed}: {stack} {mean:.2}",
+        "{:?}, RTT {} ms, {}, {:?}, seed {seed}: {stack} {mean:.2} (out: {out}; back: {back})",
         cell.table, cell.rtt, cell.fault, cell.direction
     );
 }

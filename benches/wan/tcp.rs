@@ -43,6 +43,7 @@ pub(crate) enum Length {
     /// So long, from before the connection is made; what arrived by then counts.
     Time(Duration),
     /// Until every flow has this many bytes, and an error if it takes longer than that.
+    #[allow(dead_code, reason = "what tests/wan.rs does")]
     Bytes(u64, Duration),
 }
 

@@ -100,13 +100,15 @@ fn main() {
     libtest_mimic::run(&args, cells.chain(tests).collect()).exit();
 }
 
-/// Both stacks in turns; the better of two each, since other programs take their time from both.
+/// Both stacks in turns, with the same seeds; the better of two each, since other programs take time
+/// from both.
 fn compare(cell: &Cell) -> Result<Completion, Failed> {
     let mut rates = [0.0_f64; 2];
-    for _ in 0..2 {
+    for seed in 1..=2 {
         for (rate, stack) in rates.iter_mut().zip(Stack::BOTH) {
             let shape = Shape {
                 loss: cell.loss,
+                seed,
                 ..Shape::line(cell.rtt)
             };
             let bed = Bed::new(&[stack], shape, Path::new(env!("CARGO_BIN_EXE_tund")))?;

@@ -2,8 +2,9 @@
 //!
 //! A link of our own carries packets between the kernel in a network namespace on the far side, and
 //! on the near side either `/scheme/tun/0` of a mount, or the kernel in a second namespace. Both
-//! stacks meet the same seeds. `cargo bench --bench wan` prints every table in half an hour;
-//! `cargo bench --bench wan -- --help` tells how to ask for less. Needs root, FUSE and /dev/net/tun.
+//! stacks meet the same seeds. `cargo bench --bench wan` prints every table, in about an hour;
+//! `-- --quick` roughly, in ten minutes, and `-- --help` tells how to ask for single cells. Needs root,
+//! FUSE and /dev/net/tun.
 
 mod bed;
 mod cells;

@@ -1,8 +1,8 @@
 //! A tun program: it answers every ping that the system sends into its tunnel.
 //!
 //! ```sh
-//! cargo run -p tun-client --example echo -- /tmp/net &     # where `tund --mount` serves; /scheme on Redox
-//! tunctl --root /tmp/net ping 10.9.0.2                     # any address of 10.9.0.0/24 or fd09::/64
+//! cargo run -p tun-client --example echo -- /tmp/net   # where `tund --mount` serves; /scheme on Redox
+//! tunctl --root /tmp/net ping 10.9.0.2                 # elsewhere; any of 10.9.0.0/24 or fd09::/64
 //! ```
 
 use std::{env, fs, io};

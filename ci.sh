@@ -1,17 +1,28 @@
 #!/bin/sh
 # Everything that must hold before a change lands. `./ci.sh` does all of it and installs what it
-# needs; `./ci.sh NAME...` does only the named steps.
+# needs; `./ci.sh NAME...` does only the named steps. One more step must be named: coverage.
 set -eu
 cd "$(dirname "$0")"
 
-STEPS="install format lint docs core tests contract dispatcher redox benches fuzz"
+STEPS="install format lint docs core tests contract dispatcher redox msrv licences benches fuzz"
 CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
 export CARGO_TERM_COLOR
 # On the stable toolchain, what needs nightly is asked for by name.
 STABLE="--locked"
+# How long each fuzz target runs, seconds.
+FUZZ_SECONDS="${FUZZ_SECONDS:-10}"
 
 say() {
     printf '\n== %s\n' "$*"
+}
+
+# What could not be done, by name.
+skipped() {
+    echo "skipped: $*"
+}
+
+host() {
+    rustc -vV | sed -n 's/^host: //p'
 }
 
 # What the tests need beside Rust. Without root, what is missing is named by the tests that skip.
@@ -48,6 +59,14 @@ lint() {
 docs() {
     say "documentation"
     RUSTDOCFLAGS="-D warnings" cargo doc $STABLE --workspace --no-deps --document-private-items
+    # The README's Rust is a doctest of the client crate, and so among the tests.
+    say "the README's C"
+    if command -v cc >/dev/null 2>&1; then
+        sed -n '/^```c$/,/^```$/{//!p}' README.md |
+            cc -std=c11 -D_POSIX_C_SOURCE=200809L -Wall -Wextra -Werror -fsyntax-only -Iinclude -xc -
+    else
+        skipped "no C compiler"
+    fi
 }
 
 # The library needs no system: it builds for a target that has none, and nothing that would need one
@@ -64,6 +83,7 @@ core() {
     fi
 }
 
+# Unit tests, the tests in tests/ with the client's examples, and doctests.
 tests() {
     say "tests"
     cargo test $STABLE --workspace
@@ -85,8 +105,30 @@ dispatcher() {
 
 redox() {
     say "Redox target"
-    RUSTC_BOOTSTRAP=1 cargo clippy $STABLE --workspace --exclude no-system --target x86_64-unknown-redox \
-        --target-dir target/nightly -- -D warnings
+    RUSTC_BOOTSTRAP=1 cargo clippy $STABLE --workspace --lib --bins --examples \
+        --target x86_64-unknown-redox --target-dir target/nightly -- -D warnings
+}
+
+# The oldest Rust that Cargo.toml promises.
+msrv() {
+    oldest=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+    say "Rust $oldest"
+    if ! rustup run "$oldest" cargo --version >/dev/null 2>&1 &&
+        ! rustup toolchain install --profile minimal --no-self-update "$oldest"; then
+        skipped "Rust $oldest cannot be had here"
+        return
+    fi
+    rustup run "$oldest" cargo check $STABLE --workspace --all-targets --target-dir target/msrv
+}
+
+# That dependencies may be given on with ours, and come from where they should: deny.toml.
+licences() {
+    say "licences and sources of dependencies"
+    if ! cargo deny --version >/dev/null 2>&1 && ! cargo install --locked cargo-deny; then
+        skipped "cargo-deny cannot be had here"
+        return
+    fi
+    cargo deny $STABLE check --hide-inclusion-graph licenses sources bans
 }
 
 # That benches run; what they measure is for people to look at.
@@ -95,10 +137,63 @@ benches() {
     cargo bench $STABLE --bench per_packet -- --quick
 }
 
+# Each target runs for some seconds, from the inputs in fuzz/corpus on. An input that fails is kept in
+# fuzz/artifacts, and named. What `cargo fuzz` adds to the compiler's options is written out here, so
+# that neither it nor nightly is needed; there is no address sanitizer, since the core has no unsafe code.
 fuzz() {
-    [ -f fuzz/Cargo.toml ] || return 0
-    say "fuzz targets"
-    cargo check --manifest-path fuzz/Cargo.toml --target-dir target/fuzz
+    say "fuzz targets, $FUZZ_SECONDS s each"
+    RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 \
+        -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table \
+        -Cllvm-args=-sanitizer-coverage-trace-compares" \
+        cargo build $STABLE --release --manifest-path fuzz/Cargo.toml --target-dir target/fuzz \
+        --target "$(host)"
+    mkdir -p fuzz/artifacts
+    for corpus in fuzz/corpus/*; do
+        target=$(basename "$corpus")
+        found="target/fuzz/found/$target"
+        mkdir -p "$found"
+        set -- -max_total_time="$FUZZ_SECONDS" -timeout=20 -artifact_prefix="fuzz/artifacts/$target-"
+        [ ! -f "fuzz/$target.dict" ] || set -- "$@" -dict="fuzz/$target.dict"
+        log="target/fuzz/$target.log"
+        # What is new goes to the first directory.
+        if ! "target/fuzz/$(host)/release/$target" "$found" "$corpus" "$@" -print_final_stats=1 >"$log" 2>&1; then
+            tail -n 60 "$log"
+            echo "fuzz/$target failed; the whole log is $log"
+            return 1
+        fi
+        echo "fuzz/$target: $(sed -n 's/^stat::number_of_executed_units: *//p' "$log") inputs"
+    done
+}
+
+# Lines that the tests reach, for docs/coverage.md. LLVM's tools are those of the toolchain.
+coverage() {
+    say "coverage"
+    bin="$(rustc --print sysroot)/lib/rustlib/$(host)/bin"
+    if [ ! -x "$bin/llvm-cov" ] && ! rustup component add llvm-tools; then
+        skipped "no llvm-tools here"
+        return
+    fi
+    built="$PWD/target/coverage"
+    rm -rf "$built"
+    # Counted in the file itself, since some programs of the tests are killed at their end.
+    RUSTFLAGS="-Cinstrument-coverage -Cllvm-args=-runtime-counter-relocation"
+    LLVM_PROFILE_FILE="$built/raw/%p-%m%c.profraw"
+    export RUSTFLAGS LLVM_PROFILE_FILE
+    # Doctests are built apart, and left out.
+    cargo build $STABLE --workspace --bins --examples --target-dir "$built"
+    cargo test $STABLE --workspace --lib --bins --tests --target-dir "$built"
+    # This only measures: whether the contract holds is for the step of that name to say.
+    TUND="$built/debug/tund" python3 tests/contract/run.py || echo "not all of the contract passed"
+    unset RUSTFLAGS LLVM_PROFILE_FILE
+    "$bin/llvm-profdata" merge --sparse "$built"/raw/*.profraw -o "$built/all.profdata"
+    set --
+    for object in "$built"/debug/tund "$built"/debug/tunctl "$built"/debug/examples/* "$built"/debug/deps/*; do
+        case "$object" in *.*) continue ;; esac
+        [ ! -x "$object" ] || set -- "$@" --object "$object"
+    done
+    "$bin/llvm-cov" report --instr-profile "$built/all.profdata" "$@" \
+        --ignore-filename-regex '/\.cargo/|/\.rustup/|/rustc/|/tests/|/examples/|/benches/' \
+        --show-region-summary=false --show-branch-summary=false
 }
 
 for step in "${@:-all}"; do

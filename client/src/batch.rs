@@ -1,5 +1,17 @@
-//! The format of reads and writes in batch mode: frames, each a native-endian `u32` of length, the
-//! packet with its header, and zeros up to a multiple of four bytes.
+//! What is read and written in batch mode: frames, each a native-endian `u32` of length, the packet
+//! with its header, and zeros up to a multiple of four.
+//!
+//! ```
+//! use tun::batch;
+//!
+//! let mut batch = Vec::new();
+//! batch::push(&mut batch, b"one packet");
+//! batch::push(&mut batch, b"another");
+//! assert_eq!(batch.len(), 4 + 12 + 4 + 8);
+//!
+//! let packets: Vec<&[u8]> = batch::packets(&batch).collect();
+//! assert_eq!(packets, [&b"one packet"[..], b"another"]);
+//! ```
 
 /// Bytes of the length before a packet.
 const LENGTH: usize = 4;

@@ -9,6 +9,18 @@ const IFF_TUN: i16 = 0x0001;
 const IFF_NO_PI: i16 = 0x1000;
 
 /// A tun device of the Linux kernel, without packet information.
+///
+/// ```no_run
+/// # fn main() -> std::io::Result<()> {
+/// let host0 = tun::host::HostTun::open("host0")?;
+/// let tun = tun::Tun::open("/tmp/net", tun::Unit::Clone)?;
+/// let mut packet = [0; 65_536];
+/// loop {
+///     let len = host0.read(&mut packet)?;
+///     tun.write(&packet[..len])?; // the kernel's packets reach the stack
+/// }
+/// # }
+/// ```
 #[derive(Debug)]
 pub struct HostTun {
     file: File,

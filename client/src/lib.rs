@@ -15,8 +15,20 @@
 //! ```
 //!
 //! One read is one packet and one write is one packet, unless [batch mode](Tun::set_batch) is on;
-//! [`batch`] builds such writes and splits such reads. On Redox the root is `/scheme`; on Linux it
-//! is where `tund --mount` serves its tree.
+//! [`batch`] builds and takes apart what is read and written then. On Redox the root is `/scheme`;
+//! on Linux it is where `tund --mount` serves its tree. Interfaces get addresses, and routes, by
+//! lines written to files of `netcfg` beside it:
+//!
+//! ```no_run
+//! # fn main() -> std::io::Result<()> {
+//! # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+//! let addresses = format!("/scheme/netcfg/ifaces/{}/addr/set", tun.name()?);
+//! std::fs::write(addresses, "10.9.0.1/24\n")?;
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! `examples/` has whole programs: `echo`, `batch` and `watch`.
 
 #![deny(unsafe_code)]
 
@@ -32,10 +44,21 @@ use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
 
+/// The code of the README.
+#[cfg(doctest)]
+#[doc = include_str!("../../README.md")]
+struct Readme;
+
 /// Largest packet that can be written, bytes, without its header (`TUNMRU`).
 pub const TUNMRU: usize = 16_384;
 
 /// Which device to open.
+///
+/// ```
+/// use tun::Unit;
+///
+/// assert_eq!(Unit::from(3), Unit::Number(3));
+/// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
     /// This one; `EBUSY` if somebody has it.
@@ -79,6 +102,16 @@ pub struct Tun {
 impl Tun {
     /// Opens a device below `root`. `EPERM` unless the caller is root, `EBUSY` if somebody has it,
     /// `ENOENT` if there is no tun driver at `root`.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// use tun::{Tun, Unit};
+    ///
+    /// let tun3 = Tun::open("/scheme", 3)?;
+    /// let lowest = Tun::open("/tmp/net", Unit::Clone)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn open(root: impl AsRef<Path>, unit: impl Into<Unit>) -> io::Result<Self> {
         let name = match unit.into() {
             Unit::Number(unit) => unit.to_string(),
@@ -90,6 +123,21 @@ impl Tun {
     }
 
     /// Another descriptor of the same open device.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+    /// let reader = tun.try_clone()?;
+    /// std::thread::spawn(move || {
+    ///     let mut packet = [0; 65_536];
+    ///     while let Ok(len) = reader.read(&mut packet) {
+    ///         println!("{len} bytes");
+    ///     }
+    /// });
+    /// tun.close()?; // ends the read of the thread
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn try_clone(&self) -> io::Result<Self> {
         let file = self.file.try_clone()?;
         Ok(Self { file })
@@ -98,22 +146,72 @@ impl Tun {
     /// Reads one packet, with its header if one is on; waits for it unless
     /// [nonblocking](Self::set_nonblocking). A packet longer than `buf` loses its end. `EHOSTDOWN`
     /// when the device was shut or taken over, `EINTR` on a signal.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+    /// let mut packet = [0; 65_536];
+    /// let len = match tun.read(&mut packet) {
+    ///     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
+    ///     read => read?,
+    /// };
+    /// println!("{:02x?}", &packet[..len]);
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
         (&self.file).read(buf)
     }
 
     /// Writes one packet, with its header if one is on. Never waits. `EIO` for more than
     /// [`TUNMRU`] bytes, `EAFNOSUPPORT` for a family that nobody takes.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+    /// let echo_request = [
+    ///     0x45, 0, 0, 28, 0, 1, 0, 0, 64, 1, 0x66, 0xde, 10, 0, 0, 2, 10, 0, 0, 1, // IP
+    ///     8, 0, 0xf7, 0xfd, 0, 1, 0, 1, // ICMP
+    /// ];
+    /// tun.write(&echo_request)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn write(&self, packet: &[u8]) -> io::Result<usize> {
         (&self.file).write(packet)
     }
 
     /// Writes one packet from pieces, such as a header and the rest.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+    /// use std::io::IoSlice;
+    ///
+    /// tun.set_ifhead(true)?;
+    /// let packet = [0x60, 0, 0, 0];
+    /// let ipv6 = 10_u32.to_be_bytes();
+    /// tun.write_vectored(&[IoSlice::new(&ipv6), IoSlice::new(&packet)])?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn write_vectored(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         (&self.file).write_vectored(pieces)
     }
 
     /// Whether reads return `EAGAIN` instead of waiting.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+    /// tun.set_nonblocking(true)?;
+    /// match tun.read(&mut [0; 65_536]) {
+    ///     Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => println!("nothing queued"),
+    ///     read => println!("{} bytes", read?),
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
         sys::set_nonblocking(self.file.as_fd(), on)
     }
@@ -139,6 +237,15 @@ impl Tun {
     }
 
     /// Sets the same (`TUNSIFINFO`). `EINVAL` for an mtu below 72.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+    /// let info = tun.info()?;
+    /// tun.set_info(tun::TunInfo { mtu: 1420, ..info })?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_info(&self, info: TunInfo) -> io::Result<()> {
         let [b0, b1, b2, b3] = info.baudrate.to_ne_bytes();
         let [m0, m1] = info.mtu.to_ne_bytes();
@@ -148,6 +255,23 @@ impl Tun {
 
     /// Whether four bytes of address family, in network order, stand before every packet
     /// (`TUNSIFHEAD`). IPv6 needs it. Excludes [`set_lmode`](Self::set_lmode).
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+    /// tun.set_ifhead(true)?;
+    /// let mut frame = [0; 65_536];
+    /// let len = tun.read(&mut frame)?;
+    /// if let Some((family, packet)) = frame[..len].split_first_chunk() {
+    ///     match u32::from_be_bytes(*family) {
+    ///         2 => println!("IPv4, {} bytes", packet.len()),
+    ///         10 => println!("IPv6, {} bytes", packet.len()),
+    ///         other => println!("family {other}"),
+    ///     }
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_ifhead(&self, on: bool) -> io::Result<()> {
         self.set_int(request::TUNSIFHEAD, on.into())
     }
@@ -163,6 +287,14 @@ impl Tun {
     }
 
     /// What kind of interface it is (`TUNSIFMODE`). `EBUSY` while it is up.
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+    /// tun.set_mode(tun::Mode::Broadcast, true)?;
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_mode(&self, mode: Mode, multicast: bool) -> io::Result<()> {
         let kind = match mode {
             Mode::PointToPoint => 0x10,
@@ -188,6 +320,21 @@ impl Tun {
     }
 
     /// Whether one read or write carries many packets (`TUNSBATCH`); see [`batch`].
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+    /// use tun::batch;
+    ///
+    /// tun.set_batch(true)?;
+    /// let mut buf = vec![0; 256 * 1024];
+    /// let len = tun.read(&mut buf)?;
+    /// for packet in batch::packets(&buf[..len]) {
+    ///     println!("{} bytes", packet.len());
+    /// }
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_batch(&self, on: bool) -> io::Result<()> {
         self.set_int(request::TUNSBATCH, on.into())
     }
@@ -204,6 +351,15 @@ impl Tun {
     }
 
     /// Whether `SIGIO` comes for every packet (`FIOASYNC`), to the [owner](Self::set_owner).
+    ///
+    /// ```no_run
+    /// # fn main() -> std::io::Result<()> {
+    /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
+    /// tun.set_owner(std::process::id() as i32)?;
+    /// tun.set_async(true)?; // with a handler for SIGIO: without, the signal ends the program
+    /// # Ok(())
+    /// # }
+    /// ```
     pub fn set_async(&self, on: bool) -> io::Result<()> {
         self.set_int(request::FIOASYNC, on.into())
     }
@@ -269,6 +425,11 @@ impl AsRawFd for Tun {
 
 /// Request numbers, in Linux's encoding, which carries their arguments on every system. The same as
 /// in `include/net/if_tun.h`.
+///
+/// ```
+/// // _IOW('t', 96, int)
+/// assert_eq!(tun::request::TUNSIFHEAD, 0x4004_7460);
+/// ```
 pub mod request {
     const fn io(kind: u8, number: u32) -> u32 {
         (kind as u32) << 8 | number

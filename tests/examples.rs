@@ -1,0 +1,157 @@
+//! The client library's examples, each run against a mount as its reader would run it.
+//!
+//! Needs root and FUSE; skipped by name elsewhere. `cargo test --workspace` builds the examples.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::mpsc::{self, Receiver};
+use std::time::Duration;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use common::system::{MountSystem, System};
+
+/// How long anything may take.
+const LIMIT: Duration = Duration::from_secs(30);
+
+type Test = fn(&MountSystem);
+
+fn main() {
+    let mut args = Arguments::from_args();
+    args.test_threads = Some(1);
+    let tests: [(&str, Test); 3] = [
+        ("echo", echo_answers_pings),
+        ("batch", batch_returns_datagrams),
+        ("watch", watch_tells_of_changes),
+    ];
+    let trials = tests.map(|(name, test)| {
+        Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
+            if let Some(reason) = MountSystem::missing() {
+                return Ok(Completion::ignored_with(reason));
+            }
+            if !program(name).exists() {
+                let reason = "not built: cargo build -p tun-client --examples";
+                return Ok(Completion::ignored_with(reason));
+            }
+            test(&MountSystem::new());
+            Ok(Completion::Completed)
+        })
+    });
+    libtest_mimic::run(&args, trials.into()).exit();
+}
+
+/// Where cargo puts an example: beside the programs.
+fn program(name: &str) -> PathBuf {
+    let tund = Path::new(env!("CARGO_BIN_EXE_tund"));
+    tund.with_file_name("examples").join(name)
+}
+
+/// An example that runs until it is dropped.
+struct Example {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Example {
+    fn start(name: &str, system: &MountSystem, args: &[&str]) -> Self {
+        let mut child = Command::new(program(name))
+            .arg(system.dir())
+            .args(args)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (tell, lines) = mpsc::channel();
+        let stdout = BufReader::new(child.stdout.take().unwrap());
+        std::thread::spawn(move || {
+            // Ends with the example, or when nobody listens.
+            let _ = stdout
+                .lines()
+                .map_while(Result::ok)
+                .try_for_each(|line| tell.send(line));
+        });
+        Self { child, lines }
+    }
+
+    /// The next line that it prints.
+    fn line(&self) -> String {
+        self.lines.recv_timeout(LIMIT).expect("a line in time")
+    }
+}
+
+impl Drop for Example {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn echo_answers_pings(system: &MountSystem) {
+    let echo = Example::start("echo", system, &[]);
+    assert_eq!(echo.line(), "tun0: ping 10.9.0.2 or fd09::2");
+    for address in ["10.9.0.2", "10.9.0.254", "fd09::2"] {
+        for size in ["16", "57", "1400"] {
+            let ping = Command::new(env!("CARGO_BIN_EXE_tunctl"))
+                .arg("--root")
+                .arg(system.dir())
+                .args(["--json", "ping", "-c", "5", "-i", "0.02", "-s", size])
+                .arg(address)
+                .output()
+                .unwrap();
+            let text = String::from_utf8_lossy(&ping.stdout);
+            let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+            assert_eq!(summary["received"], 5, "{address}, {size} bytes: {text}");
+        }
+    }
+    system.assert_ledger_closes("tun0");
+}
+
+fn batch_returns_datagrams(system: &MountSystem) {
+    const DATAGRAMS: usize = 100;
+
+    let batch = Example::start("batch", system, &[]);
+    assert_eq!(batch.line(), "tun0: send datagrams to 10.8.0.2");
+    let socket = system.open_rw("udp/10.8.0.2:7777");
+    let datagram = |number: usize| format!("datagram {number}{}", ".".repeat(number));
+    for number in 0..DATAGRAMS {
+        let text = datagram(number);
+        assert_eq!(system.write(socket, text.as_bytes()), Ok(text.len()));
+    }
+    let mut buf = [0; 2048];
+    for number in 0..DATAGRAMS {
+        assert_eq!(system.poll(socket, LIMIT).map(|(read, _)| read), Ok(true));
+        let len = system.read(socket, &mut buf).unwrap();
+        assert_eq!(buf[..len], *datagram(number).as_bytes());
+    }
+    // Every one of them was in a batch.
+    let mut counted = 0;
+    while counted < DATAGRAMS {
+        let line = batch.line();
+        let count = line.strip_suffix(" in one read").unwrap();
+        counted += count.parse::<usize>().unwrap();
+    }
+    assert_eq!(counted, DATAGRAMS);
+    system.assert_ledger_closes("tun0");
+}
+
+fn watch_tells_of_changes(system: &MountSystem) {
+    const FLAGS: &str = "netcfg/ifaces/tun0/flags";
+
+    let tun = system.open_rw("tun/0");
+    let watch = Example::start("watch", system, &["ifaces/tun0/flags"]);
+    let now = || system.text(FLAGS).trim_end().to_owned();
+    assert_eq!(watch.line(), now());
+    for flag in ["up\n", "down\n"] {
+        let before = now();
+        system.set(FLAGS, flag).unwrap();
+        assert_ne!(now(), before);
+        assert_eq!(watch.line(), now());
+    }
+    // Another setting: nothing to tell.
+    system.set("netcfg/ifaces/tun0/mtu", "1400\n").unwrap();
+    let more = watch.lines.recv_timeout(Duration::from_millis(300));
+    assert!(more.is_err(), "{more:?}");
+    system.close(tun).unwrap();
+}

@@ -160,16 +160,6 @@ pub(crate) struct Endpoints {
     pub(crate) remote: (IpAddr, u16),
 }
 
-impl Endpoints {
-    /// Bytes of the IP header between them, without options and extensions.
-    pub(crate) fn ip_header(&self) -> usize {
-        match self.local.0 {
-            IpAddr::V4(_) => IPV4_HEADER,
-            IpAddr::V6(_) => IPV6_HEADER,
-        }
-    }
-}
-
 /// Source and destination of a packet of either version; `None` if it is too short for them.
 pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     match packet.first()? >> 4 {

@@ -38,6 +38,7 @@ pub(crate) struct Delivery {
     /// The smoothed round-trip time.
     pub(crate) smoothed: Duration,
     /// Bytes per second that arrived between the sending and the acknowledgment of that segment.
+    #[expect(dead_code, reason = "for a controller that paces")]
     pub(crate) rate: Option<u64>,
     /// Whether it was the window that kept more from being sent.
     pub(crate) limited: bool,
@@ -70,6 +71,7 @@ pub(crate) trait Controller {
     /// Where slow start ends; the largest number for nowhere.
     fn threshold(&self) -> u32;
     /// When the next segment may go, if not at once.
+    #[expect(dead_code, reason = "for a controller that paces")]
     fn next_send(&self) -> Option<Duration> {
         None
     }

@@ -48,17 +48,9 @@ impl Blocks {
     }
 
     /// Whether there are none.
+    #[cfg(test)]
     pub(crate) const fn is_empty(&self) -> bool {
         self.len == 0
-    }
-
-    /// Bytes they take, filled up to a word.
-    pub(super) const fn wire_len(&self) -> usize {
-        if self.len == 0 {
-            0
-        } else {
-            4 + 8 * self.len as usize
-        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::connection::{Buffer, LARGEST};
+use super::connection::LARGEST;
 use super::{FlowId, ListenerId, Tcp};
 use crate::ip::Ip;
 use crate::ip::output::HOP_LIMIT;
@@ -12,7 +12,7 @@ const SMALLEST: usize = 4 << 10;
 /// What a buffer begins with whose size nobody asked for, bytes.
 const FIRST: usize = 64 << 10;
 
-/// What a connection is made with. All of it can be changed later.
+/// What a connection is made with. All but the buffers can be changed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Terms {
     /// Hop limit of what is sent; never zero.
@@ -79,13 +79,6 @@ impl Tcp {
         let connection = &mut flow.connection;
         connection.set_no_delay(terms.no_delay);
         connection.set_keep_alive(terms.keep_alive, now);
-        if old.buffers != terms.buffers {
-            let buffer = |size: Option<usize>| match size {
-                Some(size) => Buffer::Fixed(size as u32),
-                None => Buffer::Auto(LARGEST),
-            };
-            connection.set_buffers(buffer(terms.buffers.send), buffer(terms.buffers.receive));
-        }
         self.make_ready(id);
     }
 }

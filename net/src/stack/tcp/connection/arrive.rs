@@ -245,7 +245,8 @@ impl Connection {
             || arrival.refused
             || arrival.finished
             || self.receive.has_hole()
-            || self.unacked >= 2 * u32::from(self.receive.mss());
+            // More than a full segment, as Linux: its sender may have no more to send before.
+            || self.unacked > u32::from(self.receive.mss());
         let clocks = segment
             .options
             .timestamps
@@ -263,9 +264,6 @@ impl Connection {
             self.owed = Owed::Now;
         } else if self.owed == Owed::Nothing {
             self.owed = Owed::Delayed(now + DELAY);
-        } else if arrival.in_order > 0 {
-            // Every second segment, however small: its sender may have no more to send before.
-            self.owed = Owed::Now;
         }
         if arrival.finished {
             self.patience.progress = now;

@@ -2,7 +2,7 @@
 
 use core::time::Duration;
 
-use super::{Buffer, Connection, State};
+use super::{Connection, State};
 
 impl Connection {
     /// Takes as much of `bytes` as there is room for, and returns how much that is: nothing if
@@ -133,12 +133,6 @@ impl Connection {
             self.patience.probes = 0;
         }
         self.patience.keep_alive = keep_alive;
-    }
-
-    /// Changes the sizes of the buffers; a window that was offered stays.
-    pub(crate) fn set_buffers(&mut self, send: Buffer, receive: Buffer) {
-        self.send.set_buffer(send);
-        self.receive.set_buffer(receive);
     }
 
     /// While memory is short, buffers do not grow.

@@ -84,7 +84,7 @@ impl Receive {
             fin: None,
             limit,
             most,
-            shift: shift_for(most.max(super::LARGEST)),
+            shift: shift_for(most),
             mss: mss.min(GUESS),
             twice: None,
             tuning: Tuning::default(),
@@ -108,17 +108,6 @@ impl Receive {
         self.shift = 0;
         self.most = self.most.min(u32::from(u16::MAX));
         self.limit = self.limit.min(self.most);
-    }
-
-    /// Changes the bounds of the buffer. What was offered stays offered.
-    pub(super) fn set_buffer(&mut self, buffer: Buffer) {
-        let (limit, most) = buffer.range(FIRST);
-        let widest = u32::from(u16::MAX) << self.shift;
-        self.most = most.min(widest);
-        self.limit = match buffer {
-            Buffer::Fixed(_) => limit.min(self.most),
-            Buffer::Auto(_) => self.limit.max(limit).min(self.most),
-        };
     }
 
     /// Bytes that the program can read.

@@ -77,16 +77,6 @@ impl Send {
         }
     }
 
-    /// Changes the bounds of the buffer. What is in it stays.
-    pub(super) fn set_buffer(&mut self, buffer: Buffer) {
-        let (limit, most) = buffer.range(FIRST);
-        self.most = most;
-        self.limit = match buffer {
-            Buffer::Fixed(_) => limit,
-            Buffer::Auto(_) => self.limit.max(limit).min(most),
-        };
-    }
-
     /// Has the buffer hold two windows of this size, one in flight and one to follow.
     pub(super) fn grow(&mut self, window: u32) {
         let wanted = window.saturating_mul(2).min(self.most);

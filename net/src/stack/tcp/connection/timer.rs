@@ -24,7 +24,7 @@ const KEEP_ALIVES: u32 = 9;
 /// Longest time between two probes of a closed window.
 const SLOWEST_PROBE: Duration = Duration::from_secs(60);
 /// How long a small segment may wait for a larger window (RFC 9293 section 3.8.6.2.1).
-const OVERRIDE: Duration = Duration::from_millis(500);
+const OVERRIDE: Duration = Duration::from_millis(200);
 /// How long the other end may keep the ACK of a lone segment back (RFC 8985 section 7.2).
 const SLOW_ACK: Duration = Duration::from_millis(200);
 /// Least time of a tail loss probe beyond two round trips.

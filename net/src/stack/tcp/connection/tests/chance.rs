@@ -162,10 +162,6 @@ fn no_segment_and_no_call_breaks_a_connection() {
                     3 => connection.handle_unreachable(),
                     4 => connection.set_memory_pressure(rng.bool()),
                     5 => connection.set_keep_alive(rng.bool(), now),
-                    6 => {
-                        let size = Buffer::Fixed(rng.u32(..100_000));
-                        connection.set_buffers(size, size);
-                    }
                     _ => connection.set_no_delay(rng.bool()),
                 },
                 _ => {}

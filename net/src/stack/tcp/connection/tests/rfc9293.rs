@@ -624,12 +624,12 @@ fn sender_does_not_fill_a_silly_window() {
          < . 1 ack 5001 win 10
          # In the end a little is better than nothing.
          silent
-         wait 400
+         wait 150
          silent
-         wait 200
+         wait 100
          > . 5001:5011
          < . 1 ack 5011 win 10
-         wait 400
+         wait 150
          silent
          # Half of the largest window is enough.
          < . 1 ack 5011 win 2500

@@ -12,7 +12,7 @@ use super::*;
 
 /// How many times as many schedules as usual are tried.
 fn zeal() -> u64 {
-    let zeal = std::env::var("TUND_TCP_ZEAL").ok();
+    let zeal = option_env!("TUND_TCP_ZEAL");
     zeal.and_then(|zeal| zeal.parse().ok()).unwrap_or(1)
 }
 

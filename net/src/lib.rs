@@ -49,3 +49,9 @@ pub mod tun;
 
 pub use host::{Config, Host};
 pub use serve::Services;
+
+/// What only fuzz targets see.
+#[cfg(fuzzing)]
+pub mod fuzzing {
+    pub use crate::stack::segments;
+}

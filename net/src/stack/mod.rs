@@ -14,6 +14,8 @@ mod udp;
 
 pub(crate) use echo::{Echo, EchoId};
 pub(crate) use raw::{Raw, RawId};
+#[cfg(fuzzing)]
+pub use tcp::connection::segments;
 pub(crate) use tcp::{Buffers, Connection, State as TcpState, Tcp, TcpEvent, Terms};
 pub(crate) use tcp::{FlowId, ListenerId};
 pub(crate) use udp::UdpId;

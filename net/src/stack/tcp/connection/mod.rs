@@ -17,6 +17,8 @@ mod arrive;
 mod config;
 mod congestion;
 mod episode;
+#[cfg(fuzzing)]
+mod fuzzing;
 mod notice;
 mod options;
 mod pmtu;
@@ -37,6 +39,8 @@ mod transmit;
 
 use core::time::Duration;
 
+#[cfg(fuzzing)]
+pub use self::fuzzing::segments;
 pub(crate) use self::config::{Buffer, CloseReason, Config, Cookie, LARGEST, State};
 use self::congestion::{Controller, Cubic};
 use self::episode::Episode;

@@ -347,6 +347,10 @@ impl Send {
         let Some(flight) = self.flights.get_mut(index) else {
             return;
         };
+        if flight.mark == Mark::Sacked {
+            // A probe of what the other end has already, of which there is nothing to note.
+            return;
+        }
         if len < flight.len {
             let (before, after) = flight.split(len);
             *flight = before;

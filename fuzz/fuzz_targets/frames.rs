@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use libfuzzer_sys::fuzz_target;
-use scheme::local::{Clock, Local, ManualClock, OneSession};
-use scheme::{FileServer, OpenFlags};
 use net::link::Mac;
 use net::{Config, Host, Services};
+use scheme::local::{Clock, Local, ManualClock, OneSession};
+use scheme::{FileServer, OpenFlags};
 
 const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
 const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use arbitrary::Arbitrary;
 use libfuzzer_sys::fuzz_target;
+use net::{Config, Host, Services};
 use scheme::OpenFlags;
 use scheme::local::{Fd, Local, ManualClock, OneSession};
-use net::{Config, Host, Services};
 
 #[derive(Arbitrary, Debug)]
 enum Operation {

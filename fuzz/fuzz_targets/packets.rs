@@ -2,9 +2,9 @@
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;
+use net::{Config, Host, Services};
 use scheme::OpenFlags;
 use scheme::local::{Local, ManualClock, OneSession};
-use net::{Config, Host, Services};
 
 fuzz_target!(|packets: Vec<(bool, Vec<u8>)>| {
     let config = Config {

@@ -76,7 +76,9 @@ fn play(chance: &mut Chance<'_>) -> Option<()> {
                 if step & 16 != 0 {
                     options.timestamps = Some(Timestamps {
                         value: connection.ts_recent.wrapping_add(u32::from(chance.byte()?)),
-                        echo: connection.timestamp(now).wrapping_sub(chance.byte()?.into()),
+                        echo: connection
+                            .timestamp(now)
+                            .wrapping_sub(chance.byte()?.into()),
                     });
                 }
                 for _ in 0..step >> 5 & 3 {
@@ -113,7 +115,10 @@ fn play(chance: &mut Chance<'_>) -> Option<()> {
             let Some(packet) = connection.poll_transmit(now) else {
                 break;
             };
-            assert!(Segment::parse(&packet).is_some(), "what is sent is a segment");
+            assert!(
+                Segment::parse(&packet).is_some(),
+                "what is sent is a segment"
+            );
             connection.invariants();
         }
         let _ = connection.poll_timeout();

@@ -39,11 +39,11 @@ mod transmit;
 
 use core::time::Duration;
 
-#[cfg(fuzzing)]
-pub use self::fuzzing::segments;
 pub(crate) use self::config::{Buffer, CloseReason, Config, Cookie, LARGEST, State};
 use self::congestion::{Controller, Cubic};
 use self::episode::Episode;
+#[cfg(fuzzing)]
+pub use self::fuzzing::segments;
 use self::options::TIMESTAMPS_LEN;
 pub(crate) use self::options::{Blocks, Options, Timestamps};
 use self::pmtu::Pmtu;

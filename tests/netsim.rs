@@ -720,8 +720,8 @@ fn syn(src: Ipv4Addr, port: u16, dst: Ipv4Addr) -> Vec<u8> {
 /// A flood of so many SYNs a second from forged addresses, for ten seconds, and an honest client
 /// every tenth of a second. How many of the clients got in, and how
 /// many there were.
-fn flood(seed: u64, rate: u64) -> (usize, usize) {
-    let mut world = World::pair(seed, GOOD);
+fn flood(seed: u64, rate: u64, delay: Duration) -> (usize, usize) {
+    let mut world = World::pair(seed, Quality { delay, ..GOOD });
     let listener = world.hosts[1].listen("10.0.0.2:80");
     world.hosts[1].set("route/add", "172.16.0.0/12 dev tun0");
     let mut rng = fastrand::Rng::with_seed(seed);
@@ -752,15 +752,45 @@ fn flood(seed: u64, rate: u64) -> (usize, usize) {
 #[test]
 fn honest_clients_get_in_during_a_flood() {
     // A round trip takes 20 ms: fewer than the backlog come in that time.
-    let (connected, clients) = flood(71, 4000);
+    let (connected, clients) = flood(71, 4000, GOOD.delay);
     assert_eq!(connected, clients);
 }
 
 #[test]
 fn honest_clients_get_in_during_a_torrent() {
     // More come in a round trip than the backlog holds.
-    let (connected, clients) = flood(72, 20_000);
+    let (connected, clients) = flood(72, 20_000, GOOD.delay);
     assert_eq!(connected, clients);
+}
+
+#[test]
+fn honest_clients_from_far_away_get_in_during_a_torrent() {
+    let (connected, clients) = flood(73, 20_000, ms(150));
+    assert_eq!(connected, clients);
+}
+
+#[test]
+fn what_is_sent_again_is_counted() {
+    let lossy = Quality { loss: 50, ..GOOD };
+    let mut world = World::pair(74, lossy);
+    let counter = |world: &World, name: &str| -> u64 {
+        let process = &world.hosts[0].process;
+        let path = "/scheme/netcfg/tcp/stats";
+        let fd = process.open(path, OpenFlags::READ).unwrap();
+        let mut text = [0; 4096];
+        let len = process.read(fd, &mut text).unwrap();
+        process.close(fd).unwrap();
+        let text = String::from_utf8(text[..len].to_vec()).unwrap();
+        let line = text.lines().find_map(|line| line.strip_prefix(name));
+        line.unwrap().trim().parse().unwrap()
+    };
+    assert_eq!(counter(&world, "retransmits"), 0);
+    let [client, server] = world.connections(0, "10.0.0.2:80", 1).pop().unwrap();
+    let pair = [client.saying(1, 500_000), server.saying(2, 1)];
+    exchange(&mut world, vec![pair], secs(3600));
+    assert!(counter(&world, "retransmits") > 0);
+    assert!(counter(&world, "fast_recoveries") > 0);
+    assert_eq!(counter(&world, "checksum_errors"), 0);
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! Processes, and the system calls that they make.
 
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -32,7 +33,12 @@ pub struct Process<S: FileServer> {
     caller: Caller,
     /// The open file description behind each descriptor.
     table: Mutex<Table<u64>>,
+    /// The buffer of the last read, for the next: of the usual size already, and not zeroed again.
+    spare: Mutex<Vec<u8>>,
 }
+
+/// A larger buffer is not kept.
+const SPARE: usize = 64 << 10;
 
 impl<S: FileServer> Process<S> {
     pub(super) fn new(local: Arc<Local<S>>, caller: Caller) -> Self {
@@ -40,6 +46,7 @@ impl<S: FileServer> Process<S> {
             local,
             caller,
             table: Mutex::default(),
+            spare: Mutex::default(),
         }
     }
 
@@ -54,17 +61,20 @@ impl<S: FileServer> Process<S> {
 
     /// `read(2)`.
     pub fn read(&self, fd: Fd, buf: &mut [u8]) -> Result<usize, Errno> {
-        let answer = self.call(fd, |offset| SystemCall::Read {
-            offset,
-            buf: vec![0; buf.len()],
-        })?;
+        let mut bytes = mem::take(&mut *self.lock_spare());
+        bytes.resize(buf.len(), 0);
+        let answer = self.call(fd, |offset| SystemCall::Read { offset, buf: bytes })?;
         let SystemCall::Read { buf: bytes, .. } = answer.request.operation else {
             return Err(errno::EIO);
         };
-        let len = answer.result?;
-        buf[..len].copy_from_slice(&bytes[..len]);
-        self.advance(fd, len);
-        Ok(len)
+        if let Ok(len) = answer.result {
+            buf[..len].copy_from_slice(&bytes[..len]);
+            self.advance(fd, len);
+        }
+        if bytes.len() <= SPARE {
+            *self.lock_spare() = bytes;
+        }
+        answer.result
     }
 
     /// `write(2)`.
@@ -142,6 +152,7 @@ impl<S: FileServer> Process<S> {
             local: Arc::clone(&self.local),
             caller,
             table: Mutex::new(table),
+            spare: Mutex::default(),
         }
     }
 
@@ -299,6 +310,10 @@ impl<S: FileServer> Process<S> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    fn lock_spare(&self) -> MutexGuard<'_, Vec<u8>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     fn description(&self, fd: Fd) -> Result<u64, Errno> {
         self.lock_table().get(fd.0).copied().ok_or(errno::EBADF)
     }
@@ -327,7 +342,7 @@ impl<S: FileServer> Drop for Process<S> {
     /// `exit(2)`.
     fn drop(&mut self) {
         let mut kernel = self.local.lock();
-        let ids = std::mem::take(&mut *self.lock_table());
+        let ids = mem::take(&mut *self.lock_table());
         for &id in ids.values() {
             kernel.close(id, self.caller);
         }

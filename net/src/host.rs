@@ -210,7 +210,9 @@ impl Host {
     }
 
     /// Collects the events of the network.
+    #[inline]
     fn collect(&mut self) {
+        self.net.handle_activity();
         while let Some(event) = self.net.poll_event() {
             match event {
                 Event::Ready(file, ready) => self.wakes.wake(file, ready),

@@ -116,7 +116,6 @@ impl Net {
     /// The next event for the files above.
     #[must_use]
     pub(crate) fn poll_event(&mut self) -> Option<Event> {
-        self.handle_activity();
         if let Some(event) = self.tun.poll_event() {
             return Some(match event {
                 TunEvent::Ready(file, ready) => Event::Ready(file, ready),

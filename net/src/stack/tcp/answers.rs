@@ -1,9 +1,9 @@
 //! Segments that no connection sees: for nobody, or for one in TIME-WAIT.
 
-use smoltcp::wire::{TCP_HEADER_LEN, TcpPacket, TcpSeqNumber};
+use smoltcp::wire::{TCP_HEADER_LEN, TcpPacket};
 
 use super::Tcp;
-use super::connection::{Flags, Segment, SeqNumber, TimeWait};
+use super::connection::{Flags, Header, Options, Segment, SeqNumber, TimeWait};
 use super::time_wait::WAIT;
 use crate::ifnet::IfIndex;
 use crate::ip::header::{Endpoints, proto};
@@ -11,29 +11,18 @@ use crate::ip::output::HOP_LIMIT;
 use crate::ip::{Ip, checksum};
 use crate::packet::Packet;
 
-/// A segment without text and options.
-struct Bare {
-    seq: SeqNumber,
-    ack: Option<SeqNumber>,
-    rst: bool,
-}
-
-impl Bare {
-    fn emit(&self, endpoints: &Endpoints) -> Packet {
-        let number = |number: SeqNumber| TcpSeqNumber(number.0.cast_signed());
-        let mut bytes = [0; TCP_HEADER_LEN];
-        let mut tcp = TcpPacket::new_unchecked(&mut bytes[..]);
-        tcp.set_src_port(endpoints.local.1);
-        tcp.set_dst_port(endpoints.remote.1);
-        tcp.set_header_len(TCP_HEADER_LEN as u8);
-        tcp.set_seq_number(number(self.seq));
-        tcp.set_rst(self.rst);
-        if let Some(ack) = self.ack {
-            tcp.set_ack(true);
-            tcp.set_ack_number(number(ack));
-        }
-        Packet::from(&bytes[..])
-    }
+/// A segment without text and options, with a checksum of zero.
+fn bare(endpoints: &Endpoints, seq: SeqNumber, ack: SeqNumber, flags: Flags) -> Packet {
+    let header = Header {
+        src_port: endpoints.local.1,
+        dst_port: endpoints.remote.1,
+        seq,
+        ack,
+        window: 0,
+        flags,
+        options: Options::default(),
+    };
+    header.emit(&[], &[])
 }
 
 /// Fills in the checksum of a segment.
@@ -57,20 +46,14 @@ impl Tcp {
         if segment.flags.has(Flags::RST) {
             return;
         }
-        let answer = match segment.flags.has(Flags::ACK) {
-            true => Bare {
-                seq: segment.ack,
-                ack: None,
-                rst: true,
-            },
-            false => Bare {
-                seq: SeqNumber(0),
-                ack: Some(segment.end()),
-                rst: true,
-            },
+        let zero = SeqNumber(0);
+        let (seq, ack, flags) = match segment.flags.has(Flags::ACK) {
+            true => (segment.ack, zero, Flags::RST),
+            false => (zero, segment.end(), Flags::RST.with(Flags::ACK)),
         };
+        let answer = bare(endpoints, seq, ack, flags);
         self.stats.resets += 1;
-        self.answer(ip, rcvif, endpoints, answer.emit(endpoints));
+        self.answer(ip, rcvif, endpoints, answer);
     }
 
     /// Deals with a segment for a connection in TIME-WAIT that begins no new one (RFC 9293 section
@@ -93,12 +76,8 @@ impl Tcp {
             let until = ip.now.monotonic + WAIT;
             self.waits.insert(*endpoints, wait, until);
         }
-        let ack = Bare {
-            seq: wait.snd_nxt,
-            ack: Some(wait.rcv_nxt),
-            rst: false,
-        };
-        self.answer(ip, rcvif, endpoints, ack.emit(endpoints));
+        let answer = bare(endpoints, wait.snd_nxt, wait.rcv_nxt, Flags::ACK);
+        self.answer(ip, rcvif, endpoints, answer);
     }
 
     /// Sends a segment to where one came from, by any way there is.

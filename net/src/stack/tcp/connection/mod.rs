@@ -50,7 +50,7 @@ use self::pmtu::Pmtu;
 use self::rack::Rack;
 use self::receive::Receive;
 use self::rtt::Rtt;
-pub(crate) use self::segment::{Flags, Segment};
+pub(crate) use self::segment::{Flags, Header, Segment};
 use self::send::Send;
 pub(crate) use self::seq::SeqNumber;
 pub(crate) use self::stats::{Counters, Stats};

@@ -105,20 +105,20 @@ impl<'a> Segment<'a> {
 
 /// The header of a segment to be sent.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Header {
-    pub(super) src_port: u16,
-    pub(super) dst_port: u16,
-    pub(super) seq: SeqNumber,
+pub(crate) struct Header {
+    pub(crate) src_port: u16,
+    pub(crate) dst_port: u16,
+    pub(crate) seq: SeqNumber,
     /// Means nothing without an ACK.
-    pub(super) ack: SeqNumber,
-    pub(super) window: u16,
-    pub(super) flags: Flags,
-    pub(super) options: Options,
+    pub(crate) ack: SeqNumber,
+    pub(crate) window: u16,
+    pub(crate) flags: Flags,
+    pub(crate) options: Options,
 }
 
 impl Header {
     /// The segment, with the text in up to two pieces and a checksum of zero.
-    pub(super) fn emit(&self, first: &[u8], second: &[u8]) -> Packet {
+    pub(crate) fn emit(&self, first: &[u8], second: &[u8]) -> Packet {
         let mut bytes = [0; TCP_HEADER_LEN + MAX_LEN];
         let mut options = [0; MAX_LEN];
         let len = TCP_HEADER_LEN + self.options.emit(&mut options);

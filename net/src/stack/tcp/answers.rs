@@ -3,8 +3,7 @@
 use smoltcp::wire::{TCP_HEADER_LEN, TcpPacket};
 
 use super::Tcp;
-use super::connection::{Flags, Header, Options, Segment, SeqNumber, TimeWait};
-use super::time_wait::WAIT;
+use super::connection::{Flags, Header, Options, Segment, SeqNumber, TIME_WAIT, TimeWait};
 use crate::ifnet::IfIndex;
 use crate::ip::header::{Endpoints, proto};
 use crate::ip::output::HOP_LIMIT;
@@ -73,7 +72,7 @@ impl Tcp {
         }
         // The other end has not heard the last ACK.
         if segment.flags.has(Flags::FIN) {
-            let until = ip.now.monotonic + WAIT;
+            let until = ip.now.monotonic + TIME_WAIT;
             self.waits.insert(*endpoints, wait, until);
         }
         let answer = bare(endpoints, wait.snd_nxt, wait.rcv_nxt, Flags::ACK);

@@ -61,10 +61,7 @@ pub(super) fn make(
     syn: &Segment<'_>,
     now: Duration,
 ) -> Connection {
-    let asked = syn
-        .options
-        .mss
-        .unwrap_or(if config.v6 { 1220 } else { 536 });
+    let asked = syn.options.mss.unwrap_or(config.default_mss());
     let mss = MSS.iter().rposition(|&mss| mss <= asked).unwrap_or(0) as u32;
     let iss = number(secret, endpoints, syn.seq.0, period(now), mss);
     // What the timestamp cannot carry is not agreed on.

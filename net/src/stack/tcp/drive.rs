@@ -3,8 +3,7 @@
 use scheme::errno::{self, Errno};
 
 use super::answers::fill_checksum;
-use super::connection::{CloseReason, State};
-use super::time_wait::WAIT;
+use super::connection::{CloseReason, State, TIME_WAIT};
 use super::{FlowId, Holder, Tcp};
 use crate::ip::header::proto;
 use crate::ip::output::Path;
@@ -134,7 +133,7 @@ impl Tcp {
             Holder::Owner(_) => self.tell(id),
             Holder::Orphan => match flow.connection.time_wait() {
                 _ if more => {}
-                Some(_) => return self.rest(id, now + WAIT),
+                Some(_) => return self.rest(id, now + TIME_WAIT),
                 None if state == State::Closed => return self.remove(id),
                 None => {}
             },

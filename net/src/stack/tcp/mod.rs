@@ -33,7 +33,7 @@ use slab::Slab;
 
 pub(crate) use self::connection::Connection;
 pub(crate) use self::connection::State;
-use self::connection::{Counters, Segment};
+use self::connection::{Counters, Segment, TIME_WAIT};
 use self::cookies::Cookies;
 pub(crate) use self::flows::TcpStats;
 use self::secret::Secret;
@@ -358,7 +358,7 @@ impl Tcp {
         }
         if let Some(wait) = wait {
             // Its numbers are what the new one must begin above.
-            self.waits.insert(*endpoints, wait, now + time_wait::WAIT);
+            self.waits.insert(*endpoints, wait, now + TIME_WAIT);
         }
         None
     }

@@ -2,15 +2,13 @@
 
 use std::time::Duration;
 
-use super::connection::LARGEST;
+use super::connection::{FIRST, LARGEST};
 use super::{FlowId, ListenerId, Tcp};
 use crate::ip::Ip;
 use crate::ip::output::HOP_LIMIT;
 
 /// Smallest buffer that can be asked for, bytes.
 const SMALLEST: usize = 4 << 10;
-/// What a buffer begins with whose size nobody asked for, bytes.
-const FIRST: usize = 64 << 10;
 
 /// What a connection is made with. All but the buffers can be changed later.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -42,7 +40,7 @@ impl Buffers {
 
     /// What a buffer of this size holds at first.
     pub(crate) fn first(size: Option<usize>) -> usize {
-        size.unwrap_or(FIRST)
+        size.unwrap_or(FIRST as usize)
     }
 }
 

@@ -10,8 +10,6 @@ use crate::timers::{Timer, Timers};
 
 /// Most records; one more pushes out the one that is over first.
 const MAX_RECORDS: usize = 65_536;
-/// How long a wait lasts from the last FIN on.
-pub(super) const WAIT: Duration = Duration::from_secs(10);
 
 /// All connections that wait.
 #[derive(Debug)]

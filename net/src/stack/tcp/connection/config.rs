@@ -47,6 +47,13 @@ pub(crate) struct Config {
     pub(crate) clock: u32,
 }
 
+impl Config {
+    /// What a peer takes that names no MSS (RFC 9293 section 3.7.1).
+    pub(crate) fn default_mss(&self) -> u16 {
+        if self.v6 { 1220 } else { 536 }
+    }
+}
+
 /// Where a connection stands (RFC 9293 section 3.3.2). LISTEN is not a connection's.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {

@@ -48,6 +48,7 @@ use self::options::TIMESTAMPS_LEN;
 pub(crate) use self::options::{Blocks, Options, Timestamps};
 use self::pmtu::Pmtu;
 use self::rack::Rack;
+pub(crate) use self::receive::FIRST;
 use self::receive::Receive;
 use self::rtt::Rtt;
 pub(crate) use self::segment::{Flags, Header, Segment};
@@ -55,12 +56,9 @@ use self::send::Send;
 pub(crate) use self::seq::SeqNumber;
 pub(crate) use self::stats::{Counters, Stats};
 pub(crate) use self::time_wait::TimeWait;
+pub(crate) use self::timer::TIME_WAIT;
 use self::timer::{Due, Owed, Patience, Timer};
 
-/// What an IPv4 peer takes that names no MSS (RFC 9293 section 3.7.1).
-const DEFAULT_MSS_V4: u16 = 536;
-/// The same of IPv6.
-const DEFAULT_MSS_V6: u16 = 1220;
 /// Smallest MSS that is believed: less would have us send tiny packets in floods.
 const LEAST_MSS: u16 = 48;
 /// Full segments at the start that are acknowledged at once, while the other end's window is small.
@@ -215,11 +213,7 @@ impl Connection {
             congestion: Cubic::new(u32::from(path.mss())),
             path,
             episode: None,
-            peer_mss: if config.v6 {
-                DEFAULT_MSS_V6
-            } else {
-                DEFAULT_MSS_V4
-            },
+            peer_mss: config.default_mss(),
             sack: true,
             timestamps: true,
             scaling: true,

@@ -14,7 +14,7 @@ use super::queue::Queue;
 use super::seq::SeqNumber;
 
 /// What every buffer begins with, and no less is offered.
-pub(super) const FIRST: u32 = 64 * 1024;
+pub(crate) const FIRST: u32 = 64 * 1024;
 /// Size of a full segment, before one was seen.
 const GUESS: u16 = 536;
 /// Units of the window by which it may be rounded up past its limit, rather than have its edge move

@@ -5,7 +5,7 @@ use core::time::Duration;
 use super::{CloseReason, Connection, SeqNumber, State};
 
 /// How long TIME-WAIT lasts from the last FIN on.
-pub(super) const TIME_WAIT: Duration = Duration::from_secs(10);
+pub(crate) const TIME_WAIT: Duration = Duration::from_secs(10);
 /// A handshake that takes longer is given up. RFC 9293 section 3.8.3 wants three minutes at least
 /// from whoever opens.
 const HANDSHAKE: Duration = Duration::from_secs(180);

@@ -189,6 +189,13 @@ impl Ip {
             .ok_or(NetError::NoAddress)
     }
 
+    /// Largest packet, bytes, that reaches a destination over an interface of this mtu, as far as
+    /// routers said.
+    pub(crate) fn path_mtu(&self, dst: &IpAddr, mtu: u16) -> u16 {
+        let known = self.path_mtus.get(dst, self.now.monotonic);
+        known.map_or(mtu, |known| known.min(mtu))
+    }
+
     /// Sends a payload, whose checksum is filled in, in as many fragments as it takes.
     pub(crate) fn ip_output(
         &mut self,
@@ -200,8 +207,7 @@ impl Ip {
         mut packet: Packet,
     ) -> Result<(), NetError> {
         let ident = self.next_ident(&src, &dst);
-        let known = self.path_mtus.get(&dst, self.now.monotonic);
-        let mtu = path.mtu.min(known.unwrap_or(u16::MAX));
+        let mtu = self.path_mtu(&dst, path.mtu);
         let family = Family::of(&dst);
         let payload_len = packet.len();
         match (src, dst) {

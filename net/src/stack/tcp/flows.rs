@@ -74,7 +74,6 @@ impl Tcp {
     /// What a connection is made with.
     pub(super) fn config(&self, ip: &Ip, endpoints: &Endpoints, mtu: u16, terms: &Terms) -> Config {
         let remote = &endpoints.remote.0;
-        let known = ip.path_mtus.get(remote, ip.now.monotonic);
         let buffer = |asked: Option<usize>| match asked {
             Some(size) => Buffer::Fixed(size as u32),
             None => Buffer::Auto(LARGEST),
@@ -83,7 +82,7 @@ impl Tcp {
             local_port: endpoints.local.1,
             remote_port: endpoints.remote.1,
             v6: remote.is_ipv6(),
-            mtu: known.map_or(mtu, |known| known.min(mtu)),
+            mtu: ip.path_mtu(remote, mtu),
             send_buffer: buffer(terms.buffers.send),
             receive_buffer: buffer(terms.buffers.receive),
             no_delay: terms.no_delay,

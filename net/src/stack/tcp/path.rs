@@ -64,9 +64,8 @@ impl Tcp {
         if let Some(path) = path
             && before.is_none_or(|(_, before)| before.mtu != path.mtu)
         {
-            let now = ip.now.monotonic;
-            let known = ip.path_mtus.get(&remote, now).unwrap_or(u16::MAX);
-            flow.connection.handle_mtu(path.mtu.min(known), now);
+            let mtu = ip.path_mtu(&remote, path.mtu);
+            flow.connection.handle_mtu(mtu, ip.now.monotonic);
         }
         Some(path)
     }

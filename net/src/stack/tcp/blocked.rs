@@ -15,8 +15,7 @@ impl Tcp {
         self.room(ip, dev) > 0
     }
 
-    /// Has a connection wait for room. Its deadline runs on; smoltcp's timers could only find the
-    /// queue full.
+    /// Has a connection wait for room. Its timers run on.
     pub(super) fn block(&mut self, id: FlowId, path: Option<Path>) {
         if let Some(path) = path
             && let Some(flow) = self.flow_mut(id)
@@ -57,7 +56,7 @@ impl Tcp {
         }
     }
 
-    /// The routing table changed: who is blocked may have another way now, and looks.
+    /// If the routing table changed, connections that are blocked may have another way now, and look.
     #[inline]
     pub(crate) fn reroute(&mut self, ip: &Ip) {
         let generation = ip.routes.generation();

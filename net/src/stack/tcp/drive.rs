@@ -60,6 +60,9 @@ impl Tcp {
         };
         let now = ip.now.monotonic;
         let pressure = self.is_pressed();
+        if let Some(flow) = self.flow_mut(id) {
+            flow.connection.set_memory_pressure(pressure);
+        }
         let mut burst = BURST;
         let mut blocked = false;
         let more = loop {
@@ -73,7 +76,6 @@ impl Tcp {
             let Some(flow) = self.flows.get_mut(id.key as usize) else {
                 return;
             };
-            flow.connection.set_memory_pressure(pressure);
             let Some(segment) = flow.connection.poll_transmit(now) else {
                 break false;
             };

@@ -379,18 +379,13 @@ impl Tcp {
             self.answer_late(ip, rcvif, endpoints, wait, segment);
             return Verdict::Delivered;
         }
-        if let Some(listener) = self.listener_for(&endpoints.local.0, endpoints.local.1) {
-            let taken = self.open(ip, rcvif, listener, endpoints, segment);
-            return match taken {
-                Ok(()) => Verdict::Delivered,
-                Err(DropReason::NoPort) => {
-                    self.refuse(ip, rcvif, endpoints, segment);
-                    Verdict::Dropped(DropReason::NoPort)
-                }
-                Err(reason) => Verdict::Dropped(reason),
-            };
+        let taken = match self.listener_for(&endpoints.local.0, endpoints.local.1) {
+            Some(listener) => self.open(ip, rcvif, listener, endpoints, segment),
+            None => Err(DropReason::NoPort),
+        };
+        if taken == Err(DropReason::NoPort) {
+            self.refuse(ip, rcvif, endpoints, segment);
         }
-        self.refuse(ip, rcvif, endpoints, segment);
-        Verdict::Dropped(DropReason::NoPort)
+        taken.map_or_else(Verdict::Dropped, |()| Verdict::Delivered)
     }
 }

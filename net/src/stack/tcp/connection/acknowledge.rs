@@ -258,15 +258,10 @@ impl Connection {
             self.rack.recovered();
         }
         let lost = self.detect(moved, now);
-        let mss = self.mss();
+        let state = (self.pipe(), self.congestion.threshold(), self.mss());
         if let Some(episode) = &mut self.episode
             && episode.cause == Cause::Loss
         {
-            let threshold = self.congestion.threshold();
-            let state = (self.pipe(), threshold, mss);
-            let Some(episode) = &mut self.episode else {
-                return;
-            };
             if tally.bytes > 0 || lost > 0 {
                 let window = episode.reduce(tally.bytes, moved && lost == 0, state);
                 self.congestion.set_window(window);

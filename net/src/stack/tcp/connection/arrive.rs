@@ -218,10 +218,7 @@ impl Connection {
     /// The text of a segment, and its FIN.
     fn take_text(&mut self, seq: SeqNumber, segment: &Segment<'_>, now: Duration) {
         let text = segment.payload;
-        if !matches!(
-            self.state,
-            State::Established | State::FinWait1 | State::FinWait2
-        ) {
+        if !self.is_receiving() {
             // After the FIN, only what came before it may come again.
             self.answer(true, now);
             return;

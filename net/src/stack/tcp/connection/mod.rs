@@ -255,11 +255,15 @@ impl Connection {
 
     /// Whether there are bytes to read, or may ever be.
     pub(crate) fn may_recv(&self) -> bool {
-        let open = matches!(
+        self.is_receiving() || self.can_recv()
+    }
+
+    /// Whether the stream from the other end is open.
+    fn is_receiving(&self) -> bool {
+        matches!(
             self.state,
             State::Established | State::FinWait1 | State::FinWait2
-        );
-        open || self.can_recv()
+        )
     }
 
     /// Whether there is room to write, and somebody to write to.

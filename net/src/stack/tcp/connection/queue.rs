@@ -89,10 +89,9 @@ impl Queue {
         if bytes.len() < WORTH_TAKING {
             self.push(&bytes);
         } else {
-            self.end += bytes.len() as u64;
-            let at = self.end - bytes.len() as u64;
-            self.occupied += bytes.capacity();
-            self.chunks.push_back(Chunk { at, bytes });
+            let len = bytes.len() as u64;
+            self.add(bytes);
+            self.end += len;
         }
     }
 

@@ -85,6 +85,11 @@ impl Rack {
         if !self.reordered && (recovering || send.sacked() >= THRESHOLD * mss) {
             return Duration::ZERO;
         }
+        self.widest(least, smoothed)
+    }
+
+    /// How late a segment may be where the network is known to reorder.
+    fn widest(&self, least: Duration, smoothed: Duration) -> Duration {
         let quarters = u32::from(self.widened) + 1;
         (least * quarters / 4).min(smoothed)
     }
@@ -123,8 +128,7 @@ impl Rack {
         (least, smoothed): (Duration, Duration),
         now: Duration,
     ) -> bool {
-        let quarters = u32::from(self.widened) + 1;
-        let late = self.rtt + (least * quarters / 4).min(smoothed);
+        let late = self.rtt + self.widest(least, smoothed);
         flight.sent + late <= now
     }
 }

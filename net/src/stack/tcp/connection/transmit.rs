@@ -371,11 +371,7 @@ impl Connection {
 
     /// The program has read: does the other end have to hear of the room?
     pub(super) fn announce(&mut self) {
-        let open = matches!(
-            self.state,
-            State::Established | State::FinWait1 | State::FinWait2
-        );
-        if open && self.receive.has_news() {
+        if self.is_receiving() && self.receive.has_news() {
             self.owed = Owed::Now;
         }
     }

@@ -112,22 +112,11 @@ impl Connection {
 
     /// The start of a segment goes again.
     fn emit_again(&mut self, flight: &Flight, text: u32, now: Duration) -> Option<Packet> {
-        let header = self.header_of_text(flight.seq, now);
-        let (first, second) = self.send.text(flight.seq, text);
-        let got = (first.len() + second.len()) as u32;
-        let fin = flight.fin && got == flight.text();
+        let (packet, got, fin) = self.emit_stream(flight.seq, text, flight.fin, now);
         let len = got + u32::from(fin);
         if len == 0 {
             return None;
         }
-        let mut flags = header.flags;
-        if got > 0 && flight.seq + got == self.send.una + self.send.queued() as u32 {
-            flags = flags.with(Flags::PSH);
-        }
-        if fin {
-            flags = flags.with(Flags::FIN);
-        }
-        let packet = Header { flags, ..header }.emit(first, second);
         let stamp = (self.delivered, self.delivered_at);
         self.send.resent(flight.seq, len, now, stamp);
         self.note_sent(false, flight.seq, now);
@@ -176,23 +165,37 @@ impl Connection {
             return None;
         }
         let seq = self.send.nxt;
+        let (packet, got, fin) = self.emit_stream(seq, len, owes_fin, now);
+        self.sent(seq, got, fin, now);
+        if got < full && !fin {
+            self.send.small = Some(seq + got);
+        }
+        Some(packet)
+    }
+
+    /// Text from `seq` on, up to `len` bytes, and our FIN if it is to go and follows on that. Returns
+    /// how many bytes there are, and whether the FIN is.
+    fn emit_stream(
+        &mut self,
+        seq: SeqNumber,
+        len: u32,
+        fin: bool,
+        now: Duration,
+    ) -> (Packet, u32, bool) {
         let header = self.header_of_text(seq, now);
         let (first, second) = self.send.text(seq, len);
         let got = (first.len() + second.len()) as u32;
-        let fin = owes_fin && got == unsent;
+        let last = seq + got == self.send.una + self.send.queued() as u32;
+        let fin = fin && last;
         let mut flags = header.flags;
-        if got == unsent && got > 0 {
+        if last && got > 0 {
             flags = flags.with(Flags::PSH);
         }
         if fin {
             flags = flags.with(Flags::FIN);
         }
         let packet = Header { flags, ..header }.emit(first, second);
-        self.sent(seq, got, fin, now);
-        if got < full && !fin {
-            self.send.small = Some(seq + got);
-        }
-        Some(packet)
+        (packet, got, fin)
     }
 
     /// After a pause, what the window was says little (RFC 5681 section 4.1).

@@ -159,8 +159,9 @@ impl Connection {
         }
         if self.sack {
             for &(left, right) in segment.options.sack.as_slice() {
-                // A block outside what was sent is somebody's mistake.
-                if left < right && left >= ack && right <= send.nxt {
+                // A block outside what was sent is somebody's mistake, and so is one of what the other
+                // end says in the same breath that it lacks.
+                if left < right && left > ack && right <= send.nxt {
                     send.sack(left, right, &mut visit);
                 }
             }
@@ -390,9 +391,6 @@ impl Connection {
             .is_some_and(|oldest| oldest.text() >= self.mss());
         if full && self.path.timed_out(self.rtt.backoff(), now) {
             self.resize();
-        }
-        if self.send.reneged() {
-            self.send.forget_sacked();
         }
         let flight = self.send.pipe() + self.send.lost();
         // The same loss again must not halve the threshold again (RFC 5681 section 3.1).

@@ -347,10 +347,6 @@ impl Send {
         let Some(flight) = self.flights.get_mut(index) else {
             return;
         };
-        if flight.mark == Mark::Sacked {
-            // A probe of what the other end has already, of which there is nothing to note.
-            return;
-        }
         if len < flight.len {
             let (before, after) = flight.split(len);
             *flight = before;
@@ -391,6 +387,7 @@ impl Send {
         if !synchronized {
             return;
         }
+        assert!(!self.reneged());
         let (mut seq, mut sums) = (self.una, [0; 3]);
         let mut last = Mark::InFlight;
         for flight in &self.flights {

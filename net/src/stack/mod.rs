@@ -12,6 +12,8 @@ mod raw;
 mod tcp;
 mod udp;
 
+use scheme::errno::{self, Errno};
+
 pub(crate) use echo::{Echo, EchoId};
 pub(crate) use raw::{Raw, RawId};
 #[cfg(fuzzing)]
@@ -28,6 +30,25 @@ const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
 pub(crate) fn ephemeral_ports(rng: &mut fastrand::Rng) -> impl Iterator<Item = u16> + use<> {
     let start = rng.u16(EPHEMERAL);
     (start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start)
+}
+
+/// Has `bind` take a port: this one, or for 0 any ephemeral one that it can take. Returns what it
+/// gave, and the port.
+///
+/// # Errors
+///
+/// What `bind` says of the port; `EADDRINUSE` if it can take none.
+pub(crate) fn bind_port<T>(
+    rng: &mut fastrand::Rng,
+    port: u16,
+    mut bind: impl FnMut(u16) -> Result<T, Errno>,
+) -> Result<(T, u16), Errno> {
+    if port != 0 {
+        return Ok((bind(port)?, port));
+    }
+    ephemeral_ports(rng)
+        .find_map(|port| Some((bind(port).ok()?, port)))
+        .ok_or(errno::EADDRINUSE)
 }
 
 /// The owner of a socket, who gets its events: a number that means something only to the files

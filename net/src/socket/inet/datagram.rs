@@ -7,7 +7,8 @@ use scheme::errno::{self, Errno};
 use smallvec::smallvec;
 
 use super::{Context, Holder, Socket, State};
-use crate::stack::{UdpId, ephemeral_ports};
+use crate::net::Net;
+use crate::stack::{UdpId, bind_port};
 
 impl Socket {
     pub(super) fn bind_datagrams(
@@ -18,15 +19,8 @@ impl Socket {
         self.check_port(local.1)?;
         let addr = self.check_local(cx.net, local.0)?;
         let owner = cx.owner();
-        let udp = &mut cx.net.udp;
-        let (socket, port) = match local.1 {
-            0 => {
-                let try_port = |port| Some((udp.bind(addr, port, owner).ok()?, port));
-                let found = ephemeral_ports(&mut cx.net.ip.rng).find_map(try_port);
-                found.ok_or(errno::EADDRINUSE)?
-            }
-            port => (udp.bind(addr, port, owner)?, port),
-        };
+        let Net { ip, udp, .. } = &mut *cx.net;
+        let (socket, port) = bind_port(&mut ip.rng, local.1, |port| udp.bind(addr, port, owner))?;
         let local = (local.0, port);
         self.state = State::Datagrams {
             socket,

@@ -6,7 +6,8 @@ use scheme::errno::{self, Errno};
 use scheme::{FileId, Outcome, Ready};
 
 use super::{Context, Socket, State, Transport};
-use crate::stack::{FlowId, Owner, TcpState, ephemeral_ports};
+use crate::net::Net;
+use crate::stack::{FlowId, Owner, TcpState, bind_port};
 
 /// Connections that a listener lets wait. The C library does not tell what `listen` was given.
 const BACKLOG: usize = 128;
@@ -20,15 +21,9 @@ impl Socket {
         self.check_port(local.1)?;
         let addr = self.check_local(cx.net, local.0)?;
         let owner = cx.owner();
-        let tcp = &mut cx.net.tcp;
-        let (listener, port) = match local.1 {
-            0 => {
-                let try_port = |port| Some((tcp.listen(addr, port, BACKLOG, owner).ok()?, port));
-                let found = ephemeral_ports(&mut cx.net.ip.rng).find_map(try_port);
-                found.ok_or(errno::EADDRINUSE)?
-            }
-            port => (tcp.listen(addr, port, BACKLOG, owner)?, port),
-        };
+        let Net { ip, tcp, .. } = &mut *cx.net;
+        let listen = |port| tcp.listen(addr, port, BACKLOG, owner);
+        let (listener, port) = bind_port(&mut ip.rng, local.1, listen)?;
         let local = (local.0, port);
         self.state = State::Listening { listener, local };
         cx.net

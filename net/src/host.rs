@@ -361,12 +361,7 @@ impl Host {
         caller: Caller,
         id: FileId,
     ) -> Result<File, Errno> {
-        let mut cx = Context {
-            net: &mut self.net,
-            shared: &mut self.inet,
-            wakes: &mut self.wakes,
-            id,
-        };
+        let mut cx = Context::new(&mut self.net, &mut self.inet, &mut self.wakes, id);
         let socket = Socket::open(&mut cx, transport, path, caller)?;
         Ok(File::Inet(Box::new(socket)))
     }
@@ -388,17 +383,12 @@ impl Host {
             processes,
             files,
             wakes,
-            inet: shared,
+            inet,
             ..
         } = self;
         match files.get_mut(id) {
             Ok(File::Inet(socket)) => {
-                let mut cx = Context {
-                    net,
-                    shared,
-                    wakes,
-                    id,
-                };
+                let mut cx = Context::new(net, inet, wakes, id);
                 match socket.dup(&mut cx, verb, nonblocking, new) {
                     Outcome::Done(Ok(Derived::Socket(socket))) => {
                         Outcome::Done(Ok(File::Inet(socket)))
@@ -612,7 +602,7 @@ impl FileServer for Host {
             processes,
             files,
             wakes,
-            inet: shared,
+            inet,
             ..
         } = self;
         let file = match files.get_mut(id) {
@@ -634,12 +624,7 @@ impl FileServer for Host {
             &mut File::Echo(echo) => echo::write(net, echo, buf).into(),
             &mut File::Raw(raw) => raw::write(net, raw, buf).into(),
             File::Inet(socket) => {
-                let mut cx = Context {
-                    net,
-                    shared,
-                    wakes,
-                    id,
-                };
+                let mut cx = Context::new(net, inet, wakes, id);
                 socket.write(&mut cx, buf)
             }
             &mut File::Option(held, name) => self.write_option(held, name, buf).into(),
@@ -683,7 +668,7 @@ impl FileServer for Host {
             processes,
             files,
             wakes,
-            inet: shared,
+            inet,
             idle,
             ..
         } = self;
@@ -698,12 +683,7 @@ impl FileServer for Host {
                 if Socket::changes(metadata) {
                     *idle = None;
                 }
-                let mut cx = Context {
-                    net,
-                    shared,
-                    wakes,
-                    id,
-                };
+                let mut cx = Context::new(net, inet, wakes, id);
                 let outcome = socket.call(&mut cx, payload, metadata);
                 if net.tcp.has_work() {
                     *idle = None;
@@ -817,7 +797,7 @@ impl FileServer for Host {
             net,
             files,
             wakes,
-            inet: shared,
+            inet,
             watchers,
             ..
         } = self;
@@ -828,12 +808,7 @@ impl FileServer for Host {
             Ok(&mut File::Echo(echo)) => net.echo.close(echo),
             Ok(&mut File::Raw(raw)) => net.raw.close(raw),
             Ok(File::Inet(socket)) => {
-                let mut cx = Context {
-                    net,
-                    shared,
-                    wakes,
-                    id,
-                };
+                let mut cx = Context::new(net, inet, wakes, id);
                 socket.close(&mut cx);
             }
             Ok(File::Directory(_) | File::TunPgrp(_) | File::Option(..)) => {}

@@ -154,11 +154,28 @@ impl InetSockets {
 
 /// What a request for a socket works with.
 pub(crate) struct Context<'a> {
-    pub(crate) net: &'a mut Net,
-    pub(crate) shared: &'a mut InetSockets,
-    pub(crate) wakes: &'a mut Wakes,
+    net: &'a mut Net,
+    shared: &'a mut InetSockets,
+    wakes: &'a mut Wakes,
     /// The file of the socket.
-    pub(crate) id: FileId,
+    id: FileId,
+}
+
+impl<'a> Context<'a> {
+    /// For the socket of file `id`.
+    pub(crate) fn new(
+        net: &'a mut Net,
+        shared: &'a mut InetSockets,
+        wakes: &'a mut Wakes,
+        id: FileId,
+    ) -> Self {
+        Self {
+            net,
+            shared,
+            wakes,
+            id,
+        }
+    }
 }
 
 impl Context<'_> {
@@ -169,12 +186,7 @@ impl Context<'_> {
 
     /// The same for another file.
     fn with(&mut self, id: FileId) -> Context<'_> {
-        Context {
-            net: self.net,
-            shared: self.shared,
-            wakes: self.wakes,
-            id,
-        }
+        Context::new(self.net, self.shared, self.wakes, id)
     }
 }
 

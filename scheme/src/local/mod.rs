@@ -141,7 +141,10 @@ impl<S: FileServer> Kernel<S> {
         let before = self.deadline;
         for _ in 0..TURNS_PER_CALL {
             let (mut answers, mut edges) = (Vec::new(), Vec::new());
-            let answer = |answer, _: &mut S, (): &()| answers.push(answer);
+            let answer = |mut answer, _: &mut S, buffer: &Vec<u8>| {
+                SystemCall::keep(&mut answer, buffer);
+                answers.push(answer);
+            };
             let turn = self
                 .dispatch
                 .turn(now, answer, &mut edges, |_| true, |_| true);

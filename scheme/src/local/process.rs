@@ -1,6 +1,5 @@
 //! Processes, and the system calls that they make.
 
-use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -33,12 +32,7 @@ pub struct Process<S: FileServer> {
     caller: Caller,
     /// The open file description behind each descriptor.
     table: Mutex<Table<u64>>,
-    /// The buffer of the last read, for the next: of the usual size already, and not zeroed again.
-    spare: Mutex<Vec<u8>>,
 }
-
-/// A larger buffer is not kept.
-const SPARE: usize = 64 << 10;
 
 impl<S: FileServer> Process<S> {
     pub(super) fn new(local: Arc<Local<S>>, caller: Caller) -> Self {
@@ -46,7 +40,6 @@ impl<S: FileServer> Process<S> {
             local,
             caller,
             table: Mutex::default(),
-            spare: Mutex::default(),
         }
     }
 
@@ -61,20 +54,18 @@ impl<S: FileServer> Process<S> {
 
     /// `read(2)`.
     pub fn read(&self, fd: Fd, buf: &mut [u8]) -> Result<usize, Errno> {
-        let mut bytes = mem::take(&mut *self.lock_spare());
-        bytes.resize(buf.len(), 0);
-        let answer = self.call(fd, |offset| SystemCall::Read { offset, buf: bytes })?;
-        let SystemCall::Read { buf: bytes, .. } = answer.request.operation else {
+        let answer = self.call(fd, |offset| SystemCall::Read {
+            offset,
+            size: buf.len(),
+            bytes: Vec::new(),
+        })?;
+        let SystemCall::Read { bytes, .. } = answer.request.operation else {
             return Err(errno::EIO);
         };
-        if let Ok(len) = answer.result {
-            buf[..len].copy_from_slice(&bytes[..len]);
-            self.advance(fd, len);
-        }
-        if bytes.len() <= SPARE {
-            *self.lock_spare() = bytes;
-        }
-        answer.result
+        let len = answer.result?;
+        buf[..len].copy_from_slice(&bytes);
+        self.advance(fd, len);
+        Ok(len)
     }
 
     /// `write(2)`.
@@ -152,7 +143,6 @@ impl<S: FileServer> Process<S> {
             local: Arc::clone(&self.local),
             caller,
             table: Mutex::new(table),
-            spare: Mutex::default(),
         }
     }
 
@@ -255,7 +245,8 @@ impl<S: FileServer> Process<S> {
             nonblocking: description.nonblocking,
             operation: call(description.offset),
         };
-        if let Some(answer) = kernel.dispatch.submit(request) {
+        if let Some(mut answer) = kernel.dispatch.submit(request) {
+            SystemCall::keep(&mut answer, &kernel.dispatch.buffer);
             kernel.complete(&answer);
             if kernel.run(now) {
                 self.local.wake.notify_all();
@@ -310,10 +301,6 @@ impl<S: FileServer> Process<S> {
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn lock_spare(&self) -> MutexGuard<'_, Vec<u8>> {
-        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     fn description(&self, fd: Fd) -> Result<u64, Errno> {
         self.lock_table().get(fd.0).copied().ok_or(errno::EBADF)
     }
@@ -342,7 +329,7 @@ impl<S: FileServer> Drop for Process<S> {
     /// `exit(2)`.
     fn drop(&mut self) {
         let mut kernel = self.local.lock();
-        let ids = mem::take(&mut *self.lock_table());
+        let ids = std::mem::take(&mut *self.lock_table());
         for &id in ids.values() {
             kernel.close(id, self.caller);
         }

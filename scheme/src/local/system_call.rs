@@ -1,13 +1,15 @@
 //! System calls that may wait.
 
-use crate::dispatch::{Method, Operation, Request};
+use crate::dispatch::{Answer, Method, Operation, Request};
 use crate::server::{FileServer, Outcome};
 
 /// A call, with memory of its own for what it carries.
 pub(super) enum SystemCall {
     Read {
         offset: u64,
-        buf: Vec<u8>,
+        size: usize,
+        /// What was read.
+        bytes: Vec<u8>,
     },
     Write {
         offset: u64,
@@ -22,10 +24,22 @@ pub(super) enum SystemCall {
     },
 }
 
+impl SystemCall {
+    /// Keeps what was read, before the next call is tried.
+    pub(super) fn keep(answer: &mut Answer<Self>, buffer: &[u8]) {
+        if let Self::Read { bytes, .. } = &mut answer.request.operation
+            && let Ok(len) = answer.result
+        {
+            *bytes = buffer[..len].to_vec();
+        }
+    }
+}
+
 impl Operation for SystemCall {
     type Tag = u64;
     type Waiting = Self;
-    type Buffer = ();
+    /// What was read, from the start. As long as the longest read was.
+    type Buffer = Vec<u8>;
 
     fn method(&mut self) -> Method<'_> {
         match self {
@@ -39,11 +53,16 @@ impl Operation for SystemCall {
     fn attempt<S: FileServer>(
         request: &mut Request<Self>,
         server: &mut S,
-        (): &mut (),
+        buffer: &mut Vec<u8>,
     ) -> Outcome<usize> {
         let Request { file, caller, .. } = *request;
         match &mut request.operation {
-            Self::Read { offset, buf } => server.read(file, buf, *offset, caller),
+            &mut Self::Read { offset, size, .. } => {
+                if buffer.len() < size {
+                    buffer.resize(size, 0);
+                }
+                server.read(file, &mut buffer[..size], offset, caller)
+            }
             Self::Write { offset, bytes } => server.write(file, bytes, *offset, caller),
             Self::Dup { verb } => match server.dup(file, verb, request.nonblocking, caller) {
                 Outcome::Done(result) => Outcome::Done(result.map(|file| file.0 as usize)),

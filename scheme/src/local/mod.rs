@@ -20,7 +20,7 @@ use std::time::Duration;
 
 pub use self::clock::{Clock, ManualClock, SystemClock};
 pub use self::process::{Fd, Process};
-use self::system_call::SystemCall;
+use self::system_call::{SystemCall, read_of};
 use crate::dispatch::{Answer, Dispatch};
 use crate::server::{Caller, FileId, FileServer, Now, Pid, Processes, SignalTarget};
 
@@ -55,7 +55,7 @@ pub struct Local<S> {
 struct Kernel<S> {
     dispatch: Dispatch<S, SystemCall>,
     descriptions: BTreeMap<u64, Description>,
-    done: BTreeMap<u64, Answer<SystemCall>>,
+    done: BTreeMap<u64, (Answer<SystemCall>, Vec<u8>)>,
     signals: Vec<SignalTarget>,
     next: u64,
     deadline: Option<Duration>,
@@ -141,9 +141,9 @@ impl<S: FileServer> Kernel<S> {
         let before = self.deadline;
         for _ in 0..TURNS_PER_CALL {
             let (mut answers, mut edges) = (Vec::new(), Vec::new());
-            let answer = |mut answer, _: &mut S, buffer: &Vec<u8>| {
-                SystemCall::keep(&mut answer, buffer);
-                answers.push(answer);
+            let answer = |answer, _: &mut S, buffer: &Vec<u8>| {
+                let read = read_of(&answer, buffer).to_vec();
+                answers.push((answer, read));
             };
             let turn = self
                 .dispatch
@@ -153,8 +153,8 @@ impl<S: FileServer> Kernel<S> {
                 false => turn.deadline,
             };
             woke |= !answers.is_empty() || !edges.is_empty();
-            for answer in answers {
-                self.finish(answer);
+            for (answer, read) in answers {
+                self.finish(answer, read);
             }
             while let Some(target) = self.dispatch.server.poll_signal() {
                 self.signals.push(target);
@@ -169,10 +169,10 @@ impl<S: FileServer> Kernel<S> {
         woke || earlier
     }
 
-    /// Keeps the answer of a call that waited for the thread that made it.
-    fn finish(&mut self, answer: Answer<SystemCall>) {
+    /// Keeps the answer of a call that waited, and what it read, for the thread that made it.
+    fn finish(&mut self, answer: Answer<SystemCall>, read: Vec<u8>) {
         self.complete(&answer);
-        self.done.insert(answer.request.tag, answer);
+        self.done.insert(answer.request.tag, (answer, read));
     }
 
     /// Here, what was read is always delivered.
@@ -193,14 +193,14 @@ impl<S: FileServer> Kernel<S> {
             .dispatch
             .interrupt(file, |call| call.caller.pid == caller.pid)
         {
-            self.finish(answer);
+            self.finish(answer, Vec::new());
         }
         if let Some(description) = self.descriptions.get_mut(&id) {
             description.descriptors -= 1;
             if description.descriptors == 0 {
                 self.descriptions.remove(&id);
                 for answer in self.dispatch.close(file) {
-                    self.finish(answer);
+                    self.finish(answer, Vec::new());
                 }
             }
         }

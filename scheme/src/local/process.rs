@@ -3,7 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use super::system_call::SystemCall;
+use super::system_call::{SystemCall, read_of};
 use super::{Description, Kernel, Local};
 use crate::dispatch::{Answer, Request};
 use crate::errno::{self, Errno};
@@ -54,23 +54,16 @@ impl<S: FileServer> Process<S> {
 
     /// `read(2)`.
     pub fn read(&self, fd: Fd, buf: &mut [u8]) -> Result<usize, Errno> {
-        let answer = self.call(fd, |offset| SystemCall::Read {
-            offset,
-            size: buf.len(),
-            bytes: Vec::new(),
-        })?;
-        let SystemCall::Read { bytes, .. } = answer.request.operation else {
-            return Err(errno::EIO);
-        };
+        let size = buf.len();
+        let answer = self.call(fd, buf, |offset| SystemCall::Read { offset, size })?;
         let len = answer.result?;
-        buf[..len].copy_from_slice(&bytes);
         self.advance(fd, len);
         Ok(len)
     }
 
     /// `write(2)`.
     pub fn write(&self, fd: Fd, buf: &[u8]) -> Result<usize, Errno> {
-        let answer = self.call(fd, |offset| SystemCall::Write {
+        let answer = self.call(fd, &mut [], |offset| SystemCall::Write {
             offset,
             bytes: buf.to_vec(),
         })?;
@@ -93,7 +86,7 @@ impl<S: FileServer> Process<S> {
 
     /// Redox's `SYS_CALL`.
     pub fn sys_call(&self, fd: Fd, payload: &mut [u8], words: &[u64]) -> Result<usize, Errno> {
-        let answer = self.call(fd, |_| SystemCall::Call {
+        let answer = self.call(fd, &mut [], |_| SystemCall::Call {
             payload: payload.to_vec(),
             metadata: words.to_vec(),
         })?;
@@ -107,7 +100,9 @@ impl<S: FileServer> Process<S> {
     /// Redox's `dup` with a verb: a new file.
     pub fn dup_verb(&self, fd: Fd, verb: &[u8]) -> Result<Fd, Errno> {
         let verb = verb.to_vec();
-        let file = self.call(fd, |_| SystemCall::Dup { verb })?.result?;
+        let file = self
+            .call(fd, &mut [], |_| SystemCall::Dup { verb })?
+            .result?;
         self.kernel(|kernel| {
             let file = FileId(u32::try_from(file).map_err(|_| errno::EIO)?);
             kernel.dispatch.adopt(file);
@@ -223,10 +218,12 @@ impl<S: FileServer> Process<S> {
         result
     }
 
-    /// Makes a call, at the offset of the description, and waits for its answer.
+    /// Makes a call, at the offset of the description, and waits for its answer. What it reads is put
+    /// into `buf`.
     fn call(
         &self,
         fd: Fd,
+        buf: &mut [u8],
         call: impl FnOnce(u64) -> SystemCall,
     ) -> Result<Answer<SystemCall>, Errno> {
         let mut kernel = self.local.lock();
@@ -245,8 +242,9 @@ impl<S: FileServer> Process<S> {
             nonblocking: description.nonblocking,
             operation: call(description.offset),
         };
-        if let Some(mut answer) = kernel.dispatch.submit(request) {
-            SystemCall::keep(&mut answer, &kernel.dispatch.buffer);
+        if let Some(answer) = kernel.dispatch.submit(request) {
+            let read = read_of(&answer, &kernel.dispatch.buffer);
+            buf[..read.len()].copy_from_slice(read);
             kernel.complete(&answer);
             if kernel.run(now) {
                 self.local.wake.notify_all();
@@ -257,7 +255,8 @@ impl<S: FileServer> Process<S> {
             if kernel.run(self.local.clock.now()) {
                 self.local.wake.notify_all();
             }
-            if let Some(answer) = kernel.done.remove(&tag) {
+            if let Some((answer, read)) = kernel.done.remove(&tag) {
+                buf[..read.len()].copy_from_slice(&read);
                 return Ok(answer);
             }
             kernel = self.sleep(kernel, None);

@@ -8,8 +8,6 @@ pub(super) enum SystemCall {
     Read {
         offset: u64,
         size: usize,
-        /// What was read.
-        bytes: Vec<u8>,
     },
     Write {
         offset: u64,
@@ -24,14 +22,11 @@ pub(super) enum SystemCall {
     },
 }
 
-impl SystemCall {
-    /// Keeps what was read, before the next call is tried.
-    pub(super) fn keep(answer: &mut Answer<Self>, buffer: &[u8]) {
-        if let Self::Read { bytes, .. } = &mut answer.request.operation
-            && let Ok(len) = answer.result
-        {
-            *bytes = buffer[..len].to_vec();
-        }
+/// What a call read, of the buffer that its attempt was made with.
+pub(super) fn read_of<'a>(answer: &Answer<SystemCall>, buffer: &'a [u8]) -> &'a [u8] {
+    match (&answer.request.operation, answer.result) {
+        (SystemCall::Read { .. }, Ok(len)) => &buffer[..len],
+        _ => &[],
     }
 }
 
@@ -57,7 +52,7 @@ impl Operation for SystemCall {
     ) -> Outcome<usize> {
         let Request { file, caller, .. } = *request;
         match &mut request.operation {
-            &mut Self::Read { offset, size, .. } => {
+            &mut Self::Read { offset, size } => {
                 if buffer.len() < size {
                     buffer.resize(size, 0);
                 }

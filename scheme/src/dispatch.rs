@@ -22,7 +22,7 @@ pub enum Method<'a> {
 }
 
 impl Method<'_> {
-    /// How the file must be open for it.
+    /// The mode in which the file must be open for it.
     fn access(self) -> OpenFlags {
         match self {
             Self::Read => OpenFlags::READ,
@@ -31,7 +31,7 @@ impl Method<'_> {
         }
     }
 
-    /// The queue it would wait in.
+    /// The queue it waits in.
     fn direction(self, server: &impl FileServer) -> Direction {
         match self {
             Self::Read => Direction::Read,
@@ -41,20 +41,20 @@ impl Method<'_> {
         }
     }
 
-    /// Whether it stands behind the requests that wait already. One that takes nothing from them,
+    /// Whether it queues behind requests that wait already. A request that takes nothing from them,
     /// such as a control, does not.
     fn queues(self) -> bool {
         matches!(self, Self::Read | Self::Write)
     }
 }
 
-/// The part of a request that differs from front to front: where its bytes are, and how to try it.
+/// The part of a request that differs between fronts: where its bytes are, and how to try it.
 pub trait Operation: Sized {
     /// The front's name for a request.
     type Tag: Copy + Ord + Debug;
-    /// What becomes of it when it has to wait: then its memory is its own.
+    /// The operation while it waits, with memory of its own.
     type Waiting: Operation<Tag = Self::Tag, Buffer = Self::Buffer>;
-    /// Memory that attempts have in common, such as for what is read: each uses it anew.
+    /// Memory shared by all attempts, such as for the bytes read: each attempt overwrites it.
     type Buffer: Default;
 
     /// The method it asks for.
@@ -67,7 +67,7 @@ pub trait Operation: Sized {
         buffer: &mut Self::Buffer,
     ) -> Outcome<usize>;
 
-    /// It has to wait, with no more memory than it needs.
+    /// Turns it into one that waits, with no more memory than it needs.
     fn into_waiting(self) -> Self::Waiting;
 }
 
@@ -78,11 +78,11 @@ pub struct Request<O: Operation> {
     pub tag: O::Tag,
     /// The file it is for.
     pub file: FileId,
-    /// Who asks.
+    /// The process that made the request.
     pub caller: Caller,
     /// Whether it may not wait (`O_NONBLOCK` on the file or for this request).
     pub nonblocking: bool,
-    /// The rest.
+    /// The operation, which depends on the front.
     pub operation: O,
 }
 
@@ -104,7 +104,7 @@ impl<O: Operation> Request<O> {
 pub struct Answer<O: Operation> {
     /// The request, to be answered now.
     pub request: Request<O>,
-    /// With this.
+    /// Its result.
     pub result: Result<usize, Errno>,
 }
 
@@ -116,11 +116,11 @@ pub struct Answer<O: Operation> {
 pub struct Dispatch<S, O: Operation> {
     /// The server. Requests that never wait go to it directly.
     pub server: S,
-    /// What the last attempt left: an answer is sent before the next request is tried.
+    /// The memory of the last attempt: its answer is sent before the next request is tried.
     pub buffer: O::Buffer,
     open: Table<OpenFlags>,
     waits: Waits<O::Tag, Request<O>>,
-    /// Of the last turn, monotonic.
+    /// The monotonic time of the last turn.
     now: Duration,
 }
 
@@ -136,7 +136,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         }
     }
 
-    /// [`FileServer::open`], noting how.
+    /// Calls [`FileServer::open`], and notes the access mode.
     pub fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno> {
         let file = self.server.open(path, flags, caller)?;
         self.open.insert(file.0, flags);
@@ -161,7 +161,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
             return Some(Answer { request, result });
         }
         let direction = method.direction(&self.server);
-        // First come, first served: a later request stands behind, unless it may not wait at all.
+        // First come, first served: a later request queues behind, unless it may not wait at all.
         let must_queue =
             method.queues() && !request.nonblocking && self.waits.occupied(file, direction);
         if !must_queue {
@@ -184,13 +184,14 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         None
     }
 
-    /// [`FileServer::turn`], serving the waits whose time has come and gathering what watchers are
-    /// to be told. It is pending, too, when a wait was served, which may have led to more.
+    /// Runs [`FileServer::turn`], serves the waits that can go on or have timed out, and gathers
+    /// the events for watchers. The result is pending, too, when a wait was served, which may have
+    /// led to more work.
     ///
-    /// `answer` gets each request that has its answer, with the server, to tell it what became of a
-    /// read, and what the attempt left in the buffer. `alive` is asked before a waiting request is
-    /// tried: if its process is gone it ends with `EINTR`, and takes nothing. `watched` tells whether
-    /// anybody is to be told of a file.
+    /// `answer` gets each completed request, with the server, so that it can confirm a read, and
+    /// the buffer as the attempt left it. `alive` is asked before a waiting request is tried: if
+    /// its process is gone it ends with `EINTR`, and takes nothing. `watched` tells whether a file
+    /// has watchers.
     pub fn turn(
         &mut self,
         now: Now,
@@ -268,7 +269,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         answers(waiters, errno::EINTR)
     }
 
-    /// The last descriptor is gone: ends every wait with `EBADF`, and closes.
+    /// Handles the close of the last descriptor: ends every wait with `EBADF`, and closes the file.
     pub fn close(&mut self, file: FileId) -> Vec<Answer<O>> {
         if self.open.remove(file.0).is_some() {
             self.server.close(file);
@@ -282,7 +283,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         self.waits.occupied(file, Direction::Read) || self.waits.occupied(file, Direction::Write)
     }
 
-    /// How many requests wait.
+    /// The number of waiting requests.
     pub fn waiting(&self) -> usize {
         self.waits.len()
     }

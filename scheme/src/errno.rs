@@ -15,7 +15,7 @@ impl Errno {
         self.0
     }
 
-    /// The error with this number, `EIO` if no client could take it for one.
+    /// The error with this number; `EIO` if it is not a valid error number.
     pub const fn from_raw(number: i32) -> Self {
         match number {
             1..4096 => Self(number),

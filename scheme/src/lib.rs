@@ -1,15 +1,15 @@
 //! File servers, and the three ways to call one.
 //!
-//! On Redox a driver is a program that serves a *scheme*: a tree of paths that other programs
-//! open, read, write and poll. This crate says what such a program is, and knows nothing of
+//! On Redox a driver is a program that serves a *scheme*: a tree of paths that other programs open,
+//! read, write and poll. This crate defines the interface of such a program, and knows nothing of
 //! networks.
 //!
-//! - [`server`]: the contract. A [`FileServer`] answers requests, and says [`Outcome::Wait`] when
-//!   it cannot yet. It has no clock, no descriptor and no thread.
-//! - [`dispatch`]: what every front needs around a server: access modes, the queues of requests
-//!   that wait ([`wait`]), and exactly one answer for each.
-//! - [`readiness`]: who watches a file, for edge-triggered events.
-//! - Three *fronts* call a server, and they are all the code that knows a system:
+//! - [`server`]: the contract. A [`FileServer`] answers requests, and returns [`Outcome::Wait`]
+//!   when it cannot yet. It has no clock, no descriptor and no thread.
+//! - [`dispatch`]: the parts that every front needs around a server: access modes, the queues of
+//!   requests that wait ([`wait`]), and exactly one answer for each.
+//! - [`readiness`]: the watchers of files, for edge-triggered events.
+//! - Three *fronts* call a server, and only they depend on a system:
 //!   [`local`] (same process, any number of threads, and virtual time),
 //!   `fuse` (real files on Linux) and `redox` (real schemes on Redox).
 //! - [`errno`]: error numbers.

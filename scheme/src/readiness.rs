@@ -1,13 +1,13 @@
-//! Who watches a file, for an edge protocol such as Redox's `fevent`.
+//! The watchers of files, for an edge-triggered protocol such as Redox's `fevent`.
 //!
 //! A watcher is told once when something becomes possible, and is told again only after it was not
-//! possible in between or after it asked anew. Asking answers with what is possible now, so that
-//! no edge falls between the question and the watch.
+//! possible in between or after it asked anew. The answer to such a request is the present
+//! readiness, so no edge is lost between the request and the watch.
 
 use crate::server::{FileId, Ready};
 use crate::table::Table;
 
-/// What each watched file's watchers want to hear of.
+/// The readiness that the watchers of each file want to be told of.
 #[derive(Debug, Default)]
 pub struct Watches {
     files: Table<Watch>,
@@ -16,13 +16,13 @@ pub struct Watches {
 #[derive(Debug)]
 struct Watch {
     mask: Ready,
-    /// What they have heard of, and have not used since.
+    /// The readiness they were told of, and have not used since.
     told: Ready,
 }
 
 impl Watches {
-    /// Watches `file` for `mask` from now on, instead of for what was asked before. Empty ends it.
-    /// Returns what to tell at once.
+    /// Watches `file` for `mask` from now on, instead of the previous mask. An empty mask ends the
+    /// watch. Returns the readiness to report at once.
     #[must_use]
     pub fn arm(&mut self, file: FileId, mask: Ready, ready: Ready) -> Ready {
         let told = ready & mask;
@@ -34,12 +34,13 @@ impl Watches {
         told
     }
 
-    /// Whether anybody watches this file.
+    /// Whether this file has watchers.
     pub fn has(&self, file: FileId) -> bool {
         self.files.get(file.0).is_some()
     }
 
-    /// What to tell the watchers of `file` when `risen` became possible; empty for nothing.
+    /// The readiness to report to the watchers of `file` when `risen` became possible; empty for
+    /// none.
     #[must_use]
     pub fn post(&mut self, file: FileId, risen: Ready) -> Ready {
         let Some(watch) = self.files.get_mut(file.0) else {
@@ -50,7 +51,7 @@ impl Watches {
         news
     }
 
-    /// A request used what the watchers had heard of: they may hear of it again.
+    /// Notes that a request used readiness that the watchers were told of: they may be told again.
     pub fn used(&mut self, file: FileId, used: Ready) {
         if let Some(watch) = self.files.get_mut(file.0) {
             watch.told.remove(used);

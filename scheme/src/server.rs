@@ -1,4 +1,4 @@
-//! What a file server is: the requests, and what it may answer.
+//! The interface of a file server: its requests, and their possible answers.
 
 use std::time::Duration;
 
@@ -12,11 +12,11 @@ use crate::wait::Direction;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct FileId(pub u32);
 
-/// A process id, as the clients' system counts them. 0 is nobody.
+/// A process id, as the clients' system counts them. 0 is no process.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Pid(pub u32);
 
-/// Who asks.
+/// The caller of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Caller {
     /// The process, never a thread.
@@ -27,7 +27,7 @@ pub struct Caller {
 }
 
 bitflags! {
-    /// How a file is opened.
+    /// The mode in which a file is opened.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct OpenFlags: u32 {
         /// Reads are allowed.
@@ -40,7 +40,7 @@ bitflags! {
         const TRUNCATE = 16;
     }
 
-    /// What can be done at once, without waiting.
+    /// The operations that are possible at once, without waiting.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Ready: u32 {
         /// A read would not wait.
@@ -50,29 +50,29 @@ bitflags! {
     }
 }
 
-/// What kind of file a path leads to.
+/// The kind of a file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileKind {
-    /// It lists others.
+    /// A directory, which lists other files.
     Directory,
-    /// A text, read and written by offset.
+    /// A text file, read and written by offset.
     Text,
     /// A device or socket: a stream of packets or bytes, without offsets.
     Device,
 }
 
-/// What `stat` tells.
+/// The attributes that `stat` returns.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Stat {
     /// Kind of file.
     pub kind: FileKind,
     /// Permission bits, without the kind.
     pub mode: u16,
-    /// Bytes, 0 where unknown.
+    /// Size in bytes, 0 where unknown.
     pub size: u64,
 }
 
-/// One line of a directory.
+/// One entry of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DirEntry {
     /// Name, without a slash.
@@ -111,7 +111,7 @@ impl<'a> Argument<'a> {
         }
     }
 
-    /// What the client passed. `EINVAL` if it did not arrive or is not `N` bytes.
+    /// The argument that the client passed. `EINVAL` if it did not arrive or is not `N` bytes.
     pub fn get<const N: usize>(&self) -> Result<[u8; N], Errno> {
         if !self.filled {
             return Err(errno::EINVAL);
@@ -119,7 +119,7 @@ impl<'a> Argument<'a> {
         (*self.bytes).try_into().map_err(|_| errno::EINVAL)
     }
 
-    /// Answers. `EINVAL` if it could not reach the client or is not `N` bytes.
+    /// Writes the answer. `EINVAL` if it could not reach the client or is not `N` bytes.
     pub fn put<const N: usize>(&mut self, answer: [u8; N]) -> Result<(), Errno> {
         if !self.returned || self.bytes.len() != N {
             return Err(errno::EINVAL);
@@ -129,7 +129,7 @@ impl<'a> Argument<'a> {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome<T> {
     /// It is answered.
@@ -153,13 +153,13 @@ impl<T> From<Errno> for Outcome<T> {
 /// The two clocks, read once for each turn.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Now {
-    /// Since an arbitrary start; never goes back. Timers run on it.
+    /// Time since an arbitrary start; never goes back. Timers run on it.
     pub monotonic: Duration,
-    /// Since 1970; may jump. For people to read.
+    /// Time since 1970; may jump. For people to read.
     pub wall: Duration,
 }
 
-/// What is left after a turn.
+/// The remaining work after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Turn {
@@ -169,16 +169,16 @@ pub struct Turn {
     pub deadline: Option<Duration>,
 }
 
-/// A file whose state rose, and the bits that did.
+/// A file whose readiness rose, and the bits that rose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wakeup {
-    /// Whose waits to try again and whose watchers to tell.
+    /// The file whose waits are to be tried again and whose watchers are to be told.
     pub file: FileId,
-    /// What became possible.
+    /// The operations that became possible.
     pub ready: Ready,
 }
 
-/// Who gets a signal, in the manner of `kill(2)`.
+/// The target of a signal, as in `kill(2)`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SignalTarget {
     /// One process.
@@ -187,23 +187,23 @@ pub enum SignalTarget {
     Group(Pid),
 }
 
-/// What a server must ask the system about its clients' processes. Injected, so that a server has
-/// no system of its own.
+/// A server's queries about its clients' processes. Passed in, so that a server does not depend on
+/// a system.
 pub trait Processes {
     /// The session of `target`; `None` when there is no such process or group.
     fn session(&self, target: SignalTarget) -> Option<Pid>;
 
-    /// What tells the process from another that has its number later, as far as this system knows
-    /// such a thing; `None` when it is not there.
+    /// A number that tells the process from a later one with the same pid, as far as this system
+    /// has one; `None` when the process does not exist.
     fn identity(&self, pid: Pid) -> Option<u64>;
 
-    /// Whether the process is there and not a corpse.
+    /// Whether the process exists and is not a zombie.
     fn alive(&self, pid: Pid) -> bool {
         self.identity(pid).is_some()
     }
 
-    /// Whether this system may forget to tell of a close. Then a device held by the dead may be
-    /// taken over.
+    /// Whether this system may fail to report a close. Then a device whose holders are all dead may
+    /// be taken over.
     fn closes_get_lost(&self) -> bool;
 }
 
@@ -239,8 +239,8 @@ pub trait FileServer {
     /// Opens the file at `path`.
     fn open(&mut self, path: &str, flags: OpenFlags, caller: Caller) -> Result<FileId, Errno>;
 
-    /// Makes a new file from an open one, as a verb says. Plain dup never gets here. An answer of
-    /// [`Outcome::Wait`] to a `nonblocking` caller becomes `EAGAIN`.
+    /// Makes a new file from an open one, according to a verb. A plain dup is not passed on. An
+    /// answer of [`Outcome::Wait`] to a `nonblocking` caller becomes `EAGAIN`.
     fn dup(
         &mut self,
         file: FileId,
@@ -252,8 +252,8 @@ pub trait FileServer {
         errno::EINVAL.into()
     }
 
-    /// How long a request for `file` may wait from now. After that it ends with `ETIMEDOUT`. `None`
-    /// is for ever.
+    /// The time limit of a request for `file` from now; after it the request ends with `ETIMEDOUT`.
+    /// `None` is no limit.
     fn timeout(&self, file: FileId, direction: Direction) -> Option<Duration> {
         let _ = (file, direction);
         None
@@ -276,13 +276,13 @@ pub trait FileServer {
     -> Outcome<usize>;
 
     /// Ends a read that was answered without error: tells whether its bytes were `delivered` to the
-    /// client. It is called once for each such read, in their order. A packet that was not delivered
-    /// goes back to the head of its queue.
+    /// client. It is called once for each such read, in order. A packet that was not delivered goes
+    /// back to the head of its queue.
     fn complete_read(&mut self, file: FileId, delivered: bool) {
         let _ = (file, delivered);
     }
 
-    /// Writes `buf`; returns what was taken.
+    /// Writes `buf`; returns the number of bytes accepted.
     fn write(&mut self, file: FileId, buf: &[u8], offset: u64, caller: Caller) -> Outcome<usize>;
 
     /// A device control. `request` may come in BSD's or in Linux's encoding.
@@ -297,7 +297,7 @@ pub trait FileServer {
         Err(errno::ENOTTY)
     }
 
-    /// Redox's `SYS_CALL`: a verb and its words in `metadata`, a payload both ways.
+    /// Redox's `SYS_CALL`: a verb and its words in `metadata`, and a payload in both directions.
     fn call(
         &mut self,
         file: FileId,
@@ -309,13 +309,13 @@ pub trait FileServer {
         errno::EOPNOTSUPP.into()
     }
 
-    /// `O_ASYNC` as set by `F_SETFL`. `O_NONBLOCK` stays with the front.
+    /// Sets `O_ASYNC`, as `F_SETFL` does. `O_NONBLOCK` stays with the front.
     fn set_async(&mut self, file: FileId, on: bool) -> Result<(), Errno> {
         let _ = (file, on);
         Ok(())
     }
 
-    /// `fsync`.
+    /// `fsync(2)`.
     fn sync(&mut self, file: FileId) -> Result<(), Errno> {
         let _ = file;
         Ok(())
@@ -330,9 +330,9 @@ pub trait FileServer {
     /// The path of an open file, without the leading `/scheme/`.
     fn path(&self, file: FileId) -> Result<String, Errno>;
 
-    /// What can be done at once.
+    /// The operations that are possible at once.
     fn ready(&mut self, file: FileId) -> Ready;
 
-    /// The last descriptor is gone. Never fails; `file` may be used again for another.
+    /// Closes a file whose last descriptor is gone. Never fails; the number may be reused.
     fn close(&mut self, file: FileId);
 }

@@ -1,6 +1,6 @@
-//! Values by small numbers, as a kernel keeps descriptors.
+//! Values by small numbers, like a kernel's descriptor table.
 
-/// As long as the largest number that was ever in use, so for numbers that are used again.
+/// As long as the largest number that was ever in use, so it is for numbers that are reused.
 #[derive(Clone, Debug)]
 pub(crate) struct Table<T>(Vec<Option<T>>);
 
@@ -16,7 +16,7 @@ impl<T> Table<T> {
         self.0.get(at as usize)?.as_ref()
     }
 
-    /// The same, to be changed.
+    /// The value at a number, mutably.
     pub(crate) fn get_mut(&mut self, at: u32) -> Option<&mut T> {
         self.0.get_mut(at as usize)?.as_mut()
     }

@@ -5,23 +5,23 @@ use std::time::Duration;
 
 use crate::server::FileId;
 
-/// Which of the two queues of a file a request waits in.
+/// The queue of a file that a request waits in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Direction {
-    /// For something to come.
+    /// For data to read.
     Read,
-    /// For room.
+    /// For room to write.
     Write,
 }
 
 /// A request kept for later.
 #[derive(Debug)]
 pub(crate) struct Waiter<T, W> {
-    /// Its name, unique among those that wait.
+    /// Its tag, unique among the requests that wait.
     pub(crate) tag: T,
     /// The request itself.
     pub(crate) request: W,
-    /// The monotonic time at which it has waited long enough; `None` waits for ever.
+    /// The monotonic time at which it times out; `None` waits for ever.
     pub(crate) deadline: Option<Duration>,
 }
 
@@ -44,7 +44,7 @@ impl<T, W> Default for Waits<T, W> {
 }
 
 impl<T: Copy + Ord, W> Waits<T, W> {
-    /// Keeps a request behind those that wait already.
+    /// Queues a request behind those that wait already.
     pub(crate) fn park(&mut self, file: FileId, direction: Direction, waiter: Waiter<T, W>) {
         self.places.insert(waiter.tag, (file, direction));
         self.deadlines
@@ -55,12 +55,12 @@ impl<T: Copy + Ord, W> Waits<T, W> {
             .push_back(waiter);
     }
 
-    /// Whether a new request would have to stand behind another.
+    /// Whether a new request would have to queue behind another.
     pub(crate) fn occupied(&self, file: FileId, direction: Direction) -> bool {
         self.queues.contains_key(&(file, direction))
     }
 
-    /// The one that waited longest.
+    /// The request that has waited longest.
     pub(crate) fn front(
         &mut self,
         file: FileId,
@@ -69,7 +69,7 @@ impl<T: Copy + Ord, W> Waits<T, W> {
         self.queues.get_mut(&(file, direction))?.front_mut()
     }
 
-    /// Takes the one that waited longest.
+    /// Takes the request that has waited longest.
     pub(crate) fn pop(&mut self, file: FileId, direction: Direction) -> Option<Waiter<T, W>> {
         let queue = self.queues.get_mut(&(file, direction))?;
         let waiter = queue.pop_front()?;
@@ -80,7 +80,7 @@ impl<T: Copy + Ord, W> Waits<T, W> {
         Some(waiter)
     }
 
-    /// Takes the request with this name, wherever it stands.
+    /// Takes the request with this tag, wherever it is in its queue.
     pub(crate) fn cancel(&mut self, tag: T) -> Option<Waiter<T, W>> {
         let place = *self.places.get(&tag)?;
         let queue = self.queues.get_mut(&place)?;
@@ -116,12 +116,12 @@ impl<T: Copy + Ord, W> Waits<T, W> {
         taken
     }
 
-    /// When somebody has waited long enough next.
+    /// The time of the next timeout.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.deadlines.first().map(|&(deadline, _)| deadline)
     }
 
-    /// Takes one that has waited long enough.
+    /// Takes a request that has timed out.
     pub(crate) fn expire(&mut self, now: Duration) -> Option<Waiter<T, W>> {
         let &(deadline, tag) = self.deadlines.first()?;
         if deadline > now {
@@ -137,7 +137,7 @@ impl<T: Copy + Ord, W> Waits<T, W> {
         }
     }
 
-    /// How many wait.
+    /// The number of waiting requests.
     pub(crate) fn len(&self) -> usize {
         self.places.len()
     }

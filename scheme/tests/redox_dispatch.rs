@@ -1,5 +1,5 @@
-//! The real dispatcher of redox-scheme, driven with hand-made requests: what a kernel would hand
-//! out, decoded by redox-scheme, answered by the front with a file server behind it.
+//! The real dispatcher of redox-scheme, driven with hand-made requests: they have the format of the
+//! kernel, are decoded by redox-scheme, and answered by the front with a file server behind it.
 #![cfg(feature = "redox-dispatch")]
 #![allow(missing_docs)]
 
@@ -13,7 +13,7 @@ use scheme::{
 use syscall::flag::{EventFlags, O_NONBLOCK, O_RDONLY, O_RDWR, O_STAT};
 use syscall::schemev2::{Cqe, Opcode, Sqe};
 
-/// A mailbox: what is written is read, one message each; a read of an empty one waits.
+/// A mailbox: each write adds a message, each read takes one; a read of an empty mailbox waits.
 #[derive(Default)]
 struct Mailbox {
     mail: Vec<Vec<u8>>,
@@ -108,7 +108,7 @@ impl FileServer for Mailbox {
         Outcome::Done(Ok(words[0] as usize))
     }
 
-    /// Begins something that ends at once, as a connection to this host does.
+    /// Begins an operation that completes at once, as a connection to this host does.
     fn dup(&mut self, _: FileId, _: &[u8], _: bool, _: Caller) -> Outcome<FileId> {
         self.edges.push(Ready::WRITE);
         errno::EINPROGRESS.into()
@@ -152,7 +152,7 @@ impl Kernel {
         }
     }
 
-    /// A request as the kernel writes it; the answers that it led to, as results by tag.
+    /// Sends a request in the kernel's format; returns the resulting answers, as results by tag.
     fn request(&mut self, opcode: Opcode, args: [u64; 6], uid: u32) -> Vec<(u32, i64)> {
         self.tag += 1;
         let sqe = Sqe {
@@ -224,10 +224,10 @@ fn open_checks_paths_users_and_handles() {
     assert_eq!(kernel.open(ROOT, "nothing", O_RDWR, 0), -2);
     let number = kernel.open(ROOT, "box", O_RDWR, 0);
     assert!(number > 0);
-    // A device is no directory.
+    // A device is not a directory.
     assert_eq!(kernel.open(number as usize, "x", O_RDWR, 0), -20);
     assert_eq!(kernel.open(77, "x", O_RDWR, 0), -9);
-    // A look claims nothing and needs no right.
+    // A stat handle claims nothing and needs no permission.
     assert!(kernel.open(ROOT, "box", O_RDONLY | O_STAT, 1000) > 1 << 32);
     assert_eq!(kernel.front.dispatch.server.open, 1);
 }
@@ -251,7 +251,7 @@ fn a_read_waits_and_is_answered_once() {
         []
     );
     let waiting = kernel.tag;
-    // Who may not wait hears so at once.
+    // A request that may not wait gets its answer at once.
     let results = kernel.request(Opcode::Read, buffer((number, &mut second), O_NONBLOCK), 0);
     assert_eq!(results, [(kernel.tag, -11)]);
     let results = kernel.request(Opcode::Write, buffer((number, &mut message), 0), 0);
@@ -270,19 +270,19 @@ fn events_tell_the_present_state_and_then_edges() {
     assert_eq!(results[0].1, EventFlags::EVENT_WRITE.bits() as i64);
     let mut message = *b"x";
     let write = buffer((number, &mut message), 0);
-    // The answer, and an event: its tag is the flags, its result the file.
+    // There is the answer, and an event: its tag is the flags, its result the file.
     let results = kernel.request(Opcode::Write, write, 0);
     assert_eq!(results[1], (EventFlags::EVENT_READ.bits() as u32, number));
     assert_eq!(kernel.request(Opcode::Write, write, 0).len(), 1);
     let results = kernel.request(Opcode::Fevent, fevent, 0);
     assert_eq!(results[0].1, both.bits() as i64);
-    // What a connect leads to is heard, although a fresh socket was writable before.
+    // The result of a connect is reported, although a fresh socket was writable before.
     let dup = buffer((number, &mut message), 0);
     let results = kernel.request(Opcode::Dup, dup, 0);
     let in_progress = -i64::from(errno::EINPROGRESS.raw());
     assert_eq!(results[0].1, in_progress);
     assert_eq!(results[1], (EventFlags::EVENT_WRITE.bits() as u32, number));
-    // Never an error, whatever the handle.
+    // The answer is never an error, whatever the handle.
     let strange = [999, both.bits() as u64, 0, 0, 0, 0];
     assert_eq!(kernel.request(Opcode::Fevent, strange, 0)[0].1, 0);
 }

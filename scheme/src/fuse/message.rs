@@ -1,4 +1,4 @@
-//! What is read from and written to `/dev/fuse`.
+//! The messages read from and written to `/dev/fuse`.
 
 use std::io::IoSlice;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,7 +9,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::errno::{self, Errno};
 use crate::server::FileId;
 
-/// What a request is answered with, unless it waits or wants no answer.
+/// The answer to a request, unless it waits or wants no answer.
 pub(super) type Reply = Result<Vec<u8>, Errno>;
 /// The connection to the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -25,7 +25,7 @@ impl Channel<'_> {
         self.reply(unique, Err(&error));
     }
 
-    /// Answers; false if the kernel would not have it, because nobody asks any more.
+    /// Answers a request; false if the kernel refused the answer, because its caller is gone.
     pub(super) fn reply(&self, unique: u64, reply: Result<&[u8], &Errno>) -> bool {
         let (error, bytes) = match reply {
             Ok(bytes) => (0, bytes),
@@ -36,7 +36,7 @@ impl Channel<'_> {
 
     pub(super) fn notify_poll(&self, kh: u64) {
         let wakeup = abi::fuse_notify_poll_wakeup_out { kh };
-        // A notification has no request, and its code where an error would be.
+        // A notification has no request, and carries its code in place of an error.
         self.send(0, abi::FUSE_NOTIFY_POLL as i32, wakeup.as_bytes());
     }
 
@@ -71,7 +71,7 @@ pub(super) fn parse<T: FromBytes + KnownLayout + Immutable>(body: &[u8]) -> Resu
 }
 
 pub(super) fn file(fh: u64) -> FileId {
-    // We gave the kernel a u32; anything else is not open.
+    // We gave the kernel a u32; anything else is not an open file.
     FileId(u32::try_from(fh).unwrap_or(u32::MAX))
 }
 

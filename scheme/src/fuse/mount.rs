@@ -1,4 +1,4 @@
-//! Where the tree is: mounting and unmounting.
+//! Mounting and unmounting the tree.
 
 use std::fs;
 use std::io;
@@ -24,8 +24,8 @@ pub struct Mount {
 }
 
 impl Mount {
-    /// Mounts at `dir`, which must exist. Needs root, or a user namespace of one's own. Takes the
-    /// place of a mount whose daemon died; a living one keeps it, `EBUSY`.
+    /// Mounts at `dir`, which must exist. Needs root, or a user namespace of one's own. Replaces a
+    /// mount whose daemon died; `EBUSY` if the daemon is alive.
     pub fn new(dir: &Path) -> io::Result<Self> {
         let dir = vacate(dir)?;
         let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
@@ -42,7 +42,7 @@ impl Mount {
         Ok(Self { device, dir })
     }
 
-    /// Where it is.
+    /// The directory of the mount.
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -60,7 +60,7 @@ impl Mount {
     }
 }
 
-/// The real path of `dir`, once no mount of ours is there. A dead one is taken away.
+/// The real path of `dir`, once no mount of ours is there. A mount without a daemon is removed.
 fn vacate(dir: &Path) -> io::Result<PathBuf> {
     let dir = dir.canonicalize()?;
     while is_ours(&dir)? {
@@ -80,7 +80,7 @@ fn vacate(dir: &Path) -> io::Result<PathBuf> {
 
 /// Whether a path is on a mount of ours, alive or dead.
 fn is_ours(path: &Path) -> io::Result<bool> {
-    // A dead mount cannot be asked, but the kernel still knows its device number.
+    // A mount without a daemon answers nothing, but the kernel still knows its device number.
     let flags = AtFlags::STATX_DONT_SYNC;
     let stat = rustix::fs::statx(CWD, path, flags, StatxFlags::empty())?;
     let device = format!("{}:{}", stat.stx_dev_major, stat.stx_dev_minor);
@@ -97,7 +97,7 @@ fn is_ours(path: &Path) -> io::Result<bool> {
 impl Drop for Mount {
     fn drop(&mut self) {
         if self.is_gone() {
-            // Somebody has unmounted it. What is at the directory now is not ours.
+            // It was unmounted by somebody else. Whatever is mounted there now is not ours.
             return;
         }
         if let Err(error) = rustix::mount::unmount(&self.dir, UnmountFlags::DETACH) {

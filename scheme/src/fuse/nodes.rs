@@ -1,4 +1,4 @@
-//! The numbers that the kernel knows paths by.
+//! The node numbers by which the kernel knows paths.
 
 use std::collections::BTreeMap;
 
@@ -6,7 +6,7 @@ use crate::errno::{self, Errno};
 
 /// The kernel's number for the root of the tree.
 const ROOT: u64 = 1;
-/// The paths that the kernel holds numbers of.
+/// The paths for which the kernel holds node numbers.
 #[derive(Debug, Default)]
 pub(super) struct Nodes {
     nodes: BTreeMap<u64, Node>,

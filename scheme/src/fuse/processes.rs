@@ -1,4 +1,4 @@
-//! Clients' processes: what `/proc` tells of them, and signals.
+//! Clients' processes: their state in `/proc`, and signals.
 
 use std::fs;
 use std::io;
@@ -32,7 +32,7 @@ fn is_ignored(signal: i32) -> bool {
     mask().unwrap_or(0) & 1 << (signal - 1) != 0
 }
 
-/// Linux's processes.
+/// The processes of a Linux system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct LinuxProcesses;
 
@@ -50,7 +50,8 @@ impl Processes for LinuxProcesses {
         }
     }
 
-    /// When it began, to a hundredth of a second, and, since Linux 6.9, its own inode.
+    /// The start time, to a hundredth of a second, combined with the inode of the pidfd, which is
+    /// unique since Linux 6.9.
     fn identity(&self, pid: Pid) -> Option<u64> {
         let started = stat_field(pid, 19)?;
         let number = SysPid::from_raw(i32::try_from(pid.0).ok()?)?;
@@ -75,10 +76,10 @@ fn members(group: Pid) -> impl Iterator<Item = Pid> {
     })
 }
 
-/// A number of `/proc/PID/stat`, counted from the state, which is 0.
+/// A number of `/proc/PID/stat`, counted from the state, which is field 0.
 fn stat_field(pid: Pid, at: usize) -> Option<u64> {
     let stat = fs::read_to_string(format!("/proc/{}/stat", pid.0)).ok()?;
-    // The name before it may hold anything.
+    // The name before it may contain any character.
     let (_, fields) = stat.rsplit_once(')')?;
     fields.split_whitespace().nth(at)?.parse().ok()
 }
@@ -96,7 +97,7 @@ pub(super) fn process_of(thread: Pid) -> Pid {
     process.map_or(thread, Pid)
 }
 
-/// Whether a thread is gone, or will be before it sees an answer.
+/// Whether a thread is gone, or will end before it sees an answer.
 pub(super) fn is_killed(thread: Pid) -> bool {
     let Some(pending) = status_of(thread, "SigPnd:") else {
         return true;
@@ -109,7 +110,7 @@ pub(super) fn is_killed(thread: Pid) -> bool {
 #[derive(Debug)]
 pub(super) struct Sharing {
     process: Pid,
-    /// Threads of the first process that were seen.
+    /// Threads of the first process that used it.
     threads: Vec<Pid>,
     /// Whether another process uses it too, or too many threads do to be sure.
     pub(super) shared: bool,
@@ -133,7 +134,7 @@ impl Sharing {
         }
         let process = self.process;
         if self.threads.len() >= Self::MAX_THREADS {
-            // The threads that have ended since then need no room.
+            // Threads that have ended since then are dropped.
             self.threads.retain(|&thread| process_of(thread) == process);
         }
         self.shared = self.threads.len() >= Self::MAX_THREADS || process_of(thread) != process;

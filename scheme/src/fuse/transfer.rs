@@ -5,11 +5,11 @@ use std::borrow::Cow;
 use crate::dispatch::{Method, Operation, Request};
 use crate::server::{FileServer, Outcome};
 
-/// Most of a write that waits, bytes. Only streams wait for room, and they take a part.
+/// Most bytes of a write that waits. Only streams wait for room, and they accept partial writes.
 const MAX_WAITING_WRITE: usize = 64 << 10;
 
-/// What is to be read or written. While it is tried the first time, the bytes are those of the
-/// kernel's message.
+/// The offset and size, or the bytes, of a transfer. In the first attempt the bytes are borrowed
+/// from the kernel's message.
 #[derive(Debug)]
 pub(super) enum Transfer<'a> {
     Read { offset: u64, size: usize },
@@ -20,7 +20,7 @@ impl Operation for Transfer<'_> {
     /// The request's number in the protocol.
     type Tag = u64;
     type Waiting = Transfer<'static>;
-    /// What was read, from the start. As long as the longest read was.
+    /// The bytes read, at the start. As long as the longest read so far.
     type Buffer = Vec<u8>;
 
     fn method(&mut self) -> Method<'_> {
@@ -68,13 +68,13 @@ mod tests {
         Caller, DirEntry, FileId, FileKind, Now, OpenFlags, Pid, Ready, Stat, Turn, Wakeup,
     };
 
-    /// A file that says where the bytes of each attempt were.
+    /// A file that records where the bytes of each attempt were.
     #[derive(Default)]
     struct Attempts {
-        /// Whether it lets requests wait.
+        /// Whether requests have to wait.
         full: bool,
         woken: bool,
-        /// Address and length of what was offered.
+        /// Address and length of the bytes of each attempt.
         seen: Vec<(*const u8, usize)>,
     }
 
@@ -182,7 +182,7 @@ mod tests {
         request(tag, Transfer::Write { offset, bytes })
     }
 
-    /// Wakes the file; what each answer told, and what was read.
+    /// Wakes the file. Returns, for each answer, its tag and the bytes read.
     fn wake(dispatch: &mut Dispatch<Attempts, Transfer<'static>>) -> Vec<(u64, Vec<u8>)> {
         let mut answers = Vec::new();
         dispatch.server.woken = true;

@@ -1,13 +1,13 @@
-//! Clocks, of the system and by hand.
+//! Clocks: the system's, and one that is set by hand.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use crate::server::Now;
 
-/// Tells the time.
+/// A source of the time.
 pub trait Clock: Send + Sync {
-    /// Both clocks.
+    /// The present time of both clocks.
     fn now(&self) -> Now;
 }
 
@@ -43,7 +43,7 @@ pub struct ManualClock {
 }
 
 impl ManualClock {
-    /// Moves both clocks on.
+    /// Advances both clocks.
     pub fn advance(&self, by: Duration) {
         let mut now = self.now.lock().unwrap_or_else(PoisonError::into_inner);
         now.monotonic += by;

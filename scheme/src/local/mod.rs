@@ -3,8 +3,8 @@
 //! A [`Local`] plays the kernel. Each [`Process`] has its own credentials and descriptor table, and
 //! its methods are the system calls: they wait, are interrupted, share descriptions across
 //! [`dup`](Process::dup) and [`fork`](Process::fork), and fail with the same errors as on a real
-//! one. There is no thread of its own: whoever calls does the work that is due, and whoever waits
-//! keeps the timers.
+//! system. There is no thread of its own: threads that make calls do the work that is due, and
+//! threads that wait keep the timers.
 //!
 //! - `process`: processes, and the system calls that they make.
 //! - `system_call`: those of them that may wait.
@@ -24,10 +24,10 @@ use self::system_call::{SystemCall, read_of};
 use crate::dispatch::{Answer, Dispatch};
 use crate::server::{Caller, FileId, FileServer, Now, Pid, Processes, SignalTarget};
 
-/// Turns of a pending server before a call returns; the rest is left to the next.
+/// Most turns of a pending server before a call returns; the rest is left to the next call.
 const TURNS_PER_CALL: usize = 64;
 
-/// Processes that are all there, in one session: for programs that are alone with their server.
+/// Processes that all exist, in one session: for programs that are alone with their server.
 #[derive(Clone, Copy, Debug)]
 pub struct OneSession;
 
@@ -99,7 +99,7 @@ impl<S: FileServer> Local<S> {
         Process::new(Arc::clone(self), caller)
     }
 
-    /// Does what is due now: for a clock that was moved by hand.
+    /// Does the work that is due now, for a clock that was set by hand.
     pub fn pump(&self) {
         let mut kernel = self.lock();
         kernel.run(self.clock.now());
@@ -107,22 +107,22 @@ impl<S: FileServer> Local<S> {
         self.wake.notify_all();
     }
 
-    /// The monotonic time at which something is due next.
+    /// The monotonic time at which work is due next.
     pub fn deadline(&self) -> Option<Duration> {
         self.lock().deadline
     }
 
-    /// Looks at the server itself.
+    /// Calls `look` with the server.
     pub fn with_server<T>(&self, look: impl FnOnce(&mut S) -> T) -> T {
         look(&mut self.lock().dispatch.server)
     }
 
-    /// How many calls wait.
+    /// The number of calls that wait.
     pub fn waiting(&self) -> usize {
         self.lock().dispatch.waiting()
     }
 
-    /// The signals sent so far, oldest first; forgets them.
+    /// Takes the signals sent so far, oldest first.
     pub fn take_signals(&self) -> Vec<SignalTarget> {
         std::mem::take(&mut self.lock().signals)
     }
@@ -134,8 +134,8 @@ impl<S: FileServer> Local<S> {
 }
 
 impl<S: FileServer> Kernel<S> {
-    /// Runs the server until it is idle and hands out what came of it. True if anybody who sleeps
-    /// may have been meant, if only to sleep less.
+    /// Runs the server until it is idle and hands out the results. True if a sleeping thread may
+    /// have to wake up, if only to sleep for less time.
     fn run(&mut self, now: Now) -> bool {
         let mut woke = false;
         let before = self.deadline;
@@ -169,13 +169,13 @@ impl<S: FileServer> Kernel<S> {
         woke || earlier
     }
 
-    /// Keeps the answer of a call that waited, and what it read, for the thread that made it.
+    /// Keeps the answer of a call that waited, and the bytes it read, for the thread that made it.
     fn finish(&mut self, answer: Answer<SystemCall>, read: Vec<u8>) {
         self.complete(&answer);
         self.done.insert(answer.request.tag, (answer, read));
     }
 
-    /// Here, what was read is always delivered.
+    /// In this front the bytes read are always delivered.
     fn complete(&mut self, answer: &Answer<SystemCall>) {
         if matches!(answer.request.operation, SystemCall::Read { .. }) && answer.result.is_ok() {
             self.dispatch

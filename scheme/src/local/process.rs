@@ -141,7 +141,7 @@ impl<S: FileServer> Process<S> {
         }
     }
 
-    /// `close(2)`. Ends this process's waits on the file with `EINTR`, as Linux's FLUSH lets us.
+    /// `close(2)`. Ends this process's waits on the file with `EINTR`, as FLUSH does on Linux.
     pub fn close(&self, fd: Fd) -> Result<(), Errno> {
         self.kernel(|kernel| {
             let id = self.lock_table().remove(fd.0).ok_or(errno::EBADF)?;
@@ -178,8 +178,8 @@ impl<S: FileServer> Process<S> {
         })
     }
 
-    /// `poll(2)`: waits until one of `wanted` holds or the time is over, and tells for each file
-    /// what does. `None` waits for ever.
+    /// `poll(2)`: waits until one of `wanted` holds or the time is over, and returns for each file
+    /// the readiness that holds. `None` waits for ever.
     pub fn poll(
         &self,
         wanted: &[(Fd, Ready)],
@@ -218,8 +218,8 @@ impl<S: FileServer> Process<S> {
         result
     }
 
-    /// Makes a call, at the offset of the description, and waits for its answer. What it reads is put
-    /// into `buf`.
+    /// Makes a call, at the offset of the description, and waits for its answer. The bytes it reads
+    /// are put into `buf`.
     fn call(
         &self,
         fd: Fd,
@@ -263,7 +263,7 @@ impl<S: FileServer> Process<S> {
         }
     }
 
-    /// Sleeps until woken, until `end`, or until the server has something to do.
+    /// Sleeps until woken, until `end`, or until the server has work to do.
     fn sleep<'a>(
         &self,
         kernel: MutexGuard<'a, Kernel<S>>,
@@ -277,7 +277,7 @@ impl<S: FileServer> Process<S> {
         let Some(due) = due else {
             return wake.wait(kernel).unwrap_or_else(PoisonError::into_inner);
         };
-        // A clock that stands still never gets there: look again once in a while.
+        // A clock that stands still never gets there, so this checks from time to time.
         let pause = due
             .saturating_sub(self.local.clock.now().monotonic)
             .clamp(Duration::from_micros(50), Duration::from_secs(1));

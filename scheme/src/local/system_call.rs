@@ -3,7 +3,7 @@
 use crate::dispatch::{Answer, Method, Operation, Request};
 use crate::server::{FileServer, Outcome};
 
-/// A call, with memory of its own for what it carries.
+/// A call, which owns the bytes it carries.
 pub(super) enum SystemCall {
     Read {
         offset: u64,
@@ -22,7 +22,7 @@ pub(super) enum SystemCall {
     },
 }
 
-/// What a call read, of the buffer that its attempt was made with.
+/// The bytes that a call read into `buffer`.
 pub(super) fn read_of<'a>(answer: &Answer<SystemCall>, buffer: &'a [u8]) -> &'a [u8] {
     match (&answer.request.operation, answer.result) {
         (SystemCall::Read { .. }, Ok(len)) => &buffer[..len],
@@ -33,7 +33,7 @@ pub(super) fn read_of<'a>(answer: &Answer<SystemCall>, buffer: &'a [u8]) -> &'a 
 impl Operation for SystemCall {
     type Tag = u64;
     type Waiting = Self;
-    /// What was read, from the start. As long as the longest read was.
+    /// The bytes read, at the start. As long as the longest read so far.
     type Buffer = Vec<u8>;
 
     fn method(&mut self) -> Method<'_> {

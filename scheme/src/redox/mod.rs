@@ -3,7 +3,7 @@
 //! - [`front`]: requests as redox-scheme decodes them, answered by a
 //!   [`FileServer`](crate::FileServer). It builds on any system, to be tested with hand-made
 //!   requests.
-//! - `serve`: threads, sockets, timer, drivers, and the order of things.
+//! - `serve`: threads, sockets, timer and drivers, and the order of their work.
 //! - `supervise`: the parent that starts a daemon again.
 //! - `system`: processes, clocks and signals.
 

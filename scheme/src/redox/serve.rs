@@ -1,9 +1,9 @@
-//! The daemon's threads, and the order of things.
+//! The daemon's threads, and the order of their work.
 //!
-//! One thread waits for each scheme's requests, and the first thread for everything else: the timer,
-//! the drivers, the end. To wait for all of them at one place would cost every request a second
-//! system call and a second wake-up. There is one state behind one lock, so nothing happens at the
-//! same time; whoever has a request does all that it leads to, for whichever scheme.
+//! One thread waits for each scheme's requests, and the first thread for everything else: the
+//! timer, the drivers, signals. Waiting for all of them in one place would cost every request a
+//! second system call and a second wake-up. There is one state behind one lock, so nothing runs
+//! concurrently; the thread that has a request does all the resulting work, for any scheme.
 
 use std::collections::VecDeque;
 use std::io;
@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::thread;
 
 use event::{EventFlags, EventQueue};
-// std's is the C library's here, which makes a system call for every unlock.
+// On Redox the mutex of std is the C library's, which makes a system call for every unlock.
 use parking_lot::Mutex;
 use redox_scheme::scheme::{SchemeState, register_scheme_inner};
 use redox_scheme::{Request, RequestKind, Response, SignalBehavior, Socket};
@@ -23,9 +23,9 @@ use crate::server::{FileServer, Processes, Turn};
 
 /// Most requests taken from one scheme at a time.
 const MAX_REQUESTS: usize = 64;
-/// What the timer's event carries. Those of the drivers carry their number.
+/// The data of the timer's event. Events of drivers carry the driver's number.
 const TIMER: usize = usize::MAX;
-/// Requests are handled on it, and nothing there is deep.
+/// Requests are handled on this stack, and their calls are not deeply nested.
 const STACK_SIZE: usize = 512 << 10;
 
 /// Drivers that the server exchanges bytes with, such as those of network cards. Each has a number,
@@ -34,9 +34,9 @@ pub trait Drivers<S>: Send {
     /// Receives everything that a driver has.
     fn receive(&mut self, server: &mut S, driver: usize);
 
-    /// Sends everything there is to send. What was opened since the last time is given to `watch`:
+    /// Sends everything there is to send. Drivers opened since the last call are passed to `watch`:
     /// the descriptor that becomes readable when there is something to receive, and the driver's
-    /// number. True if it led to something that the server has to have a turn for.
+    /// number. True if the server needs a turn because of it.
     fn transmit(
         &mut self,
         server: &mut S,
@@ -44,15 +44,15 @@ pub trait Drivers<S>: Send {
     ) -> bool;
 }
 
-/// What is to be written to a scheme's socket.
+/// The responses to be written to a scheme's socket.
 struct Outbox {
     socket: Arc<Socket>,
     responses: VecDeque<Response>,
-    /// For each response, what is to be done once it was sent.
+    /// For each response, the action after it was sent.
     after: VecDeque<AfterSend>,
 }
 
-/// Everything, behind one lock.
+/// The state of all threads, behind one lock.
 struct State<S> {
     front: SchemeFront<S>,
     outboxes: Vec<Outbox>,
@@ -60,12 +60,12 @@ struct State<S> {
     queue: Arc<EventQueue<usize>>,
     timer: Timer,
     clock: Clocks,
-    /// Kept from time to time, to be filled anew.
+    /// Kept from call to call, so that its memory is reused.
     out: Vec<Outgoing>,
 }
 
-/// Registers a scheme for each of `names` and serves them until SIGTERM. Init hears that we are
-/// ready when all are there; then the process leaves its namespace.
+/// Registers a scheme for each of `names` and serves them until SIGTERM. Init is told that we are
+/// ready when all are registered; then the process leaves its namespace.
 pub fn serve<S: FileServer + Send + 'static>(
     server: S,
     names: &[&'static str],
@@ -105,8 +105,8 @@ pub fn serve<S: FileServer + Send + 'static>(
             .stack_size(STACK_SIZE);
         builder.spawn(move || serve_scheme(at, &socket, &state))?;
     }
-    // Nobody finds us before all threads are there: the system neither ends nor runs a process that
-    // is killed while it makes one.
+    // The names are registered only when all threads exist: the system neither ends nor runs a
+    // process that is killed while it makes one.
     for (socket, name) in sockets.iter().zip(names) {
         register_scheme_inner(socket, name, ROOT).map_err(io_error)?;
     }
@@ -114,7 +114,7 @@ pub fn serve<S: FileServer + Send + 'static>(
     libredox::call::setrens(0, 0)?;
     log::debug!("serving {names:?}");
 
-    // The first time for what came before anybody listened.
+    // The first time, for events from before the subscription.
     let mut woken = Some(TIMER);
     while !system::stopped() {
         if let Some(event) = woken {
@@ -133,9 +133,9 @@ pub fn serve<S: FileServer + Send + 'static>(
     Ok(())
 }
 
-/// Serves one scheme: takes its requests, and does what they lead to.
+/// Serves one scheme: takes its requests, and does the resulting work.
 fn serve_scheme<S: FileServer>(scheme: usize, socket: &Socket, state: &Mutex<State<S>>) {
-    // Whatever ends this thread ends the daemon: its clients would wait for ever.
+    // If this thread ends, so must the daemon: its clients would wait for ever.
     let end = ExitOnDrop;
     let mut locks = SchemeState::new();
     let mut requests = Vec::with_capacity(MAX_REQUESTS);
@@ -170,14 +170,14 @@ impl Drop for ExitOnDrop {
     }
 }
 
-/// Does `first`, and then all that it leads to, a turn at a time.
+/// Runs `first`, and then all the resulting work, a turn at a time.
 fn run<S: FileServer>(
     state: &Mutex<State<S>>,
     first: impl FnOnce(&mut State<S>),
 ) -> io::Result<()> {
     let mut first = Some(first);
     loop {
-        // Between turns others may have theirs.
+        // The lock is released between turns, so that other threads can run.
         let mut state = state.lock();
         state.clock.now();
         let mut turn = state.turn();
@@ -199,7 +199,7 @@ impl<S: FileServer> State<S> {
     fn handle(&mut self, scheme: usize, locks: &mut SchemeState, requests: &mut Vec<Request>) {
         for (number, request) in requests.drain(..).enumerate() {
             if number > 0 {
-                // What a request leads to comes before the next one.
+                // The work caused by a request is done before the next request.
                 let _ = self.turn();
             }
             let Self { front, out, .. } = self;
@@ -215,14 +215,14 @@ impl<S: FileServer> State<S> {
                 }
                 RequestKind::Cancellation(cancel) => front.cancel(scheme, cancel.id, out),
                 RequestKind::OnClose { id } => front.close(id, out),
-                // We take no descriptors and give none; but whoever asks gets an answer.
+                // We take no descriptors and give none, but the request must be answered.
                 RequestKind::SendFd(request) => {
                     out.push(Outgoing::answer(scheme, Response::err(EOPNOTSUPP, request)));
                 }
                 RequestKind::RecvFd(request) => {
                     out.push(Outgoing::answer(scheme, Response::err(EOPNOTSUPP, request)));
                 }
-                // Nothing is ever mapped, and nobody asked to hear of a detach.
+                // Nothing is ever mapped, and no request asked to be told of a detach.
                 RequestKind::MsyncMsg
                 | RequestKind::MunmapMsg
                 | RequestKind::MmapMsg
@@ -244,8 +244,8 @@ impl<S: FileServer> State<S> {
         self.front.turn(now, alive, &mut self.out)
     }
 
-    /// Hands out what the turns led to: answers, events, frames, signals. True if something came
-    /// back, which others may have waited for, or there is more to do.
+    /// Hands out the results of the turns: answers, events, frames, signals. True if there is more
+    /// to do, or if a packet came back for which others may have waited.
     fn finish(&mut self) -> bool {
         let mut came_back = false;
         for outgoing in self.out.drain(..) {
@@ -273,8 +273,8 @@ impl<S: FileServer> State<S> {
 }
 
 impl Outbox {
-    /// Writes everything. A response that the kernel refuses, because its caller is gone, is passed
-    /// over: its packet goes back, its new handle is closed. True if there was one.
+    /// Writes all responses. If the kernel refuses one, because its caller is gone, the action
+    /// after it is run: its packet goes back, its new handle is closed. True if there was one.
     fn flush<S: FileServer>(
         &mut self,
         front: &mut SchemeFront<S>,
@@ -295,7 +295,7 @@ impl Outbox {
             }
             match written {
                 Ok(()) if delivered > 0 => {}
-                // It blocks; but should it say so for a moment, others may run.
+                // The socket blocks; should it return this nevertheless, other threads may run.
                 Err(Error { errno: EAGAIN, .. }) => thread::yield_now(),
                 Ok(()) | Err(_) => {
                     came_back = true;

@@ -1,5 +1,5 @@
-//! The parent of a daemon. When a scheme's daemon dies its clients hang, and its names stay taken:
-//! so somebody must take the names away and start it again.
+//! The parent of a daemon. When a scheme's daemon dies, its clients hang and its names stay taken,
+//! so the parent removes the names and starts the daemon again.
 
 use std::io;
 use std::process::Command;
@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::system::{self, InitNotify};
 
-/// A daemon that lived so long was not broken from the start.
+/// A daemon that lived this long was not broken from the start.
 const HEALTHY: Duration = Duration::from_secs(10);
 /// Longest pause before a daemon that keeps dying is started again.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
@@ -15,14 +15,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 const STOP_INTERVAL: Duration = Duration::from_millis(50);
 
 /// Runs `command` again and again until it ends by itself, without error, or we get SIGTERM. The
-/// names of its schemes are taken away each time. Init hears from the first one.
+/// names of its schemes are removed each time. Only the first child notifies init.
 pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
     system::catch_signals();
     let mut pause = Duration::from_millis(100);
-    // The child inherits the pipe by its number. Ours closes with the first child's start, and
-    // those after it hear nothing of it.
+    // The child inherits the pipe by its number. Our copy is closed when the first child starts,
+    // and later children do not get it.
     let mut notify = Some(InitNotify::take());
-    // A daemon and its parent may both have been killed.
+    // Both a daemon and its parent may have been killed.
     for name in names.iter().filter(|name| system::is_orphan(name)) {
         system::unlink_scheme(name);
     }
@@ -30,7 +30,7 @@ pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
         let started = Instant::now();
         let mut child = command.spawn()?;
         system::set_child(child.id());
-        // A signal that came before there was a child to pass it on to.
+        // A signal may have come before there was a child to pass it on to.
         if system::stopped() {
             system::stop_child();
         }
@@ -54,7 +54,7 @@ pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
             pause = Duration::from_millis(100);
         }
         let until = Instant::now() + pause;
-        // A signal does not end a sleep.
+        // A signal does not interrupt a sleep.
         while !system::stopped() && Instant::now() < until {
             std::thread::sleep(STOP_INTERVAL);
         }

@@ -16,7 +16,7 @@ unsafe extern "C" {
     fn getsid(pid: libc::pid_t) -> libc::pid_t;
 }
 
-/// Redox's processes.
+/// The processes of a Redox system.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RedoxProcesses;
 
@@ -39,7 +39,7 @@ impl Processes for RedoxProcesses {
     }
 
     fn identity(&self, pid: Pid) -> Option<u64> {
-        // The system tells nothing that could not be another's next time.
+        // Redox has no identifier of a process that a later process cannot have, too.
         i32::try_from(pid.0).is_ok_and(exists).then_some(0)
     }
 
@@ -66,21 +66,21 @@ pub(super) fn signal(target: SignalTarget) {
     }
 }
 
-/// What time it is.
+/// The present time, of both clocks.
 pub fn now() -> Now {
     Clocks::default().now()
 }
 
-/// Both clocks. Each costs a system call, so the one for people is looked at once in a while.
+/// Both clocks. Each costs a system call, so the wall clock is read only now and then.
 #[derive(Debug, Default)]
 pub(super) struct Clocks {
-    /// The time since 1970 less the monotonic time, and when it was found.
+    /// The time since 1970 less the monotonic time, and the monotonic time at which it was read.
     offset: Option<(Duration, Duration)>,
     last: Now,
 }
 
 impl Clocks {
-    /// How long the wall clock is believed to run like the other.
+    /// How long the offset between the two clocks is used before it is read again.
     const OFFSET_LIFETIME: Duration = Duration::from_secs(1);
 
     #[inline]
@@ -102,7 +102,7 @@ impl Clocks {
         self.last
     }
 
-    /// What was read last.
+    /// The time that was read last.
     pub(super) fn last(&self) -> Now {
         self.last
     }
@@ -119,7 +119,7 @@ fn read(clock: i32) -> Duration {
     read().unwrap_or_default()
 }
 
-/// A timer of `/scheme/time`: readable when the time has come.
+/// A timer of `/scheme/time`: it becomes readable at the deadline.
 pub(super) struct Timer {
     fd: Fd,
     armed: Option<Duration>,
@@ -137,7 +137,7 @@ impl Timer {
         self.fd.raw()
     }
 
-    /// Asks for an event at `deadline`. An earlier one that was asked for still comes.
+    /// Requests an event at `deadline`. An earlier one that was requested still comes.
     pub(super) fn arm(&mut self, deadline: Duration) -> io::Result<()> {
         if self.armed.is_some_and(|armed| armed <= deadline) {
             return Ok(());
@@ -155,11 +155,11 @@ impl Timer {
         Ok(())
     }
 
-    /// Its event came.
+    /// Handles the event of the timer.
     pub(super) fn fired(&mut self) {
         self.armed = None;
         let mut time = [0; size_of::<TimeSpec>()];
-        // What it reads is the time, which is of no use.
+        // The bytes read are the time, which is not used.
         let _ = self.fd.read(&mut time);
     }
 }
@@ -178,7 +178,8 @@ extern "C" fn on_stop(_signal: libc::c_int) {
     unsafe { *errno = before };
 }
 
-/// Passes the end on to the [child](set_child), if there is one. A handler may call it.
+/// Passes a termination signal on to the [child](set_child), if there is one. A handler may call
+/// it.
 pub(super) fn stop_child() {
     let child = CHILD.load(Ordering::SeqCst);
     if child > 0 {
@@ -187,10 +188,9 @@ pub(super) fn stop_child() {
     }
 }
 
-/// From now on SIGTERM and SIGINT only set what [`stopped`] tells, and are passed on to the
-/// [child](set_child). SIGIO, which ends a process by default here, is ignored: init's
-/// services are one process group, and to leave it would be to leave init's care, which waits for
-/// those of its own group alone.
+/// From now on SIGTERM and SIGINT only set the flag that [`stopped`] returns, and are passed on to
+/// the [child](set_child). SIGIO, which ends a process by default on Redox, is ignored: init's
+/// services are one process group, and a daemon that left it would no longer be waited for by init.
 pub(super) fn catch_signals() {
     for signal in [libc::SIGTERM, libc::SIGINT] {
         // SAFETY: the handler only stores to an atomic, calls kill, which is allowed there, and
@@ -209,7 +209,7 @@ pub(super) fn set_child(pid: u32) {
     CHILD.store(i32::try_from(pid).unwrap_or(0), Ordering::SeqCst);
 }
 
-/// Takes a scheme's name out of our namespace, where a daemon that died has left it.
+/// Removes a scheme's name from our namespace, where a daemon that died has left it.
 pub(super) fn unlink_scheme(name: &str) {
     let unlinked = libredox::call::getns()
         .map_err(io::Error::from)
@@ -235,17 +235,18 @@ fn unlink_from(namespace: usize, name: &str) -> io::Result<()> {
     unlinked.map(drop).map_err(error)
 }
 
-/// The namespace that this process began in, kept for when the process has left it.
+/// The original namespace of this process, kept for use after the process has left it.
 ///
-/// Whoever has it can still open every scheme that is there: the kernel has no way to keep some of a
-/// namespace and see those that come later. But no path leads there, and no scheme can be made.
+/// Its holder can still open every scheme in it: the kernel has no way to keep only some of a
+/// namespace and still see schemes that come later. But no path leads there, and no scheme can be
+/// made.
 pub struct Namespace {
     namespace: Fd,
     list: Fd,
 }
 
 impl Namespace {
-    /// Keeps ours.
+    /// Keeps the namespace of this process.
     pub fn keep() -> io::Result<Self> {
         let current = libredox::call::getns()?;
         let mut verb = (NsDup::ShrinkPermissions as usize).to_ne_bytes().to_vec();
@@ -275,14 +276,14 @@ impl Namespace {
                     return Err(io::ErrorKind::InvalidData.into());
                 };
                 next = header.next_opaque_id;
-                // Records are padded.
+                // Records are padded with zeros.
                 let name = name.split(|&byte| byte == 0).next().unwrap_or_default();
                 names.push(String::from_utf8_lossy(name).into_owned());
             }
         }
     }
 
-    /// Opens a file of a scheme; its root, for an empty path.
+    /// Opens a file of a scheme; the root of the scheme for an empty path.
     pub fn open(&self, scheme: &str, path: &str, flags: i32) -> io::Result<std::fs::File> {
         use std::os::fd::FromRawFd;
 
@@ -294,13 +295,13 @@ impl Namespace {
         Ok(unsafe { std::fs::File::from_raw_fd(raw) })
     }
 
-    /// Takes the name of a scheme away if its daemon is gone: it would be in the way of the next.
+    /// Removes the name of a scheme if its daemon is gone, so that the next daemon can take it.
     pub fn clear(&self, scheme: &str) {
         let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENODEV);
-        // Its root is the namespace's to give, whether anybody is behind it or not.
+        // The namespace opens the root of a scheme even if its daemon is gone.
         let opened = self.open(scheme, "", libredox::flag::O_RDONLY);
         if opened.is_err_and(|error| gone(&error)) {
-            // Whoever else saw that it is gone may have been faster.
+            // Another process that saw that it is gone may have been faster.
             if let Err(error) = unlink_from(self.namespace.raw(), scheme) {
                 log::debug!("unlink {scheme}: {error}");
             }
@@ -314,13 +315,13 @@ impl Namespace {
     }
 }
 
-/// Whether a scheme's name is there, and its daemon is not.
+/// Whether a scheme's name exists, but its daemon does not.
 pub(super) fn is_orphan(name: &str) -> bool {
     let root = Fd::open(&format!("/scheme/{name}"), libredox::flag::O_RDONLY, 0);
     matches!(root, Err(error) if error.errno() == libc::ENODEV)
 }
 
-/// Whether a descriptor is there. -1, which a file may not be made of, never is.
+/// Whether a descriptor is open. -1, which a file may not be made of, never is.
 fn is_open(fd: i32) -> bool {
     // SAFETY: F_GETFD takes no argument and touches no memory of ours.
     fd >= 0 && unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0
@@ -330,7 +331,7 @@ fn is_open(fd: i32) -> bool {
 pub(super) struct InitNotify(Option<std::fs::File>);
 
 impl InitNotify {
-    /// Takes it from the environment. Init waits as long as anybody has it open.
+    /// Takes the pipe from the environment. Init waits as long as any process has it open.
     pub(super) fn take() -> Self {
         use std::os::fd::FromRawFd;
 

@@ -106,10 +106,11 @@ impl<S: FileServer> Session<'_, S> {
         Ok(out.as_bytes().to_vec())
     }
 
-    /// A descriptor was closed, perhaps not the last one: what the process waits for on it ends.
+    /// Handles the close of a descriptor, perhaps not the last: ends the process's waits on the
+    /// file.
     pub(super) fn flush(&mut self, body: &[u8], caller: Caller) -> Reply {
         let file = file(parse::<abi::fuse_flush_in>(body)?.fh);
-        // Every process outside our pid namespace is 0, so two of them may not be the same.
+        // Every process outside our pid namespace has number 0, so two of them may not be the same.
         if caller.pid != Pid(0) && self.dispatch.has_waiters(file) {
             let closer = process_of(caller.pid);
             let same = |request: &Request<Transfer<'_>>| process_of(request.caller.pid) == closer;

@@ -26,7 +26,7 @@ use crate::fuse::transfer::Transfer;
 use crate::local::Clock;
 use crate::server::{Caller, DirEntry, FileId, FileServer, Now, Pid, Turn};
 
-/// The same in pages, as the kernel counts.
+/// The largest operation in pages, as the kernel counts.
 const MAX_PAGES: u16 = 256;
 /// Requests served before the stop signal is looked at again.
 const REQUESTS_PER_TURN: usize = 64;
@@ -61,8 +61,9 @@ pub fn serve<S: FileServer>(
                 Err(error) => return Err(error.into()),
             }
             served += 1;
-            // What a request leads to comes before the next request: a program that writes a packet
-            // and then changes a setting must find it in force for the next packet, not for this one.
+            // The work caused by a request is done before the next request: a program that writes a
+            // packet and then changes a setting must find it in force for the next packet, not for
+            // this one.
             turn = session.turn(clock.now());
         }
         if !session.connected {
@@ -94,11 +95,11 @@ struct Session<'a, S> {
     channel: Channel<'a>,
     dispatch: Dispatch<S, Transfer<'static>>,
     nodes: Nodes,
-    /// The kernel's handle for each file that somebody polls.
+    /// The kernel's handle for each file that is polled.
     pollers: BTreeMap<FileId, u64>,
     /// Whether several processes use an open file.
     sharing: BTreeMap<FileId, Sharing>,
-    /// What each open directory lists. Offsets are places in it, which no change may move.
+    /// The entries of each open directory. Offsets are indices into them, which must stay stable.
     listings: BTreeMap<FileId, Vec<DirEntry>>,
     connected: bool,
 }
@@ -127,7 +128,7 @@ impl<S: FileServer> Session<'_, S> {
             }
             abi::FUSE_BATCH_FORGET => return self.forget_many(body),
             abi::FUSE_GETATTR => self.attributes(header.nodeid),
-            // Size and times are taken and forgotten. Modes and owners cannot be changed.
+            // Sizes and times are accepted and ignored. Modes and owners cannot be changed.
             abi::FUSE_SETATTR => self.set_attributes(header.nodeid, body),
             abi::FUSE_OPEN => self.open(header.nodeid, body, caller),
             abi::FUSE_OPENDIR => self.open_directory(header.nodeid, caller),
@@ -151,7 +152,7 @@ impl<S: FileServer> Session<'_, S> {
                 }
                 return;
             }
-            // O_CREAT creates nothing: the kernel asks only for a path that is not there.
+            // O_CREAT creates nothing: the kernel asks only for a path that does not exist.
             abi::FUSE_CREATE => Err(errno::ENOENT),
             abi::FUSE_MKNOD
             | abi::FUSE_MKDIR
@@ -173,7 +174,7 @@ impl<S: FileServer> Session<'_, S> {
         let out = abi::fuse_init_out {
             max_readahead: init.max_readahead,
             flags: init.flags & wanted,
-            // Releases travel in the background: none may be held back behind others.
+            // Releases are sent in the background: none may be held back behind others.
             max_background: u16::MAX,
             congestion_threshold: u16::MAX,
             max_write: MAX_OPERATION as u32,
@@ -184,13 +185,13 @@ impl<S: FileServer> Session<'_, S> {
         Ok(out.as_bytes().to_vec())
     }
 
-    /// [`Dispatch::turn`], telling everybody what came of it.
+    /// Runs [`Dispatch::turn`], and sends answers and notifications.
     fn turn(&mut self, now: Now) -> Turn {
         let mut edges = Vec::new();
         let (channel, pollers, sharing) = (self.channel, &self.pollers, &self.sharing);
         let watched = |file| pollers.contains_key(&file);
-        // A reader that was killed still takes what it is given, until the kernel has told us that
-        // it is gone. That is a loss only on a shared file, where another could have had it.
+        // A killed reader still takes the answer it is given, until the kernel tells us that it is
+        // gone. That is a loss only on a shared file, where another process could have had it.
         let alive = |request: &Request<Transfer<'_>>| {
             let sharing = sharing.get(&request.file);
             let shared = sharing.is_some_and(|sharing| sharing.shared);
@@ -219,7 +220,7 @@ impl<S: FileServer> Session<'_, S> {
 }
 
 impl Channel<'_> {
-    /// Answers a request that could have waited. What it read is at the start of `buffer`.
+    /// Answers a request that could have waited. The bytes it read are at the start of `buffer`.
     fn answer<S: FileServer>(&self, answer: Answer<Transfer<'_>>, server: &mut S, buffer: &[u8]) {
         let Answer { request, result } = answer;
         let size = |len: usize| abi::fuse_write_out {

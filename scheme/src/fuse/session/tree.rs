@@ -14,7 +14,7 @@ use crate::server::{Caller, DirEntry, FileKind, FileServer, OpenFlags, Stat};
 /// read would hold the lock that a write needs.
 const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
-/// The size of what has none, bytes.
+/// The size of a file that has none, bytes.
 const DEVICE_SIZE: u64 = 1 << 40;
 
 impl<S: FileServer> Session<'_, S> {
@@ -22,7 +22,7 @@ impl<S: FileServer> Session<'_, S> {
         let path = self.nodes.child(parent, name(body)?)?;
         let stat = self.dispatch.server.stat(&path)?;
         let nodeid = self.nodes.look_up(path);
-        // Nothing is remembered: interfaces come and go.
+        // The kernel must not cache it: interfaces come and go.
         let entry = abi::fuse_entry_out {
             nodeid,
             attr: attributes(nodeid, stat),
@@ -57,7 +57,7 @@ impl<S: FileServer> Session<'_, S> {
     pub(super) fn access(&mut self, nodeid: u64, body: &[u8], caller: Caller) -> Reply {
         let wanted = parse::<abi::fuse_access_in>(body)?.mask;
         let stat = self.dispatch.server.stat(self.nodes.path(nodeid)?)?;
-        // The owner of everything is root.
+        // Every file belongs to root.
         let granted = match caller.uid {
             0 => stat.mode >> 6,
             _ => stat.mode,
@@ -162,7 +162,7 @@ impl<S: FileServer> Session<'_, S> {
 fn kind_bits(kind: FileKind) -> u32 {
     match kind {
         FileKind::Directory => 0o040_000,
-        // Linux would open a device node itself: on a mount a device is a regular file.
+        // Linux would open a device node itself, so on a mount a device is a regular file.
         FileKind::Text | FileKind::Device => 0o100_000,
     }
 }
@@ -170,7 +170,7 @@ fn kind_bits(kind: FileKind) -> u32 {
 fn attributes(nodeid: u64, stat: Stat) -> abi::fuse_attr {
     abi::fuse_attr {
         ino: nodeid,
-        // A write past the end would have the kernel lock the path for all who write to it, and
+        // A write past the end would have the kernel lock the path against all other writers, and
         // keep it locked while one of them waits.
         size: match stat.kind {
             FileKind::Device => DEVICE_SIZE,

@@ -60,7 +60,7 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
                 .map_err(error)?;
         }
         let flags = match stat.kind {
-            // The kernel keeps the offset of texts; packets have none.
+            // The kernel keeps the offset of text files; packets have none.
             FileKind::Text | FileKind::Directory => NewFdFlags::POSITIONED,
             FileKind::Device => NewFdFlags::empty(),
         };
@@ -73,7 +73,7 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
             return Ok(0);
         }
         match cmd {
-            // The kernel answers with what it keeps; it only wants to hear no error.
+            // The kernel answers with its own flags; it only needs a result that is not an error.
             F_GETFL => Ok(0),
             F_SETFL => {
                 let file = self.front.file(id)?;
@@ -89,7 +89,7 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
 
     fn fevent(&mut self, id: usize, flags: EventFlags, _ctx: &CallerCtx) -> Result<EventFlags> {
         let Ok(file) = self.front.file(id) else {
-            // Never an error: poll would fail for all the files it was asked about.
+            // This is never an error: poll would fail for all of its files.
             return Ok(EventFlags::empty());
         };
         let mut mask = Ready::empty();
@@ -134,7 +134,7 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
     }
 
     fn ftruncate(&mut self, id: usize, _len: u64, _ctx: &CallerCtx) -> Result<()> {
-        // O_TRUNC and ftruncate change nothing: there is no file to shorten.
+        // O_TRUNC and ftruncate change nothing: there is no file to truncate.
         self.front.file(id).map(drop)
     }
 
@@ -161,7 +161,8 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
             });
             match added {
                 Ok(()) => {}
-                // Full; unless not even one fits, the rest comes with the next call.
+                // The buffer is full; the rest comes with the next call, but one entry at least
+                // must fit.
                 Err(error) if at == start => return Err(error),
                 Err(_) => break,
             }
@@ -177,7 +178,7 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
         _flags: MapFlags,
         _ctx: &CallerCtx,
     ) -> Result<usize> {
-        // Nothing is shared with clients; and a private mapping of ours would take the kernel down.
+        // Nothing is shared with clients, and a private mapping of ours would crash the kernel.
         Err(error(errno::ENODEV))
     }
 }

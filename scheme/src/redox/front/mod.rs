@@ -21,13 +21,13 @@ use crate::readiness::Watches;
 use crate::server::{Caller, FileId, FileKind, FileServer, Now, Pid, Ready, Stat, Turn};
 use crate::table::Table;
 
-/// The number of a scheme's root.
+/// The handle number of a scheme's root.
 pub const ROOT: usize = 0;
-/// Numbers of files begin here, one after the root.
+/// The first handle number of files, one after the root.
 const FIRST_FILE: usize = 1;
-/// Numbers of handles that are only to be described begin here.
+/// The first number of handles that are only used for stat.
 const FIRST_STAT_HANDLE: usize = 1 << 40;
-/// Most of them at a time.
+/// Most of these handles at a time.
 const MAX_STAT_HANDLES: usize = 65_536;
 
 /// A server behind any number of schemes.
@@ -39,7 +39,7 @@ pub struct SchemeFront<S> {
     watches: Watches,
     stat_handles: BTreeMap<usize, StatHandle>,
     next_stat_handle: usize,
-    /// Kept from turn to turn, to be filled anew.
+    /// Kept from turn to turn, so that its memory is reused.
     answers: Vec<Answer<Op>>,
     edges: Vec<(FileId, Ready)>,
 }
@@ -59,9 +59,9 @@ impl<S: FileServer> SchemeFront<S> {
         }
     }
 
-    /// Handles a request that came to a scheme, whose locks are in `state`. What is to be sent is
-    /// added to `out`; a request that waits comes up again in [`turn`](Self::turn),
-    /// [`cancel`](Self::cancel) or [`close`](Self::close).
+    /// Handles a request to a scheme, whose locks are in `state`. Responses are added to `out`; a
+    /// request that waits is answered later by [`turn`](Self::turn), [`cancel`](Self::cancel) or
+    /// [`close`](Self::close).
     pub fn handle(
         &mut self,
         scheme: usize,
@@ -109,7 +109,7 @@ impl<S: FileServer> SchemeFront<S> {
         ctx: &CallerCtx,
         out: &mut Vec<Outgoing>,
     ) {
-        // With reads and writes the kernel says so itself.
+        // For reads and writes the kernel passes the flag itself.
         let silent = !matches!(op, Op::Read(_) | Op::Write(_));
         let nonblocking = self.open.get(file.0).is_some_and(|open| open.nonblocking);
         let request = Request {
@@ -124,14 +124,14 @@ impl<S: FileServer> SchemeFront<S> {
         }
     }
 
-    /// A waiting caller was interrupted by a signal. Nothing, if it was answered already.
+    /// Ends the wait of a caller that was interrupted by a signal, unless it was answered already.
     pub fn cancel(&mut self, scheme: usize, id: Id, out: &mut Vec<Outgoing>) {
         if let Some(answer) = self.dispatch.cancel((scheme, id), errno::ECANCELED) {
             self.answer(answer, out);
         }
     }
 
-    /// The last descriptor of a handle is gone.
+    /// Handles the close of the last descriptor of a handle.
     pub fn close(&mut self, number: usize, out: &mut Vec<Outgoing>) {
         if self.stat_handles.remove(&number).is_some() {
             return;
@@ -146,8 +146,8 @@ impl<S: FileServer> SchemeFront<S> {
         }
     }
 
-    /// [`Dispatch::turn`]. Where a handle is shared, nothing tells of a waiter that was killed:
-    /// then `alive` is asked before it is given anything.
+    /// Runs [`Dispatch::turn`]. On a shared handle the kernel does not report waiters that were
+    /// killed, so `alive` is asked before they are given anything.
     pub fn turn(&mut self, now: Now, alive: impl Fn(Pid) -> bool, out: &mut Vec<Outgoing>) -> Turn {
         let mut answers = std::mem::take(&mut self.answers);
         let mut edges = std::mem::take(&mut self.edges);
@@ -191,7 +191,7 @@ impl<S: FileServer> SchemeFront<S> {
                 }
                 (Ready::all(), AfterSend::CloseIfRefused(made))
             }
-            // A connect has used that a fresh socket is writable.
+            // A connect uses up the writability of a fresh socket.
             _ => (Ready::all(), AfterSend::Nothing),
         };
         self.watches.used(file, used);
@@ -221,7 +221,7 @@ impl<S: FileServer> SchemeFront<S> {
         self.open.insert(file.0, open);
     }
 
-    /// The path below a scheme's name that `path` is relative to `dir` of.
+    /// The path, below a scheme's name, to which `path` relative to `dir` resolves.
     fn resolve(&mut self, scheme: usize, dir: usize, path: &str) -> Result<String> {
         let name = self.names[scheme];
         let base = if dir == ROOT {
@@ -247,29 +247,29 @@ impl<S: FileServer> SchemeFront<S> {
     }
 }
 
-/// What to tell the kernel, and through which scheme's socket.
+/// A message for the kernel, and the scheme whose socket it is sent through.
 pub struct Outgoing {
-    /// The scheme, by its place among the names.
+    /// The scheme, as an index into the names.
     pub scheme: usize,
     /// An answer, or an event.
     pub response: Response,
-    /// What is to be done once it was sent.
+    /// The action after it was sent.
     pub after: AfterSend,
 }
 
-/// What is to be done when the kernel has taken an answer, or refused it because its caller is gone.
+/// The action after the kernel has taken an answer, or refused it because its caller is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AfterSend {
     /// Nothing.
     Nothing,
-    /// Tell the server whether what was read from this file was delivered.
+    /// Tell the server whether the bytes read from this file were delivered.
     CompleteRead(FileId),
-    /// If it was refused, close the handle with this number. Nobody else would.
+    /// If it was refused, close the handle with this number, since no client will.
     CloseIfRefused(usize),
 }
 
 impl Outgoing {
-    /// An answer after which nothing is to be done.
+    /// An answer with no action after it.
     pub fn answer(scheme: usize, response: Response) -> Self {
         Self {
             scheme,
@@ -279,18 +279,18 @@ impl Outgoing {
     }
 }
 
-/// What the front remembers of an open file.
+/// The front's state of an open file.
 struct OpenFile {
     scheme: usize,
-    /// `O_NONBLOCK`; the kernel tells of it only with reads and writes.
+    /// `O_NONBLOCK`; the kernel passes it only with reads and writes.
     nonblocking: bool,
-    /// The first process seen on it.
+    /// The first process that used it.
     user: Pid,
-    /// More than one process was.
+    /// Whether more than one process used it.
     shared: bool,
 }
 
-/// A handle that was opened with `O_STAT`, only to be described. It claims nothing.
+/// A handle that was opened with `O_STAT`, only for stat. It claims nothing.
 struct StatHandle {
     path: String,
     stat: Stat,
@@ -320,7 +320,7 @@ fn file(number: usize) -> Result<FileId> {
     file.map(FileId).ok_or(error(errno::EBADF))
 }
 
-/// Who asks. What comes with a `call` as user is the client's choice, and is believed by nobody.
+/// The caller of a request. The user in a `call` is the client's choice, and is not trusted.
 fn caller(ctx: &CallerCtx, trusted: bool) -> Caller {
     Caller {
         pid: Pid(u32::try_from(ctx.pid).unwrap_or(0)),

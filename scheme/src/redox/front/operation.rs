@@ -9,9 +9,9 @@ use crate::dispatch::{Method, Operation, Request};
 use crate::errno::{self, Errno};
 use crate::server::{FileServer, Outcome};
 
-/// With the client's buffer.
+/// The operation holds the client's buffer.
 impl Operation for Op {
-    /// The scheme that it came to, and its number there.
+    /// The scheme, and the request's number there.
     type Tag = (usize, Id);
     type Waiting = Self;
     type Buffer = ();
@@ -21,7 +21,7 @@ impl Operation for Op {
             Self::Write(_) => Method::Write,
             Self::Dup(dup) => Method::Dup(dup.buf()),
             Self::Call(call) => Method::Call(call.payload_and_metadata().1),
-            // Nothing else is ever made into a request.
+            // No other operation becomes a request.
             _ => Method::Read,
         }
     }

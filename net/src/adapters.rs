@@ -19,10 +19,10 @@ pub trait Bus {
     /// The names of the adapters that are there.
     fn names(&mut self) -> Vec<String>;
 
-    /// Opens one: its hardware address, and its frames.
+    /// Opens an adapter: its hardware address, and its frames.
     fn open(&mut self, name: &str) -> io::Result<(Mac, Self::Io)>;
 
-    /// Removes the name of an adapter whose driver ended. A new driver could not take it otherwise.
+    /// Removes the name of an adapter whose driver ended, so that a new driver can take it.
     fn clear(&mut self, name: &str);
 }
 
@@ -50,7 +50,7 @@ struct Adapter<F> {
 pub struct Adapters<B: Bus> {
     bus: B,
     adapters: Vec<Adapter<B::Io>>,
-    /// Numbers of those opened since [`poll_opened`](Self::poll_opened) was called.
+    /// Numbers of the adapters opened since [`poll_opened`](Self::poll_opened) was called.
     opened: Vec<usize>,
     buffer: Vec<u8>,
 }
@@ -69,8 +69,8 @@ impl<B: Bus> Adapters<B> {
         adapters
     }
 
-    /// The next adapter that was opened since the last call: its number, and its frames. Some may
-    /// be there to [receive](Self::receive) already.
+    /// The next adapter that was opened since the last call: its number, and its frames. There may
+    /// already be frames to [receive](Self::receive).
     pub fn poll_opened(&mut self) -> Option<(usize, &B::Io)> {
         loop {
             let at = self.opened.pop()?;
@@ -98,8 +98,8 @@ impl<B: Bus> Adapters<B> {
         }
     }
 
-    /// Sends every frame that waits, and looks for adapters if it is time to. True if the host
-    /// needs a turn because of it.
+    /// Sends every queued frame, and searches for adapters if that is due. True if the host needs a
+    /// turn because of it.
     #[must_use]
     pub fn transmit(&mut self, host: &mut Host) -> bool {
         let mut sent = false;
@@ -189,7 +189,7 @@ impl<B: Bus> Adapters<B> {
 }
 
 impl<F> Adapter<F> {
-    /// The driver ended. The interface waits for the next one.
+    /// Handles the end of a driver. The interface waits for the next one.
     fn fail(&mut self, host: &mut Host, bus: &mut impl Bus, error: &io::Error) {
         log::error!("{}: {error}", self.name);
         host.ethernet_lost(self.id);

@@ -15,7 +15,7 @@ use crate::packet::Packet;
 /// `BIOCGSTATS`: two counters, packets seen by the filter and packets lost.
 const BIOCGSTATS: (u32, u32, u32) = (b'B' as u32, 111, 8);
 
-/// How a capture describes itself to `stat`.
+/// The answer of `stat` for a capture.
 pub(crate) const DEVICE: Stat = Stat {
     kind: FileKind::Device,
     mode: 0o600,
@@ -29,7 +29,7 @@ pub(crate) struct Handle {
     stream: Stream,
 }
 
-/// Where the packets are.
+/// The source of the packets.
 #[derive(Debug)]
 enum Stream {
     /// At the interface, where they are captured.
@@ -163,7 +163,7 @@ impl Handle {
         }
     }
 
-    /// The interface is gone: keeps what its capture holds.
+    /// Handles the end of the interface: keeps the packets its capture holds.
     pub(crate) fn detached(&mut self, left: Capture) {
         self.stream = Stream::Left(left);
     }

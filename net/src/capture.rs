@@ -17,7 +17,7 @@ const RING_BYTES: usize = 1 << 20;
 /// Bytes in front of the data of a record.
 const RECORD_HEADER: usize = 16;
 
-/// One reader's stream: the part that is not read yet.
+/// One reader's stream: the part that is not yet read.
 #[derive(Debug)]
 pub(crate) struct Capture {
     ring: VecDeque<u8>,
@@ -86,7 +86,7 @@ impl Capture {
         len
     }
 
-    /// How many packets were seen, and how many of them were lost. Both wrap around.
+    /// The number of packets seen, and of those lost. Both wrap around.
     pub(crate) fn counters(&self) -> (u32, u32) {
         (self.seen, self.lost)
     }

@@ -8,7 +8,7 @@ use slab::Slab;
 
 /// Most files open at once.
 const MAX_FILES: usize = 65_536;
-/// How many of these are kept for the superuser.
+/// Of these, how many are reserved for the superuser.
 const RESERVED_FILES: usize = 4096;
 
 /// Every open file.
@@ -22,7 +22,7 @@ pub(crate) struct Files<F> {
 #[derive(Debug)]
 struct Slot<F> {
     file: F,
-    /// Never used again, unlike the file's number.
+    /// The serial number, which unlike the file's number is never used again.
     serial: u64,
 }
 
@@ -34,7 +34,7 @@ pub(crate) struct Held {
 }
 
 impl<F> Files<F> {
-    /// No files.
+    /// An empty table.
     pub(crate) fn new() -> Self {
         Self {
             slots: Slab::new(),
@@ -93,16 +93,16 @@ impl<F> Files<F> {
     }
 }
 
-/// Files that became readable or writable, in the order in which they did.
+/// Files that became readable or writable, in order.
 #[derive(Debug, Default)]
 pub(crate) struct Wakes {
-    /// By file number: the bits that rose since they were last told.
+    /// By file number: the readiness that has risen since the file was last [taken](Self::poll).
     risen: Vec<Ready>,
     queue: VecDeque<FileId>,
 }
 
 impl Wakes {
-    /// Notes that something became possible on a file. The file is told of once, until that is
+    /// Notes that something became possible on a file. The file is queued once, until it is
     /// [taken](Self::poll).
     pub(crate) fn wake(&mut self, id: FileId, ready: Ready) {
         let at = id.0 as usize;
@@ -131,7 +131,7 @@ impl Wakes {
         }
     }
 
-    /// Forgets a file that is closed: nobody is left to be told.
+    /// Forgets a closed file: nobody is left to be told.
     pub(crate) fn forget(&mut self, id: FileId) {
         if let Some(risen) = self.risen.get_mut(id.0 as usize) {
             *risen = Ready::empty();

@@ -28,11 +28,11 @@ use crate::tun::{self, SigioOwner};
 /// The schemes served, in the order in which they are listed.
 pub const SCHEMES: [&str; 7] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp", "ip"];
 
-/// How to start.
+/// The configuration of a [`Host`].
 #[derive(Clone, Copy, Debug)]
 pub struct Config {
-    /// Where all chance comes from: sequence numbers, ports, identifiers, the spread of hash
-    /// tables. Two hosts with the same seed and the same input do the same, bit for bit.
+    /// The seed of all randomness: sequence numbers, ports, identifiers, hash tables. Two hosts
+    /// with the same seed and the same input behave the same, bit for bit.
     pub seed: u64,
     /// The small services to run.
     pub services: Services,
@@ -77,11 +77,11 @@ pub struct Host {
     servers: Servers,
     watchers: netcfg::Watchers,
     /// The result of the last turn, as long as nothing has happened since that could change it.
-    /// Most turns have nothing to do, and should not have to look everywhere to find that out.
+    /// Most turns have nothing to do, and this spares them the search for work.
     idle: Option<Turn>,
 }
 
-/// What a [`FileId`] stands for.
+/// An open file, by its kind.
 enum File {
     Directory(String),
     Tun(tun::Handle),
@@ -132,29 +132,29 @@ impl Host {
         self.net.ip.ifs.iter()
     }
 
-    /// Makes `ethN`, the lowest that is free, on an adapter with this address. It is up at once, so
-    /// that a program can ask the network for an address.
+    /// Makes `ethN`, with the lowest free number, on an adapter with this address. It is up at
+    /// once, so that a program can ask the network for an address.
     pub fn attach_ethernet(&mut self, mac: Mac) -> Option<AdapterId> {
         self.schedule();
         self.net.link.attach_ethernet(&mut self.net.ip, mac)
     }
 
-    /// An adapter is gone for good, and its interface with it.
+    /// Removes an adapter that is gone for good, and its interface.
     pub fn detach_ethernet(&mut self, id: AdapterId) {
         self.schedule();
         self.net.link.detach_ethernet(&mut self.net.ip, id);
     }
 
-    /// The driver of an adapter ended. The interface stays, with all its settings, but is not
-    /// RUNNING: packets sent through it are lost until the adapter is [there
+    /// Notes that the driver of an adapter ended. The interface stays, with all its settings, but
+    /// is not RUNNING: packets sent through it are lost until the adapter is [found
     /// again](Self::ethernet_found).
     pub fn ethernet_lost(&mut self, id: AdapterId) {
         self.schedule();
         self.net.link.ethernet_lost(&mut self.net.ip, id);
     }
 
-    /// The adapter is there again, maybe with another hardware address. The interface has its
-    /// addresses, routes, groups and UP flag as before.
+    /// Notes that the adapter is there again, maybe with another hardware address. The interface
+    /// keeps its addresses, routes, groups and UP flag.
     pub fn ethernet_found(&mut self, id: AdapterId, mac: Mac) {
         self.schedule();
         self.net.link.ethernet_found(&mut self.net.ip, id, mac);
@@ -166,7 +166,7 @@ impl Host {
         Some(&self.net.ip.ifs.get(dev)?.name)
     }
 
-    /// A frame came, without its check sequence.
+    /// Handles a received frame, without its check sequence.
     pub fn handle_frame(&mut self, id: AdapterId, frame: &[u8]) {
         self.schedule();
         self.net.link.handle_frame(&mut self.net.ip, id, frame);
@@ -202,7 +202,7 @@ impl Host {
         self.idle = None;
     }
 
-    /// Counters changed outside of a turn, and there may be room for connections that wait.
+    /// Notes that counters changed outside of a turn, and that connections may have room to send.
     fn counted(&mut self) {
         if self.watchers.counted() || self.net.has_work() {
             self.schedule();
@@ -217,7 +217,7 @@ impl Host {
             match event {
                 Event::Ready(file, ready) => self.wakes.wake(file, ready),
                 Event::Arrived(Owner(file)) => self.wakes.wake(FileId(file), Ready::READ),
-                // A signal is a flag: sending it twice is no different from once.
+                // A signal is a flag: sending it twice is the same as sending it once.
                 Event::Signal(owner) if self.signals.contains(&owner) => {}
                 Event::Signal(owner) => self.signals.push_back(owner),
                 Event::Detached(ifp) => {
@@ -235,7 +235,7 @@ impl Host {
         }
     }
 
-    /// Tells the owners of sockets what happened on them, as many as the budget allows.
+    /// Passes events to the owners of sockets, as many as the budget allows.
     fn tell_sockets(&mut self, mut budget: Budget) {
         let net = &mut self.net;
         while budget.take() {
@@ -264,7 +264,7 @@ impl Host {
     }
 
     fn stat_path(&self, path: &str) -> Result<Stat, Errno> {
-        // A slash at the end is for directories.
+        // Only directories may have a trailing slash.
         if let Some(path) = path.strip_suffix('/') {
             let stat = self.stat_exact(path)?;
             return match stat.kind {
@@ -319,7 +319,7 @@ impl Host {
             "udp" => Some(Transport::Udp),
             _ => None,
         };
-        // The bare scheme is a socket without a name.
+        // The scheme without a path is a socket without a name.
         if let (Some(transport), "") = (transport, split(path).1)
             && !flags.contains(OpenFlags::DIRECTORY)
             && flags.contains(OpenFlags::WRITE)
@@ -513,8 +513,8 @@ impl FileServer for Host {
         let stat = self.stat_path(path);
         let below = path.strip_prefix("netcfg/ifaces");
         if below.is_some_and(|below| matches!(below, "" | "/") || stat.is_err()) {
-            // A program that looks may be waiting for an interface that is not there yet. It may
-            // never open one: the look is all we see of it.
+            // A program that lists interfaces may be waiting for one that is not there yet. It may
+            // never open one, so the listing is all we see of it.
             self.schedule();
             self.net.link.ask_for_adapters(&self.net.ip);
         }

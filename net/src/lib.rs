@@ -50,7 +50,7 @@ pub mod tun;
 pub use host::{Config, Host};
 pub use serve::Services;
 
-/// What only fuzz targets see.
+/// Items for fuzz targets only.
 #[cfg(fuzzing)]
 pub mod fuzzing {
     pub use crate::stack::segments;

@@ -17,8 +17,8 @@ use crate::tun::{SigioOwner, TunEvent, Units};
 
 /// Interfaces, routes, drivers and transports.
 ///
-/// Time comes in with [`turn`](Self::turn). News for the files above is taken out with
-/// [`poll_event`](Self::poll_event), and from the transports with theirs.
+/// Time comes in with [`turn`](Self::turn). Events for the files above are taken out with
+/// [`poll_event`](Self::poll_event), those of the transports with their own `poll_event`.
 pub(crate) struct Net {
     pub(crate) ip: Ip,
     pub(crate) tun: Units,
@@ -32,7 +32,7 @@ pub(crate) struct Net {
     events: VecDeque<Event>,
 }
 
-/// Something that the files above have to know.
+/// An event for the files above.
 #[derive(Debug)]
 pub(crate) enum Event {
     /// Something became possible on the file of a device or capture.
@@ -46,7 +46,7 @@ pub(crate) enum Event {
 }
 
 impl Net {
-    /// A network with `lo0` and nothing else. All chance comes from `rng`.
+    /// A network with `lo0` and nothing else. All randomness comes from `rng`.
     pub(crate) fn new(mut rng: fastrand::Rng, secret: [u64; 2]) -> Self {
         let mut hasher = || {
             let mut seed = || rng.u64(..);
@@ -92,7 +92,7 @@ impl Net {
         self.handle_activity();
     }
 
-    /// Advances time alone. A clock that goes back is held still.
+    /// Only advances time. A clock that goes back is held still.
     pub(crate) fn set_now(&mut self, now: Now) {
         self.ip.now.monotonic = self.ip.now.monotonic.max(now.monotonic);
         self.ip.now.wall = now.wall;
@@ -103,7 +103,7 @@ impl Net {
         self.ip.has_work() || self.tcp.has_work() || self.udp.has_work()
     }
 
-    /// When the next timer is due; `None` if none is armed.
+    /// The time of the next timer; `None` if none is armed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let deadlines = [
             self.tcp.deadline(),
@@ -157,8 +157,8 @@ impl Net {
         }
     }
 
-    /// An ICMP error, or a driver, says something about a packet of ours. The transport that may
-    /// have sent it is told, if it did.
+    /// Passes an error about a packet of ours, from ICMP or a driver, to the transport that may
+    /// have sent the packet.
     fn notice(&mut self, quoted: Quoted) -> Verdict {
         let Quoted {
             protocol,
@@ -187,7 +187,7 @@ impl Net {
         Verdict::Delivered
     }
 
-    /// Passes on what happened at interfaces: to drivers, captures and connections.
+    /// Passes on the activity of interfaces: to drivers, captures and connections.
     #[inline]
     pub(crate) fn handle_activity(&mut self) {
         if self.ip.ifs.has_activity() {

@@ -35,7 +35,7 @@ impl Packet {
         }
     }
 
-    /// A packet of these pieces, one after the other.
+    /// A packet of these pieces, concatenated.
     pub fn gather(pieces: &[&[u8]]) -> Self {
         let len: usize = pieces.iter().map(|piece| piece.len()).sum();
         let mut buf = Vec::with_capacity(HEADROOM + len);
@@ -60,12 +60,12 @@ impl Packet {
         }
     }
 
-    /// Cuts `len` bytes off the front, or all there are; they become room for a header.
+    /// Cuts `len` bytes off the front, or all if there are fewer; they become room for a header.
     pub fn strip(&mut self, len: usize) {
         self.start += len.min(self.len());
     }
 
-    /// Cuts the end off, to `len` bytes.
+    /// Cuts the packet to `len` bytes.
     pub fn truncate(&mut self, len: usize) {
         self.buf.truncate(self.start + len);
     }

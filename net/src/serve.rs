@@ -12,11 +12,11 @@ use crate::ifnet::is_host;
 use crate::net::Net;
 use crate::stack::{Connection, Datagram, FlowId, ListenerId, Owner, Terms, UdpId};
 
-/// Connections that a service lets wait, each.
+/// Most connections of each service that wait to be accepted.
 const BACKLOG: usize = 1024;
 /// Bytes moved for one connection before another gets its turn.
 const CHUNK: usize = 64 << 10;
-/// The services serve strangers, and do not keep memory for one that does nothing.
+/// The services are open to strangers, and do not keep memory for an idle connection.
 const IDLE_LIMIT: Duration = Duration::from_secs(5 * 60);
 /// Characters in a line of the character generator, without its end.
 const LINE: usize = 72;
@@ -25,11 +25,11 @@ bitflags! {
     /// Which services run.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct Services: u8 {
-        /// What comes goes back.
+        /// Sends received bytes back.
         const ECHO = 1;
-        /// What comes is thrown away.
+        /// Discards received bytes.
         const DISCARD = 2;
-        /// Characters without end.
+        /// Sends characters without end.
         const CHARGEN = 4;
     }
 }
@@ -53,7 +53,7 @@ impl std::error::Error for UnknownService {}
 impl FromStr for Services {
     type Err = UnknownService;
 
-    /// Reads `echo,discard,chargen` or a part of it.
+    /// Parses a list such as `echo,discard,chargen`.
     fn from_str(text: &str) -> Result<Self, UnknownService> {
         let service = |word: &str| match word.trim() {
             "echo" => Ok(Self::ECHO),
@@ -83,12 +83,12 @@ impl Service {
         (Services::CHARGEN, Self::Chargen),
     ];
 
-    /// What its sockets are known by: numbers that no file has.
+    /// The owner of its sockets: a number that no file has.
     fn owner(self) -> Owner {
         Owner(u32::MAX - u32::from(self.port()))
     }
 
-    /// Whose sockets those of `owner` are, if it is one of the services.
+    /// The service that `owner` stands for, if it is one.
     pub(crate) fn of(owner: Owner) -> Option<Self> {
         let mut all = Self::ALL.into_iter().map(|(_, service)| service);
         all.find(|service| service.owner() == owner)
@@ -103,12 +103,12 @@ impl Service {
     }
 }
 
-/// What the services remember of their connections.
+/// The state of the services.
 #[derive(Debug, Default)]
 pub(crate) struct Servers {
-    /// How far each character generator is. Bounded by the connections.
+    /// The position of each character generator. Bounded by the number of connections.
     positions: BTreeMap<FlowId, usize>,
-    /// Where the next datagram of the character generator begins.
+    /// The position at which the next datagram of the character generator begins.
     line: usize,
 }
 
@@ -133,13 +133,13 @@ impl Servers {
         }
     }
 
-    /// Takes the connections that wait.
+    /// Accepts the connections that wait.
     pub(crate) fn accept(net: &mut Net, listener: ListenerId) {
-        // Each hears of itself right after.
+        // Events of each connection follow at once.
         while net.tcp.accept(listener).is_some() {}
     }
 
-    /// Serves a connection at which something happened.
+    /// Serves a connection that has an event.
     pub(crate) fn serve_flow(&mut self, net: &mut Net, id: FlowId, service: Service) {
         let position = self.positions.get(&id).copied().unwrap_or(0);
         let moved = net.tcp.pump(id, |connection| match service {
@@ -155,21 +155,21 @@ impl Servers {
             return;
         };
         if !connection.may_recv() {
-            // The other end is done. What is queued for it still goes out.
+            // The other end has closed. Bytes queued for it are still sent.
             self.positions.remove(&id);
             net.tcp.close(&net.ip, id);
             return;
         }
         if service == Service::Chargen {
-            // Lines repeat after as many as there are characters.
+            // The text repeats after as many lines as there are characters.
             let position = (position + moved) % ((LINE + 2) * CHARACTERS);
             self.positions.insert(id, position);
         }
     }
 
-    /// Serves a socket to which datagrams came.
+    /// Serves a socket that has received datagrams.
     pub(crate) fn serve_socket(&mut self, net: &mut Net, id: UdpId, service: Service) {
-        // The queue is bounded, and nothing comes meanwhile.
+        // The queue is bounded, and nothing arrives in the meantime.
         while let Some(datagram) = net.udp.recv(id) {
             self.serve_datagram(net, id, service, &datagram);
         }
@@ -177,12 +177,12 @@ impl Servers {
 
     fn serve_datagram(&mut self, net: &mut Net, id: UdpId, service: Service, datagram: &Datagram) {
         let from = datagram.from;
-        // Two such services must not be set upon each other (inetd's old rule).
+        // Two such services must not answer each other for ever (inetd's old rule).
         let loops = [Service::Echo, Service::Chargen].map(Service::port);
         if loops.contains(&from.1) || from.1 == 0 || !is_host(&from.0) {
             return;
         }
-        // From the address that was asked, unless that was a group or everybody.
+        // From the address that was asked, unless that was a group or broadcast address.
         let to = datagram.to;
         let own = net.ip.ifs.is_local(&to).then_some(to);
         let sent = match service {
@@ -202,7 +202,7 @@ impl Servers {
     }
 }
 
-/// Sends back what came, as much as there is room for.
+/// Sends received bytes back, as many as there is room for.
 fn echo(connection: &mut Connection) -> usize {
     let mut chunk = [0; 4096];
     let mut moved = 0;
@@ -231,7 +231,7 @@ fn discard(connection: &mut Connection) -> usize {
     moved
 }
 
-/// Sends characters, from `position` of the endless text on.
+/// Sends characters of the endless text, from `position` on.
 fn generate(connection: &mut Connection, position: usize) -> usize {
     let mut moved = 0;
     while moved < CHUNK {
@@ -250,10 +250,10 @@ fn generate(connection: &mut Connection, position: usize) -> usize {
     moved
 }
 
-/// Printing characters, and so lines before they repeat.
+/// The number of printing characters, and of lines before they repeat.
 const CHARACTERS: usize = 95;
 
-/// The character at `position` of the endless text: each line begins one further on.
+/// The character at `position` of the endless text: each line begins one character further on.
 fn character(position: usize) -> u8 {
     let (line, column) = (position / (LINE + 2), position % (LINE + 2));
     match column {

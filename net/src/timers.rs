@@ -12,7 +12,7 @@ pub(crate) struct Timers<K> {
     order: BTreeSet<(Duration, K)>,
 }
 
-/// When a timer is due; `None` while it is not armed.
+/// The time at which a timer is due; `None` while it is not armed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Timer(Option<Duration>);
 
@@ -25,7 +25,7 @@ impl<K> Default for Timers<K> {
 }
 
 impl<K: Ord + Copy> Timers<K> {
-    /// Makes a timer due at `at`, and no longer at the time before.
+    /// Arms a timer to be due at `at`, instead of at any earlier setting.
     pub(crate) fn arm(&mut self, timer: &mut Timer, key: K, at: Duration) {
         if timer.0 != Some(at) {
             self.disarm(timer, key);
@@ -34,15 +34,15 @@ impl<K: Ord + Copy> Timers<K> {
         }
     }
 
-    /// Makes a timer not due at all.
+    /// Disarms a timer.
     pub(crate) fn disarm(&mut self, timer: &mut Timer, key: K) {
         if let Some(at) = timer.0.take() {
             self.order.remove(&(at, key));
         }
     }
 
-    /// Takes the timer that is due first, if it is due by `now`. The caller has to
-    /// [tell](Timer::expired) its [`Timer`].
+    /// Takes the timer that is due first, if it is due by `now`. The caller has to call
+    /// [`Timer::expired`] on it.
     #[must_use]
     pub(crate) fn pop(&mut self, now: Duration) -> Option<K> {
         let &(at, _) = self.order.first()?;
@@ -52,7 +52,7 @@ impl<K: Ord + Copy> Timers<K> {
         self.order.pop_first().map(|(_, key)| key)
     }
 
-    /// When the first is due.
+    /// The time at which the first timer is due.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.order.first().map(|&(at, _)| at)
     }
@@ -62,7 +62,7 @@ impl<K: Ord + Copy> Timers<K> {
         self.order.iter().map(|&(_, key)| key)
     }
 
-    /// How many timers are armed.
+    /// The number of armed timers.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.order.len()
@@ -70,7 +70,7 @@ impl<K: Ord + Copy> Timers<K> {
 }
 
 impl Timer {
-    /// When it is due; `None` while it is not armed.
+    /// The time at which it is due; `None` while it is not armed.
     pub(crate) fn at(self) -> Option<Duration> {
         self.0
     }

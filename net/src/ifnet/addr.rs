@@ -17,7 +17,7 @@ pub struct IfAddr {
 }
 
 impl IfAddr {
-    /// Reads `10.0.0.1/24`, `10.0.0.1` or `10.0.0.1 peer 10.0.0.2`. `None` for anything else, and
+    /// Parses `10.0.0.1/24`, `10.0.0.1` or `10.0.0.1 peer 10.0.0.2`. `None` for anything else, and
     /// for an address that no interface can have.
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_ascii_whitespace();
@@ -62,8 +62,8 @@ impl IfAddr {
         }
     }
 
-    /// The destinations on its link: its network, or its peer. `None` for an address without
-    /// either.
+    /// The prefix of the destinations on its link: its network, or its peer. `None` for an address
+    /// without either.
     pub fn prefix(&self) -> Option<IpNet> {
         match self.peer {
             Some(peer) => Some(IpNet::from(peer)),
@@ -103,14 +103,14 @@ impl fmt::Display for IfAddr {
     }
 }
 
-/// A decimal number with nothing around it: no sign, and no zero in front of another digit.
+/// Parses a plain decimal number: no sign, no space, no leading zero.
 pub(crate) fn parse_decimal<T: std::str::FromStr>(text: &str) -> Option<T> {
     let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
     let plain = text == "0" || !text.starts_with('0');
     (digits && plain).then(|| text.parse().ok()).flatten()
 }
 
-/// Bits that two addresses have in common from the left; 0 across families.
+/// The number of leading bits that two addresses have in common; 0 across families.
 pub(crate) fn common_prefix(a: &IpAddr, b: &IpAddr) -> u32 {
     match (a, b) {
         (IpAddr::V4(a), IpAddr::V4(b)) => (u32::from(*a) ^ u32::from(*b)).leading_zeros(),

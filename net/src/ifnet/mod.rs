@@ -1,8 +1,8 @@
 //! Interfaces: names, flags, addresses, counters, send queues. The kernel's `struct ifnet`.
 //!
 //! An [`Ifnet`] knows nothing of its driver but a [tag](Driver) and the function that
-//! [sends](IfOutput) a packet by it. It notes what happens to it that others have to know, and
-//! [`IfTable::poll_activity`] tells them.
+//! [sends](IfOutput) a packet. It notes events that others have to know about, which
+//! [`IfTable::poll_activity`] returns.
 
 mod addr;
 mod family;
@@ -37,18 +37,18 @@ pub const IPV6_MINMTU: u16 = 1280;
 pub const MAX_ADDRS: usize = 256;
 /// Most groups that one interface can join.
 pub const MAX_GROUPS: usize = 256;
-/// How many of these are kept for the superuser.
+/// Of these, how many are reserved for the superuser.
 pub const RESERVED_GROUPS: usize = 32;
 
-/// Number of an interface. Used again after it is destroyed, but not before
-/// [`IfTable::poll_detached`] has told of that.
+/// Number of an interface. It may be reused after the interface is destroyed, but not before
+/// [`IfTable::poll_detached`] has reported that.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IfIndex(pub u32);
 
-/// Which driver an interface belongs to.
+/// The driver that an interface belongs to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Driver {
-    /// The loopback interface: what goes out comes in.
+    /// The loopback interface: packets sent are received again.
     Loopback,
     /// The tun device of this unit.
     Tun(u16),
@@ -56,7 +56,7 @@ pub enum Driver {
     Ethernet(AdapterId),
 }
 
-/// Number of a network card. Used again after it is detached.
+/// Number of a network card. It may be reused after the card is detached.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AdapterId(pub u32);
 
@@ -69,7 +69,7 @@ pub struct TapId(pub u32);
 pub(crate) struct Tap {
     pub(crate) id: TapId,
     pub(crate) capture: Capture,
-    /// Whether its reader has to be told that there is something to read.
+    /// Whether its reader has to be told that there are packets to read.
     pub(crate) rose: bool,
 }
 
@@ -77,7 +77,7 @@ bitflags! {
     /// Interface flags, by their BSD numbers.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub struct IfFlags: u32 {
-        /// Wanted up by the administrator.
+        /// Administratively up.
         const UP = 0x1;
         /// Has a broadcast address.
         const BROADCAST = 0x2;
@@ -105,7 +105,7 @@ impl fmt::Display for IfFlags {
     }
 }
 
-/// The members of a group on an interface: how often each kind joined and did not leave.
+/// The members of a group on an interface: for each kind, the joins that were not yet left.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Members {
     /// Sockets.
@@ -150,7 +150,7 @@ pub struct Ifnet {
     pub output: IfOutput,
     /// The driver's own flags, which only it understands (BSD's `IFF_LINK0` to `IFF_LINK2`).
     pub link_flags: u16,
-    /// Whether the driver is there. The driver of a network card may end.
+    /// Whether the driver is running. The driver of a network card may end.
     pub present: bool,
     /// Whether the driver traces what it does.
     pub debug: bool,
@@ -167,23 +167,23 @@ pub struct Ifnet {
     /// Deprecated addresses, from which no new connection begins (RFC 4862 section 5.5.4). The
     /// interface has them, or is about to.
     pub deprecated: Vec<IpAddr>,
-    /// Addresses that it is about to have, while it asks whether another host has them (RFC 4862
+    /// Tentative addresses: the interface is still asking whether another host has them (RFC 4862
     /// section 5.4).
     pub tentative: Vec<IpAddr>,
     /// Addresses that it made from prefixes that routers advertise.
     pub advertised: Vec<IpAddr>,
-    /// Groups joined, and by whom.
+    /// Groups joined, and their members.
     pub groups: BTreeMap<IpAddr, Members>,
     /// Counters.
     pub stats: IfStats,
     /// Packets for the wire.
     pub snd: Box<dyn Discipline>,
     /// Next hops of packets that were queued since the driver was last told, for drivers that have
-    /// to find their hardware addresses.
+    /// to resolve hardware addresses.
     pub(crate) next_hops: Vec<IpAddr>,
     /// The captures on this interface.
     pub(crate) taps: Vec<Tap>,
-    /// What happened since the last [`IfTable::poll_activity`].
+    /// The activity since the last [`IfTable::poll_activity`].
     activity: Activity,
 }
 
@@ -191,7 +191,7 @@ impl Ifnet {
     /// `bpf_mtap`: gives every capture a copy of a packet. `family` is its number in `DLT_NULL`.
     #[inline]
     pub(crate) fn tap(&mut self, wall: Duration, family: u32, packet: &[u8]) {
-        // Almost always there is none.
+        // Interfaces rarely have a capture.
         if !self.taps.is_empty() {
             self.record(wall, family, packet);
         }
@@ -235,7 +235,7 @@ impl Ifnet {
         error
     }
 
-    /// `if_qflush`: throws away what is queued to be sent, and with it `others` that were queued
+    /// `if_qflush`: drops the packets in the send queue, and counts `others` that were queued
     /// elsewhere on behalf of the interface.
     pub(crate) fn purge(&mut self, others: u64) {
         let purged = self.snd.purge() as u64 + others;
@@ -253,7 +253,7 @@ impl Ifnet {
         self.mtu >= IPV6_MINMTU
     }
 
-    /// Whether it is a loopback: packets sent by it come back.
+    /// Whether it is a loopback: packets sent by it are received again.
     pub fn is_loopback(&self) -> bool {
         self.flags.contains(IfFlags::LOOPBACK)
     }
@@ -268,7 +268,7 @@ impl Ifnet {
         self.flags.contains(IfFlags::UP)
     }
 
-    /// Whether `group` is received: joined, or one that every host hears.
+    /// Whether packets for `group` are received: it is joined, or every host is in it.
     pub fn hears(&self, group: &IpAddr) -> bool {
         if !self
             .flags
@@ -311,9 +311,9 @@ impl Ifnet {
         self.addrs.iter().any(|own| own.broadcast() == Some(*addr))
     }
 
-    /// The address to send from to `dst`, by way of `next_hop`. In this order it prefers an address
-    /// of the same scope, one that is not deprecated, one on the next hop's network, and the one
-    /// with the longest prefix in common with the destination.
+    /// The source address for packets to `dst` by way of `next_hop`. It prefers, in this order, an
+    /// address of the same scope, one that is not deprecated, one on the next hop's network, and
+    /// the one with the longest prefix in common with the destination.
     pub fn source_for(&self, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
         let candidates = self
             .addrs

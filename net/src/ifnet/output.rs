@@ -1,4 +1,4 @@
-//! The output function of an interface, and the activity that others are told of.
+//! The output function of an interface, and the activity that is reported to others.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -30,7 +30,7 @@ pub struct Outgoing {
 /// that it needs there.
 pub type IfOutput = fn(&mut Ifnet, Outgoing) -> Result<Sent, OutputError>;
 
-/// What became of a packet that an interface took.
+/// The result for a packet that an interface took.
 #[derive(Debug)]
 #[must_use]
 pub enum Sent {
@@ -67,8 +67,8 @@ impl fmt::Display for OutputError {
 impl std::error::Error for OutputError {}
 
 bitflags! {
-    /// What happened at an interface since [`IfTable::poll_activity`](super::IfTable::poll_activity)
-    /// told of it.
+    /// Events at an interface since they were last reported by
+    /// [`IfTable::poll_activity`](super::IfTable::poll_activity).
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Activity: u8 {
         /// Packets were put on the send queue.

@@ -12,7 +12,7 @@ use crate::packet::Packet;
 /// A packet in a send queue.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
-    /// The packet. Of a tun device it has its header in front, as the program will read it.
+    /// The packet. For a tun device it includes the header, as the program will read it.
     pub bytes: Packet,
     /// Family of the packet.
     pub family: Family,
@@ -20,11 +20,11 @@ pub struct Frame {
     pub next_hop: IpAddr,
 }
 
-/// A queue refused a frame, which comes back.
+/// A queue refused the frame, which it returns.
 #[derive(Debug)]
 pub struct Full(pub Frame);
 
-/// How a send queue chooses what to keep and what to release next.
+/// A queueing discipline: chooses the frames to keep and the frame to release next.
 ///
 /// Times are arguments. A queue may hold frames that it does not release yet; only
 /// [`ready`](Self::ready) says whether [`dequeue`](Self::dequeue) would give one.
@@ -38,16 +38,16 @@ pub trait Discipline: fmt::Debug + Send {
     /// The frame that would be released next.
     fn peek(&self, now: Now) -> Option<&Frame>;
 
-    /// Puts a released frame back at the head, even beyond the limit, because it was not read.
+    /// Puts a released frame back at the head, even beyond the limit, because it was not delivered.
     fn requeue(&mut self, frame: Frame);
 
     /// Whether a frame of `len` bytes would be taken.
     fn has_room(&self, len: usize) -> bool;
 
-    /// Whether it is so full that senders that can wait should wait, and leave the rest to others.
+    /// Whether the queue is so full that senders that can wait should leave the rest to others.
     fn pressed(&self) -> bool;
 
-    /// How many senders that wait may go on.
+    /// The number of waiting senders that may go on.
     fn free(&self) -> usize;
 
     /// Whether a frame is released now.
@@ -63,10 +63,10 @@ pub trait Discipline: fmt::Debug + Send {
         self.len() == 0
     }
 
-    /// Throws everything away; returns how many frames it was.
+    /// Drops all frames; returns how many there were.
     fn purge(&mut self) -> usize;
 
-    /// Its parameters, as `ifaces/IF/queue` shows and takes them.
+    /// Its parameters, in the format of `ifaces/IF/queue`.
     fn describe(&self) -> String;
 }
 

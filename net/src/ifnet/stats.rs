@@ -1,9 +1,9 @@
-//! Counters of an interface, and the ledger that they close.
+//! Counters of an interface, and the ledger in which they must balance.
 //!
-//! Every packet is in one place. For the input of an interface,
-//! `offered = delivered + forwarded + queued + dropped`; for its output
-//! `offered = delivered + queued + dropped`, where a frame that a reader has been given but whose
-//! arrival is not settled is still queued. [`IfStats::input`] and [`IfStats::output`] say so.
+//! Every packet is in exactly one place. For the input of an interface, `offered = delivered +
+//! forwarded + queued + dropped`; for its output `offered = delivered + queued + dropped`, where a
+//! frame that was handed to a reader counts as queued until its delivery is confirmed.
+//! [`IfStats::input`] and [`IfStats::output`] return these numbers.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
 pub enum DropReason {
-    /// In: written with a family that nobody takes (the writer got `EAFNOSUPPORT`).
+    /// In: written with an unsupported address family (the writer got `EAFNOSUPPORT`).
     UnknownFamily,
     /// In: netisr's queue was full.
     NetisrFull,
@@ -19,7 +19,7 @@ pub enum DropReason {
     Malformed,
     /// In: a checksum is wrong, of IP, TCP, UDP or ICMP.
     BadChecksum,
-    /// In: a source no host can have (RFC 1122 section 3.2.1.3), or one of our own.
+    /// In: a source that no host can have (RFC 1122 section 3.2.1.3), or one of our own.
     BadSource,
     /// In: a destination that must not appear on the wire.
     BadDestination,
@@ -31,22 +31,22 @@ pub enum DropReason {
     NotMember,
     /// In: no such protocol above IP.
     NoProtocol,
-    /// In: nobody on that UDP or TCP port.
+    /// In: no socket on that UDP or TCP port.
     NoPort,
-    /// In: for a connection or socket that cannot use it.
+    /// In: for a connection or socket that does not accept it.
     NotWanted,
     /// In: the queue of every socket it was for is full.
     SocketFull,
     /// In: a SYN for a listener whose backlog is full.
     BacklogFull,
-    /// In: a SYN beyond the memory that connections may take.
+    /// In: a SYN that would exceed the memory for connections.
     NoMemory,
-    /// In: fragments whose rest did not come in time.
+    /// In: fragments of a datagram whose other fragments did not arrive in time.
     FragmentTimeout,
     /// In: fragments that overlap or contradict each other (RFC 5722), and duplicates of one that
     /// is held.
     FragmentOverlap,
-    /// In: fragments thrown out to make room for others.
+    /// In: fragments evicted to make room for others.
     FragmentLimit,
     /// In: hop limit used up.
     TtlExceeded,
@@ -58,7 +58,7 @@ pub enum DropReason {
     TooBig,
     /// Both: IPv6 on an interface with an mtu below 1280.
     NoIpv6,
-    /// Out: nobody has the device open (`EHOSTDOWN`).
+    /// Out: the tun device is not open (`EHOSTDOWN`).
     NotOpen,
     /// Out: a family that the header mode cannot carry (`EAFNOSUPPORT`).
     FamilyRefused,
@@ -68,7 +68,7 @@ pub enum DropReason {
     Truncated,
     /// Out: still queued at the last close.
     Purged,
-    /// Out: the neighbour it was for does not answer, or too many wait for one.
+    /// Out: the neighbour does not answer, or too many packets wait for one.
     NoNeighbor,
 }
 
@@ -106,7 +106,7 @@ impl DropReason {
         Self::NoNeighbor,
     ];
 
-    /// The name after `drop.`.
+    /// The name in `stats`, behind `drop.`.
     pub const fn name(self) -> &'static str {
         match self {
             Self::UnknownFamily => "unknown_family",
@@ -158,7 +158,7 @@ pub struct Ledger {
 }
 
 impl Ledger {
-    /// Whether every packet is in exactly one place.
+    /// Whether the ledger balances: every packet is in exactly one place.
     pub fn closes(&self) -> bool {
         self.offered == self.delivered + self.forwarded + self.queued + self.dropped
     }
@@ -167,7 +167,7 @@ impl Ledger {
 /// The counters of an interface. Bytes are those of packets, link headers not included.
 #[derive(Clone, Debug)]
 pub struct IfStats {
-    /// Packets taken from the wire, families that nobody takes not included.
+    /// Packets received from the wire, unsupported address families not included.
     pub ipackets: u64,
     /// Their bytes.
     pub ibytes: u64,
@@ -185,7 +185,7 @@ pub struct IfStats {
     pub odrops: u64,
     /// The same number, under the name by which DragonFly's driver counts it.
     pub collisions: u64,
-    /// When the interface last went up or down, since 1970; zero for never.
+    /// The time of the last change between up and down, since 1970; zero for never.
     pub lastchange: Duration,
     pub(crate) input: Ledger,
     pub(crate) output: Ledger,
@@ -213,17 +213,17 @@ impl Default for IfStats {
 }
 
 impl IfStats {
-    /// How many packets were dropped for this reason.
+    /// The number of packets dropped for this reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
     }
 
-    /// What became of the packets that came from the wire.
+    /// The ledger of the packets from the wire.
     pub fn input(&self) -> Ledger {
         self.input
     }
 
-    /// What became of the packets for the wire.
+    /// The ledger of the packets to the wire.
     pub fn output(&self) -> Ledger {
         self.output
     }

@@ -1,4 +1,4 @@
-//! Every interface, and which address belongs to which.
+//! All interfaces, and the index of their addresses.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
@@ -10,25 +10,24 @@ use super::{
     MAX_ADDRS,
 };
 
-/// Every interface, and which address belongs to which.
+/// All interfaces, and the index of their addresses.
 #[derive(Debug)]
 pub struct IfTable {
-    /// `None` for an interface that is gone, until [`poll_detached`](Self::poll_detached) told of
-    /// it.
+    /// `None` for an interface that is gone, until [`poll_detached`](Self::poll_detached) has
+    /// reported it.
     ifs: Slab<Option<Ifnet>>,
     names: BTreeMap<String, IfIndex>,
     locals: HashMap<IpAddr, Vec<IfIndex>, ahash::RandomState>,
     broadcasts: HashMap<Ipv4Addr, u32, ahash::RandomState>,
-    /// Interfaces at which something happened since the last
-    /// [`poll_activity`](Self::poll_activity).
+    /// Interfaces with activity that [`poll_activity`](Self::poll_activity) has not reported.
     active: VecDeque<IfIndex>,
-    /// Interfaces that are gone, and that nobody has been told of. Their numbers are not used yet.
+    /// Interfaces that are gone and not yet reported. Their numbers are not reused before that.
     detached: VecDeque<Ifnet>,
     generation: u64,
 }
 
 impl IfTable {
-    /// No interfaces. `hasher` decides how addresses spread in the tables.
+    /// An empty table. `hasher` hashes the addresses.
     pub fn new(hasher: ahash::RandomState) -> Self {
         Self {
             ifs: Slab::new(),
@@ -103,7 +102,7 @@ impl IfTable {
         true
     }
 
-    /// The next interface that is gone. Its number may be used again from now on.
+    /// The next interface that is gone. Its number may be reused from now on.
     #[must_use]
     pub fn poll_detached(&mut self) -> Option<Ifnet> {
         let ifp = self.detached.pop_front()?;
@@ -111,7 +110,7 @@ impl IfTable {
         Some(ifp)
     }
 
-    /// The next interface at which something happened, and what.
+    /// The next interface with activity, and that activity.
     #[must_use]
     pub fn poll_activity(&mut self) -> Option<(IfIndex, Activity)> {
         loop {
@@ -123,13 +122,13 @@ impl IfTable {
         }
     }
 
-    /// Whether something happened that has not been polled.
+    /// Whether there is activity that was not polled.
     #[inline]
     pub(crate) fn has_activity(&self) -> bool {
         !self.active.is_empty() || !self.detached.is_empty()
     }
 
-    /// Lets `change` work on an interface. If that leads to activity, it will be polled.
+    /// Applies `change` to an interface. Resulting activity will be polled.
     #[inline]
     pub(crate) fn with<T>(
         &mut self,
@@ -145,17 +144,17 @@ impl IfTable {
         Some(result)
     }
 
-    /// Notes that something happened at an interface.
+    /// Notes activity at an interface.
     pub(crate) fn note(&mut self, index: IfIndex, activity: Activity) {
         self.with(index, |ifp| ifp.activity |= activity);
     }
 
-    /// Notes that something changed that files show, counters not included.
+    /// Notes a change that files show, counters not included.
     pub(crate) fn touch(&mut self) {
         self.generation += 1;
     }
 
-    /// Rises with every change, except of counters.
+    /// Grows with every change, except of counters.
     pub(crate) fn generation(&self) -> u64 {
         self.generation
     }
@@ -191,7 +190,7 @@ impl IfTable {
         self.ifs.iter().filter_map(|(_, ifp)| ifp.as_ref())
     }
 
-    /// Gives an interface an address. False if it has it, or has too many.
+    /// Adds an address to an interface. False if it is there already, or there are too many.
     pub fn add_addr(&mut self, index: IfIndex, addr: IfAddr) -> bool {
         let Some(ifp) = self.get_mut(index) else {
             return false;
@@ -207,7 +206,7 @@ impl IfTable {
         true
     }
 
-    /// Takes an address away. False if the interface does not have it.
+    /// Removes an address. False if the interface does not have it.
     pub fn remove_addr(&mut self, index: IfIndex, addr: &IfAddr) -> bool {
         let Some(ifp) = self.get_mut(index) else {
             return false;
@@ -249,7 +248,7 @@ impl IfTable {
         self.locals.get(addr)?.first().copied()
     }
 
-    /// Whether the address is the broadcast address of a network we are on, or of all.
+    /// Whether the address is the broadcast address of a network we are on, or 255.255.255.255.
     #[inline]
     pub fn is_broadcast(&self, addr: &Ipv4Addr) -> bool {
         addr.is_broadcast() || self.broadcasts.contains_key(addr)

@@ -7,8 +7,8 @@ pub(crate) fn verify(src: &IpAddr, dst: &IpAddr, protocol: u8, payload: &[u8]) -
     fill(src, dst, protocol, payload) == 0
 }
 
-/// The checksum to put into `payload`, where it is zero now: over a pseudo-header (RFC 768, RFC
-/// 8200 section 8.1). Addresses of different families give a useless sum, but no panic.
+/// The checksum to put into `payload`, whose checksum field is zero: over a pseudo-header (RFC 768,
+/// RFC 8200 section 8.1). Addresses of different families give a useless sum, but no panic.
 pub(crate) fn fill(src: &IpAddr, dst: &IpAddr, protocol: u8, payload: &[u8]) -> u16 {
     let addr = |addr: &IpAddr| match addr {
         IpAddr::V4(addr) => sum(&addr.octets()),
@@ -24,12 +24,12 @@ pub(crate) fn fill(src: &IpAddr, dst: &IpAddr, protocol: u8, payload: &[u8]) -> 
     !pseudo.into_iter().fold(sum(payload), add)
 }
 
-/// Whether bytes that contain their checksum, without a pseudo-header, add up.
+/// Whether the checksum inside `bytes`, without a pseudo-header, is right.
 pub(crate) fn verify_plain(bytes: &[u8]) -> bool {
     fill_plain(bytes) == 0
 }
 
-/// The checksum to put into `bytes`, where it is zero now.
+/// The checksum to put into `bytes`, whose checksum field is zero.
 pub(crate) fn fill_plain(bytes: &[u8]) -> u16 {
     !sum(bytes)
 }
@@ -40,8 +40,8 @@ fn add(one: u16, other: u16) -> u16 {
     sum + u16::from(carry)
 }
 
-/// The ones' complement sum of the 16-bit words, a last byte filled up with zero. Words may be
-/// added in any order of their bytes, and many at a time (RFC 1071 section 2).
+/// The ones' complement sum of the 16-bit words, an odd last byte padded with zero. The byte order
+/// does not matter, and many words may be added at a time (RFC 1071 section 2).
 fn sum(bytes: &[u8]) -> u16 {
     let (words, rest) = bytes.as_chunks::<8>();
     let mut last = [0; 8];

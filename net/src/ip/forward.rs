@@ -12,7 +12,7 @@ use crate::ifnet::{DropReason, Family, IfIndex, is_link_local};
 use crate::packet::Packet;
 
 impl Ip {
-    /// Sends on a sound packet whose destination is another host (RFC 1812 section 5.2).
+    /// Forwards a valid packet whose destination is another host (RFC 1812 section 5.2).
     pub(crate) fn ip_forward(&mut self, rcvif: IfIndex, mut packet: Packet) -> Verdict {
         if !self.forwarding {
             return Verdict::Dropped(DropReason::NotForUs);
@@ -74,7 +74,7 @@ impl Ip {
     }
 }
 
-/// Lowers the segment size that a forwarded SYN asks for to what fits into `mtu` bytes.
+/// Lowers the maximum segment size in a forwarded SYN to what fits into an mtu of `mtu` bytes.
 fn clamp_mss(packet: &mut [u8], mtu: u16) {
     const MSS: u8 = 2;
 

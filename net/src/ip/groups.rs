@@ -30,7 +30,7 @@ const SCOPE_INTERFACE: u8 = 1;
 /// section 8.10).
 const UNSOLICITED: Duration = Duration::from_secs(10);
 
-/// Reports that are due, by interface and group: bounded by what can be joined.
+/// Reports that are due, by interface and group; bounded by the number of joined groups.
 #[derive(Debug, Default)]
 pub(crate) struct Reports {
     planned: BTreeMap<(IfIndex, IpAddr), Timer>,
@@ -55,7 +55,7 @@ impl Reports {
         }
     }
 
-    /// Takes a report that is due.
+    /// Takes the next report that is due.
     fn pop(&mut self, now: Duration) -> Option<(IfIndex, IpAddr)> {
         let key = self.timers.pop(now)?;
         self.planned.remove(&key);
@@ -71,8 +71,8 @@ impl Reports {
     }
 }
 
-/// Whether routers are told of a group. They are not told of groups that every host is in, nor of
-/// those that stay on this host (RFC 2236 section 6, RFC 2710 section 5).
+/// Whether a group is reported to routers. Groups that every host is in, and those that stay on
+/// this host, are not (RFC 2236 section 6, RFC 2710 section 5).
 fn is_reported(group: &IpAddr) -> bool {
     match group {
         IpAddr::V4(group) => *group != ALL_SYSTEMS,
@@ -109,7 +109,7 @@ impl Ip {
         true
     }
 
-    /// Leaves a group, once. False if no such member joined it.
+    /// Leaves a group, once. False if no member of this kind joined it.
     pub(crate) fn group_leave(&mut self, dev: IfIndex, group: IpAddr, member: MemberKind) -> bool {
         let Some(ifp) = self.ifs.get_mut(dev) else {
             return false;
@@ -128,7 +128,7 @@ impl Ip {
         true
     }
 
-    /// Removes a group that has no members any more, and tells routers.
+    /// Removes a group that has no members left, and tells routers.
     fn group_left(&mut self, dev: IfIndex, group: IpAddr) {
         if let Some(ifp) = self.ifs.get_mut(dev) {
             ifp.groups.remove(&group);
@@ -208,7 +208,7 @@ impl Ip {
         }
     }
 
-    /// Reports a group without having been asked, and plans to do so once more.
+    /// Sends an unsolicited report of a group, and schedules another.
     fn group_announce(&mut self, dev: IfIndex, group: IpAddr) {
         if !is_reported(&group) {
             return;
@@ -268,7 +268,7 @@ impl Ip {
         self.group_query(received.rcvif, asked, within, Family::Inet6)
     }
 
-    /// A router asks. Each group is reported at a random time, up to `within` from now.
+    /// Handles a router's query. Each group is reported at a random time, up to `within` from now.
     fn group_query(
         &mut self,
         rcvif: IfIndex,

@@ -1,4 +1,4 @@
-//! Headers of both versions of IP: how they are read, and how they are made.
+//! Parsing and building headers of both versions of IP.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -34,13 +34,13 @@ pub(crate) struct Header {
     pub(crate) dst: IpAddr,
     pub(crate) protocol: u8,
     pub(crate) hop_limit: u8,
-    /// Where the payload begins.
+    /// Offset of the payload, bytes.
     pub(crate) payload: usize,
-    /// What kind of destination `dst` is.
+    /// The kind of destination that `dst` is.
     pub(crate) addressee: Addressee,
 }
 
-/// What kind of destination an address is, seen from the interface a packet came by.
+/// The kind of a destination address, as seen from the interface a packet came by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Addressee {
     /// This host.
@@ -53,17 +53,17 @@ pub(crate) enum Addressee {
     OtherHost,
 }
 
-/// Where the payload of an IPv6 packet is, behind its extension headers.
+/// The result of walking the extension headers of an IPv6 packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Walk {
-    /// Here.
+    /// The payload is at offset `at`.
     Payload { protocol: u8, at: usize },
     /// This is a fragment; `at` is its fragment header.
     Fragment { at: usize },
     /// The headers are broken, or there are too many.
     Broken,
-    /// There is an option or header that must not be ignored. The sender is told if there is a
-    /// `code`, of a parameter problem at `pointer`; about a multicast only if `even_multicast`.
+    /// An option or header must not be ignored. If there is a `code`, the sender gets a parameter
+    /// problem at `pointer`; for a multicast only if `even_multicast`.
     Refused {
         code: Option<u8>,
         pointer: usize,
@@ -71,7 +71,7 @@ pub(crate) enum Walk {
     },
 }
 
-/// Follows the extension headers of a packet whose fixed header is sound.
+/// Walks the extension headers of a packet whose fixed header is valid.
 pub(crate) fn walk(packet: &[u8]) -> Walk {
     let Some(&first) = packet.get(6) else {
         return Walk::Broken;
@@ -225,10 +225,10 @@ pub(crate) fn ipv4_header(
     header
 }
 
-/// Whether a packet may be cut up on its way.
+/// Whether routers may fragment a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Fragments {
-    /// It may not.
+    /// They may not.
     Never,
     /// Its fragments have this identification.
     Of(u16),

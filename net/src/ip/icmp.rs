@@ -1,7 +1,7 @@
 //! ICMP for both families: echo replies, errors about packets, and errors that others send us.
 //!
-//! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4. There is none about an error, a
-//! multicast or broadcast, a fragment other than the first, or a packet whose source is no host.
+//! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4. None is sent about an error, a
+//! multicast or broadcast, a fragment other than the first, or a packet whose source is not a host.
 //! Their rate is limited.
 
 use std::net::IpAddr;
@@ -37,24 +37,24 @@ const LONGEST_V4: usize = 576;
 /// Longest ICMPv6 error (RFC 4443 section 2.4 (c)).
 const LONGEST_V6: usize = 1280;
 
-/// What is wrong with a packet.
+/// The problem with a packet that an error reports.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Problem {
-    /// Nobody on the port.
+    /// No socket on the port.
     Port,
-    /// No such protocol; its number stands at `pointer` (IPv6 says so).
+    /// No such protocol; its number is at offset `pointer` (reported by IPv6 only).
     Protocol { pointer: u32 },
     /// No route.
     NoRoute,
-    /// The last router does not find the host.
+    /// The last router cannot reach the host.
     Host,
     /// Larger than the mtu of the next link, and it may not be fragmented.
     TooBig { mtu: u16 },
     /// Its hop limit is used up.
     HopLimit,
-    /// Its other fragments did not come.
+    /// Its other fragments did not arrive in time.
     Reassembly,
-    /// A header field, at `pointer`.
+    /// A header field, at offset `pointer`, is invalid.
     Parameter { code: u8, pointer: u32 },
 }
 
@@ -86,7 +86,7 @@ impl Problem {
     }
 }
 
-/// A bucket of tokens, one for each error: a thousand a second, fifty at once.
+/// A token bucket, one token for each error: a thousand a second, fifty at once.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
     tokens: u32,
@@ -123,10 +123,10 @@ impl Default for RateLimit {
     }
 }
 
-/// What an error about a packet of ours means.
+/// The meaning of an error about a packet of ours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Notice {
-    /// Packets on this path may have so many bytes; 0 if the router did not say how many.
+    /// The mtu of the path in bytes; 0 if the router did not say it.
     Narrow(u16),
     /// The destination refuses it: no such port or protocol, or it is forbidden.
     Refused,
@@ -171,7 +171,7 @@ impl Ip {
         self.icmp_error(first.rcvif, &first.packet, Problem::Reassembly);
     }
 
-    /// Tells the sender of a packet that we forwarded that the destination does not answer.
+    /// Tells the sender of a packet that we forwarded that its destination does not answer.
     pub(crate) fn icmp_unreachable_host(&mut self, dev: IfIndex, packet: &[u8]) {
         let from_us = addresses(packet).is_none_or(|(src, _)| self.ifs.is_local(&src));
         if !from_us {
@@ -211,7 +211,7 @@ impl Ip {
         one_sender && (unicast_dst || about_multicast) && !about_error
     }
 
-    /// Sends an ICMP message, its checksum still zero.
+    /// Sends an ICMP message whose checksum is still zero.
     fn icmp_send(&mut self, dev: IfIndex, own: Option<IpAddr>, dst: IpAddr, mut message: Packet) {
         let way = |dev| match own {
             Some(_) => self.way_to(&dst, dev),
@@ -241,7 +241,8 @@ impl Ip {
             return Delivery::Settled(Verdict::Dropped(DropReason::Malformed));
         };
         match kind {
-            // RFC 1122 section 3.2.2.6 allows silence to a broadcast, and that is wise.
+            // RFC 1122 section 3.2.2.6 allows a host to ignore requests to a broadcast, which is
+            // safer.
             ECHO_REQUEST_V4 if received.header.addressee == Addressee::Host => {
                 self.echo_reply(received, ECHO_REPLY_V4)
             }
@@ -301,7 +302,7 @@ impl Ip {
         Delivery::Settled(Verdict::Delivered)
     }
 
-    /// Notes an error about a packet of ours that no ICMP message brings: a driver found it.
+    /// Notes an error about a packet of ours that a driver found, without an ICMP message.
     pub(crate) fn notice(&mut self, packet: &[u8], notice: Notice) {
         if let Ok(quoted) = self.parse_quote(packet, notice) {
             self.notices.push_back(quoted);
@@ -315,10 +316,10 @@ impl Ip {
         }
     }
 
-    /// Reads the packet of ours that an error is about; `quote` is its beginning. The transport
-    /// that may have sent the packet decides whether to believe the error: only if there is such a
-    /// connection, or if a datagram or echo request went there of late (RFC 8201 section 6). RFC
-    /// 5927 section 4.1 would have the quoted sequence number checked, too.
+    /// Parses the packet of ours that an error is about; `quote` is its beginning. The transport
+    /// that may have sent the packet decides whether to accept the error: only if there is such a
+    /// connection, or if a datagram or echo request was sent there recently (RFC 8201 section 6).
+    /// RFC 5927 section 4.1 would also check the quoted sequence number.
     fn parse_quote(&self, quote: &[u8], notice: Notice) -> Result<Quoted, DropReason> {
         let (src, dst) = addresses(quote).ok_or(DropReason::Malformed)?;
         let (protocol, at) = payload_of(quote).ok_or(DropReason::NotWanted)?;

@@ -1,5 +1,5 @@
-//! DragonFly's `if_ioctl`: sets addresses, mtu and flags of an interface, with all that follows
-//! from it for routes and groups. Permissions and text formats are for the files above.
+//! DragonFly's `if_ioctl`: sets addresses, mtu and flags of an interface, and updates routes and
+//! groups accordingly. Permissions and text formats are left to the files above.
 
 use std::net::IpAddr;
 
@@ -43,7 +43,7 @@ impl Ip {
         ifp.map_or(Vec::new(), |ifp| ifp.addrs.clone())
     }
 
-    /// `SIOCSIFMTU`, with bounds: `EINVAL` below 72. Below 1280 an interface has no IPv6.
+    /// `SIOCSIFMTU`, with bounds: `EINVAL` below 72. Below 1280 an interface carries no IPv6.
     pub(crate) fn set_mtu(&mut self, dev: IfIndex, mtu: u16) -> Result<(), Errno> {
         if mtu < IF_MINMTU {
             return Err(errno::EINVAL);
@@ -64,7 +64,8 @@ impl Ip {
         Ok(())
     }
 
-    /// `if_up` and `if_down`. An interface with addresses comes up as `tuninit` brings it up.
+    /// `if_up` and `if_down`. An interface with addresses comes up through
+    /// [`if_init`](Self::if_init).
     pub(crate) fn set_up(&mut self, dev: IfIndex, up: bool) {
         let now = self.now;
         let Some(ifp) = self.ifs.get_mut(dev) else {
@@ -98,7 +99,7 @@ impl Ip {
         self.connect_routes(dev);
     }
 
-    /// Gives an interface another send queue. Packets that are queued stay, in their order.
+    /// Replaces the send queue of an interface. Packets that are queued stay, in their order.
     pub(crate) fn set_queue(&mut self, dev: IfIndex, limits: FifoLimits) {
         let now = self.now;
         let Some(ifp) = self.ifs.get_mut(dev) else {
@@ -116,7 +117,7 @@ impl Ip {
         self.ifs.note(dev, Activity::ROOM);
     }
 
-    /// Takes an address away, and its route unless another address needs it.
+    /// Removes an address, and its route unless another address needs it.
     pub(crate) fn remove_addr(&mut self, dev: IfIndex, addr: &IfAddr) {
         if !self.ifs.remove_addr(dev, addr) {
             return;
@@ -129,7 +130,7 @@ impl Ip {
         self.connect_routes(dev);
     }
 
-    /// Makes the routes that come with the addresses of an interface, where they are missing.
+    /// Adds the missing routes for the addresses of an interface.
     pub(crate) fn connect_routes(&mut self, dev: IfIndex) {
         for addr in self.addrs_of(dev) {
             self.connect_route(dev, &addr);
@@ -137,7 +138,7 @@ impl Ip {
         self.routes.touch();
     }
 
-    /// Makes the route of one address: its network, or its peer.
+    /// Adds the route for one address: to its network, or its peer.
     fn connect_route(&mut self, dev: IfIndex, addr: &IfAddr) {
         let connects = |ifp: &&Ifnet| ifp.is_up() && ifp.driver != Driver::Loopback;
         let Some(ifp) = self.ifs.get(dev).filter(connects) else {

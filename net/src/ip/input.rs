@@ -1,4 +1,4 @@
-//! `ip_input` and `ip6_input`: is it a packet, may it be here, is it for us?
+//! `ip_input` and `ip6_input`: validates received packets and finds those for this host.
 
 use std::net::IpAddr;
 
@@ -147,7 +147,8 @@ impl Ip {
         let (more, offset) = (fields.more_frags(), usize::from(fields.frag_offset()) * 8);
         let data = &packet[at + FRAGMENT_HEADER..];
         let (protocol, payload, held) = if !more && offset == 0 {
-            // An atomic fragment stands alone, whatever else has its number (RFC 6946).
+            // An atomic fragment is complete by itself, even if others have the same number (RFC
+            // 6946).
             (next, data.to_vec(), HeldFragments::new())
         } else {
             let key = Key {
@@ -168,8 +169,8 @@ impl Ip {
                 Err(fate) => return fate,
             }
         };
-        // The extension headers before the fragment header have been handled. The whole packet goes
-        // without them.
+        // The extension headers before the fragment header have been handled. The reassembled
+        // packet does not have them.
         let mut head = [0; IPV6_HEADER];
         head.copy_from_slice(&packet[..IPV6_HEADER]);
         let Ok(len) = u16::try_from(payload.len()) else {
@@ -288,7 +289,7 @@ impl Ip {
         }
     }
 
-    /// What becomes of a whole packet for this host, if the checksum of its protocol is right.
+    /// Checks the transport checksum of a complete packet for this host, and decides its fate.
     fn ours(
         &mut self,
         rcvif: IfIndex,
@@ -299,7 +300,7 @@ impl Ip {
         let payload = &packet[header.payload..];
         let sound = match header.protocol {
             proto::ICMP | proto::IGMP => checksum::verify_plain(payload),
-            // IPv4 may do without (RFC 768).
+            // In IPv4 the checksum is optional (RFC 768).
             proto::UDP if header.dst.is_ipv4() && payload.get(6..8) == Some(&[0, 0]) => true,
             proto::UDP | proto::TCP | proto::ICMPV6 => {
                 let covered = match header.protocol {
@@ -326,8 +327,8 @@ impl Ip {
         Fate::Ours(received, held)
     }
 
-    /// Hands back a packet for this host with its receiver, or handles it. `shown` says whether a
-    /// raw socket got a copy.
+    /// Returns a packet for this host with its receiver, or handles it. `shown` says whether a raw
+    /// socket got a copy.
     pub(crate) fn dispatch(&mut self, received: Received, shown: bool) -> Delivery {
         let Header {
             protocol,
@@ -377,7 +378,7 @@ fn udp_len(payload: &[u8]) -> Option<usize> {
     (len >= 8 && len <= payload.len()).then_some(len)
 }
 
-/// Whether the options of an IPv4 header are broken, or ask for a source route, which we refuse.
+/// Whether the options of an IPv4 header are malformed, or ask for a source route, which we refuse.
 fn refuses_options(mut options: &[u8]) -> bool {
     const END: u8 = 0;
     const NOP: u8 = 1;
@@ -397,7 +398,7 @@ fn refuses_options(mut options: &[u8]) -> bool {
     }
 }
 
-/// A packet with the addresses of `head`, which has no options, and a whole payload.
+/// A packet with the addresses of `head`, which has no options, and a reassembled payload.
 fn whole_v4(head: &[u8], payload: &[u8]) -> Packet {
     let mut packet = Packet::concat(head, payload);
     let mut ip = Ipv4Packet::new_unchecked(&mut packet[..]);

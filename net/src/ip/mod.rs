@@ -6,13 +6,13 @@
 //! that finds it full is dropped and counted. [`Ip::poll_received`] takes packets out, a budget at
 //! a time, and [`Ip::dispatch`] returns each with its receiver, as a [`Delivery`]:
 //!
-//! - [`input`]: is it a packet, may it be here, is it for us?
+//! - [`input`]: validates packets and finds those for this host;
 //! - [`reassembly`]: puts fragments together, within bounds;
 //! - [`forward`]: sends on packets for other hosts, when forwarding is on;
 //! - [`icmp`]: echo replies, errors about packets, and errors that others send us;
 //! - [`groups`]: IGMP and MLD;
 //! - [`output`]: finds the route, makes the header, fragments, and hands packets to the interface;
-//! - [`ifioctl`]: sets addresses, mtu and flags of an interface, with all that follows from it;
+//! - [`ifioctl`]: sets addresses, mtu and flags of an interface, and updates routes and groups;
 //! - [`header`], [`checksum`]: the formats.
 
 pub(crate) mod checksum;
@@ -50,8 +50,8 @@ const MAX_PACKETS: usize = 8192;
 /// Most bytes in the input queue.
 const MAX_BYTES: usize = 16 << 20;
 
-/// How many packets, connections or events one turn may serve. It is capped because requests wait
-/// for the end of a turn, and timers run late.
+/// The number of packets, connections or events one turn may serve. It is bounded because requests
+/// and timers wait for the end of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Budget(usize);
 
@@ -59,7 +59,7 @@ impl Budget {
     /// The budget of one turn.
     pub(crate) const TURN: Self = Self(256);
 
-    /// How many are left.
+    /// The number that is left.
     pub(crate) const fn get(self) -> usize {
         self.0
     }
@@ -72,18 +72,18 @@ impl Budget {
     }
 }
 
-/// Where a received packet went.
+/// The fate of a received packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Verdict {
-    /// With a protocol or socket of ours.
+    /// Delivered to a protocol or socket of ours.
     Delivered,
-    /// On another interface.
+    /// Sent on by another interface.
     Forwarded,
-    /// Nowhere.
+    /// Dropped, for this reason.
     Dropped(DropReason),
 }
 
-/// A whole and sound packet for this host.
+/// A complete and valid packet for this host.
 #[derive(Debug)]
 pub(crate) struct Received {
     /// The interface it came by.
@@ -99,7 +99,7 @@ impl Received {
     }
 }
 
-/// A packet for this host, by its receiver.
+/// A packet for this host, by kind of receiver.
 #[derive(Debug)]
 pub(crate) enum Delivery {
     /// It was handled here, or dropped.
@@ -129,7 +129,7 @@ pub(crate) struct Quoted {
     pub(crate) notice: Notice,
 }
 
-/// The obligation to say what became of a packet: every packet is in exactly one place.
+/// The obligation to report the fate of a packet: every packet is in exactly one place.
 #[derive(Debug)]
 #[must_use]
 pub(crate) struct Receipt {
@@ -138,7 +138,7 @@ pub(crate) struct Receipt {
     held: HeldFragments,
 }
 
-/// What became of one packet, and of fragments of the same datagram that were held until now.
+/// The result for one packet, and for held fragments of the same datagram.
 #[derive(Debug)]
 enum Fate {
     /// It is decided.
@@ -174,7 +174,7 @@ struct Queued {
 pub(crate) struct Ip {
     /// The time of this turn.
     pub(crate) now: Now,
-    /// The source of all chance.
+    /// The source of all randomness.
     pub(crate) rng: fastrand::Rng,
     pub(crate) ifs: IfTable,
     pub(crate) routes: RouteTable,
@@ -187,18 +187,18 @@ pub(crate) struct Ip {
     rate_limit: RateLimit,
     pub(crate) path_mtus: PathMtus,
     reports: Reports,
-    /// Errors about packets of ours that no ICMP message brought: a driver noted them.
+    /// Errors about packets of ours that a driver noted, without an ICMP message.
     notices: VecDeque<Quoted>,
     /// TCP segments for this host whose checksum was wrong.
     pub(crate) bad_segments: u64,
-    /// Counts the packets that we may have to fragment.
+    /// Counts the packets that may have to be fragmented.
     ident: u32,
-    /// Gives each pair of addresses a secret start of its identifications.
+    /// Gives each pair of addresses a secret start value of its identifications.
     idents: ahash::RandomState,
 }
 
 impl Ip {
-    /// No interfaces and no routes. `hasher` decides how keys spread in the tables.
+    /// A network layer without interfaces and routes. `hasher` hashes the keys of its tables.
     pub(crate) fn new(rng: fastrand::Rng, hasher: ahash::RandomState) -> Self {
         Self {
             now: Now::default(),
@@ -219,9 +219,9 @@ impl Ip {
         }
     }
 
-    /// Identification of the next packet. It counts from a secret number that each pair of
-    /// addresses has of its own. So a destination learns nothing from it about packets to others
-    /// (RFC 7739 section 5.2).
+    /// The identification of the next packet. It counts from a secret start value for each pair of
+    /// addresses, so a destination learns nothing from it about packets to others (RFC 7739 section
+    /// 5.2).
     pub(crate) fn next_ident(&mut self, src: &IpAddr, dst: &IpAddr) -> u32 {
         self.ident = self.ident.wrapping_add(1);
         let secret = self.idents.hash_one((src, dst));
@@ -233,7 +233,7 @@ impl Ip {
         !self.queue.is_empty() || !self.notices.is_empty()
     }
 
-    /// When the next timer is due; `None` if none is armed.
+    /// The time of the next timer; `None` if none is armed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         [self.reassembly.deadline(), self.reports.deadline()]
             .into_iter()
@@ -251,13 +251,13 @@ impl Ip {
         self.ifs.get(dev).is_some_and(Ifnet::runs_ipv6)
     }
 
-    /// Whether input takes packets of this family. Others are `EAFNOSUPPORT` to the writer.
+    /// Whether input accepts packets of this family. Otherwise the writer gets `EAFNOSUPPORT`.
     pub(crate) fn netisr_takes(&self, family: Family) -> bool {
         matches!(family, Family::Inet | Family::Inet6)
     }
 
-    /// `netisr_dispatch`: queues a packet that an interface received. A full queue drops it, and
-    /// that is counted, not an error.
+    /// `netisr_dispatch`: queues a packet that an interface received. If the queue is full, the
+    /// packet is dropped and counted; that is not an error.
     pub(crate) fn netisr_enqueue(&mut self, rcvif: IfIndex, family: Family, packet: Packet) {
         let Some(ifp) = self.ifs.get_mut(rcvif) else {
             return;
@@ -278,9 +278,8 @@ impl Ip {
         });
     }
 
-    /// Takes packets out of the queue until one is for this host. Returns that one, and the
-    /// obligation to [say](Self::netisr_count) what became of it. `None` when the queue is empty or
-    /// the budget used up.
+    /// Takes packets out of the queue until one is for this host. Returns it, and the obligation to
+    /// [report](Self::netisr_count) its fate. `None` when the queue is empty or the budget used up.
     #[must_use]
     pub(crate) fn poll_received(&mut self, budget: &mut Budget) -> Option<(Received, Receipt)> {
         while !self.queue.is_empty() && budget.take() {
@@ -318,7 +317,7 @@ impl Ip {
         self.notices.pop_front()
     }
 
-    /// Timers: fragments whose time is over, and reports that are due.
+    /// Runs timers: fragments whose time is over, and reports that are due.
     #[inline(never)]
     pub(crate) fn netisr_expire(&mut self) {
         let now = self.now.monotonic;
@@ -332,7 +331,7 @@ impl Ip {
         self.groups_run();
     }
 
-    /// Forgets the packets of an interface that is gone.
+    /// Drops the queued packets of an interface that is gone.
     fn netisr_detach(&mut self, dev: IfIndex) {
         let bytes = &mut self.bytes;
         self.queue.retain(|queued| {
@@ -348,7 +347,7 @@ impl Ip {
         self.reports.detach(dev);
     }
 
-    /// Counts what became of a packet, and of the fragments that were held with it.
+    /// Counts the fate of a packet, and of the fragments that were held with it.
     pub(crate) fn netisr_count(&mut self, receipt: Receipt, verdict: Verdict) {
         self.count(receipt.rcvif, verdict, 1);
         if !receipt.held.is_empty() {

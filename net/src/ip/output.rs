@@ -1,4 +1,4 @@
-//! The way out: route, header, fragments, interface.
+//! The output path: route, header, fragments, interface.
 
 use std::fmt;
 use std::net::IpAddr;
@@ -84,8 +84,8 @@ pub(crate) struct Path {
 }
 
 impl Ip {
-    /// The way to `dst`, with the address to send from. It leads out of `dev`, if that is given and
-    /// the destination is not this host.
+    /// The path to `dst`, with the source address. It leaves by `dev`, if that is given and the
+    /// destination is not this host.
     pub(crate) fn route_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
         let mut path = self.way_to(dst, dev)?;
         if path.src.is_none()
@@ -96,7 +96,7 @@ impl Ip {
         Ok(path)
     }
 
-    /// The same for a packet that has a source already. It spares the search for one, which may
+    /// The path for a packet that has a source already. This spares the search for one, which may
     /// look at every interface.
     pub(crate) fn way_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
         if self.ifs.is_local(dst) {
@@ -161,7 +161,7 @@ impl Ip {
         })
     }
 
-    /// The address to send from: of the interface, or of any other if it has none.
+    /// The source address: of the interface, or of any other if it has none.
     fn source(&self, ifp: &Ifnet, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
         ifp.source_for(dst, next_hop).or_else(|| {
             let others = self.ifs.iter();
@@ -170,9 +170,9 @@ impl Ip {
         })
     }
 
-    /// The address to send from to `dst`: the one that the sender chose, or that of the path. A
-    /// group is never a source (RFC 1122 section 3.2.1.3), so a socket bound to one sends from the
-    /// address of the path.
+    /// The source address for packets to `dst`: the sender's choice, or that of the path. A group
+    /// is never a source (RFC 1122 section 3.2.1.3), so a socket bound to one uses the address of
+    /// the path.
     pub(crate) fn source_to(
         &self,
         path: &Path,
@@ -189,8 +189,8 @@ impl Ip {
             .ok_or(NetError::NoAddress)
     }
 
-    /// Largest packet, bytes, that reaches a destination over an interface of this mtu, as far as
-    /// routers said.
+    /// The largest packet, bytes, that reaches a destination over an interface of this mtu, as far
+    /// as routers have reported it.
     pub(crate) fn path_mtu(&self, dst: &IpAddr, mtu: u16) -> u16 {
         let known = self.path_mtus.get(dst, self.now.monotonic);
         known.map_or(mtu, |known| known.min(mtu))
@@ -237,8 +237,8 @@ impl Ip {
         }
     }
 
-    /// Sends a payload that whoever made it has fitted to the path, and that routers must leave
-    /// `whole`, or may cut up.
+    /// Sends a payload that its maker has fitted to the path. `whole` says that routers must not
+    /// fragment it.
     #[expect(clippy::too_many_arguments, reason = "one more than ip_output")]
     pub(crate) fn ip_output_sized(
         &mut self,
@@ -311,7 +311,7 @@ impl Ip {
     }
 }
 
-/// The output function of the loopback interface: a packet comes back as received.
+/// The output function of the loopback interface: the packet is received again.
 pub(crate) fn looutput(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
     let Outgoing {
         family,
@@ -329,7 +329,7 @@ pub(crate) fn looutput(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, Outp
     Ok(Sent::Looped(packet))
 }
 
-/// Splits a sound IPv4 packet (RFC 791 section 2.3). `None` if not even eight bytes fit.
+/// Fragments a valid IPv4 packet (RFC 791 section 2.3). `None` if not even eight bytes fit.
 pub(crate) fn fragment_v4(packet: &[u8], mtu: u16) -> Option<Vec<Packet>> {
     let ip = Ipv4Packet::new_unchecked(packet);
     let header_len = usize::from(ip.header_len());
@@ -361,7 +361,7 @@ pub(crate) fn fragment_v4(packet: &[u8], mtu: u16) -> Option<Vec<Packet>> {
     Some(fragments)
 }
 
-/// The header of the fragments behind the first. It has only the options that are marked to be
+/// The header of the fragments after the first. It has only the options that are marked to be
 /// copied.
 fn later_header(head: &[u8]) -> Vec<u8> {
     let mut later = head[..IPV4_HEADER].to_vec();
@@ -383,7 +383,7 @@ fn later_header(head: &[u8]) -> Vec<u8> {
     later
 }
 
-/// Splits an IPv6 payload (RFC 8200 section 4.5). `head` is the header of the whole.
+/// Fragments an IPv6 payload (RFC 8200 section 4.5). `head` is the header of the whole packet.
 fn fragment_v6(
     mut head: [u8; IPV6_HEADER],
     protocol: u8,

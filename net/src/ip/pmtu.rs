@@ -1,4 +1,4 @@
-//! Path MTUs, as routers on the way told us (RFC 1191, RFC 8201).
+//! Path MTUs, as reported by routers on the path (RFC 1191, RFC 8201).
 
 use std::collections::HashMap;
 use std::net::IpAddr;
@@ -6,9 +6,9 @@ use std::time::Duration;
 
 /// Most destinations remembered. It bounds the memory that an attacker can fill.
 const MAX_PATHS: usize = 1024;
-/// How long a path is believed to be narrow (RFC 8201 section 4).
+/// How long a reported path mtu is used (RFC 8201 section 4).
 const LIFETIME: Duration = Duration::from_secs(600);
-/// The least mtu that we believe of an IPv4 path, bytes. Smaller ones are an attack.
+/// The least mtu used for an IPv4 path, bytes. Smaller reports are attacks, and raised to it.
 const MIN_V4: u16 = 552;
 /// The least mtu of an IPv6 path, bytes: every link carries so much.
 const MIN_V6: u16 = 1280;
@@ -26,8 +26,8 @@ impl PathMtus {
         }
     }
 
-    /// A router said that packets to `dst` may have at most `mtu` bytes. Returns the mtu that is
-    /// believed.
+    /// Notes a router's report that packets to `dst` may have at most `mtu` bytes. Returns the mtu
+    /// that is used.
     pub(crate) fn learn(&mut self, dst: IpAddr, mtu: u16, now: Duration) -> u16 {
         let floor = if dst.is_ipv4() { MIN_V4 } else { MIN_V6 };
         let mtu = mtu.max(floor).min(self.get(&dst, now).unwrap_or(u16::MAX));
@@ -42,8 +42,7 @@ impl PathMtus {
         mtu
     }
 
-    /// The mtu of the path to `dst` that is believed at `now`, bytes; `None` for that of the
-    /// interface.
+    /// The mtu of the path to `dst` at `now`, bytes; `None` for that of the interface.
     #[inline]
     pub(crate) fn get(&self, dst: &IpAddr, now: Duration) -> Option<u16> {
         let &(mtu, until) = self.paths.get(dst)?;

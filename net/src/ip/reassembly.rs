@@ -1,6 +1,6 @@
-//! Putting fragments together again, of both families, within bounds.
+//! Reassembly of fragments, for both families, within bounds.
 //!
-//! Fragments that overlap spoil their datagram: no host sends them, attackers do (RFC 5722, and
+//! Overlapping fragments invalidate their datagram: no host sends them, attackers do (RFC 5722, and
 //! RFC 8200 section 4.5, which we apply to IPv4 as well). An exact duplicate is only dropped.
 
 use std::collections::{BTreeMap, HashMap};
@@ -10,22 +10,22 @@ use std::time::Duration;
 use crate::ifnet::{DropReason, IfIndex};
 use crate::timers::{Timer, Timers};
 
-/// Most datagrams in the making.
+/// Most incomplete datagrams.
 const MAX_DATAGRAMS: usize = 256;
-/// Most bytes of all datagrams in the making, overhead included.
+/// Most bytes of all incomplete datagrams, overhead included.
 const MAX_BYTES: usize = 4 << 20;
-/// The part of both that one source may take, as a divisor. A source that floods throws out its own
+/// The share of both that one source may take, as a divisor. A source that floods evicts its own
 /// fragments.
 const SHARE: usize = 4;
-/// Bytes that a fragment is charged besides its data.
+/// Bytes charged for a fragment besides its data.
 const OVERHEAD: usize = 64;
-/// How long to wait for the rest, from the first fragment that came. RFC 8200 section 4.5 says 60
-/// seconds, and RFC 1122 section 3.3.2 allows it.
+/// How long a datagram waits for the rest, from the arrival of its first fragment. RFC 8200 section
+/// 4.5 says 60 seconds, and RFC 1122 section 3.3.2 allows it.
 const TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest payload of a packet.
 const MAX_PAYLOAD: usize = 65_535;
 
-/// Fragments by the interface they came from.
+/// Numbers of fragments, by the interface they came from.
 pub(crate) type HeldFragments = Vec<(IfIndex, u64)>;
 
 /// The fields that all fragments of one datagram have in common.
@@ -41,9 +41,9 @@ pub(crate) struct Key {
 /// One fragment.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Fragment<'a> {
-    /// Where its data belongs, bytes from the start of the datagram's payload.
+    /// Offset of its data, bytes from the start of the datagram's payload.
     pub(crate) offset: usize,
-    /// Whether others come behind it.
+    /// Whether more fragments follow.
     pub(crate) more: bool,
     /// Its data.
     pub(crate) data: &'a [u8],
@@ -53,26 +53,26 @@ pub(crate) struct Fragment<'a> {
     pub(crate) protocol: u8,
 }
 
-/// What became of a fragment.
+/// The result of adding a fragment.
 #[derive(Debug)]
 pub(crate) enum Added {
-    /// It is kept. Other datagrams were thrown out for it, of which these fragments were held.
+    /// It is kept. Other datagrams were evicted for it, of which these fragments were held.
     Held(Vec<HeldFragments>),
-    /// The datagram is whole.
+    /// The datagram is complete.
     Whole {
         protocol: u8,
         payload: Vec<u8>,
         /// The fragments held until now; the last one is not among them.
         held: HeldFragments,
     },
-    /// It is not kept. These fragments of the same datagram were held, and are thrown out with it.
+    /// It is dropped. These held fragments of the same datagram are dropped with it.
     Dropped(DropReason, HeldFragments),
 }
 
-/// A datagram given up.
+/// A datagram that was given up.
 #[derive(Debug)]
 pub(crate) struct Expired {
-    /// The packet that brought offset 0, if it came.
+    /// The packet with offset 0, if it arrived.
     pub(crate) first: Option<First>,
     pub(crate) held: HeldFragments,
 }
@@ -86,13 +86,13 @@ pub(crate) struct First {
 
 #[derive(Debug)]
 struct Datagram {
-    /// When it is given up.
+    /// The time at which it is given up.
     timer: Timer,
-    /// The data that came, by its offset. No two overlap.
+    /// The data received, by offset. No two pieces overlap.
     pieces: BTreeMap<usize, Vec<u8>>,
-    /// Bytes of data that came.
+    /// Bytes of data received.
     received: usize,
-    /// Bytes that the datagram is charged.
+    /// Bytes charged for the datagram.
     cost: usize,
     total: Option<usize>,
     protocol: u8,
@@ -103,7 +103,8 @@ struct Datagram {
 #[derive(Debug)]
 pub(crate) struct Reassembly {
     datagrams: HashMap<Key, Datagram, ahash::RandomState>,
-    /// When each is given up. That is also the order of arrival, since each waits equally long.
+    /// The time at which each is given up. That is also the order of arrival, since all wait
+    /// equally long.
     timers: Timers<Key>,
     bytes: usize,
     /// Number of datagrams, and bytes charged, of each source.
@@ -179,7 +180,7 @@ impl Reassembly {
         datagram.cost += cost;
         self.bytes += cost;
         self.sources.entry(key.src).or_default().1 += cost;
-        // Nothing overlaps, so as many bytes as the datagram has are the datagram.
+        // No pieces overlap, so the datagram is complete once enough bytes have arrived.
         if total == Some(datagram.received)
             && let Some(datagram) = self.take(&key)
         {
@@ -201,7 +202,7 @@ impl Reassembly {
         Some(Expired { first, held })
     }
 
-    /// When the next datagram's time is over.
+    /// The time at which the next datagram is given up.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.timers.deadline()
     }
@@ -234,8 +235,8 @@ impl Reassembly {
         self.sources.entry(key.src).or_default().0 += 1;
     }
 
-    /// Throws out the oldest other datagrams until the bounds hold; only those of the same source,
-    /// if that source has too much. Returns the fragments that were held of them.
+    /// Evicts the oldest other datagrams until the bounds hold; only those of the same source, if
+    /// that source exceeds its share. Returns the fragments that were held of them.
     fn make_room(&mut self, spare: &Key) -> Vec<HeldFragments> {
         let over = |datagrams: usize, bytes: usize, share: usize| {
             datagrams > MAX_DATAGRAMS / share || bytes > MAX_BYTES / share

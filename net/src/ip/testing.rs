@@ -1,4 +1,4 @@
-//! A network layer made by hand, for the unit tests of what is given one.
+//! A network layer for unit tests of modules that take one as an argument.
 //!
 //! The machine has [`HOST`] on a network on which [`PEER`] is, too. A test hands in packets with
 //! [`receive`], and looks at those that went out with [`sent`].
@@ -19,7 +19,7 @@ pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 /// The address of another, on the same network.
 pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
-/// No interface but `lo0`.
+/// A network layer without any interface but `lo0`.
 pub(crate) fn bare() -> Ip {
     let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
     let mut ip = Ip::new(fastrand::Rng::with_seed(1), hasher);
@@ -27,7 +27,7 @@ pub(crate) fn bare() -> Ip {
     ip
 }
 
-/// `lo0`, and an interface that keeps what it is to send.
+/// A network layer with `lo0` and an interface that keeps its output.
 pub(crate) fn connected() -> (Ip, IfIndex) {
     let mut ip = bare();
     let flags = IfFlags::POINTOPOINT | IfFlags::MULTICAST;
@@ -62,7 +62,7 @@ fn keep(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
     ifp.enqueue(frame, len, now)
 }
 
-/// Takes the packets that an interface was to send.
+/// Takes the packets in the send queue of an interface.
 pub(crate) fn sent(ip: &mut Ip, dev: IfIndex) -> Vec<Packet> {
     let now = ip.now;
     let snd = &mut ip.ifs.get_mut(dev).unwrap().snd;
@@ -106,8 +106,8 @@ pub(crate) fn udp(from: (Ipv4Addr, u16), to: (Ipv4Addr, u16), data: &[u8]) -> Pa
     ipv4(from.0, to.0, super::header::proto::UDP, &datagram)
 }
 
-/// Lets a packet come in by an interface. `deliver` plays the receivers above, and is called if the
-/// packet is for one of them; what it says is counted.
+/// Receives a packet by an interface. `deliver` plays the receivers above, and is called if the
+/// packet is for one of them; the verdict it returns is counted.
 pub(crate) fn receive(
     ip: &mut Ip,
     dev: IfIndex,

@@ -1,5 +1,5 @@
 //! The state of an adapter's autoconfiguration: the addresses that it makes itself, and the routers
-//! (RFC 4862, RFC 4861 section 6.3). It is bounded, whatever is advertised.
+//! (RFC 4862, RFC 4861 section 6.3). It is bounded, whatever routers advertise.
 
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use smoltcp::wire::{NdiscPrefixInfoFlags, NdiscPrefixInformation};
 use super::Mac;
 use crate::ifnet::{IfAddr, is_host};
 
-/// How long others have to object to an address before it is ours (RFC 4862 section 5.1:
+/// How long other stations have to object to an address before we take it (RFC 4862 section 5.1:
 /// `RetransTimer`, once).
 const PROBE: Duration = Duration::from_secs(1);
 /// Pause between solicitations of routers (RFC 4861 section 10).
@@ -21,18 +21,18 @@ const SOLICITATIONS: u8 = 3;
 const SAFE_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 /// Most routers remembered.
 const MAX_ROUTERS: usize = 8;
-/// Most prefixes of which an adapter makes addresses.
+/// Most prefixes from which an adapter makes addresses.
 const MAX_PREFIXES: usize = 16;
 /// Length of such a prefix, bits. The rest of an address is made from the hardware address.
 const PREFIX_LEN: u8 = 64;
-/// A lifetime without an end, seconds.
+/// An infinite lifetime, seconds.
 const FOR_EVER: u64 = 0xffff_ffff;
 
 /// An address that another host may have.
 #[derive(Debug)]
 struct Tentative {
     addr: IfAddr,
-    /// Until when other hosts can object; `None` before they have been asked.
+    /// The time until which other hosts can object; `None` before they have been asked.
     until: Option<Duration>,
 }
 
@@ -40,7 +40,7 @@ struct Tentative {
 struct Solicit {
     /// Pause before the first one, so that hosts that start together do not all ask at once.
     delay: Duration,
-    /// When the next is sent; `None` until `poll` sees the time.
+    /// The time of the next one; `None` until `poll` sees the time.
     at: Option<Duration>,
     left: u8,
 }
@@ -55,7 +55,7 @@ struct Router {
 #[derive(Clone, Debug)]
 pub(crate) struct AutoAddr {
     addr: IfAddr,
-    /// Until when new connections may begin from it.
+    /// The time until which new connections may use it.
     preferred: Duration,
     until: Duration,
     deprecated: bool,
@@ -74,7 +74,7 @@ pub(super) enum Action {
     Solicit,
     /// The lifetime of a router is over.
     RouterGone,
-    /// One of the addresses is deprecated: no connection begins from it any more.
+    /// One of the addresses is deprecated: no new connection uses it.
     Deprecated,
     /// The lifetime of this address is over.
     Expired(IpAddr),
@@ -93,7 +93,7 @@ pub(super) struct Autoconf {
     deadline: Option<Duration>,
 }
 
-/// When a lifetime that begins now is over; `Duration::MAX` if it never ends.
+/// The end of a lifetime that begins now; `Duration::MAX` if it never ends.
 fn end(now: Duration, lifetime: Duration) -> Duration {
     match lifetime.as_secs() {
         FOR_EVER.. => Duration::MAX,
@@ -106,7 +106,7 @@ impl Autoconf {
         self.deadline
     }
 
-    /// Notes when the next thing is due.
+    /// Arms the timer for the next action.
     fn rearm(&mut self) {
         let tentative = self.tentative.iter().map(|probed| probed.until);
         let solicit = self.solicit.iter().map(|solicit| solicit.at);
@@ -159,7 +159,7 @@ impl Autoconf {
         self.rearm();
     }
 
-    /// Asks for an address, unless it is asked for already.
+    /// Begins to ask for an address, unless it is asked for already.
     pub(super) fn probe(&mut self, addr: IfAddr) {
         let mut known = self.tentative.iter_mut();
         match known.find(|probed| probed.addr.addr == addr.addr) {
@@ -191,7 +191,7 @@ impl Autoconf {
         }
     }
 
-    /// Forgets an address, because somebody set it.
+    /// Forgets an address, because a program set it.
     pub(super) fn disown(&mut self, addr: &IpAddr) {
         self.addrs.retain(|auto| auto.addr.addr != *addr);
         self.rearm();
@@ -208,7 +208,8 @@ impl Autoconf {
         self.rearm();
     }
 
-    /// A router advertised itself. With a `lifetime` of zero it is no router any more.
+    /// Handles an advertisement of a router. A `lifetime` of zero means that it is no router any
+    /// more.
     pub(super) fn router_advertised(&mut self, addr: Ipv6Addr, lifetime: Duration, now: Duration) {
         if lifetime.is_zero() {
             // Such a station advertises prefixes, but does not forward. We go on asking (RFC 4861
@@ -236,8 +237,8 @@ impl Autoconf {
         self.routers.len() < before
     }
 
-    /// A station does not answer. If it is the router in use, the next router takes its place (RFC
-    /// 4861 section 6.3.6). True if that happened.
+    /// Notes that a station does not answer. If it is the router in use, the next router takes its
+    /// place (RFC 4861 section 6.3.6). True if that happened.
     pub(super) fn unreachable(&mut self, addr: &IpAddr) -> bool {
         let ours = self.router().map(IpAddr::V6) == Some(*addr) && self.routers.len() > 1;
         if ours {
@@ -246,8 +247,8 @@ impl Autoconf {
         ours
     }
 
-    /// A prefix was advertised. Returns the address to have because of it, if any. `is_set` tells
-    /// whether somebody gave the interface this address already.
+    /// Handles an advertised prefix. Returns the address to take because of it, if any. `is_set`
+    /// tells whether the interface was given this address by a program.
     pub(super) fn prefix(
         &mut self,
         info: &NdiscPrefixInformation,
@@ -295,8 +296,8 @@ impl Autoconf {
         };
         auto.preferred = preferred_until;
         auto.deprecated = preferred.is_zero();
-        // A router that does not say that the prefix is on the link does not say that it is not
-        // (RFC 4861 section 6.3.4).
+        // A prefix that is not said to be on the link is not said to be off it either (RFC 4861
+        // section 6.3.4).
         if on_link {
             auto.addr.prefix_len = PREFIX_LEN;
         }
@@ -305,7 +306,7 @@ impl Autoconf {
         found
     }
 
-    /// The next thing to do at `now`.
+    /// The next action that is due at `now`.
     pub(super) fn poll(&mut self, now: Duration) -> Option<Action> {
         let due = self.take_due(now);
         self.rearm();

@@ -15,11 +15,12 @@ use crate::ip::groups::ALL_ROUTERS_V6;
 use crate::ip::{Ip, Verdict};
 use crate::route::{Origin, Route, advertised_metric, default_prefix};
 
-/// Routers are first asked for within this time, at random (RFC 4861 section 10).
+/// Routers are first solicited within this time, at random (RFC 4861 section 10).
 const SOLICIT_WITHIN: Duration = Duration::from_secs(1);
 
 impl Link {
-    /// An adapter is there, or is up again: it takes its link-local address, and asks for routers.
+    /// Starts an adapter that is new or up again: it takes its link-local address, and asks for
+    /// routers.
     pub(crate) fn autoconf_start(&mut self, ip: &mut Ip, id: AdapterId) {
         let delay = SOLICIT_WITHIN.mul_f64(ip.rng.f64());
         let softc = self.present(ip, id);
@@ -35,7 +36,7 @@ impl Link {
         self.autoconf_changed(ip, id);
     }
 
-    /// An adapter is gone, or down: addresses that are being asked for are not taken.
+    /// Stops an adapter that is gone or down: addresses that are being asked for are not taken.
     pub(crate) fn autoconf_stop(&mut self, ip: &mut Ip, id: AdapterId) {
         if let Some((dev, ())) = self.autoconf_change(ip, id, Autoconf::stop) {
             ip.groups_follow(dev);
@@ -53,7 +54,7 @@ impl Link {
         ip.groups_follow(dev);
     }
 
-    /// Changes the state of an adapter, and copies to its interface what others have to know of it.
+    /// Changes the state of an adapter, and copies to its interface the parts that others use.
     fn autoconf_change<T>(
         &mut self,
         ip: &mut Ip,
@@ -80,8 +81,8 @@ impl Link {
         }
     }
 
-    /// Another station has, or is about to take, an address. True if we were about to take it; then
-    /// we do not.
+    /// Handles another station that has, or is about to take, an address. True if we were about to
+    /// take it, in which case we do not.
     pub(super) fn autoconf_duplicate(
         &mut self,
         ip: &mut Ip,
@@ -97,8 +98,8 @@ impl Link {
         ours
     }
 
-    /// A router advertised itself: for `lifetime`, with these `options` behind the fixed part of
-    /// its message.
+    /// Handles a router advertisement with this `lifetime`, and with these `options` behind the
+    /// fixed part.
     pub(super) fn ra_input(
         &mut self,
         ip: &mut Ip,
@@ -138,8 +139,8 @@ impl Link {
         Verdict::Delivered
     }
 
-    /// The adapter wants an address. It asks for it; or if it has it already, its network is now on
-    /// the link.
+    /// Takes an address for the adapter: asks for it, or if it is there already, notes that its
+    /// network is now on the link.
     fn autoconf_found(&mut self, ip: &mut Ip, id: AdapterId, dev: IfIndex, addr: IfAddr) {
         match ip.ifs.get(dev).and_then(|ifp| ifp.addr(&addr.addr)) {
             Some(own) if own != addr => {
@@ -151,7 +152,7 @@ impl Link {
         }
     }
 
-    /// Makes the default route and the deprecated addresses follow what routers advertise.
+    /// Updates the default route and the deprecated addresses from what routers advertise.
     fn autoconf_changed(&mut self, ip: &mut Ip, id: AdapterId) {
         let Some(softc) = self.get(id) else {
             return;
@@ -184,7 +185,7 @@ impl Link {
         ip.ifs.touch();
     }
 
-    /// Makes the deprecated addresses follow what routers advertise.
+    /// Updates the deprecated addresses from what routers advertise.
     pub(crate) fn autoconf_deprecate(&self, ip: &mut Ip, id: AdapterId) {
         let Some(softc) = self.get(id) else {
             return;
@@ -198,7 +199,7 @@ impl Link {
         }
     }
 
-    /// Does what is due on an adapter.
+    /// Runs the actions that are due on an adapter.
     pub(super) fn autoconf_run(&mut self, ip: &mut Ip, id: AdapterId) {
         let now = ip.now.monotonic;
         let over = |at: Duration| at <= now;
@@ -263,7 +264,7 @@ impl Link {
         }
     }
 
-    /// A neighbour did not answer.
+    /// Handles a neighbour that did not answer.
     pub(super) fn autoconf_unreachable(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
         let softc = self.get_mut(id);
         if softc.is_some_and(|softc| softc.autoconf.unreachable(addr)) {
@@ -271,7 +272,7 @@ impl Link {
         }
     }
 
-    /// A neighbour says that it is no router (RFC 4861 section 7.2.5).
+    /// Handles a neighbour that says it is no router (RFC 4861 section 7.2.5).
     pub(super) fn autoconf_retired(&mut self, ip: &mut Ip, id: AdapterId, addr: Ipv6Addr) {
         let softc = self.get_mut(id);
         if softc.is_some_and(|softc| softc.autoconf.retired(addr)) {
@@ -279,13 +280,13 @@ impl Link {
         }
     }
 
-    /// Whether routers are asked for, and believed.
+    /// Whether routers are solicited, and their advertisements used.
     pub(crate) fn autoconf(&self, id: AdapterId) -> bool {
         let softc = self.get(id);
         softc.is_some_and(|softc| !softc.autoconf.off)
     }
 
-    /// Switches it on, or off and forgets what routers advertised.
+    /// Switches autoconfiguration on; or off, and forgets what routers advertised.
     pub(crate) fn set_autoconf(&mut self, ip: &mut Ip, id: AdapterId, on: bool) {
         let Some(softc) = self.get_mut(id).filter(|softc| softc.autoconf.off == on) else {
             return;
@@ -306,7 +307,7 @@ impl Link {
         self.autoconf_changed(ip, id);
     }
 
-    /// Whether the adapter made an address itself: nobody set it.
+    /// Whether the adapter made an address itself, and no administrator set it.
     pub(crate) fn is_autoconfigured(&self, id: AdapterId, addr: &IpAddr) -> bool {
         self.get(id).is_some_and(|softc| {
             let auto = softc.autoconf.advertised().any(|auto| auto == *addr);
@@ -324,18 +325,18 @@ impl Link {
         self.autoconf_change(ip, id, |autoconf| autoconf.restore(addrs));
     }
 
-    /// Somebody sets an address. It belongs to them, even if the adapter made it before.
+    /// Handles an address that a program sets. It is theirs, even if the adapter made it before.
     pub(crate) fn autoconf_disown(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
         self.autoconf_change(ip, id, |autoconf| autoconf.disown(addr));
     }
 
-    /// Somebody removes an address. It does not come back with the next advertisement.
+    /// Handles an address that a program removes. The next advertisement does not add it again.
     pub(crate) fn autoconf_refuse(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
         self.autoconf_change(ip, id, |autoconf| autoconf.refuse(addr));
     }
 }
 
-/// No other station has the address: the interface gets it.
+/// Gives the interface an address that no other station has.
 fn take_address(ip: &mut Ip, dev: IfIndex, addr: IfAddr) {
     let silent = |ifp: &Ifnet| ifp.link_local().is_none();
     let was_silent = ip.ifs.get(dev).is_some_and(silent);

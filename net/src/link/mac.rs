@@ -12,8 +12,8 @@ impl Mac {
     /// All stations.
     pub(super) const BROADCAST: Self = Self([0xff; 6]);
 
-    /// The hardware address that belongs to a broadcast or multicast address. `None` for the
-    /// address of one station, which has to be found.
+    /// The hardware address that belongs to a broadcast or multicast address. `None` for a unicast
+    /// address, which has to be resolved.
     pub(super) fn mapped_from(addr: &IpAddr, ifp: &Ifnet) -> Option<Self> {
         match addr {
             IpAddr::V4(v4) => {
@@ -35,8 +35,8 @@ impl Mac {
         }
     }
 
-    /// Reads `02-00-00-00-00-01`, with dashes or colons. `None` for anything but the address of one
-    /// station.
+    /// Parses `02-00-00-00-00-01`, with dashes or colons. `None` for anything but a unicast
+    /// address.
     pub fn parse(text: &str) -> Option<Self> {
         let mut octets = [0; 6];
         let mut parts = text.split(['-', ':']);
@@ -56,8 +56,8 @@ impl Mac {
         self.0[0] & 1 == 0 && self.0 != [0; 6]
     }
 
-    /// The latter half of the addresses that a station with this address makes itself (RFC 4291,
-    /// appendix A).
+    /// The interface identifier of the addresses that a station with this address makes itself (RFC
+    /// 4291, appendix A).
     pub(super) fn interface_id(self) -> u64 {
         let [a, b, c, d, e, f] = self.0;
         u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f])

@@ -11,7 +11,7 @@
 //! - [`autoconf`]: the state of autoconfiguration: addresses that an adapter gives itself, and
 //!   routers;
 //! - [`configure`]: its effects on addresses, groups and routes;
-//! - [`search`]: when to look for drivers that ended.
+//! - [`search`]: the times at which to look for drivers that ended.
 
 mod autoconf;
 mod configure;
@@ -46,7 +46,8 @@ pub const HEADER: usize = 14;
 const ETHERTYPE_IPV4: u16 = 0x0800;
 const ETHERTYPE_ARP: u16 = 0x0806;
 const ETHERTYPE_IPV6: u16 = 0x86dd;
-/// Most frames that leave before the send queue. They waited for their neighbour to be found.
+/// Most frames that leave before the send queue. Their packets waited for a neighbour to be
+/// resolved.
 const MAX_FRAMES: usize = 4096;
 
 /// The state of an adapter.
@@ -54,9 +55,9 @@ const MAX_FRAMES: usize = 4096;
 struct EtherSoftc {
     dev: IfIndex,
     mac: Mac,
-    /// The adapter's own address, when it was found. `mac` may have been set since.
+    /// The adapter's own address, as it was found. `mac` may have been set since.
     hardware: Mac,
-    /// When it was found again, if ever.
+    /// The time at which it was last found again, if ever.
     found: Option<Duration>,
     neighbors: Neighbors,
     autoconf: Autoconf,
@@ -71,8 +72,8 @@ pub(crate) struct Link {
     search: Search,
 }
 
-/// `ether_output`: puts the packet on the send queue without a header. That depends on a neighbour,
-/// which may have to be found first.
+/// `ether_output`: puts the packet on the send queue without a header. The header depends on a
+/// neighbour, which may have to be resolved first.
 fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
     let Outgoing {
         family,
@@ -105,7 +106,7 @@ fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
 }
 
 impl Link {
-    /// When the next timer is due: for neighbours, autoconfiguration, or the search for adapters.
+    /// The time of the next timer: for neighbours, autoconfiguration, or the search for adapters.
     #[inline]
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.adapters
@@ -131,8 +132,8 @@ impl Link {
         ifp.present.then_some(softc)
     }
 
-    /// Makes `ethN`, the lowest that is free, on an adapter with this address. It is up at once, so
-    /// that a program can ask the network for an address.
+    /// Makes `ethN`, with the lowest free number, on an adapter with this address. It is up at
+    /// once, so that a program can ask the network for an address.
     pub(crate) fn attach_ethernet(&mut self, ip: &mut Ip, mac: Mac) -> Option<AdapterId> {
         let entry = self.adapters.vacant_entry();
         let id = AdapterId(u32::try_from(entry.key()).ok()?);
@@ -156,8 +157,7 @@ impl Link {
         Some(id)
     }
 
-    /// An adapter is there, or is up again, or has another hardware address: announces it on its
-    /// link.
+    /// Announces an adapter on its link: it is new, up again, or has another hardware address.
     pub(crate) fn link_up(&mut self, ip: &mut Ip, id: AdapterId) {
         let Some(dev) = self.get(id).map(|softc| softc.dev) else {
             return;
@@ -168,7 +168,7 @@ impl Link {
         self.autoconf_start(ip, id);
     }
 
-    /// An adapter is gone for good, and its interface with it.
+    /// Removes an adapter that is gone for good, and its interface.
     pub(crate) fn detach_ethernet(&mut self, ip: &mut Ip, id: AdapterId) {
         if let Some(softc) = self.adapters.try_remove(id.0 as usize) {
             ip.if_detach(softc.dev);
@@ -185,7 +185,7 @@ impl Link {
         Some(self.get(id)?.mac)
     }
 
-    /// Gives an adapter another hardware address.
+    /// Sets the hardware address of an adapter.
     pub(crate) fn set_mac(&mut self, ip: &mut Ip, id: AdapterId, mac: Mac) {
         let Some(softc) = self.get_mut(id) else {
             return;
@@ -227,7 +227,7 @@ impl Link {
         }
     }
 
-    /// A frame came, without its check sequence.
+    /// Handles a received frame, without its check sequence.
     pub(crate) fn handle_frame(&mut self, ip: &mut Ip, id: AdapterId, frame: &[u8]) {
         let Some(&mut EtherSoftc { dev, mac, .. }) = self.present(ip, id) else {
             return;
@@ -237,8 +237,7 @@ impl Link {
         };
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
         let (dst, src) = ([d0, d1, d2, d3, d4, d5], Mac([s0, s1, s2, s3, s4, s5]));
-        // A switch may send our own frames back. Our own question must not look like another
-        // host's.
+        // A switch may send our own frames back. Our own request must not look like another host's.
         if (Mac(dst) != mac && dst[0] & 1 == 0) || src == mac {
             return drop_frame(ip, dev, DropReason::NotForUs);
         }
@@ -277,7 +276,7 @@ impl Link {
         }
     }
 
-    /// `if_start`: packets were queued. Asks for neighbours that are not known at once, before the
+    /// `if_start`: packets were queued. Starts to resolve unknown neighbours at once, before the
     /// adapter takes the packets.
     pub(crate) fn start(&mut self, ip: &mut Ip, id: AdapterId) {
         let now = ip.now.monotonic;
@@ -300,7 +299,7 @@ impl Link {
         }
     }
 
-    /// Finds the hardware address that a packet goes to. If it is known, the packet leaves next.
+    /// Resolves the hardware address of a packet. If it is known, the packet leaves next.
     fn resolve(&mut self, ip: &mut Ip, id: AdapterId, frame: Frame) {
         let Frame {
             bytes: packet,
@@ -354,7 +353,7 @@ impl EtherSoftc {
         self.push_frame(ifp, packet);
     }
 
-    /// The same for a packet that has its header.
+    /// Queues a packet that has its header, likewise before the send queue.
     fn push_frame(&mut self, ifp: &mut Ifnet, frame: Packet) {
         if self.frames.len() >= MAX_FRAMES {
             ifp.stats.output.queued -= 1;

@@ -14,8 +14,7 @@ const MAX_NEIGHBORS: usize = 1024;
 /// Most packets that wait for one neighbour. The oldest is dropped for another (RFC 4861 section
 /// 7.2.2).
 const MAX_WAITING: usize = 64;
-/// How long an answer is believed without another (RFC 1122 section 2.3.2.1: of the order of a
-/// minute).
+/// How long an answer is valid (RFC 1122 section 2.3.2.1: of the order of a minute).
 const BELIEVED: Duration = Duration::from_secs(60);
 /// Pause between questions (RFC 4861 section 10).
 const PAUSE: Duration = Duration::from_secs(1);
@@ -25,11 +24,11 @@ const QUESTIONS: u32 = 3;
 #[derive(Debug)]
 struct Neighbor {
     mac: Option<Mac>,
-    /// Until when it is believed.
+    /// The time until which it is valid.
     until: Duration,
     /// Questions since the last answer.
     asked: u32,
-    /// When to ask again, or give up.
+    /// The time at which to ask again, or give up.
     timer: Timer,
     waiting: VecDeque<(Family, Packet)>,
 }
@@ -45,8 +44,8 @@ impl Neighbor {
         }
     }
 
-    /// Whether to ask it: its hardware address is not believed any more, and no question is under
-    /// way. Notes that one is from now on.
+    /// Whether to ask it: its hardware address is no longer valid, and no request is under way.
+    /// Notes that one is from now on.
     fn ask(&mut self, addr: IpAddr, timers: &mut Timers<IpAddr>, now: Duration) -> bool {
         let ask = self.timer.at().is_none() && self.until <= now;
         if ask {
@@ -57,18 +56,18 @@ impl Neighbor {
     }
 }
 
-/// What to do with a packet for a neighbour.
+/// The result of looking up the neighbour of a packet.
 #[derive(Debug)]
 pub(super) enum Lookup {
     /// Send it. With `ask`, also ask whether the neighbour is still there.
     Known { packet: Packet, mac: Mac, ask: bool },
-    /// It waits for the answer. So many others were thrown out for it.
+    /// It waits for the answer. This many others were dropped for it.
     Kept { ask: bool, thrown_out: u64 },
     /// There are too many neighbours; it is lost.
     Full,
 }
 
-/// What to do when an answer did not come.
+/// The action when an answer did not come.
 #[derive(Debug)]
 pub(super) enum Overdue {
     /// Ask again: the station itself, if its hardware address was known.
@@ -109,8 +108,8 @@ impl Neighbors {
         Lookup::Kept { ask, thrown_out }
     }
 
-    /// A neighbour told its hardware address. Returns the packets that waited for that. A neighbour
-    /// that was not asked for is noted only if `new`: it is about to talk to us.
+    /// Notes the hardware address of a neighbour. Returns the packets that waited for it. A
+    /// neighbour that was not asked for is noted only if `new`: it is about to talk to us.
     pub(super) fn learn(
         &mut self,
         addr: IpAddr,
@@ -135,8 +134,9 @@ impl Neighbors {
         old.waiting
     }
 
-    /// A packet for a neighbour is in the send queue. Some if the neighbour is to be asked for,
-    /// with its last hardware address, if there is one. None also if there are too many neighbours.
+    /// Asks for a neighbour whose packet is still in the send queue. Returns `Some` if a request is
+    /// to be sent, with the last hardware address, if there is one; `None` also if there are too
+    /// many neighbours.
     pub(super) fn ask_early(&mut self, addr: IpAddr, now: Duration) -> Option<Option<Mac>> {
         if !self.neighbors.contains_key(&addr) && !self.make_room() {
             return None;
@@ -166,7 +166,7 @@ impl Neighbors {
         self.timers.deadline()
     }
 
-    /// Forgets all. Returns how many packets waited, which are lost.
+    /// Forgets all neighbours. Returns the number of packets that waited, which are lost.
     pub(super) fn forget(&mut self) -> u64 {
         let Self { neighbors, .. } = std::mem::take(self);
         let waiting = neighbors.values().map(|neighbor| neighbor.waiting.len());
@@ -174,7 +174,7 @@ impl Neighbors {
     }
 
     /// Forgets the neighbour whose answer is oldest, if there are too many. False if none can be
-    /// forgotten, because packets wait for every one.
+    /// forgotten, because packets wait for each of them.
     fn make_room(&mut self) -> bool {
         if self.neighbors.len() < MAX_NEIGHBORS {
             return true;
@@ -235,7 +235,7 @@ mod tests {
                 ..
             }
         ));
-        // It stays in use while it is asked again.
+        // The address stays in use while the neighbour is asked again.
         let known = look_up(&mut neighbors, 61);
         assert!(matches!(
             known,

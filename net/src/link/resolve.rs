@@ -22,7 +22,7 @@ const ND_HOP_LIMIT: u8 = 255;
 const RA_OPTIONS: usize = 16;
 
 impl Link {
-    /// Asks for the hardware address of `addr`: all stations, or the one that had it.
+    /// Asks for the hardware address of `addr`: all stations, or the one that had it before.
     pub(super) fn solicit(&mut self, ip: &mut Ip, id: AdapterId, addr: IpAddr, of: Option<Mac>) {
         let Some(&EtherSoftc { dev, mac, .. }) = self.get(id) else {
             return;
@@ -58,8 +58,8 @@ impl Link {
         }
     }
 
-    /// Tells all stations the hardware address of an address of ours. Some may remember another
-    /// (RFC 5227 section 3, RFC 4861 section 7.2.6).
+    /// Announces the hardware address of an address of ours to all stations. Some may have cached
+    /// another (RFC 5227 section 3, RFC 4861 section 7.2.6).
     pub(crate) fn announce(&mut self, ip: &mut Ip, id: AdapterId, addr: IpAddr) {
         let softc = self.present(ip, id);
         let Some(mac) = softc
@@ -119,8 +119,8 @@ impl Link {
         self.send_own(ip, id, ETHERTYPE_ARP, packet, dst, first);
     }
 
-    /// Sends a packet that the driver made itself: through the send queue, or if it is to be
-    /// `first`, before the packets that wait for its answer.
+    /// Sends a packet that the driver made itself: through the send queue, or if `first`, before
+    /// the packets that wait for its answer.
     fn send_own(
         &mut self,
         ip: &mut Ip,
@@ -176,7 +176,7 @@ impl Link {
         };
         let source_mac = Mac(source_hardware_addr.0);
         let for_us = ip.has_addr(dev, &target.into());
-        // A station that claims our own address is not believed.
+        // A station that claims our own address is ignored.
         let believable = source_mac.is_station()
             && source_mac == from
             && is_host(&source.into())
@@ -325,7 +325,7 @@ impl Link {
     }
 }
 
-/// Whether the message asks for something. An announcement of our own address does not.
+/// Whether the message is a request. An announcement of the sender's own address is not.
 fn is_question(operation: ArpOperation, source: Ipv4Addr, target: Ipv4Addr) -> bool {
     operation == ArpOperation::Request && source != target
 }

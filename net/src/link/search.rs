@@ -1,4 +1,4 @@
-//! When to look for drivers that ended.
+//! The times at which to look for drivers that ended.
 
 use std::time::Duration;
 
@@ -11,23 +11,23 @@ use crate::ip::Ip;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(5);
-/// A driver that stays away for so long is looked for only when somebody asks.
+/// A driver that stays away for this long is looked for only on request.
 const GIVEN_UP: Duration = Duration::from_secs(5 * 60);
 /// If a driver was found again and ended within this time, the pauses go on growing, and it is
 /// given up as if it had stayed away.
 const HEALTHY: Duration = LONGEST_PAUSE;
-/// Pause between two searches, however often somebody asks.
+/// Pause between two searches, however many requests there are.
 const ASKED_PAUSE: Duration = Duration::from_millis(100);
 
-/// When to look for adapters. Nobody tells us of a new one, so we look when one is missing, and
-/// when somebody lists the interfaces. Otherwise nothing is due.
+/// The schedule of searches for adapters. Nothing tells us of a new one, so we look when one is
+/// missing, and when a program lists the interfaces. Otherwise nothing is due.
 #[derive(Debug, Default)]
 pub(crate) struct Search {
     /// Whether there is a program that can look for adapters.
     possible: bool,
     due: Option<Duration>,
     pause: Duration,
-    /// When missing drivers are given up.
+    /// The time at which missing drivers are given up.
     until: Duration,
     /// Before this time, a request does not lead to a search.
     rest: Duration,
@@ -46,8 +46,8 @@ impl Search {
 }
 
 impl Link {
-    /// The driver of an adapter ended. The interface stays, with all its settings, but is not
-    /// RUNNING: packets sent through it are lost until the adapter is [there
+    /// Notes that the driver of an adapter ended. The interface stays, with all its settings, but
+    /// is not RUNNING: packets sent through it are lost until the adapter is [found
     /// again](Self::ethernet_found).
     pub(crate) fn ethernet_lost(&mut self, ip: &mut Ip, id: AdapterId) {
         let now = ip.now;
@@ -79,8 +79,8 @@ impl Link {
         }
     }
 
-    /// The adapter is there again, maybe with another hardware address. The interface has its
-    /// addresses, routes, groups and UP flag as before.
+    /// Notes that the adapter is there again, maybe with another hardware address. The interface
+    /// keeps its addresses, routes, groups and UP flag.
     pub(crate) fn ethernet_found(&mut self, ip: &mut Ip, id: AdapterId, mac: Mac) {
         let now = ip.now;
         let Some(softc) = self.get_mut(id) else {
@@ -95,7 +95,7 @@ impl Link {
         ifp.set_lastchange(now);
         softc.found = Some(now.monotonic);
         let changed = std::mem::replace(&mut softc.hardware, mac) != mac;
-        // If it is the same adapter, an address that somebody set stays.
+        // If it is the same adapter, an address that a program set stays.
         if changed {
             self.set_mac(ip, id, mac);
         }
@@ -125,7 +125,7 @@ impl Link {
         search.pause = (search.pause * 2).min(LONGEST_PAUSE);
     }
 
-    /// Somebody lists the interfaces: looks for adapters soon.
+    /// Handles a listing of the interfaces: looks for adapters soon.
     pub(crate) fn ask_for_adapters(&mut self, ip: &Ip) {
         let search = &mut self.search;
         search.bring_forward(ip.now.monotonic.max(search.rest));

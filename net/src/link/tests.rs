@@ -1,4 +1,4 @@
-//! The driver against a network layer made by hand, frame by frame.
+//! The driver with a hand-made network layer, frame by frame.
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -29,7 +29,7 @@ impl Bench {
         link.autoconf_stop(&mut ip, id);
         give_addr(&mut ip, dev, &format!("{HOST}/24"));
         let mut bench = Self { ip, link, id, dev };
-        // What the adapter sent when it was attached.
+        // Discards the frames that the adapter sent when it was attached.
         bench.frames();
         bench
     }
@@ -55,7 +55,7 @@ impl Bench {
         std::iter::from_fn(|| link.poll_frame(ip, *id)).collect()
     }
 
-    /// A frame of the peer with an ARP message comes.
+    /// Delivers a frame of the peer with an ARP message.
     fn arp(&mut self, dst: Mac, operation: u8, sender: Ipv4Addr, target: Ipv4Addr) {
         let mut frame = header(dst, THEIRS, ETHERTYPE_ARP).to_vec();
         frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, operation]);
@@ -84,7 +84,7 @@ impl Bench {
     }
 }
 
-/// The target that an ARP request asks for, and to whom it goes.
+/// The target that an ARP request asks for, and its destination.
 fn question(frame: &[u8]) -> (Ipv4Addr, Mac) {
     assert_eq!(frame[12..14], ETHERTYPE_ARP.to_be_bytes());
     assert_eq!(frame[20..22], [0, 1], "a request");

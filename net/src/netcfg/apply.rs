@@ -1,4 +1,4 @@
-//! Doing what a line says.
+//! Applying settings.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -15,7 +15,7 @@ use crate::net::Net;
 use crate::route::{Origin, Route, RouteSpec};
 
 impl Setting {
-    /// Does one setting, and returns how to undo it. If it is refused, nothing has changed.
+    /// Applies one setting, and returns how to undo it. If it is refused, nothing has changed.
     pub(super) fn apply(self, net: &mut Net) -> Result<Undo, Errno> {
         Ok(match self {
             Self::Nameserver(addr) => Undo::Nameserver(net.nameserver.replace(addr)),
@@ -94,7 +94,7 @@ impl IfSetting {
                 net.ip.if_init(dev);
             }
             Self::RemoveAddr(addr) => {
-                // The address alone is enough to say which.
+                // The address alone is enough to identify it.
                 let own = ifp.addrs.iter().find(|own| {
                     own.addr == addr.addr && (**own == addr || addr == IfAddr::host(addr.addr))
                 });
@@ -126,7 +126,7 @@ impl IfSetting {
                 return Ok(Undo::Nothing);
             }
             Self::Mac(mac) => {
-                // Only Ethernet has one to set.
+                // Only Ethernet has a hardware address to set.
                 let adapter = adapter.ok_or(errno::EINVAL)?;
                 net.link.set_mac(&mut net.ip, adapter, mac);
                 return Ok(Undo::Nothing);
@@ -149,8 +149,8 @@ impl IfSetting {
         Ok(undo)
     }
 
-    /// The routes over an interface that a setting of it can add or take away: those for the
-    /// prefixes of its addresses; all of them for the mtu, which decides whether it has IPv6.
+    /// The routes over an interface that a setting of it can add or remove: those for the prefixes
+    /// of its addresses; all of them for the mtu, which decides whether it carries IPv6.
     fn routes_touched(&self, ip: &Ip, ifp: &Ifnet) -> Vec<(IpNet, Route)> {
         let own = |(_, route): &(IpNet, &Route)| route.dev == ifp.index;
         let copy = |(prefix, route): (IpNet, &Route)| (prefix, *route);
@@ -168,8 +168,8 @@ impl IfSetting {
     }
 }
 
-/// Completes a route. If the line does not name an interface, it is the one that reaches the router.
-/// `EINVAL` if there is none, or the router is not on its link.
+/// Completes a route. If the line does not name an interface, the one that reaches the router is
+/// used. `EINVAL` if there is none, or the router is not on its link.
 fn resolve_route(ip: &Ip, spec: &RouteSpec) -> Result<Route, Errno> {
     let dev = match (&spec.dev, spec.via) {
         (Some(name), _) => ip.ifs.by_name(name).ok_or(errno::EINVAL)?,
@@ -194,7 +194,7 @@ fn resolve_route(ip: &Ip, spec: &RouteSpec) -> Result<Route, Errno> {
     })
 }
 
-/// Somebody sets an address. It belongs to them, even if the adapter made it before.
+/// Marks an address as set by a program, even if the adapter made it before.
 fn disown(net: &mut Net, dev: IfIndex, addr: &IpAddr) {
     if let Some(adapter) = adapter_of(&net.ip, dev) {
         net.link.autoconf_disown(&mut net.ip, adapter, addr);

@@ -1,14 +1,14 @@
 //! `netcfg`: interfaces, routes and settings as text files.
 //!
-//! One setting a line. A write that ends in a newline takes effect at once; an unfinished line waits
-//! for the rest, for fsync, or for close. Everything a write says happens, or nothing: a line that
-//! is refused leaves things as they were.
+//! Each line is one setting. A write that ends in a newline takes effect at once; an unfinished
+//! line waits for the rest, for fsync, or for close. A write is applied as a whole or not at all: a
+//! line that is refused leaves everything as it was.
 //!
 //! - [`node`]: the tree of paths, and the text of each file;
 //! - [`setting`]: lines that can be written, and how they are parsed;
-//! - [`apply`]: doing them, one by one;
+//! - [`apply`]: applying them, one by one;
 //! - [`undo`]: undoing them if one is refused, and announcing them if none was;
-//! - this module: open files, and the watching of them.
+//! - this module: open files, and watching them for changes.
 
 mod apply;
 mod node;
@@ -35,9 +35,9 @@ const LONGEST_LINE: usize = 4096;
 const MOST_LINES: usize = 1024;
 /// Most lines of one write of routes, of which there may be many.
 const MOST_ROUTES: usize = 1 << 16;
-/// Most addresses and routes kept to undo the lines of one write.
+/// Most addresses and routes saved to undo the lines of one write.
 const MOST_KEPT: usize = 1 << 18;
-/// Counters change with every packet. A watcher is told of that not more often than this.
+/// Counters change with every packet. A watcher is told of that at most once in this time.
 const COUNTERS: Duration = Duration::from_millis(100);
 
 /// An open text file.
@@ -47,7 +47,7 @@ pub(crate) struct Handle {
     snapshot: Option<String>,
     /// An unfinished line.
     pending: Vec<u8>,
-    /// Whether somebody asked to be told of changes.
+    /// Whether a program asked to be told of changes.
     watched: bool,
 }
 
@@ -83,7 +83,7 @@ pub(crate) fn list(net: &Net, path: &str) -> Result<Vec<DirEntry>, Errno> {
     node::list(net, path).ok_or(errno::ENOTDIR)
 }
 
-/// Opens a file. Everybody may read, only the superuser may write: `EACCES` otherwise.
+/// Opens a file. Every user may read, only the superuser may write: `EACCES` otherwise.
 pub(crate) fn open(
     net: &Net,
     path: &str,
@@ -113,8 +113,8 @@ impl Handle {
         buf: &mut [u8],
         offset: u64,
     ) -> Result<usize, Errno> {
-        // A reader at the start sees the text of now. A reader that goes on sees the same text to
-        // its end.
+        // A reader at the start sees the current text. A reader that continues sees the same text
+        // to its end.
         if offset == 0 || self.snapshot.is_none() {
             self.snapshot = Some(self.node.read(net).ok_or(errno::ENOENT)?);
             if self.watched {
@@ -133,7 +133,7 @@ impl Handle {
         Ok(len)
     }
 
-    /// Does the lines that are finished with a newline, and keeps the rest.
+    /// Applies the lines that are finished with a newline, and keeps the rest.
     pub(crate) fn write(&mut self, net: &mut Net, buf: &[u8]) -> Result<usize, Errno> {
         let mut text = std::mem::take(&mut self.pending);
         text.extend_from_slice(buf);
@@ -152,7 +152,7 @@ impl Handle {
         Ok(buf.len())
     }
 
-    /// Does the unfinished line.
+    /// Applies the unfinished line.
     pub(crate) fn sync(&mut self, net: &mut Net) -> Result<(), Errno> {
         let pending = std::mem::take(&mut self.pending);
         if pending.is_empty() {
@@ -170,7 +170,7 @@ impl Handle {
         watchers.counters.remove(&id);
     }
 
-    /// Does all the lines, or if one is refused, none.
+    /// Applies all the lines, or if one is refused, none.
     fn commit(&self, net: &mut Net, text: &[u8]) -> Result<(), Errno> {
         net.ip.ifs.touch();
         let node = &self.node;
@@ -230,35 +230,35 @@ impl Handle {
     }
 }
 
-/// Open files whose next change somebody wants to hear of. Their texts are compared only after
-/// something that can have changed them, so watchers do not make packets slower.
+/// Open files whose next change a program waits for. Their texts are compared only after an event
+/// that can have changed them, so watchers do not slow down packets.
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
-    /// Files whose text only settings change.
+    /// Files whose text changes only with settings.
     settings: BTreeSet<FileId>,
-    /// Files whose text packets change, too.
+    /// Files whose text also changes with packets.
     counters: BTreeSet<FileId>,
     /// The generation at which `settings` were last compared.
     compared: u64,
-    /// When `counters` are compared again, at the earliest.
+    /// The earliest time at which `counters` are compared again.
     due: Duration,
     /// Whether `counters` may have changed since then.
     stale: bool,
 }
 
 impl Watchers {
-    /// When there is something to compare.
+    /// The time of the next comparison; `None` if nothing has changed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.stale.then_some(self.due)
     }
 
-    /// Whether somebody wants to hear of counters.
+    /// Whether a program waits for changes of counters.
     #[inline]
     pub(crate) fn counted(&self) -> bool {
         !self.counters.is_empty()
     }
 
-    /// Tells a file of its next change.
+    /// Watches for the next change of a file.
     fn watch(&mut self, handle: &Handle, id: FileId) {
         match handle.node.counts() {
             true => self.counters.insert(id),
@@ -286,12 +286,12 @@ impl Watchers {
     }
 }
 
-/// Rises with every change that files show, counters not included.
+/// Grows with every change that files show, counters not included.
 fn generation(ip: &Ip) -> u64 {
     ip.ifs.generation() + ip.routes.generation()
 }
 
-/// Wakes files whose text is not the one that was last read from them. Each text is made once.
+/// Wakes files whose text differs from the text last read from them. Each text is made once.
 fn tell<'a>(
     watchers: &mut BTreeSet<FileId>,
     net: &'a Net,

@@ -1,4 +1,5 @@
-//! Lines that can be written: what each file takes, parsed whole before anything is done.
+//! Lines that can be written: those that each file accepts, parsed completely before any is
+//! applied.
 
 use std::net::IpAddr;
 
@@ -48,7 +49,7 @@ impl Setting {
         matches!(self, Self::Interface(_, IfSetting::Destroy))
     }
 
-    /// Reads a line written to `node`. `None` if it says nothing that the file takes.
+    /// Parses a line written to `node`. `None` if the file does not accept it.
     pub(super) fn parse(node: &Node, line: &str) -> Option<Self> {
         let line = line.trim_ascii();
         Some(match node {

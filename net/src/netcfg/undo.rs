@@ -13,7 +13,7 @@ use crate::route::Route;
 
 /// The state before a setting.
 pub(super) enum Undo {
-    /// Nothing: no line of the same write can be refused after it.
+    /// Nothing to undo: no line of the same write can be refused after it.
     Nothing,
     Nameserver(Option<IpAddr>),
     TunDebug(i32),
@@ -36,7 +36,7 @@ pub(super) enum Undo {
 }
 
 impl Undo {
-    /// How many things it keeps.
+    /// The number of addresses and routes it holds, and one for itself.
     pub(super) fn weight(&self) -> usize {
         match self {
             Self::Routes(_, removed) => 1 + removed.len(),
@@ -52,7 +52,7 @@ impl Undo {
 }
 
 impl Undo {
-    /// Puts things back as they were.
+    /// Restores the state before the setting.
     pub(super) fn undo(self, net: &mut Net) {
         match self {
             Self::Nothing => {}
@@ -118,13 +118,13 @@ impl Undo {
     }
 }
 
-/// An interface as it was before a write, to tell its link what the write changed.
+/// An interface as it was before a write, to announce on its link what the write changed.
 pub(super) struct Change {
     dev: IfIndex,
-    /// Whether it was up, and IPv6 ran there.
+    /// Whether it was up and carried IPv6.
     up: bool,
     ipv6: bool,
-    /// Whether IPv6 did not run there after one of the lines.
+    /// Whether it did not carry IPv6 after one of the lines.
     interrupted: bool,
     /// Families in which it could not report groups.
     silent: Vec<Family>,
@@ -146,12 +146,12 @@ impl Change {
         }
     }
 
-    /// One of the lines is done.
+    /// Notes that one of the lines was applied.
     pub(super) fn note(&mut self, ip: &Ip) {
         self.interrupted |= !ip.runs_ipv6(self.dev);
     }
 
-    /// All lines are done, and none was refused: announces on the link what is new.
+    /// Announces the changes on the link, after all lines were applied.
     pub(super) fn announce(self, net: &mut Net) {
         let dev = self.dev;
         let adapter = adapter_of(&net.ip, dev);

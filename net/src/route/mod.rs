@@ -16,46 +16,46 @@ pub const MAX_ROUTES: usize = 1 << 20;
 /// Most routes with the same prefix.
 const MAX_METRICS: usize = 64;
 
-/// Metric of a route over `dev` that a router advertised. It is another for each interface, and
-/// higher than that of a route that somebody set without a metric.
+/// The metric of an advertised route over `dev`. It differs for each interface, and is higher than
+/// that of a static route without a metric.
 pub(crate) fn advertised_metric(dev: IfIndex) -> u32 {
     const FIRST: u32 = 1024;
 
     FIRST.saturating_add(dev.0)
 }
 
-/// Where a route comes from.
+/// The origin of a route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Origin {
     /// An address of an interface: the route comes and goes with it.
     Connected,
     /// The administrator.
     Static,
-    /// A router, for as long as it says.
+    /// A router's advertisement, for its lifetime.
     Advertised,
 }
 
-/// A route: where packets for a prefix go.
+/// A route: the next hop of packets for a prefix.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Route {
     /// The interface that packets leave by.
     pub dev: IfIndex,
     /// The router; `None` when the destination is on the link.
     pub via: Option<IpAddr>,
-    /// The address to send from; `None` leaves it to the interface.
+    /// The source address; `None` leaves it to the interface.
     pub src: Option<IpAddr>,
     /// Lower is preferred.
     pub metric: u32,
-    /// Where it comes from.
+    /// The origin.
     pub origin: Origin,
 }
 
-/// Why there is no way to a destination.
+/// The reason why a destination has no route.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LookupError {
     /// No prefix covers it (`ENETUNREACH`).
     NoRoute,
-    /// The interfaces of the longest prefix that does are down (`ENETDOWN`).
+    /// The interfaces of the longest prefix that covers it are down (`ENETDOWN`).
     Down,
 }
 
@@ -99,7 +99,7 @@ impl RouteTable {
         }
     }
 
-    /// Takes out the routes of one prefix for which `wanted` holds, and returns them.
+    /// Removes the routes of one prefix for which `wanted` holds, and returns them.
     pub fn remove(&mut self, prefix: IpNet, wanted: impl Fn(&Route) -> bool) -> Vec<Route> {
         let mut removed = Vec::new();
         let keep = |route: &Route| {
@@ -187,12 +187,12 @@ impl RouteTable {
         v4.chain(v6)
     }
 
-    /// Rises with every change. A caller that keeps the result of a lookup compares it.
+    /// Grows with every change. A caller that keeps the result of a lookup compares it.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// Makes kept results stale, because an interface changed.
+    /// Invalidates kept results, because an interface changed.
     pub fn touch(&mut self) {
         self.generation += 1;
     }

@@ -23,7 +23,7 @@ pub struct RouteSpec {
 }
 
 impl RouteSpec {
-    /// Reads a line. `None` if it is not one: unknown words, mixed families, host bits set.
+    /// Parses a line. `None` if it is not a route: unknown words, mixed families, host bits set.
     pub fn parse(text: &str) -> Option<Self> {
         let mut words = text.split_ascii_whitespace();
         let prefix = words.next()?;
@@ -64,7 +64,7 @@ impl RouteSpec {
         })
     }
 
-    /// Whether the line means this route of its prefix. Fields that it does not mention are not
+    /// Whether the line describes this route of its prefix. Fields that it does not mention are not
     /// compared.
     pub fn matches(&self, route: &Route, dev_name: &str) -> bool {
         self.via.is_none_or(|via| route.via == Some(via))
@@ -74,7 +74,7 @@ impl RouteSpec {
     }
 }
 
-/// Writes one line of `route/list`, which `route/add` reads back.
+/// Writes one line of `route/list`, which `route/add` accepts.
 pub fn write_route(text: &mut String, prefix: &IpNet, route: &Route, dev_name: &str) {
     use std::fmt::Write;
 

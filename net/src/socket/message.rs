@@ -7,7 +7,7 @@ const WORD: usize = 8;
 /// The request of a `recvmsg`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Wanted {
-    /// Whether it asks for the sender's name.
+    /// Whether the sender's name is wanted.
     pub(super) name: bool,
     /// Most bytes of data.
     pub(super) data: usize,
@@ -19,7 +19,7 @@ fn word(payload: &[u8], at: usize) -> Option<usize> {
 }
 
 impl Wanted {
-    /// Reads a request. `None` if it is too short, or has no room for its answer.
+    /// Parses a request. `None` if it is too short, or has no room for its answer.
     pub(super) fn parse(payload: &[u8]) -> Option<Self> {
         let name = word(payload, 0)? > 0;
         let room = payload.len().checked_sub(2 * WORD)?;

@@ -7,7 +7,7 @@
 //! - [`mod@echo`]: pings, through `icmp`;
 //! - [`raw`]: whole packets, through `ip`.
 //!
-//! docs/sockets.md has the whole surface as a table.
+//! docs/sockets.md has a table of the whole interface.
 
 pub(crate) mod echo;
 pub(crate) mod inet;
@@ -18,7 +18,7 @@ pub(crate) mod raw;
 
 use scheme::{FileKind, Stat};
 
-/// How a socket describes itself to `stat`.
+/// The answer of `stat` for a socket.
 pub(crate) const SOCKET: Stat = Stat {
     kind: FileKind::Device,
     mode: 0o666,

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
-/// Both ends that a path or verb names. `None` for one that it leaves out.
+/// Both ends in a path or verb. `None` for one that is left out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Names {
     pub(super) remote: Option<(IpAddr, u16)>,
@@ -11,7 +11,7 @@ pub(super) struct Names {
 }
 
 impl Names {
-    /// Reads `10.0.0.1:80`, `/0.0.0.0:80` or `10.0.0.1:80/0.0.0.0:5000`.
+    /// Parses `10.0.0.1:80`, `/0.0.0.0:80` or `10.0.0.1:80/0.0.0.0:5000`.
     pub(super) fn parse(text: &str) -> Option<Self> {
         let (remote, local) = match text.split_once('/') {
             Some((remote, local)) => (remote, Some(local)),
@@ -29,7 +29,7 @@ impl Names {
     }
 }
 
-/// Reads an address and a port. The C library and `SocketAddr` agree on what one looks like.
+/// Parses an address and a port. The C library and `SocketAddr` use the same format.
 fn parse(text: &str) -> Option<(IpAddr, u16)> {
     let addr: SocketAddr = text.parse().ok()?;
     Some((addr.ip(), addr.port()))
@@ -40,7 +40,8 @@ pub(super) fn write(text: &mut String, name: Option<(IpAddr, u16)>) {
     let (addr, port) = name.unwrap_or((Ipv4Addr::UNSPECIFIED.into(), 0));
     let mut number = itoa::Buffer::new();
     match addr {
-        // Each datagram comes with the name of its sender: std's way takes three times as long.
+        // Each datagram comes with the name of its sender, and the formatting of std takes three
+        // times as long.
         IpAddr::V4(addr) => {
             for (at, octet) in addr.octets().into_iter().enumerate() {
                 text.push_str(if at > 0 { "." } else { "" });

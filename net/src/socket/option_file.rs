@@ -9,7 +9,7 @@ use scheme::wait::Direction;
 /// An option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Name {
-    /// How long a read or a write may wait: seconds of eight bytes, nanoseconds of four, padding.
+    /// The time limit of a read or a write: eight bytes of seconds, four of nanoseconds, padding.
     Timeout(Direction),
     /// Hop limit of packets sent: one byte.
     HopLimit,
@@ -28,7 +28,7 @@ impl Name {
 }
 
 impl Name {
-    /// Reads a value as the C library, or a program written for netstack, writes it to the file.
+    /// Parses a value as the C library, or a program written for netstack, writes it to the file.
     pub(crate) fn parse_value(self, buf: &[u8]) -> Result<(Value, usize), Errno> {
         match self {
             Self::Timeout(direction) => {
@@ -37,7 +37,7 @@ impl Name {
                 Ok((Value::Timeout(direction, timeout), bytes.len()))
             }
             Self::HopLimit => {
-                // The answer that netstack gives to an empty write.
+                // Netstack gives the same answer to an empty write.
                 let hops = *buf.first().ok_or(errno::EIO)?;
                 let hops = NonZeroU8::new(hops).ok_or(errno::EINVAL)?;
                 Ok((Value::HopLimit(hops), 1))
@@ -53,7 +53,7 @@ pub(crate) enum Value {
     HopLimit(NonZeroU8),
 }
 
-/// Writes a timeout as a reader of its file gets it; nothing, if there is none.
+/// Writes a timeout in the format of its file; nothing, if there is none.
 pub(crate) fn write_timeout(buf: &mut [u8], timeout: Option<Duration>) -> Result<usize, Errno> {
     let Some(timeout) = timeout else {
         return Ok(0);
@@ -65,13 +65,13 @@ pub(crate) fn write_timeout(buf: &mut [u8], timeout: Option<Duration>) -> Result
     Ok(to.len())
 }
 
-/// Writes a hop limit likewise.
+/// Writes a hop limit in the format of its file.
 pub(crate) fn write_hop_limit(buf: &mut [u8], hops: u8) -> Result<usize, Errno> {
     *buf.first_mut().ok_or(errno::EIO)? = hops;
     Ok(1)
 }
 
-/// A timeout as the C library writes it; zero means none. `None` if it is no time.
+/// Parses a timeout as the C library writes it; zero means none. `None` if it is not a valid time.
 fn parse_timeout(bytes: &[u8; 16]) -> Option<Option<Duration>> {
     let [s0, s1, s2, s3, s4, s5, s6, s7, n0, n1, n2, n3, ..] = *bytes;
     let seconds = i64::from_ne_bytes([s0, s1, s2, s3, s4, s5, s6, s7]);

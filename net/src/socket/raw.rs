@@ -1,5 +1,5 @@
-//! `ip/HH`: whole packets of one protocol, its number in hexadecimal, headers included. The
-//! superuser's.
+//! `ip/HH`: whole packets of one protocol, its number in hexadecimal, headers included. Only the
+//! superuser may open it.
 
 use scheme::errno::{self, Errno};
 use scheme::{Caller, FileId, Outcome, Ready, Stat};

@@ -15,9 +15,9 @@ use crate::packet::Packet;
 
 /// Most sockets: each has an identifier of its own.
 const MAX_SOCKETS: usize = 32_768;
-/// Most replies that a socket holds.
+/// Most replies in a socket's queue.
 const QUEUE_PACKETS: usize = 128;
-/// Most bytes of them.
+/// Most bytes of replies in a socket's queue.
 const QUEUE_BYTES: usize = 208 << 10;
 
 /// Number of an echo socket.
@@ -103,7 +103,7 @@ impl Echo {
             .is_some_and(|socket| !socket.replies.is_empty())
     }
 
-    /// Takes the oldest reply: its sequence number, and what the request carried.
+    /// Takes the oldest reply: its sequence number, and its data.
     pub(crate) fn recv(&mut self, id: EchoId) -> Option<Vec<u8>> {
         let socket = self.sockets.get_mut(id.0 as usize)?;
         let reply = socket.replies.pop_front()?;
@@ -145,7 +145,7 @@ impl Echo {
         Ok(())
     }
 
-    /// A reply came.
+    /// Handles a reply.
     pub(crate) fn input(&mut self, received: &Received) -> Verdict {
         let message = received.payload();
         let Some(&[_, _, _, _, a, b]) = message.first_chunk() else {

@@ -32,12 +32,12 @@ pub(crate) fn ephemeral_ports(rng: &mut fastrand::Rng) -> impl Iterator<Item = u
     (start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start)
 }
 
-/// Has `bind` take a port: this one, or for 0 any ephemeral one that it can take. Returns what it
-/// gave, and the port.
+/// Has `bind` take a port: this one, or for 0 any ephemeral port that is free. Returns the result
+/// of `bind`, and the port.
 ///
 /// # Errors
 ///
-/// What `bind` says of the port; `EADDRINUSE` if it can take none.
+/// The error of `bind` for the port; `EADDRINUSE` if no port is free.
 pub(crate) fn bind_port<T>(
     rng: &mut fastrand::Rng,
     port: u16,
@@ -51,7 +51,6 @@ pub(crate) fn bind_port<T>(
         .ok_or(errno::EADDRINUSE)
 }
 
-/// The owner of a socket, who gets its events: a number that means something only to the files
-/// above.
+/// The owner of a socket, which gets its events: a number with a meaning only for the files above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct Owner(pub u32);

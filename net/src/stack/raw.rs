@@ -95,10 +95,11 @@ impl Raw {
         self.events.pop_front()
     }
 
-    /// Shows a packet for this host to the sockets of its protocol. True if there are any.
+    /// Gives a copy of a packet for this host to the sockets of its protocol. True if there are
+    /// any.
     #[inline]
     pub(crate) fn input(&mut self, received: &Received) -> bool {
-        // Almost always there are none.
+        // There is rarely any such socket.
         !self.protocols.is_empty() && self.show(received)
     }
 
@@ -176,10 +177,10 @@ mod tests {
     use crate::ip::testing::{self, HOST, PEER, connected, sent};
     use crate::ip::{Budget, Delivery, Verdict};
 
-    /// OSPF: a protocol that nobody here knows.
+    /// OSPF: a protocol that nothing here implements.
     const PROTOCOL: u8 = 89;
 
-    /// A packet comes in, and is shown to the sockets before it is dispatched, as in a turn.
+    /// Receives a packet, which is shown to the sockets before it is dispatched, as in a turn.
     fn arrive(raw: &mut Raw, ip: &mut Ip, packet: Packet) -> Verdict {
         let dev = ip.ifs.by_name("test0").unwrap();
         ip.netisr_enqueue(dev, Family::Inet, packet);
@@ -260,7 +261,8 @@ mod tests {
         let whole = testing::ipv4(HOST, PEER, PROTOCOL, b"hello");
         assert_eq!(send(&whole[..22]), Err(errno::EINVAL));
         assert_eq!(send(&[]), Err(errno::EINVAL));
-        // Longer than the mtu: smoltcp's header says "don't fragment"; without, there are pieces.
+        // Longer than the mtu: smoltcp's header says "don't fragment"; without it, the packet is
+        // fragmented.
         let mut long = testing::ipv4(HOST, PEER, PROTOCOL, &[0; 2000]);
         assert_eq!(send(&long), Err(errno::EMSGSIZE));
         long[6] = 0;

@@ -19,15 +19,15 @@ use crate::packet::Packet;
 
 /// Bytes of a UDP header.
 const HEADER: usize = 8;
-/// Bytes that a socket's queue holds, overhead included, unless its program wants less.
+/// Most bytes in a socket's queue, overhead included, unless its program asks for fewer.
 pub(crate) const QUEUE_BYTES: usize = 208 << 10;
 /// The smallest size of a queue, bytes.
 const SMALLEST_QUEUE: usize = 4 << 10;
-/// Bytes that the queues of all sockets hold together.
+/// Most bytes in the queues of all sockets together.
 const MEMORY: usize = 64 << 20;
-/// Bytes that a queued datagram is charged besides its packet, so that empty ones are bounded, too.
+/// Bytes charged for a queued datagram besides its packet, so that empty ones are bounded, too.
 const OVERHEAD: usize = 256;
-/// How many of the last destinations a socket remembers.
+/// The number of recent destinations that a socket remembers.
 const RECENT: usize = 16;
 /// Most sockets.
 const MAX_SOCKETS: usize = 65_536;
@@ -36,7 +36,7 @@ const MAX_SOCKETS: usize = 65_536;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub(crate) struct UdpId(u32);
 
-/// How a datagram is sent.
+/// The options with which a datagram is sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendTerms {
     /// Hop limit of unicasts and broadcasts.
@@ -45,7 +45,7 @@ pub(crate) struct SendTerms {
     pub(crate) group_hops: u8,
     /// Whether this host gets its own multicasts, if it is in the group.
     pub(crate) group_loop: bool,
-    /// The interface that multicasts leave by is the one with this address; with `None` that of the
+    /// The address of the interface that multicasts leave by; `None` for the interface of the
     /// route.
     pub(crate) group_if: Option<Ipv4Addr>,
 }
@@ -79,7 +79,7 @@ impl Datagram {
         &self.packet[self.data.clone()]
     }
 
-    /// Bytes that it is charged.
+    /// Bytes charged for it.
     fn cost(&self) -> usize {
         self.packet.len() + OVERHEAD
     }
@@ -91,7 +91,7 @@ struct UdpSocket {
     local: Option<IpAddr>,
     port: u16,
     remote: Option<(IpAddr, u16)>,
-    /// The last destinations. ICMP errors about others are not believed.
+    /// The last destinations. ICMP errors about others are ignored.
     recent: VecDeque<(IpAddr, u16)>,
     /// The error about a datagram to `remote` that the program has not seen yet.
     error: Option<Errno>,
@@ -99,7 +99,7 @@ struct UdpSocket {
     bytes: usize,
     /// Most bytes of the queue.
     limit: usize,
-    /// Whether an event about it waits to be taken.
+    /// Whether an event about it is queued.
     told: bool,
 }
 
@@ -145,7 +145,7 @@ impl Udp {
         if self.sockets.len() >= MAX_SOCKETS {
             return Err(errno::ENFILE);
         }
-        // A socket on all addresses has the port of each.
+        // A socket bound to all addresses takes the port of each.
         let taken = match local {
             None => self.ports.contains_key(&port),
             Some(_) => {
@@ -200,7 +200,7 @@ impl Udp {
         socket.is_some_and(|socket| !socket.queue.is_empty() || socket.error.is_some())
     }
 
-    /// Takes only datagrams of one sender from now on, or those of all.
+    /// Restricts a socket to datagrams of one sender, or lifts that with `None`.
     pub(crate) fn connect(&mut self, id: UdpId, remote: Option<(IpAddr, u16)>) {
         if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
             socket.remote = remote;
@@ -212,8 +212,8 @@ impl Udp {
         self.sockets.get_mut(id.0 as usize)?.error.take()
     }
 
-    /// A datagram of ours did not arrive. If its socket is connected to the destination, it gets
-    /// the error.
+    /// Reports that a datagram of ours did not arrive. If its socket is connected to the
+    /// destination, it gets the error.
     pub(crate) fn refuse(&mut self, endpoints: &Endpoints, error: Errno) {
         if let Some(id) = self.holder(endpoints.local)
             && let Some(socket) = self.sockets.get_mut(id as usize)
@@ -241,7 +241,7 @@ impl Udp {
         }
     }
 
-    /// The nearest size that a queue can have.
+    /// The nearest permitted size of a queue.
     pub(crate) fn clamp_queue(bytes: usize) -> usize {
         bytes.clamp(SMALLEST_QUEUE, QUEUE_BYTES)
     }
@@ -254,7 +254,7 @@ impl Udp {
         }
     }
 
-    /// How many bytes a socket's queue holds.
+    /// Most bytes in a socket's queue.
     pub(crate) fn limit(&self, id: UdpId) -> Option<usize> {
         Some(self.sockets.get(id.0 as usize)?.limit)
     }
@@ -284,7 +284,7 @@ impl Udp {
         !self.events.is_empty()
     }
 
-    /// An error about a datagram of ours.
+    /// Handles an error about a datagram of ours.
     pub(crate) fn notice(&mut self, endpoints: &Endpoints, notice: Notice) {
         match notice {
             Notice::Refused => self.refuse(endpoints, errno::ECONNREFUSED),
@@ -293,7 +293,7 @@ impl Udp {
         }
     }
 
-    /// Whether a socket of ours sent a datagram between these endpoints of late.
+    /// Whether a socket of ours recently sent a datagram between these endpoints.
     pub(crate) fn knows(&self, endpoints: &Endpoints) -> bool {
         let holder = self.holder(endpoints.local);
         let socket = holder.and_then(|id| self.sockets.get(id as usize));
@@ -314,10 +314,10 @@ impl Udp {
         socket.recent.push_back(dst);
     }
 
-    /// The sockets that get a datagram. A unicast goes to one; a multicast or broadcast to all of
-    /// the port that are bound to no address, or to this one. A broadcast also goes to sockets that
-    /// are bound to an address of the interface it came by (`own` says whether it is one): DHCP
-    /// clients may be.
+    /// The sockets that get a datagram. A unicast goes to one; a multicast or broadcast to all
+    /// sockets of the port that are bound to no address, or to this one. A broadcast also goes to
+    /// sockets that are bound to an address of the interface it came by (`own` says whether an
+    /// address is one of them), as those of DHCP clients may be.
     fn takers(
         &self,
         addressee: Addressee,
@@ -343,7 +343,7 @@ impl Udp {
         holders.copied().filter(wants).collect()
     }
 
-    /// Whether a socket's queue, and the memory of all, have room for a datagram.
+    /// Whether a socket's queue, and the memory of all queues, have room for a datagram.
     fn has_room(&self, id: u32, datagram: &Datagram) -> bool {
         let cost = datagram.cost();
         self.sockets.get(id as usize).is_some_and(|socket| {
@@ -386,7 +386,7 @@ impl Udp {
 }
 
 impl Udp {
-    /// A datagram came.
+    /// Handles a received datagram.
     pub(crate) fn input(&mut self, ip: &mut Ip, received: Received) -> Verdict {
         let Received {
             rcvif,
@@ -439,7 +439,7 @@ impl Udp {
         self.send_on(ip, id, src, dst, data, SendTerms::default())
     }
 
-    /// The same with other terms than the default.
+    /// Sends with terms other than the default.
     pub(crate) fn send_on(
         &mut self,
         ip: &mut Ip,
@@ -485,7 +485,7 @@ impl Udp {
         if terms.group_loop && !lo {
             self.loop_back(ip, path.dev, (src, port), dst, &packet);
         }
-        // A packet on lo0 does not leave the host anyhow.
+        // A packet on lo0 does not leave the host anyway.
         match terms.group_hops {
             0 if !lo => Ok(()),
             hops => ip.ip_output(path, src, dst.0, proto::UDP, hops, packet),
@@ -515,7 +515,7 @@ impl Udp {
             packet: Packet::from(datagram),
             data: HEADER..datagram.len(),
         };
-        // A slow reader loses it, as it loses packets.
+        // A slow reader loses it, as it loses received packets.
         self.queue_all(&takers, datagram);
     }
 }

@@ -15,10 +15,10 @@ use crate::packet::Packet;
 #[derive(Debug)]
 pub(crate) struct Handle {
     unit: u16,
-    /// Number of its opening. When the unit has another, or none, this one was taken over or given
-    /// back by `TUNSHUT`: it answers `EHOSTDOWN` from then on.
+    /// The number of this opening. If the unit has another, or none, this one was taken over or
+    /// ended by `TUNSHUT`: every request is answered with `EHOSTDOWN` from then on.
     opening: u64,
-    /// The process seen on it last.
+    /// The process that used it last.
     user: Pid,
 }
 
@@ -97,7 +97,7 @@ impl Units {
         Ok(())
     }
 
-    /// Frees a unit whose holders are all dead, where the system may not have told of it.
+    /// Frees a unit whose holders are all dead, in case the system did not report their close.
     fn take_over(&mut self, ip: &mut Ip, unit: u16, processes: &dyn Processes) -> bool {
         if !processes.closes_get_lost() {
             return false;
@@ -122,8 +122,8 @@ impl Units {
         }
     }
 
-    /// Gives a unit back: throws away pending output, takes the interface down, deletes its routes.
-    /// A transient interface is destroyed. Any other stays, and as in DragonFly its addresses, mtu,
+    /// Releases a unit: drops pending output, takes the interface down, deletes its routes. A
+    /// transient interface is destroyed. Any other stays, and as in DragonFly its addresses, mtu,
     /// type, mode, headers and `ASYNC` survive.
     pub(super) fn last_close(&mut self, ip: &mut Ip, unit: u16) {
         let Some(softc) = self.units.get_mut(&unit) else {
@@ -194,8 +194,8 @@ impl Units {
         Ok((softc, ifp))
     }
 
-    /// `tunread`: reads a packet at a time, or at least as much of a packet as fits. In batch mode
-    /// it reads as many whole frames as fit.
+    /// `tunread`: reads one packet, truncated to the buffer. In batch mode it reads as many whole
+    /// frames as fit.
     pub(crate) fn read(
         &mut self,
         ip: &mut Ip,
@@ -226,7 +226,7 @@ impl Units {
         Outcome::Done(Ok(len))
     }
 
-    /// Ends the oldest read. If its packets were not `delivered`, they go back to the head of the
+    /// Ends the oldest read. If its packets were not `delivered`, they return to the head of the
     /// queue.
     pub(crate) fn complete(&mut self, ip: &mut Ip, handle: &Handle, delivered: bool) {
         let Ok(softc) = self.softc_of(handle.unit, handle.opening) else {
@@ -256,7 +256,7 @@ impl Units {
         }
     }
 
-    /// `tunwrite`: the packet is taken whole, or refused whole, and never waits.
+    /// `tunwrite`: the packet is accepted or refused as a whole, and the call never waits.
     pub(crate) fn write(
         &mut self,
         ip: &mut Ip,
@@ -369,7 +369,7 @@ impl Units {
     }
 }
 
-/// A packet comes out of the tunnel.
+/// Receives a packet that was written to the device.
 fn input(ip: &mut Ip, dev: IfIndex, family: Family, packet: &[u8]) {
     let wall = ip.now.wall;
     ip.ifs
@@ -378,8 +378,8 @@ fn input(ip: &mut Ip, dev: IfIndex, family: Family, packet: &[u8]) {
 }
 
 impl Softc {
-    /// `fsetown`: who gets `SIGIO`. Positive is a process, negative a group, zero nobody. `ESRCH`
-    /// if there is none, `EPERM` if it is of another session than the caller.
+    /// `fsetown`: sets the owner that gets `SIGIO`. Positive is a process, negative a group, zero
+    /// nobody. `ESRCH` if there is none, `EPERM` if it is of another session than the caller.
     pub(super) fn fsetown(
         &mut self,
         owner: i32,
@@ -402,7 +402,7 @@ impl Softc {
         Ok(())
     }
 
-    /// `fgetown`: who gets `SIGIO`: a process, a group as a negative, or 0.
+    /// `fgetown`: the owner that gets `SIGIO`: a process, a negative process group, or 0.
     pub(super) fn fgetown(&mut self, processes: &dyn Processes) -> i32 {
         let owner = self.owner(processes);
         owner.map_or(0, |owner| owner.number())

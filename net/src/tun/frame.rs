@@ -1,4 +1,4 @@
-//! The bytes on the file: how a read packs packets, and a write unpacks them.
+//! The bytes on the file: packing packets into reads, and unpacking them from writes.
 
 use std::net::Ipv4Addr;
 
@@ -16,7 +16,7 @@ const LENGTH: usize = 4;
 #[derive(Debug)]
 pub(super) struct Taken {
     pub(super) frame: Frame,
-    /// The reader's buffer was shorter.
+    /// The reader's buffer was too short for the packet.
     pub(super) truncated: bool,
 }
 
@@ -32,8 +32,8 @@ pub(super) fn sockaddr_in(addr: Ipv4Addr) -> [u8; 16] {
     sockaddr
 }
 
-/// Takes frames from the queue into `buf`: one, cut off if it does not fit; or in batch mode as
-/// many whole ones as fit. `EMSGSIZE` if not even the first fits a batch, and then it stays.
+/// Takes frames from the queue into `buf`: one, truncated if it does not fit; or in batch mode as
+/// many whole ones as fit. `EMSGSIZE` if not even the first fits a batch; it stays queued.
 pub(super) fn read(
     queue: &mut dyn Discipline,
     buf: &mut [u8],
@@ -102,7 +102,7 @@ pub(super) fn decode(frame: &[u8], head: bool) -> Result<(u32, &[u8]), Errno> {
     }
 }
 
-/// Splits a written batch, all of it, before any of it is taken.
+/// Splits a written batch completely, before any of it is processed.
 pub(super) fn decode_batch(
     mut buf: &[u8],
     head: bool,

@@ -1,5 +1,5 @@
-//! Device controls. A request is known by its type, number and size: BSD and Linux encode the
-//! direction differently, and Redox's libc like Linux.
+//! Device controls. A request is recognised by its type, number and size: BSD and Linux encode the
+//! direction differently, and Redox's libc does it like Linux.
 
 use scheme::errno::{self, Errno};
 use scheme::{Argument, Caller, Processes};
@@ -11,7 +11,7 @@ use crate::ioctl::triple;
 use crate::ip::Ip;
 
 /// `TtyCall::Pgrp` of Redox's protocol, which relibc sends for `TIOCSPGRP` and `TIOCGPGRP`; the
-/// second word says which: 0 reads, 1 writes.
+/// second word is 0 to read and 1 to write.
 const TTY_PGRP: u64 = 6;
 
 /// The requests of the contract.
@@ -144,7 +144,7 @@ impl Units {
                 self.last_close(ip, unit);
                 Ok(())
             }
-            // The front keeps O_NONBLOCK.
+            // `O_NONBLOCK` is kept by the front.
             Request::Fionbio => int(&arg).map(drop),
             Request::Fioasync => set_flag(ifp, TunFlags::ASYNC, &arg),
             Request::Fionread => {
@@ -154,7 +154,7 @@ impl Units {
             }
             Request::SetOwner => softc.fsetown(int(&arg)?, caller, processes),
             Request::GetOwner => put_int(&mut arg, softc.fgetown(processes)),
-            // The same, negated, for programs that use the names of a tty.
+            // The owner with its sign reversed, for programs that use the names of a tty.
             Request::SetPgrp => {
                 let owner = int(&arg)?.checked_neg().ok_or(errno::EINVAL)?;
                 softc.fsetown(owner, caller, processes)
@@ -163,7 +163,7 @@ impl Units {
         }
     }
 
-    /// An ioctl as Redox carries it: the request in the first word.
+    /// An ioctl as Redox carries it: the request is in the first word.
     pub(crate) fn call(
         &mut self,
         ip: &mut Ip,
@@ -207,7 +207,7 @@ fn get_flag(ifp: &Ifnet, flag: TunFlags, arg: &mut Argument<'_>) -> Result<(), E
     put_int(arg, TunFlags::of(ifp).contains(flag).into())
 }
 
-/// One header mode excludes the other; switching one off leaves the other alone.
+/// Sets a header mode. Each excludes the other; switching one off does not change the other.
 fn set_header(
     ifp: &mut Ifnet,
     wanted: TunFlags,

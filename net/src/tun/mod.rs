@@ -12,7 +12,7 @@
 //! - [`frame`]: the bytes on the file: headers and batches.
 //!
 //! The driver sees the interface and the network layer, and nothing else. [`Units::poll_event`]
-//! tells which files became ready, and who gets `SIGIO`.
+//! returns the files that became ready, and the owners that get `SIGIO`.
 
 mod device;
 mod frame;
@@ -42,7 +42,7 @@ pub const TUNMTU: u16 = 1500;
 pub const MAX_UNIT: u16 = 0x7fff;
 const IFT_PPP: u8 = 0x17;
 
-/// How a device describes itself to `stat`.
+/// The answer of `stat` for a device.
 pub(crate) const DEVICE: Stat = Stat {
     kind: FileKind::Device,
     mode: 0o600,
@@ -70,7 +70,7 @@ pub(crate) fn stat(path: &str) -> Result<Stat, Errno> {
     parse_path(path).map(|_| DEVICE)
 }
 
-/// Something that the files above have to know.
+/// An event for the files above.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum TunEvent {
     /// Something became possible on the file of a device.
@@ -110,7 +110,7 @@ impl Units {
         self.events.pop_front()
     }
 
-    /// `tunstart`: something happened at the interface of a unit.
+    /// `tunstart`: handles activity at the interface of a unit.
     pub(crate) fn start(&mut self, ip: &Ip, unit: u16, activity: Activity) {
         let Some(softc) = self.units.get(&unit) else {
             return;
@@ -142,7 +142,7 @@ impl Units {
         self.debug
     }
 
-    /// Sets it, and returns what it was.
+    /// Sets the debug level, and returns the previous one.
     pub(crate) fn set_debug(&mut self, ip: &mut Ip, debug: i32) -> i32 {
         for softc in self.units.values() {
             if let Some(ifp) = ip.ifs.get_mut(softc.dev) {

@@ -7,8 +7,8 @@ use super::softc::TunFlags;
 use super::trace;
 use crate::ifnet::{DropReason, Family, Frame, Ifnet, Outgoing, OutputError, Sent};
 
-/// Queues a packet from the system for the program that has the device open, behind the header of the
-/// mode in force now.
+/// Queues a packet from the system for the program that has the device open. The header of the
+/// current mode precedes it.
 pub(super) fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
     let Outgoing {
         family,

@@ -8,7 +8,7 @@ use scheme::{FileId, Pid, Processes, SignalTarget};
 use super::frame::Batch;
 use crate::ifnet::{IfIndex, Ifnet};
 
-/// Most processes remembered of a handle. With more, a unit is never taken over.
+/// Most processes remembered for a handle. With more, a unit is never taken over.
 const MAX_USERS: usize = 256;
 
 bitflags! {
@@ -18,13 +18,13 @@ bitflags! {
     pub(super) struct TunFlags: u16 {
         /// The device is open.
         const OPEN = 0x0001;
-        /// Before every packet read stands the next hop.
+        /// The next hop precedes every packet read.
         const LMODE = 0x0020;
         /// `SIGIO` for every packet queued.
         const ASYNC = 0x0080;
-        /// Before every packet stands its family.
+        /// The address family precedes every packet.
         const IFHEAD = 0x0100;
-        /// The interface goes with the last close.
+        /// The interface is destroyed at the last close.
         const TRANSIENT = 0x1000;
         /// One read or write carries many packets.
         const BATCH = 0x2000;
@@ -36,7 +36,7 @@ impl TunFlags {
         Self::from_bits_retain(ifp.link_flags)
     }
 
-    /// Sets or clears some.
+    /// Sets or clears these flags.
     pub(super) fn set_on(self, ifp: &mut Ifnet, on: bool) {
         let mut flags = Self::of(ifp);
         flags.set(self, on);
@@ -44,7 +44,7 @@ impl TunFlags {
     }
 }
 
-/// Who gets `SIGIO`.
+/// The owner that gets `SIGIO`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SigioOwner {
     pub(crate) target: SignalTarget,
@@ -61,7 +61,7 @@ impl SigioOwner {
         Self { target, identity }
     }
 
-    /// Whether it is still there, as far as that can be told of a group.
+    /// Whether it still exists, as far as that can be told of a group.
     pub(crate) fn exists(&self, processes: &dyn Processes) -> bool {
         match self.target {
             SignalTarget::Process(pid) => {
@@ -72,7 +72,7 @@ impl SigioOwner {
         }
     }
 
-    /// In the manner of `fgetown`: a process, or a group as a negative.
+    /// The number that `fgetown` returns: a process, or a negative process group.
     pub(super) fn number(&self) -> i32 {
         let number = |pid: Pid| i32::try_from(pid.0).unwrap_or(i32::MAX);
         match self.target {
@@ -90,15 +90,15 @@ pub(crate) struct Softc {
     pub(super) dev: IfIndex,
     /// The open file.
     pub(super) file: Option<FileId>,
-    /// Number of the present opening. A handle of another opening is over.
+    /// The number of the present opening. Handles of other openings are invalid.
     pub(super) opening: u64,
     /// The process that opened it, or claimed it by `TUNSIFPID`.
     pub(super) pid: Option<Pid>,
-    /// Every process seen on the handle.
+    /// Every process that used the handle.
     pub(super) users: Users,
-    /// Who gets `SIGIO`.
+    /// The owner that gets `SIGIO`.
     pub(super) sigio: Option<SigioOwner>,
-    /// Reads of which it is not known yet whether they arrived, oldest first.
+    /// Reads that are not yet known to be delivered, oldest first.
     incomplete: VecDeque<Batch>,
 }
 
@@ -123,8 +123,7 @@ impl Softc {
         self.users.pids.insert(pid);
     }
 
-    /// Forgets the holder. Returns the file, and the number of frames in reads that were not
-    /// complete.
+    /// Forgets the holder. Returns the file, and the number of frames in incomplete reads.
     pub(super) fn close(&mut self) -> (Option<FileId>, u64) {
         self.pid = None;
         self.sigio = None;
@@ -133,12 +132,12 @@ impl Softc {
         (self.file.take(), frames.sum())
     }
 
-    /// Notes the frames that a read was given.
+    /// Notes the frames that were handed to a read.
     pub(super) fn hand_out(&mut self, frames: Batch) {
         self.incomplete.push_back(frames);
     }
 
-    /// Takes the frames of the oldest read that is not complete.
+    /// Takes the frames of the oldest incomplete read.
     pub(super) fn complete(&mut self) -> Batch {
         self.incomplete.pop_front().unwrap_or_default()
     }
@@ -154,7 +153,7 @@ impl Softc {
 #[derive(Debug, Default)]
 pub(super) struct Users {
     pids: BTreeSet<Pid>,
-    /// There were too many to remember: the handle counts as used for ever.
+    /// There were too many to remember: the handle counts as in use for ever.
     overflow: bool,
 }
 

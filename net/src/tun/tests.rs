@@ -1,4 +1,4 @@
-//! The driver against a network layer made by hand: what it does with a packet, call by call.
+//! The driver with a hand-made network layer, call by call.
 
 use std::net::IpAddr;
 
@@ -87,8 +87,7 @@ impl Bench {
             .write(&mut self.ip, &mut self.handle, frame, ROOT, &OneSession)
     }
 
-    /// Tells the driver what happened at its interface, as a turn does, and takes what it has to
-    /// tell.
+    /// Tells the driver of the activity at its interface, as a turn does, and takes its events.
     fn events(&mut self) -> Vec<TunEvent> {
         while let Some((dev, activity)) = self.ip.ifs.poll_activity() {
             assert_eq!(dev, self.dev);
@@ -101,7 +100,7 @@ impl Bench {
         self.ip.ifs.get(self.dev).unwrap().stats.drops(reason)
     }
 
-    /// Every packet is in one place.
+    /// Checks that every packet is in exactly one place.
     fn check_ledger(&self) {
         let ledger = self.ip.ifs.get(self.dev).unwrap().stats.output();
         assert_eq!(

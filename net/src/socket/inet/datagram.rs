@@ -37,7 +37,7 @@ impl Socket {
         Ok(())
     }
 
-    /// Where writes go from now on, and, for the only holder, where reads come from.
+    /// Sets the destination of writes, and, if the socket has only this file, the accepted source.
     pub(super) fn set_peer(&mut self, cx: &mut Context<'_>, new: Option<(IpAddr, u16)>) {
         if let State::Datagrams { socket, peer, .. } = &mut self.state {
             *peer = new;
@@ -110,9 +110,9 @@ impl Socket {
 }
 
 impl Context<'_> {
-    /// A socket takes only its peer's datagrams when it has one file, and that has a peer. (The
-    /// copy that sendto makes must not filter what the original receives; nor does a peer that
-    /// is many.)
+    /// Filters a socket's datagrams by source: only if it has one file, and that has a peer. (The
+    /// copy that sendto makes must not filter datagrams for the original, nor must a peer that is a
+    /// group or broadcast address.)
     pub(super) fn filter_datagrams(&mut self, socket: UdpId) {
         let peer = match self.shared.holders.get(&socket).map(|holders| &holders[..]) {
             Some(&[Holder { peer, .. }]) => peer,

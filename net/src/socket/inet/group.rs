@@ -10,18 +10,18 @@ use super::{Context, Socket, State, Transport};
 use crate::ifnet::{IfFlags, IfIndex, MAX_GROUPS, MemberKind, RESERVED_GROUPS};
 use crate::stack::UdpId;
 
-/// Most memberships of a socket: BSD's `IP_MAX_MEMBERSHIPS` as it was, and Linux'
-/// `igmp_max_memberships` as it is, whose ENOBUFS says that there are no more.
+/// Most memberships of a socket: BSD's former `IP_MAX_MEMBERSHIPS`, and Linux's present
+/// `igmp_max_memberships`. One more is `ENOBUFS`.
 const MAX_MEMBERSHIPS: usize = 20;
 
-/// A socket, by its file as long as it has no name.
+/// The key of a socket: its file as long as it has no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum SocketKey {
     Fresh(FileId),
     Bound(UdpId),
 }
 
-/// Who is in which groups, and on which interface. Each of them is counted there, too.
+/// The group memberships of sockets, by interface. The interface counts each of them, too.
 #[derive(Debug, Default)]
 pub(super) struct Memberships {
     of: BTreeMap<SocketKey, Vec<(IfIndex, IpAddr)>>,
@@ -35,7 +35,7 @@ impl Memberships {
         }
     }
 
-    /// An interface is gone, and with it every membership there: its number will be another's.
+    /// Removes every membership on an interface that is gone: its number will be reused.
     pub(super) fn detach(&mut self, dev: IfIndex) {
         self.of.retain(|_, groups| {
             groups.retain(|&(of, _)| of != dev);
@@ -44,21 +44,21 @@ impl Memberships {
     }
 }
 
-/// What to join or leave: `struct ip_mreq` or `struct ipv6_mreq`.
+/// A group to join or leave: `struct ip_mreq` or `struct ipv6_mreq`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Request {
     group: IpAddr,
     interface: Interface,
 }
 
-/// How a request names the interface.
+/// The interface in a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Interface {
-    /// The one that a route to the group leads to.
+    /// The one on the route to the group.
     Any,
     /// The one with this address.
     Address(Ipv4Addr),
-    /// The one with this number, which none has that a program could know.
+    /// The one with this index; no interface has one that a program could know.
     Index,
 }
 
@@ -164,7 +164,7 @@ impl Socket {
 }
 
 impl Context<'_> {
-    /// The last file of a socket is closed.
+    /// Ends all memberships of a socket whose last file is closed.
     pub(super) fn leave_all(&mut self, key: SocketKey) {
         let groups = self.shared.memberships.of.remove(&key);
         for (dev, group) in groups.into_iter().flatten() {

@@ -1,7 +1,7 @@
 //! Options of the protocols: IP, IPv6 and TCP. Numbers are the C library's, which are Linux's.
 //!
-//! Its `setsockopt` passes on only those of `SOL_SOCKET`, and says that all others went well. Whoever
-//! makes the call itself says in its third word which level it means.
+//! Redox's C library passes on only the options of `SOL_SOCKET`, and reports success for all
+//! others. A program that makes the call itself gives the level in the third word.
 
 use std::net::Ipv4Addr;
 use std::num::NonZeroU8;
@@ -14,8 +14,8 @@ use crate::ifnet::{IfFlags, Ifnet};
 use crate::ip::Ip;
 use crate::stack::SendTerms;
 
-/// Says that a third word is there: the kernel fills those that a caller leaves out with zero, and
-/// `IPPROTO_IP` is zero.
+/// Marks that a third word is present: the kernel fills missing words with zero, and `IPPROTO_IP`
+/// is zero.
 const PRESENT: u64 = 1 << 32;
 
 /// Options of `IPPROTO_IP`.
@@ -57,7 +57,7 @@ pub(super) enum Level {
 }
 
 impl Level {
-    /// Reads the third word of a call. `None` for a level that is not known.
+    /// Parses the third word of a call. `None` for an unknown level.
     pub(super) fn parse(word: u64) -> Option<Self> {
         const SOL_SOCKET: u64 = PRESENT | 1;
         const IP: u64 = PRESENT;
@@ -104,7 +104,7 @@ impl ProtocolOption {
         match (self, transport) {
             (Self::Hops, _) | (Self::NoDelay, Transport::Tcp) => Ok(()),
             (Self::NoDelay, Transport::Udp) => Err(errno::ENOPROTOOPT),
-            // As BSD has it: a stream has nothing to do with groups.
+            // As on BSD: streams have no groups.
             (_, Transport::Tcp) => Err(errno::EOPNOTSUPP),
             (_, Transport::Udp) => Ok(()),
         }
@@ -132,7 +132,7 @@ impl Socket {
                 i32::from_ne_bytes(addr.octets())
             }
         };
-        // Where BSD wants one byte, programs give one.
+        // Where BSD expects one byte, programs may pass one.
         if let Some(room) = payload.first_chunk_mut() {
             *room = i32::to_ne_bytes(value);
             Ok(room.len())
@@ -169,7 +169,8 @@ impl Socket {
         option.check(self.transport)?;
         let value = number(payload).ok_or(errno::EINVAL)?;
         let group_if = match option {
-            // Not the beginning of another structure, nor of an address.
+            // An exact size, so that the beginning of another structure or of an address is not
+            // accepted.
             ProtocolOption::GroupIf if payload.len() != size_of_val(&value) => {
                 return Err(errno::EINVAL);
             }
@@ -179,7 +180,7 @@ impl Socket {
         let options = &mut self.options;
         match option {
             ProtocolOption::Hops => {
-                // None may be sent with zero (RFC 1122 section 3.2.1.7).
+                // No packet may be sent with a hop limit of zero (RFC 1122 section 3.2.1.7).
                 let hops = hops(value, SendTerms::default().hop_limit)?;
                 options.hop_limit = NonZeroU8::new(hops).ok_or(errno::EINVAL)?.get();
             }
@@ -195,7 +196,7 @@ impl Socket {
     }
 }
 
-/// The interface that a program names for groups; `None` for the route's.
+/// The interface that a program chose for multicasts; `None` for the route's.
 fn group_if(ip: &Ip, level: Level, value: i32) -> Result<Option<Ipv4Addr>, Errno> {
     let addr = Ipv4Addr::from(value.to_ne_bytes());
     // Interfaces have no indices that a program could know.

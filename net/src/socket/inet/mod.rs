@@ -8,7 +8,7 @@
 //! - [`datagram`]: binding, and the files that share a socket;
 //! - [`group`]: membership in groups;
 //! - [`transfer`]: reading and writing, with flags or without;
-//! - [`option`]: what `setsockopt` and `getsockopt` know of sockets, and [`level`]: of protocols.
+//! - [`option`]: the options of sockets, and [`level`]: those of protocols.
 
 mod datagram;
 mod group;
@@ -39,7 +39,7 @@ use level::Level;
 use option::Options;
 use transfer::MSG_DONTWAIT;
 
-/// Ports up to this one, inclusive, are the superuser's.
+/// Ports up to this one, inclusive, are reserved for the superuser.
 const PRIVILEGED: u16 = 1024;
 
 /// `SocketCall` of Redox's protocol.
@@ -52,7 +52,7 @@ mod verb {
     pub(super) const SHUTDOWN: u64 = 9;
 }
 
-/// Which scheme.
+/// The transport of a scheme.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Transport {
     /// A stream.
@@ -74,7 +74,7 @@ impl Transport {
 #[derive(Debug)]
 pub(crate) struct Socket {
     transport: Transport,
-    /// Who opened it; only the superuser has the low ports.
+    /// The user that opened it; only the superuser may bind low ports.
     uid: u32,
     state: State,
     options: Options,
@@ -86,29 +86,29 @@ pub(crate) struct Socket {
 enum State {
     /// It has no name yet.
     Fresh,
-    /// TCP, bound: `listen` itself never arrives, so it accepts from then on.
+    /// TCP, bound. `listen` itself never arrives, so the socket accepts from then on.
     Listening {
         listener: ListenerId,
         local: (IpAddr, u16),
     },
-    /// TCP, with another end. `told` says whether the program knows how connecting went.
+    /// TCP, with a peer. `told` says whether the program knows the result of connecting.
     Flow {
         flow: FlowId,
         local: (IpAddr, u16),
         remote: (IpAddr, u16),
         told: bool,
     },
-    /// UDP, bound; `peer` is where writes go.
+    /// UDP, bound; `peer` is the destination of writes.
     Datagrams {
         socket: UdpId,
         local: (IpAddr, u16),
         peer: Option<(IpAddr, u16)>,
     },
-    /// Its socket went to another file.
+    /// The socket was moved to another file.
     Moved,
 }
 
-/// The queue that a dup waits in: to accept is to read, to connect is to write.
+/// The queue that a dup waits in: accept waits like a read, connect like a write.
 pub(crate) fn dup_direction(verb: &[u8]) -> Direction {
     match verb {
         b"listen" => Direction::Read,
@@ -124,14 +124,14 @@ pub(crate) fn call_direction(metadata: &[u64]) -> Direction {
     }
 }
 
-/// A file of a UDP socket, and where its writes go.
+/// A file of a UDP socket, and the destination of its writes.
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     file: FileId,
     peer: Option<(IpAddr, u16)>,
 }
 
-/// What all sockets share.
+/// The state that all sockets share.
 #[derive(Debug, Default)]
 pub(crate) struct InetSockets {
     /// The files of each UDP socket: in most cases one, and dup makes more.
@@ -146,13 +146,13 @@ impl InetSockets {
         holders.map(|holder| holder.file)
     }
 
-    /// An interface is gone, and with it every membership there.
+    /// Removes every membership on an interface that is gone.
     pub(crate) fn detach(&mut self, dev: IfIndex) {
         self.memberships.detach(dev);
     }
 }
 
-/// What a request for a socket works with.
+/// The context of a request for a socket.
 pub(crate) struct Context<'a> {
     net: &'a mut Net,
     shared: &'a mut InetSockets,
@@ -162,7 +162,7 @@ pub(crate) struct Context<'a> {
 }
 
 impl<'a> Context<'a> {
-    /// For the socket of file `id`.
+    /// The context for the socket of file `id`.
     pub(crate) fn new(
         net: &'a mut Net,
         shared: &'a mut InetSockets,
@@ -179,18 +179,18 @@ impl<'a> Context<'a> {
 }
 
 impl Context<'_> {
-    /// What events of the socket come with.
+    /// The owner in events of the socket.
     fn owner(&self) -> Owner {
         Owner(self.id.0)
     }
 
-    /// The same for another file.
+    /// The context for another file.
     fn with(&mut self, id: FileId) -> Context<'_> {
         Context::new(self.net, self.shared, self.wakes, id)
     }
 }
 
-/// What dup makes of a socket.
+/// The result of a dup of a socket.
 #[derive(Debug)]
 pub(crate) enum Derived {
     Socket(Box<Socket>),
@@ -203,12 +203,12 @@ pub(crate) fn stat(path: &str) -> Result<Stat, Errno> {
     Names::parse(path).map(|_| SOCKET).ok_or(errno::ENOENT)
 }
 
-/// Whether an address stands for any of ours.
+/// The address as a specific one; `None` for the unspecified address.
 fn specific(addr: IpAddr) -> Option<IpAddr> {
     (!addr.is_unspecified()).then_some(addr)
 }
 
-/// To connect to no address in particular means this host.
+/// The destination of a connect: the unspecified address means this host.
 fn destination((addr, port): (IpAddr, u16)) -> (IpAddr, u16) {
     let addr = match addr {
         IpAddr::V4(addr) if addr.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
@@ -253,7 +253,7 @@ impl Socket {
         Ok(socket)
     }
 
-    /// Another with its settings, and this state.
+    /// Another socket with the same settings, in this state.
     fn derive(&self, state: State) -> Box<Self> {
         Box::new(Self {
             transport: self.transport,
@@ -283,7 +283,7 @@ impl Socket {
         }
     }
 
-    /// The verbs of dup. What is made has the number `new`.
+    /// Handles the verbs of dup. The new file has the number `new`.
     pub(crate) fn dup(
         &mut self,
         cx: &mut Context<'_>,
@@ -328,7 +328,7 @@ impl Socket {
         }
     }
 
-    /// Whether a call can change anything but what waits to be read.
+    /// Whether a call can change anything but the queue of received data.
     pub(crate) fn changes(metadata: &[u64]) -> bool {
         metadata.first() != Some(&verb::RECEIVE_MESSAGE)
     }
@@ -374,7 +374,7 @@ impl Socket {
             State::Flow {
                 remote, told: true, ..
             } => Some(remote),
-            // Whoever does not wait for the connection hears of it from poll.
+            // A program that does not wait for the connection learns of it from poll.
             State::Flow { flow, remote, .. } => {
                 let connected = net.tcp.connection(flow).is_some_and(|connection| {
                     use TcpState::{Closed, SynReceived, SynSent};
@@ -403,7 +403,7 @@ impl Socket {
                 peer,
                 ..
             } => {
-                // Whoever is connected has an address, if only for that.
+                // A connected socket has an address, even if only for this destination.
                 let chosen = peer.and_then(|(dst, _)| net.ip.route_to(&dst, None).ok()?.src);
                 let addr = specific(addr).or(chosen).unwrap_or(addr);
                 (peer, Some((addr, port)))

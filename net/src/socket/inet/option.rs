@@ -27,7 +27,7 @@ mod sol_socket {
     pub(super) const SNDTIMEO: u64 = 21;
 }
 
-/// Bytes that a program asks for.
+/// The size in bytes that a program asks for.
 fn size(asked: Option<i32>) -> Result<usize, Errno> {
     let asked = asked.ok_or(errno::EINVAL)?;
     usize::try_from(asked).map_err(|_| errno::EINVAL)
@@ -40,10 +40,10 @@ const fn index(direction: Direction) -> usize {
     }
 }
 
-/// What a program set. A file that bind, connect or accept makes begins with it.
+/// The options that a program set. The file that bind, connect or accept makes inherits them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Options {
-    /// How long a read and a write may wait.
+    /// The time limits of a read and of a write.
     pub(super) timeouts: [Option<Duration>; 2],
     keep_alive: bool,
     pub(super) no_delay: bool,
@@ -52,7 +52,7 @@ pub(super) struct Options {
     pub(super) group_hops: u8,
     pub(super) group_loop: bool,
     pub(super) group_if: Option<Ipv4Addr>,
-    /// Bytes to receive and to send, as far as somebody asked.
+    /// Sizes to receive and to send, bytes, if a program set them.
     receive_buffer: Option<usize>,
     send_buffer: Option<usize>,
 }
@@ -80,7 +80,7 @@ impl Default for Options {
 }
 
 impl Options {
-    /// What they mean for connections.
+    /// The terms of a connection that follow from them.
     pub(super) fn terms(&self) -> Terms {
         Terms {
             hop_limit: self.hop_limit,
@@ -94,7 +94,7 @@ impl Options {
         }
     }
 
-    /// What they mean for datagrams.
+    /// The terms of datagrams that follow from them.
     pub(super) fn send_terms(&self) -> SendTerms {
         SendTerms {
             hop_limit: self.hop_limit,
@@ -106,18 +106,19 @@ impl Options {
 }
 
 impl Socket {
-    /// Options of a socket that take effect where it is, not where they are looked at.
+    /// Applies the options to the underlying connection or listener.
     pub(super) fn apply_options(&self, net: &mut Net) {
         let terms = self.options.terms();
         match self.state {
             State::Listening { listener, .. } => net.tcp.set_listener_terms(listener, terms),
             State::Flow { flow, .. } => net.tcp.set_terms(&net.ip, flow, terms),
-            // How much is held is the last word of any of its files, and not each file's own.
+            // The buffer size was set by the last call on any of its files, and is not each file's
+            // own.
             State::Datagrams { .. } | State::Fresh | State::Moved => {}
         }
     }
 
-    /// How much a socket for datagrams holds, if a program said so.
+    /// Applies the receive buffer size of a datagram socket, if a program set it.
     pub(super) fn apply_receive_buffer(&self, net: &mut Net) {
         if let (&State::Datagrams { socket, .. }, Some(bytes)) =
             (&self.state, self.options.receive_buffer)
@@ -188,8 +189,8 @@ impl Socket {
         Ok(len)
     }
 
-    /// How many bytes are held of what comes, and of what goes. A connection has what it has; others
-    /// say what is to be.
+    /// The sizes of the receive and the send buffer, bytes. For a connection they are the actual
+    /// ones, for others those it would get.
     fn buffers(&self, net: &Net) -> (usize, usize) {
         let options = &self.options;
         match (self.transport, &self.state) {
@@ -210,7 +211,7 @@ impl Socket {
                     State::Datagrams { socket, .. } => net.udp.limit(socket),
                     _ => asked,
                 };
-                // Datagrams are sent at once: there is nothing that would hold more than one.
+                // Datagrams are sent at once, so the send buffer never holds more than one.
                 (held.unwrap_or(QUEUE_BYTES), LONGEST_DATAGRAM)
             }
         }
@@ -236,7 +237,7 @@ impl Socket {
                 self.options.receive_buffer = Some(size(int())?);
                 self.apply_receive_buffer(cx.net);
             }
-            // What they would allow is allowed.
+            // These are accepted and have no effect: what they would permit is always permitted.
             sol_socket::REUSEADDR
             | sol_socket::REUSEPORT
             | sol_socket::BROADCAST
@@ -247,18 +248,18 @@ impl Socket {
         Ok(0)
     }
 
-    /// The hop limit, for the file of it.
+    /// The hop limit, for its option file.
     pub(crate) fn hop_limit(&self) -> u8 {
         self.options.hop_limit
     }
 
-    /// The same, to set it; never to zero.
+    /// Sets the hop limit, which is never zero, for its option file.
     pub(crate) fn set_hop_limit(&mut self, net: &mut Net, hops: NonZeroU8) {
         self.options.hop_limit = hops.get();
         self.apply_options(net);
     }
 
-    /// How long reads or writes may wait, for the file of it.
+    /// Sets the time limit of reads or writes, for its option file.
     pub(crate) fn set_timeout(&mut self, direction: Direction, timeout: Option<Duration>) {
         self.options.timeouts[index(direction)] = timeout;
     }

@@ -9,7 +9,8 @@ use super::{Context, Socket, State, Transport};
 use crate::net::Net;
 use crate::stack::{FlowId, Owner, TcpState, bind_port};
 
-/// Connections that a listener lets wait. The C library does not tell what `listen` was given.
+/// Most connections of a listener that wait. The C library does not pass on the backlog of
+/// `listen`.
 const BACKLOG: usize = 128;
 
 impl Socket {
@@ -72,7 +73,7 @@ impl Socket {
         accepted.into()
     }
 
-    /// A new file that has a connection, with the settings of this one.
+    /// Moves a connection to a new file, with the settings of this one.
     fn hand_over(
         &self,
         cx: &mut Context<'_>,
@@ -87,7 +88,7 @@ impl Socket {
             told: true,
         });
         cx.net.tcp.set_owner(flow, Owner(new.0));
-        // A listener's may have changed since the handshake began.
+        // The listener's options may have changed since the handshake began.
         socket.apply_options(cx.net);
         Ok(socket)
     }
@@ -107,7 +108,7 @@ impl Socket {
         Ok(bound)
     }
 
-    /// `connect` of a stream: begins it, waits for it, or says how it went.
+    /// `connect` of a stream: begins it, waits for it, or reports its result.
     pub(super) fn connect(
         &mut self,
         cx: &mut Context<'_>,
@@ -122,7 +123,7 @@ impl Socket {
                 listener,
                 local: bound,
             } => {
-                // A bound socket that turns out to be a client. It stays bound if that fails.
+                // A bound socket turns out to be a client. It stays bound if connecting fails.
                 let begun = self.start_connect(cx, Some(bound), remote);
                 if begun.is_ok() {
                     cx.net.tcp.unlisten(listener);
@@ -154,7 +155,7 @@ impl Socket {
                 error.into()
             }
             _ => {
-                // The new file takes the connection along; the old one is about to be closed.
+                // The new file takes over the connection; the old one is about to be closed.
                 let connected = self.hand_over(cx, flow, new);
                 if connected.is_ok() {
                     self.state = State::Moved;
@@ -182,7 +183,7 @@ impl Socket {
             let now = cx.net.ip.now.monotonic;
             cx.net.tcp.with(flow, |connection| connection.close(now));
         }
-        // Whoever waits hears of it.
+        // Requests that wait are tried again.
         cx.wakes.wake(cx.id, Ready::all());
         Ok(0)
     }

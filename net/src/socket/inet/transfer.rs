@@ -16,11 +16,11 @@ pub(super) const LONGEST_DATAGRAM: usize = 65_507;
 
 /// Message flags.
 const MSG_PEEK: u64 = 2;
-/// Bytes that hold most names.
+/// Inline capacity for names, bytes: most fit.
 const NAME: usize = 64;
 pub(super) const MSG_DONTWAIT: u64 = 64;
 
-/// Takes what arrived, and who sent it.
+/// A function that takes the received bytes and the name of their sender.
 type Take<'a> = &'a mut dyn FnMut(&[u8], (IpAddr, u16));
 
 impl Socket {
@@ -51,8 +51,8 @@ impl Socket {
         }
     }
 
-    /// Gives `take` a datagram, or as much of a stream as there is and as `limit` allows; nothing at
-    /// the end of a stream.
+    /// Passes a datagram to `take`, or as much of a stream as there is and `limit` allows; nothing
+    /// at the end of a stream.
     fn receive(&self, net: &mut Net, limit: usize, peek: bool, take: Take<'_>) -> Outcome<()> {
         let shut = self.shut_read;
         match self.state {
@@ -189,7 +189,7 @@ impl Socket {
     }
 }
 
-/// Whether there is something to read of a stream: true, or false at its end, or why it ended.
+/// Whether a stream has data to read: true, or false at its end, or the error that ended it.
 fn stream_ready(net: &mut Net, flow: FlowId) -> Outcome<bool> {
     let error = net.tcp.error(flow);
     let Some(connection) = net.tcp.connection(flow) else {

@@ -10,7 +10,7 @@ use std::{env, fs, io};
 
 use tun::{Tun, Unit, batch};
 
-/// Most that one read brings, bytes. A packet that does not fit stays for the next.
+/// Most bytes of one read. A packet that does not fit stays queued for the next one.
 const BUFFER: usize = 256 * 1024;
 
 fn main() -> io::Result<()> {
@@ -33,8 +33,8 @@ fn main() -> io::Result<()> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             read => read?,
         };
-        // What was read is a row of frames: each a length, the packet, and zeros up to a multiple
-        // of four. `packets` takes it apart, `push` builds the same.
+        // The bytes read are a sequence of frames: each a length, the packet, and zeros up to a
+        // multiple of four. `packets` iterates over them, `push` builds the same format.
         replies.clear();
         for packet in batch::packets(&buf[..len]) {
             let mut packet = packet.to_vec();
@@ -49,14 +49,14 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Sends a datagram of IPv4 back to where it came from. `None` for every other packet.
+/// Sends an IPv4 UDP datagram back to its sender. `None` for every other packet.
 fn turn_round(packet: &mut [u8]) -> Option<()> {
     const UDP: u8 = 17;
 
     if packet.first()? >> 4 != 4 || packet.get(9) != Some(&UDP) {
         return None;
     }
-    // Sums of the same words stay the same: no checksum changes.
+    // Addresses and ports are only exchanged, so no checksum changes.
     let header = usize::from(packet[0] & 0xf) * 4;
     let (src, dst) = packet.get_mut(header..header + 4)?.split_at_mut(2);
     src.swap_with_slice(dst);

@@ -16,11 +16,11 @@ fn main() -> io::Result<()> {
     let root = env::args().nth(1).or(env::var("TUND_ROOT").ok());
     let root = root.unwrap_or("/scheme".to_owned());
 
-    // The lowest tunnel that nobody has. Whoever opens it makes the interface, which goes when its
-    // program ends: that is what transient means.
+    // The lowest free tunnel. Opening it makes the interface, which is transient: it is destroyed
+    // when its program ends.
     let tun = Tun::open(&root, Unit::Clone)?;
     tun.set_transient(true)?;
-    // The family before each packet, so that both fit through.
+    // The family before each packet, so that the tunnel carries both IPv4 and IPv6.
     tun.set_ifhead(true)?;
 
     // Settings are lines of text. The first address brings the interface up, and makes the route
@@ -44,13 +44,13 @@ fn main() -> io::Result<()> {
     }
 }
 
-/// Makes an echo request the reply to itself. `None` for every other packet.
+/// Turns an echo request into its reply. `None` for every other packet.
 fn answer(packet: &mut [u8]) -> Option<()> {
     const ICMP: u8 = 1;
     const ICMPV6: u8 = 58;
 
-    // Sums of the same words stay the same, so the exchange of source and destination costs no
-    // checksum, and the other type is a difference.
+    // Source and destination are only exchanged, which leaves the checksum as it is; the new type
+    // changes it by a difference.
     match packet.first()? >> 4 {
         4 if packet.get(9) == Some(&ICMP) => {
             let header = usize::from(packet[0] & 0xf) * 4;

@@ -19,13 +19,13 @@ fn main() -> io::Result<()> {
 
     let mut file = File::open(Path::new(&root).join("netcfg").join(path))?;
     loop {
-        // A file can be read when its text is not what we read last: so it can at first, and then
-        // after each change. Changes that come together are one.
+        // A file is readable while its text differs from the text last read: at first, and then
+        // after each change. Changes that happen together count as one.
         match poll(&mut [PollFd::new(&file, PollFlags::IN)], None) {
             Err(rustix::io::Errno::INTR) => continue,
             polled => polled?,
         };
-        // From the beginning, to the end: the text of one moment.
+        // Read from the beginning to the end: the text as it was at one moment.
         let mut text = String::new();
         file.rewind()?;
         file.read_to_string(&mut text)?;

@@ -1,5 +1,5 @@
-//! What is read and written in batch mode: frames, each a native-endian `u32` of length, the packet
-//! with its header, and zeros up to a multiple of four.
+//! The format of reads and writes in batch mode: a sequence of frames, each the length as a
+//! native-endian `u32`, the packet with its header, and zeros up to a multiple of four.
 //!
 //! ```
 //! use tun::batch;
@@ -24,7 +24,7 @@ pub fn push(batch: &mut Vec<u8>, packet: &[u8]) {
     batch.resize(batch.len().next_multiple_of(4), 0);
 }
 
-/// The packets of a batch that was read. Ends at the first frame that is not whole.
+/// The packets of a batch that was read. Ends at the first incomplete frame.
 pub fn packets(batch: &[u8]) -> Packets<'_> {
     Packets { rest: batch }
 }

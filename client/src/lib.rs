@@ -1,4 +1,4 @@
-//! Programs' side of the tun device.
+//! The client library for programs that use the tun device.
 //!
 //! ```no_run
 //! # fn main() -> std::io::Result<()> {
@@ -61,9 +61,9 @@ pub const TUNMRU: usize = 16_384;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unit {
-    /// This one; `EBUSY` if somebody has it.
+    /// The unit with this number; `EBUSY` if it is open.
     Number(u16),
-    /// The lowest that nobody has.
+    /// The lowest unit that is not open.
     Clone,
 }
 
@@ -84,7 +84,7 @@ pub struct TunInfo {
     pub if_type: u8,
 }
 
-/// Whether a tunnel has one peer or a network.
+/// Whether the interface has one peer or a network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Mode {
     /// `IFF_POINTOPOINT`.
@@ -93,14 +93,14 @@ pub enum Mode {
     Broadcast,
 }
 
-/// An open tun device. It closes with the last descriptor: this one, and those made from it.
+/// An open tun device. It closes with the last descriptor: this one, and duplicates made from it.
 #[derive(Debug)]
 pub struct Tun {
     file: File,
 }
 
 impl Tun {
-    /// Opens a device below `root`. `EPERM` unless the caller is root, `EBUSY` if somebody has it,
+    /// Opens a device below `root`. `EPERM` unless the caller is root, `EBUSY` if the unit is open,
     /// `ENOENT` if there is no tun driver at `root`.
     ///
     /// ```no_run
@@ -144,7 +144,7 @@ impl Tun {
     }
 
     /// Reads one packet, with its header if one is on; waits for it unless
-    /// [nonblocking](Self::set_nonblocking). A packet longer than `buf` loses its end. `EHOSTDOWN`
+    /// [nonblocking](Self::set_nonblocking). A packet longer than `buf` is truncated. `EHOSTDOWN`
     /// when the device was shut or taken over, `EINTR` on a signal.
     ///
     /// ```no_run
@@ -163,8 +163,8 @@ impl Tun {
         (&self.file).read(buf)
     }
 
-    /// Writes one packet, with its header if one is on. Never waits. `EIO` for more than
-    /// [`TUNMRU`] bytes, `EAFNOSUPPORT` for a family that nobody takes.
+    /// Writes one packet, with its header if one is on. Never waits. `EIO` for more than [`TUNMRU`]
+    /// bytes, `EAFNOSUPPORT` for an unknown address family.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -199,7 +199,7 @@ impl Tun {
         (&self.file).write_vectored(pieces)
     }
 
-    /// Whether reads return `EAGAIN` instead of waiting.
+    /// Sets whether reads return `EAGAIN` instead of waiting.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -236,7 +236,7 @@ impl Tun {
         })
     }
 
-    /// Sets the same (`TUNSIFINFO`). `EINVAL` for an mtu below 72.
+    /// Sets speed, mtu and type of the interface (`TUNSIFINFO`). `EINVAL` for an mtu below 72.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -253,7 +253,7 @@ impl Tun {
         self.ioctl(request::TUNSIFINFO, &mut info)
     }
 
-    /// Whether four bytes of address family, in network order, stand before every packet
+    /// Sets whether four bytes of address family, in network order, precede every packet
     /// (`TUNSIFHEAD`). IPv6 needs it. Excludes [`set_lmode`](Self::set_lmode).
     ///
     /// ```no_run
@@ -276,17 +276,17 @@ impl Tun {
         self.set_int(request::TUNSIFHEAD, on.into())
     }
 
-    /// Whether they do (`TUNGIFHEAD`).
+    /// Whether the address family precedes every packet (`TUNGIFHEAD`).
     pub fn ifhead(&self) -> io::Result<bool> {
         self.get_int(request::TUNGIFHEAD).map(|on| on != 0)
     }
 
-    /// Whether the `sockaddr_in` of the next hop stands before every packet read (`TUNSLMODE`).
+    /// Sets whether the `sockaddr_in` of the next hop precedes every packet read (`TUNSLMODE`).
     pub fn set_lmode(&self, on: bool) -> io::Result<()> {
         self.set_int(request::TUNSLMODE, on.into())
     }
 
-    /// What kind of interface it is (`TUNSIFMODE`). `EBUSY` while it is up.
+    /// Sets the kind of interface (`TUNSIFMODE`). `EBUSY` while it is up.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -304,22 +304,22 @@ impl Tun {
         self.set_int(request::TUNSIFMODE, kind | multicast)
     }
 
-    /// Makes the calling process the owner that `status` names (`TUNSIFPID`).
+    /// Makes the calling process the owner that the file `status` names (`TUNSIFPID`).
     pub fn claim(&self) -> io::Result<()> {
         self.ioctl(request::TUNSIFPID, &mut [])
     }
 
-    /// Whether the interface goes with the last close (`TUNSTRANSIENT`).
+    /// Sets whether the interface is destroyed at the last close (`TUNSTRANSIENT`).
     pub fn set_transient(&self, on: bool) -> io::Result<()> {
         self.set_int(request::TUNSTRANSIENT, on.into())
     }
 
-    /// Whether the interface goes with the last close (`TUNGTRANSIENT`).
+    /// Whether the interface is destroyed at the last close (`TUNGTRANSIENT`).
     pub fn transient(&self) -> io::Result<bool> {
         self.get_int(request::TUNGTRANSIENT).map(|on| on != 0)
     }
 
-    /// Whether one read or write carries many packets (`TUNSBATCH`); see [`batch`].
+    /// Sets whether one read or write carries many packets (`TUNSBATCH`); see [`batch`].
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -339,7 +339,7 @@ impl Tun {
         self.set_int(request::TUNSBATCH, on.into())
     }
 
-    /// Whether they do (`TUNGBATCH`).
+    /// Whether one read or write carries many packets (`TUNGBATCH`).
     pub fn batch(&self) -> io::Result<bool> {
         self.get_int(request::TUNGBATCH).map(|on| on != 0)
     }
@@ -350,7 +350,7 @@ impl Tun {
         Ok(usize::try_from(len).unwrap_or(0))
     }
 
-    /// Whether `SIGIO` comes for every packet (`FIOASYNC`), to the [owner](Self::set_owner).
+    /// Sets whether every packet raises `SIGIO` (`FIOASYNC`), for the [owner](Self::set_owner).
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
@@ -364,34 +364,36 @@ impl Tun {
         self.set_int(request::FIOASYNC, on.into())
     }
 
-    /// Who gets `SIGIO` (`FIOSETOWN`): a process, a group as a negative, or 0 for nobody.
+    /// Sets the owner that gets `SIGIO` (`FIOSETOWN`): a process, a negative process group, or 0
+    /// for none.
     pub fn set_owner(&self, owner: i32) -> io::Result<()> {
         self.set_int(request::FIOSETOWN, owner)
     }
 
-    /// Who gets `SIGIO` (`FIOGETOWN`).
+    /// The owner that gets `SIGIO` (`FIOGETOWN`): a process, a negative process group, or 0 for
+    /// none.
     pub fn owner(&self) -> io::Result<i32> {
         self.get_int(request::FIOGETOWN)
     }
 
-    /// The driver-wide debug switch (`TUNSDEBUG`).
+    /// Sets the driver-wide debug level (`TUNSDEBUG`).
     pub fn set_debug(&self, level: i32) -> io::Result<()> {
         self.set_int(request::TUNSDEBUG, level)
     }
 
-    /// The driver-wide debug switch (`TUNGDEBUG`).
+    /// The driver-wide debug level (`TUNGDEBUG`).
     pub fn debug(&self) -> io::Result<i32> {
         self.get_int(request::TUNGDEBUG)
     }
 
-    /// Ends every operation that waits on the device and gives the unit back at once
-    /// (`TUNSHUT`), whoever else has a descriptor of it.
+    /// Ends every operation that waits on the device and releases the unit at once (`TUNSHUT`),
+    /// even if others hold descriptors of it.
     pub fn shut(&self) -> io::Result<()> {
         self.ioctl(request::TUNSHUT, &mut [])
     }
 
-    /// Closes the device. Unlike drop it first ends reads of other threads. On Redox nothing else
-    /// would end them.
+    /// Closes the device. Unlike dropping it, this first ends the reads of other threads. On Redox
+    /// nothing else would end them.
     pub fn close(self) -> io::Result<()> {
         self.shut()
     }
@@ -423,8 +425,8 @@ impl AsRawFd for Tun {
     }
 }
 
-/// Request numbers, in Linux's encoding, which carries their arguments on every system. The same as
-/// in `include/net/if_tun.h`.
+/// Request numbers in Linux's encoding, which carries their arguments on every system. They are the
+/// same as in `include/net/if_tun.h`.
 ///
 /// ```
 /// // _IOW('t', 96, int)
@@ -471,7 +473,7 @@ pub mod request {
     pub const TUNSBATCH: u32 = iow(b't', 130, 4);
     /// Batch mode, out.
     pub const TUNGBATCH: u32 = ior(b't', 131, 4);
-    /// Ends all waits and gives the unit back.
+    /// End all waits and release the unit.
     pub const TUNSHUT: u32 = io(b't', 132);
     /// `SIGIO` on every packet, in.
     pub const FIOASYNC: u32 = iow(b'f', 125, 4);

@@ -16,7 +16,7 @@ pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
 
     let path = format!("tun/{unit}");
     let ours = Tun::open(tree.root(), unit).map_err(|error| tree.explain(&path, None, &error))?;
-    // With the family in front, both versions of IP pass.
+    // With the family in front, packets of both IP versions can pass.
     ours.set_ifhead(true)
         .map_err(|error| tree.explain(&path, None, &error))?;
     let name = ours
@@ -73,7 +73,7 @@ pub(crate) fn run(tree: &Tree, unit: u16, hostif: &str) -> Result<(), Failure> {
             }
         }
     };
-    // Each direction ends only with an error. The process then ends the other.
+    // Each direction ends only with an error. The process then exits, which ends the other.
     let ended = thread::scope(|scope| {
         scope.spawn(|| {
             if let Err(error) = outward() {

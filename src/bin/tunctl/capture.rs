@@ -12,7 +12,7 @@ use crate::tree::{Failure, Tree};
 /// Bytes of the header of a pcap stream, and of that of each packet.
 const HEADERS: (usize, usize) = (24, 16);
 
-/// Finds out where packets end in a stream that comes in pieces.
+/// Finds the ends of packets in a stream that comes in pieces.
 #[derive(Default)]
 struct Counter {
     pending: Vec<u8>,
@@ -21,7 +21,7 @@ struct Counter {
 }
 
 impl Counter {
-    /// Takes a piece; returns how much of it belongs to the first `limit` packets.
+    /// Takes a piece; returns how many bytes of it belong to the first `limit` packets.
     fn take(&mut self, piece: &[u8], limit: u64) -> usize {
         let held = self.pending.len();
         self.pending.extend_from_slice(piece);
@@ -86,7 +86,7 @@ pub(crate) fn run(
     let stop = sender.clone();
     // If signals cannot be caught, an interrupt just ends the process.
     let _ = at_interrupt(move || drop(stop.send(Event::End)));
-    // This thread ends with the process: nothing else would end its wait.
+    // This thread lasts as long as the process: nothing else would end its wait.
     thread::spawn(move || read(from, &sender));
 
     let mut counter = Counter::default();
@@ -102,7 +102,7 @@ pub(crate) fn run(
             .write_all(&piece[..len])
             .and_then(|()| to_file.flush())
         {
-            // The reader of the pipe is gone: it has seen enough.
+            // The reader of the pipe is gone and wants no more.
             Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(()),
             Err(error) => return Err(Failure::new(format!("{}: {error}", to.display()))),
             Ok(()) => {}

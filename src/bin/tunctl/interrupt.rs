@@ -1,4 +1,4 @@
-//! Ctrl-C, for commands that have something to say at their end.
+//! Ctrl-C, for commands that print something at their end.
 
 use std::io::{self, Read};
 use std::thread;
@@ -7,8 +7,8 @@ use std::time::Duration;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
 
-/// Calls `then`, in a thread of its own, at the first SIGINT or SIGTERM. A process that has not ended
-/// a second later, because nobody takes what it writes, is ended.
+/// Calls `then`, in a thread of its own, at the first SIGINT or SIGTERM. A process that has not
+/// ended a second later, because its output is not read, is killed.
 pub(crate) fn at_interrupt(then: impl FnOnce() + Send + 'static) -> io::Result<()> {
     let (mut reader, writer) = io::pipe()?;
     for signal in [SIGINT, SIGTERM] {

@@ -1,4 +1,4 @@
-//! Looks at tund's network and changes it, through its files alone: on Redox, and on a Linux mount.
+//! Shows and changes tund's network through its files alone: on Redox, and on a Linux mount.
 
 mod bridge;
 mod capture;
@@ -242,7 +242,7 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
     }
 }
 
-/// Reads a time to wait.
+/// Parses a time to wait.
 fn seconds(text: &str) -> Result<Duration, String> {
     let seconds = text.parse().ok();
     seconds
@@ -250,7 +250,7 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "not a number of seconds".to_owned())
 }
 
-/// Reads a time between two of something: not so short that it is no pause.
+/// Parses an interval, which must not be too short.
 fn interval(text: &str) -> Result<Duration, String> {
     const SHORTEST: Duration = Duration::from_millis(10);
 
@@ -260,7 +260,7 @@ fn interval(text: &str) -> Result<Duration, String> {
     })
 }
 
-/// Reads a name that Linux takes for an interface (`IFNAMSIZ`).
+/// Parses a name that Linux accepts for an interface (`IFNAMSIZ`).
 fn host_interface(name: &str) -> Result<String, String> {
     let odd = |byte: u8| byte == b'/' || byte == b':' || byte.is_ascii_whitespace();
     match name.len() {

@@ -13,7 +13,7 @@ use crate::interrupt::at_interrupt;
 use crate::report::{print_json, say};
 use crate::tree::{Failure, Tree};
 
-/// What to send, and how.
+/// The destination and the parameters of the requests.
 pub(crate) struct Options {
     pub(crate) address: IpAddr,
     pub(crate) count: Option<u16>,
@@ -56,7 +56,7 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
     let stop = sender.clone();
     // If signals cannot be caught, an interrupt just ends the process.
     let _ = at_interrupt(move || drop(stop.send(Event::Interrupted)));
-    // This thread ends with the process: nothing else would end its wait.
+    // This thread lasts as long as the process: nothing else would end its wait.
     thread::spawn(move || {
         let mut reply = vec![0; 65_536];
         while let Ok(len) = replies.read(&mut reply) {
@@ -118,7 +118,7 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
                 break;
             }
         }
-        // Requests that were not answered for long are forgotten.
+        // Requests that stay unanswered for a minute are forgotten.
         sent_at.retain(|_, start| start.elapsed() < Duration::from_secs(60));
     }
     let summary = Summary {

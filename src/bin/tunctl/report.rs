@@ -1,4 +1,4 @@
-//! Tables for people, JSON for programs.
+//! Output as tables for people, and as JSON for programs.
 
 use std::collections::BTreeMap;
 use std::io::{IsTerminal, Write};
@@ -56,7 +56,7 @@ impl Interface {
     }
 }
 
-/// Lines of names and numbers.
+/// Parses lines of names and numbers.
 fn counters(text: &str) -> BTreeMap<String, u64> {
     let counter = |line: &str| {
         let (name, count) = line.split_once(' ')?;
@@ -71,7 +71,7 @@ pub(crate) fn print_json(value: &impl Serialize) -> Result<(), Failure> {
     say(&text)
 }
 
-/// Prints. If the reader of a pipe is gone, it has seen enough.
+/// Prints a text. If the reader of a pipe is gone, that is not an error.
 pub(crate) fn say(text: &str) -> Result<(), Failure> {
     match writeln!(std::io::stdout(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -105,7 +105,7 @@ pub(crate) fn value(
     }
 }
 
-/// A text with one setting a line.
+/// Prints a text with one setting on each line.
 pub(crate) fn lines(text: &str, json: bool) -> Result<(), Failure> {
     match json {
         true => print_json(&text.lines().collect::<Vec<_>>()),
@@ -119,7 +119,7 @@ pub(crate) fn list(tree: &Tree, json: bool) -> Result<(), Failure> {
     for name in &names {
         match Interface::read(tree, name) {
             Ok(interface) => interfaces.push(interface),
-            // An interface that vanished meanwhile is not listed.
+            // An interface that was removed in the meantime is not listed.
             Err(_) if !tree.interfaces()?.contains(name) => {}
             Err(failure) => return Err(failure),
         }
@@ -176,7 +176,7 @@ pub(crate) fn show(tree: &Tree, name: &str, json: bool) -> Result<(), Failure> {
     table.add_row(["opened by", &opened]);
     table.add_row(["queue", &interface.queue]);
     table.add_row(["groups", &none(interface.multicast.join("\n"))]);
-    // Without the blanks that fill the last column.
+    // Cut the blanks that fill the last column.
     say(&table.trim_fmt())?;
     say("")?;
     say(&stats_table(&interface.stats, &interface.ledger))
@@ -276,8 +276,8 @@ pub(crate) fn stats(tree: &Tree, name: &str, json: bool) -> Result<(), Failure> 
     }
 }
 
-/// The counters again and again, with rates; on a terminal in the same place, and for programs one
-/// object a line.
+/// Prints the counters again and again, with rates; on a terminal in the same place, and for
+/// programs as one object per line.
 pub(crate) fn watch(
     tree: &Tree,
     name: &str,
@@ -297,7 +297,7 @@ pub(crate) fn watch(
             say(&line.map_err(|error| Failure::new(error.to_string()))?)?;
         } else {
             if std::io::stdout().is_terminal() {
-                // Home, and clear to the end.
+                // Move the cursor home, and clear to the end.
                 say("\x1b[H\x1b[J")?;
             }
             say(&rates_table(name, &rates))?;

@@ -1,4 +1,4 @@
-//! The tree of files, and explanations for a person when something there does not work.
+//! The tree of files, and explanations for people of the errors there.
 
 use std::fmt;
 use std::fs::{self, OpenOptions};
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
-/// An error, with advice what to do about it.
+/// An error, with advice.
 #[derive(Debug)]
 pub(crate) struct Failure(String);
 
@@ -24,7 +24,7 @@ impl fmt::Display for Failure {
     }
 }
 
-/// Where tund serves its tree.
+/// The tree of files that tund serves.
 #[derive(Debug)]
 pub(crate) struct Tree {
     root: PathBuf,
@@ -86,7 +86,7 @@ impl Tree {
         list().map_err(|error| self.explain(path, None, &error))
     }
 
-    /// Checks that there is such an interface. The error names those that there are.
+    /// Checks that there is such an interface. The error lists those that exist.
     pub(crate) fn interface<'a>(&self, name: &'a str) -> Result<&'a str, Failure> {
         let names = self.interfaces()?;
         if names.iter().any(|known| known == name) {
@@ -99,14 +99,14 @@ impl Tree {
         )))
     }
 
-    /// The line that says who has the device of an interface open, if there is one.
+    /// The process that has the device of an interface open, if there is one.
     fn opened_by(&self, interface: &str) -> Option<u32> {
         let status = self.path(&format!("netcfg/ifaces/{interface}/status"));
         let status = fs::read_to_string(status).ok()?;
         status.split_ascii_whitespace().last()?.parse().ok()
     }
 
-    /// Turns an error of the system into an explanation.
+    /// Turns a system error into an explanation.
     pub(crate) fn explain(&self, path: &str, line: Option<&str>, error: &io::Error) -> Failure {
         let root = self.root.display();
         if matches!(
@@ -150,7 +150,7 @@ impl Tree {
         })
     }
 
-    /// Why a file did not take this line, or what it takes.
+    /// The reason why a file did not accept this line, or the lines that it accepts.
     fn hint(&self, path: &str, line: &str) -> String {
         let hint = match path.rsplit('/').next().unwrap_or_default() {
             "set" | "add" if path.contains("/addr/") => return self.address_hint(path, line),
@@ -173,7 +173,7 @@ impl Tree {
         hint.to_owned()
     }
 
-    /// Why an interface did not take an address.
+    /// The reason why an interface did not accept an address.
     fn address_hint(&self, path: &str, line: &str) -> String {
         let interface = interface_of(path).unwrap_or_default();
         let Some(wanted) = address(line) else {

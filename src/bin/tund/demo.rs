@@ -27,7 +27,7 @@ const SYSTEM: IpAddress = IpAddress::v4(10, 0, 0, 1);
 const CLIENT: IpAddress = IpAddress::v4(10, 0, 0, 2);
 const MTU: usize = 1500;
 const ECHO: u16 = 7;
-/// A step that makes no progress for so long has failed.
+/// A step that makes no progress for this long has failed.
 const PATIENCE: Duration = Duration::from_secs(20);
 /// Bytes of the TCP transfer that are captured. More would only fill the disk.
 const CAPTURED: u64 = 4 << 20;
@@ -65,7 +65,7 @@ pub(crate) fn run(config: Config, options: Options) -> Result<(), Box<dyn Error>
         ..config
     };
     let system = Local::new(Host::new(config, OneSession));
-    // A front decides who is root, and here that is us.
+    // A front decides which user is root, and here the demonstration is.
     let root = system.process(1, 0);
     say(&format!(
         "Opening tun/0 and giving tun0 the address {SYSTEM}/24; the client is {CLIENT}."
@@ -78,7 +78,7 @@ pub(crate) fn run(config: Config, options: Options) -> Result<(), Box<dyn Error>
     demo.report(rows, &options)
 }
 
-/// A row of the table: what, how much, how fast.
+/// A row of the table: name, amount, rate.
 type Row = [String; 3];
 
 struct Demo {
@@ -218,7 +218,7 @@ impl Demo {
             .into();
         let mut interface = Interface::new(config, &mut device, smoltcp::time::Instant::ZERO);
         interface.update_ip_addrs(|addrs| {
-            // There is room for more than one.
+            // There is room for more than one address.
             let _ = addrs.push(IpCidr::new(CLIENT, 24));
         });
         let client = Client {
@@ -234,7 +234,7 @@ impl Demo {
         })
     }
 
-    /// Moves what was captured to the file.
+    /// Moves the captured packets to the file.
     fn drain_capture(&mut self) -> Result<(), Box<dyn Error>> {
         let Some((tap, file)) = &mut self.capture else {
             return Ok(());
@@ -307,7 +307,7 @@ impl Demo {
 
     fn datagrams(&mut self, options: &Options, rows: &mut Vec<Row>) -> Result<(), Box<dyn Error>> {
         const LEN: usize = 1024;
-        /// Datagrams under way: less than the device's queue holds.
+        /// Datagrams in flight: fewer than the device's queue holds.
         const WINDOW: u32 = 32;
 
         let buffer = || {
@@ -488,7 +488,7 @@ impl Demo {
     }
 }
 
-/// Sends and receives as much as is possible at once; returns how many bytes that was.
+/// Sends and receives as much as is possible at once; returns the number of bytes.
 fn step(
     sockets: &mut SocketSet<'static>,
     handle: SocketHandle,
@@ -528,7 +528,7 @@ fn step(
     Ok(*sent + *received - before)
 }
 
-/// The byte at this position of the stream. Its period is no size that is used here.
+/// The byte at this position of the stream. Its period is not one of the sizes used here.
 fn pattern(at: u64) -> u8 {
     (at % 251) as u8
 }
@@ -539,7 +539,7 @@ fn datagram(number: u32, len: usize) -> Vec<u8> {
     data
 }
 
-/// Prints. If the reader of a pipe is gone, it has seen enough.
+/// Prints a text. If the reader of a pipe is gone, that is not an error.
 fn say(text: &str) -> Result<(), Box<dyn Error>> {
     match writeln!(io::stdout(), "{text}") {
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => std::process::exit(0),
@@ -559,7 +559,7 @@ fn set(process: &Process<Host>, path: &str, line: &str) -> Result<(), errno::Err
     process.close(file)
 }
 
-/// A text of names and numbers.
+/// A text of names and numbers, one pair on each line.
 struct Counters(String);
 
 impl Counters {

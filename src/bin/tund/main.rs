@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Chance from the system, once: the network itself has none.
+/// Takes the random seed from the system once: the network itself reads no randomness.
 fn config(services: Option<Services>) -> Config {
     Config {
         seed: RandomState::new().build_hasher().finish(),
@@ -111,7 +111,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     }
     if cli.worker {
         let mut net = Host::new(config(cli.serve), scheme::redox::RedoxProcesses);
-        // The host knows the time before it gets adapters.
+        // The host is told the time before it gets adapters.
         let _ = net.turn(scheme::redox::now());
         let adapters = network::attach(&mut net);
         return Ok(scheme::redox::serve(net, &net::host::SCHEMES, adapters)?);

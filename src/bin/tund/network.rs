@@ -12,7 +12,7 @@ use scheme::redox::Namespace;
 /// The prefix of the names of such schemes.
 const PREFIX: &str = "network.";
 
-/// The schemes of a namespace; none if there is no namespace.
+/// The schemes of a namespace; there are none without a namespace.
 struct Schemes(Option<Namespace>);
 
 struct Driver(File);
@@ -66,7 +66,7 @@ impl FrameIo for Driver {
     }
 
     fn is_alive(&self) -> bool {
-        // Any other error comes from a driver that is there.
+        // Any other error comes from a driver that still exists.
         let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENODEV);
         !self.0.metadata().is_err_and(|error| gone(&error))
     }
@@ -88,7 +88,7 @@ impl scheme::redox::Drivers<Host> for Network {
             if let Err(error) = fd.and_then(|fd| watch(fd, at)) {
                 log::error!("network adapter: {error}");
             }
-            // Frames that came before the subscription.
+            // Frames may have arrived before the subscription.
             self.0.receive(host, at);
             more = true;
         }

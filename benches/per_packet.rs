@@ -1,4 +1,4 @@
-//! What a packet costs, and that it does not cost more when there is more of everything.
+//! The cost of a packet, and that it does not grow with the number of connections and routes.
 //!
 //! Each measurement is of a whole packet: written to the device, through the stack, and its answer
 //! read. The same is done bare, by smoltcp alone with one socket, and on systems with many
@@ -25,7 +25,7 @@ use smoltcp::wire::{HardwareAddress, IpAddress, IpCidr};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 
-/// How much there is.
+/// The number of each kind of object in a system.
 #[derive(Clone, Copy)]
 struct Scale {
     connections: usize,
@@ -305,7 +305,7 @@ impl Bare {
     }
 }
 
-/// What is measured.
+/// The code that is measured.
 type Body<'a> = Box<dyn FnMut() + 'a>;
 
 /// Nanoseconds a round, by turns: the median of many short runs of each.

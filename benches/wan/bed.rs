@@ -14,13 +14,13 @@ use crate::mount::Mount;
 use crate::way::Shape;
 
 const FAR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 1);
-/// The first of the near side; the others follow.
+/// The address of the first near host; those of the others follow.
 const NEAR: Ipv4Addr = Ipv4Addr::new(10, 9, 0, 2);
 
-/// Of the stacks and the programs that use them: before what else the machine does, behind the link.
+/// The priority of the stacks and the programs that use them: above other programs, below the link.
 const PRIORITY: i32 = -10;
 
-/// Who is measured.
+/// The stack that is measured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum Stack {
@@ -31,7 +31,7 @@ pub(crate) enum Stack {
 }
 
 impl Stack {
-    /// Both of them.
+    /// Both stacks.
     pub(crate) const BOTH: [Self; 2] = [Self::Tund, Self::Linux];
 }
 
@@ -44,7 +44,7 @@ impl fmt::Display for Stack {
     }
 }
 
-/// A connection, of either stack.
+/// A connection of either stack.
 pub(crate) trait Stream: Read + Write + Send {}
 
 impl<T: Read + Write + Send> Stream for T {}
@@ -64,7 +64,7 @@ pub(crate) struct Bed {
 }
 
 impl Bed {
-    /// Why there can be none here.
+    /// The reason why the test bed cannot run here, if there is one.
     pub(crate) fn missing() -> Option<&'static str> {
         let ip = Command::new("ip").arg("-V").stdout(Stdio::null()).status();
         [
@@ -105,7 +105,7 @@ impl Bed {
         Ok(Self { link, near, far })
     }
 
-    /// The link, to look at or to calm.
+    /// The link, to read its counters or to [calm](Link::calm) it.
     pub(crate) fn link(&self) -> &Link {
         &self.link
     }
@@ -127,7 +127,7 @@ impl Bed {
     }
 }
 
-/// Whether the kernel lets us make them: some containers do not.
+/// Whether the kernel lets this process make network namespaces: some containers do not.
 fn namespaces() -> bool {
     Host::new(FAR).is_ok()
 }

@@ -1,4 +1,4 @@
-//! What is measured: the cells of each table, and how one is measured once.
+//! The measurements: the cells of each table, and a single measurement of a cell.
 
 use std::fmt;
 use std::io;
@@ -14,7 +14,7 @@ use crate::way::{Count, Shape};
 
 /// Round trips of the tables, milliseconds.
 const ROUND_TRIPS: [u64; 4] = [0, 20, 100, 200];
-/// What is fetched.
+/// The size of a fetched file, bytes.
 const FETCH: usize = 100_000;
 /// Connections that exchange bytes at the same time.
 const EXCHANGING: usize = 20;
@@ -54,7 +54,7 @@ impl Table {
     }
 }
 
-/// What goes wrong on the way.
+/// The faults of the emulated network.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Fault {
     /// Share of packets lost each way, per cent.
@@ -64,7 +64,7 @@ pub(crate) struct Fault {
 }
 
 impl Fault {
-    /// Nothing.
+    /// No faults.
     pub(crate) const NONE: Self = Self::lost(0.0);
     /// The rows of the grid.
     pub(crate) const GRID: [Self; 5] = [
@@ -97,14 +97,14 @@ impl fmt::Display for Fault {
     }
 }
 
-/// How much is done.
+/// The extent of the measurements.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub(crate) struct Effort {
     /// Seconds of each bulk measurement; the fair one takes six times as long.
     pub(crate) seconds: f64,
     /// Seeds of a cell in which chance plays.
     pub(crate) seeds: u64,
-    /// How often a cell without chance is measured.
+    /// Measurements of a cell without random faults.
     pub(crate) repeats: u64,
     /// Fetches with each seed.
     pub(crate) fetches: usize,
@@ -115,14 +115,14 @@ pub(crate) struct Effort {
 /// A cell of a table, for both stacks.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub(crate) struct Cell {
-    /// Of which table.
+    /// The table that the cell belongs to.
     pub(crate) table: Table,
     /// Round trip, milliseconds.
     pub(crate) rtt: u64,
-    /// What goes wrong.
+    /// The faults of the network.
     #[serde(flatten)]
     pub(crate) fault: Fault,
-    /// Who sends.
+    /// The side that sends.
     pub(crate) direction: Direction,
 }
 
@@ -155,7 +155,7 @@ impl Cell {
         cells
     }
 
-    /// How often it is measured.
+    /// The number of measurements of this cell.
     pub(crate) fn times(&self, effort: &Effort) -> u64 {
         match self.fault {
             _ if self.table == Table::Fair => 1,
@@ -164,7 +164,7 @@ impl Cell {
         }
     }
 
-    /// Who is measured at once: the fair cell puts both on one line.
+    /// The stacks that are measured at the same time: in the fair cell both share one line.
     pub(crate) fn teams(&self) -> &'static [&'static [Stack]] {
         match self.table {
             Table::Fair => &[&Stack::BOTH],
@@ -172,7 +172,7 @@ impl Cell {
         }
     }
 
-    /// Measures once.
+    /// Makes one measurement.
     pub(crate) fn measure(
         &self,
         team: &[Stack],
@@ -208,11 +208,11 @@ impl Cell {
     }
 }
 
-/// What one measurement gave.
+/// The result of one measurement.
 #[derive(Debug)]
 pub(crate) struct Measured {
     /// For each stack of the team: Mbit/s or milliseconds.
     pub(crate) numbers: Vec<Vec<f64>>,
-    /// What became of the packets, those to the far side first.
+    /// The packet counters: first of the way to the far side, then of the way back.
     pub(crate) packets: [Count; 2],
 }

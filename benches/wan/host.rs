@@ -13,12 +13,13 @@ use tun::host::HostTun;
 
 /// Name of the device inside the namespace.
 const DEVICE: &str = "wan0";
-/// What Linux is measured with: the congestion control that most of it uses.
+/// The congestion control that Linux is measured with: its default.
 const CONTROL: &str = "cubic";
 /// Connections that wait to be accepted.
 const BACKLOG: i32 = 128;
 
-/// The kernel in a namespace, which goes with the last of this, its device and its sockets.
+/// The kernel in a network namespace. The namespace lives as long as this, its device and its
+/// sockets.
 #[derive(Debug)]
 pub(crate) struct Host {
     namespace: OwnedFd,
@@ -26,8 +27,8 @@ pub(crate) struct Host {
 }
 
 impl Host {
-    /// Makes the namespace, and in it a device with this address in a network of /24. The device is
-    /// for whoever carries its packets.
+    /// Makes the namespace, and in it a device with this address in a /24. The caller carries the
+    /// packets of the returned device.
     pub(crate) fn new(address: Ipv4Addr) -> io::Result<(Self, HostTun)> {
         on_thread(|| {
             // SAFETY: unsafe because of `CLONE_FILES`, which is not asked for: files stay shared.
@@ -60,7 +61,7 @@ impl Host {
         Ok(stream.into())
     }
 
-    /// A socket belongs to the namespace that its maker was in, wherever it is used.
+    /// A socket belongs to the namespace in which it was created, wherever it is used.
     fn socket(&self) -> io::Result<OwnedFd> {
         let socket = on_thread(|| {
             let kind = Some(LinkNameSpaceType::Network);
@@ -72,7 +73,7 @@ impl Host {
     }
 }
 
-/// Does something that changes the thread's namespace where nobody else is touched.
+/// Runs `work` in a thread of its own, because it changes the namespace of its thread.
 fn on_thread<T: Send>(work: impl FnOnce() -> io::Result<T> + Send) -> io::Result<T> {
     thread::scope(|scope| scope.spawn(work).join())
         .unwrap_or_else(|panic| std::panic::resume_unwind(panic))

@@ -25,15 +25,15 @@ const LONGEST: usize = 65_536;
 const BATCH: usize = 65_536;
 /// Packets that are read in one turn of a device of the kernel.
 const BUDGET: usize = 64;
-/// Before all other programs: a network is not slower because the machine that emulates it is busy.
+/// The highest priority: a network is not slower because the machine that emulates it is busy.
 const PRIORITY: i32 = -20;
-/// How long a reader waits before it looks whether the link still is.
+/// How long a reader waits before it checks whether the link is being taken down.
 const TURN: Timespec = Timespec {
     tv_sec: 0,
     tv_nsec: 50_000_000,
 };
 
-/// A tun device, and whose packets it takes.
+/// A tun device, and the address whose packets it takes.
 #[derive(Debug)]
 pub(crate) struct Port {
     address: Ipv4Addr,
@@ -119,10 +119,10 @@ fn wait(fd: BorrowedFd<'_>) -> io::Result<()> {
     }
 }
 
-/// One way, and who waits for it.
+/// One direction of the link, and the condition variable of its writer.
 struct Lane {
     way: Mutex<Way>,
-    /// Something arrives earlier than the writer thought.
+    /// A packet arrives earlier than the writer expected.
     earlier: Condvar,
     /// The link is being taken down.
     over: AtomicBool,
@@ -152,7 +152,7 @@ impl Lane {
         while !self.is_over() {
             let mut way = None;
             let received = port.receive(&mut buf, |packet| {
-                // The kernel speaks of IPv6 unasked.
+                // The kernel sends IPv6 packets of its own accord.
                 if destination(packet).is_some() {
                     let (way, _) = way.get_or_insert_with(|| {
                         let way = self.way();
@@ -222,7 +222,7 @@ impl Lane {
 
     fn end(&self) {
         self.over.store(true, Ordering::Relaxed);
-        // Not between a look at `over` and the wait.
+        // Under the lock: `over` must not change between the check and the wait.
         let _way = self.way();
         self.earlier.notify_all();
     }
@@ -236,7 +236,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    /// Between the devices of two sides; those of one side share the line both ways.
+    /// Connects the devices of two sides; those of one side share the line in both directions.
     pub(crate) fn new(shape: Shape, near: Vec<Port>, far: Vec<Port>) -> Self {
         let lanes = [Lane::new(shape, 0), Lane::new(shape, 1)];
         let sides: [Arc<[Port]>; 2] = [near.into(), far.into()];
@@ -261,7 +261,7 @@ impl Link {
         self.lanes.iter().for_each(|lane| lane.way().calm());
     }
 
-    /// What became of the packets: those from near to far, and those from far to near.
+    /// The packet counters: first from near to far, then from far to near.
     pub(crate) fn counts(&self) -> [Count; 2] {
         [0, 1].map(|lane| self.lanes[lane].way().count())
     }

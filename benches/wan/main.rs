@@ -135,7 +135,7 @@ fn run(options: &Options) -> io::Result<()> {
                 effort: &effort,
                 outcomes: &outcomes,
             };
-            // After each table: who interrupts a long run keeps what there is.
+            // After each table, so that an interrupted run keeps the tables that are finished.
             fs::write(file, serde_json::to_vec_pretty(&run)?)?;
         }
     }
@@ -204,7 +204,7 @@ fn measure(
     Ok(outcomes.collect())
 }
 
-/// A line as it goes.
+/// Prints one line of progress.
 fn tell(cell: &Cell, stack: Stack, seed: u64, numbers: &[f64], packets: [Count; 2]) {
     let mean = numbers.iter().sum::<f64>() / numbers.len().max(1) as f64;
     let [out, back] = packets.map(|count| {

@@ -12,10 +12,10 @@ use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tun::Tun;
 
-/// How long the daemon may take to end.
+/// How long the daemon may take to exit.
 const PATIENCE: Duration = Duration::from_secs(5);
 
-/// A daemon and its mount. Both go with this, and whoever waits for a file of it gets an error.
+/// A daemon and its mount. Both end when this is dropped, and calls that wait on its files fail.
 #[derive(Debug)]
 pub(crate) struct Mount {
     daemon: Child,
@@ -23,8 +23,8 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    /// Starts the daemon, and gives `tun0` this address in a network of /24. The device is for
-    /// whoever carries its packets.
+    /// Starts the daemon, and gives `tun0` this address in a /24. The caller carries the packets of
+    /// the returned device.
     pub(crate) fn new(program: &Path, address: Ipv4Addr) -> io::Result<(Self, Tun)> {
         let dir = tempfile::tempdir()?;
         let daemon = Command::new(program)
@@ -49,7 +49,7 @@ impl Mount {
         Ok((mount, tun))
     }
 
-    /// A connection from a program of the mount.
+    /// Connects from a program of the mount.
     pub(crate) fn dial(&self, to: SocketAddrV4) -> io::Result<File> {
         let path = self.dir.path().join("tcp").join(to.to_string());
         OpenOptions::new().read(true).write(true).open(path)

@@ -10,7 +10,7 @@ use crate::bed::Stack;
 use crate::cells::{Cell, Effort, Fault, Table};
 use crate::tcp::Direction;
 
-/// What one cell gave.
+/// The results of one cell.
 #[derive(Clone, Debug, Serialize)]
 pub(crate) struct Outcome {
     #[serde(flatten)]
@@ -40,7 +40,7 @@ impl Numbers {
     }
 }
 
-/// The lower of two middle values counts: an even number of seeds flatters nobody.
+/// The lower of two middle values, so that an even number of seeds favours neither stack.
 fn quantile(sorted: &[f64], share: f64) -> f64 {
     let at = (sorted.len() as f64 * share).ceil() as usize;
     sorted
@@ -50,7 +50,7 @@ fn quantile(sorted: &[f64], share: f64) -> f64 {
 }
 
 impl Outcome {
-    /// From all values of both stacks.
+    /// The outcome of a cell, from all values of both stacks.
     pub(crate) fn new(cell: Cell, values: impl Fn(Stack) -> Vec<f64>) -> Self {
         Self {
             cell,
@@ -76,11 +76,11 @@ impl Outcome {
 /// Everything of one run, as the file of `--json` has it.
 #[derive(Debug, Serialize)]
 pub(crate) struct Run<'a> {
-    /// The kernel that was beside us.
+    /// The release of the kernel that was measured.
     pub(crate) kernel: String,
-    /// How much was done.
+    /// The extent of the measurements.
     pub(crate) effort: &'a Effort,
-    /// What came of it.
+    /// The results, one for each cell.
     pub(crate) outcomes: &'a [Outcome],
 }
 

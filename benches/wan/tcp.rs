@@ -1,6 +1,6 @@
-//! What programs do over the link: bulk, fetches, and single bytes there and back.
+//! The traffic over the link: bulk transfers, fetches, and exchanges of single bytes.
 //!
-//! The near program always connects, since a mount on Linux has no listeners; who sends is chosen.
+//! The near program always connects, since a mount on Linux has no listeners; the sender is chosen.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -19,7 +19,7 @@ use crate::bed::{Bed, Stream};
 const PORT: u16 = 5000;
 /// Bytes of one read or write of a program.
 const PIECE: usize = 65_536;
-/// How long any fetch or exchange may take.
+/// The time limit of a fetch or exchange.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The text of every connection, repeated: a prime length, so that no lost or doubled segment hides.
@@ -28,7 +28,7 @@ static TEXT: LazyLock<Vec<u8>> = LazyLock::new(|| {
     (0..65_521).map(|_| rng.u8(..)).collect()
 });
 
-/// Who sends.
+/// The side that sends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(crate) enum Direction {
     /// The near side, whose stack is measured.
@@ -37,17 +37,17 @@ pub(crate) enum Direction {
     U,
 }
 
-/// How long bulk goes on.
+/// The length of a bulk transfer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Length {
-    /// So long, from before the connection is made; what arrived by then counts.
+    /// For this long, from before the connection is made; only bytes that arrived by then count.
     Time(Duration),
-    /// Until every flow has this many bytes, and an error if it takes longer than that.
+    /// Until every flow has this many bytes; it is an error if that takes longer than the duration.
     #[allow(dead_code, reason = "what tests/wan.rs does")]
     Bytes(u64, Duration),
 }
 
-/// One stream's text, as far as it has come.
+/// The text that a stream has received so far.
 #[derive(Default)]
 struct Progress {
     bytes: AtomicU64,
@@ -85,7 +85,7 @@ pub(crate) fn bulk(
                 let (progress, done) = (Arc::clone(progress), done.clone());
                 scope.spawn(move || -> io::Result<()> {
                     let stream = bed.dial(number, PORT + number as u16)?;
-                    // It outlives us: it may wait for its stack until that is gone.
+                    // The thread may outlive this call: it may wait until its stack is gone.
                     thread::spawn(move || match direction {
                         Direction::D => send(stream, amount),
                         Direction::U => receive(stream, amount, &progress, &done),
@@ -163,18 +163,18 @@ impl Far {
         }
     }
 
-    /// Ends all of them at once, and with them the near ends.
+    /// Resets all of them at once, and with them the near ends.
     fn reset(&self) {
         let mut streams = self.streams.lock().unwrap_or_else(PoisonError::into_inner);
         for stream in streams.drain(..) {
-            // Errors: it has ended already.
+            // These calls fail only if the connection has ended already.
             let _ = sockopt::set_socket_linger(&stream, Some(Duration::ZERO));
             let _ = stream.shutdown(Shutdown::Read);
         }
     }
 }
 
-/// Sends text until there is enough, or the other end is gone.
+/// Sends text until `amount` bytes are sent, or the other end is gone.
 fn send(mut stream: Box<dyn Stream>, amount: u64) {
     let mut at = 0;
     while at < amount {
@@ -189,7 +189,7 @@ fn send(mut stream: Box<dyn Stream>, amount: u64) {
     }
 }
 
-/// Receives text until there is enough, or the other end is gone.
+/// Receives text until `amount` bytes arrived, or the other end is gone.
 fn receive(mut stream: Box<dyn Stream>, amount: u64, progress: &Progress, done: &Sender<()>) {
     let mut buf = vec![0; PIECE];
     let mut at = 0;
@@ -206,11 +206,11 @@ fn receive(mut stream: Box<dyn Stream>, amount: u64, progress: &Progress, done: 
         at += len as u64;
         progress.bytes.fetch_add(len as u64, Ordering::Relaxed);
     }
-    // Nobody listens any more if time was up.
+    // The receiver no longer listens if the time is up.
     let _ = done.send(());
 }
 
-/// Whether this is what stands at a position.
+/// Whether these bytes are the text at a position.
 fn is_text(mut bytes: &[u8], at: u64) -> bool {
     let mut from = (at % TEXT.len() as u64) as usize;
     while !bytes.is_empty() {
@@ -225,9 +225,9 @@ fn is_text(mut bytes: &[u8], at: u64) -> bool {
     true
 }
 
-/// Fetches of so many bytes one after the other, each over a connection of its own. Gives
-/// milliseconds from before the connection is made until all is there and known to be: a request of
-/// one byte and the text (U), or the text and an answer of one byte (D).
+/// Makes this many fetches one after the other, each over a connection of its own. Returns
+/// milliseconds from before the connection is made until all bytes have arrived and the sender
+/// knows it: a request of one byte and the text (U), or the text and an answer of one byte (D).
 pub(crate) fn fetches(
     bed: &Bed,
     count: usize,
@@ -255,8 +255,8 @@ pub(crate) fn fetches(
     })
 }
 
-/// One byte there and back, so often over each of so many connections at the same time. Gives
-/// milliseconds for each.
+/// Sends one byte and waits for its echo, `exchanges` times over each of `connections` at the same
+/// time. Returns the milliseconds of each exchange.
 pub(crate) fn echoes(bed: &Bed, connections: usize, exchanges: usize) -> io::Result<Vec<f64>> {
     let serve = move |stream: &mut TcpStream| (0..exchanges).try_for_each(|_| answer(stream, 1, 1));
     served(bed, connections, serve, || {
@@ -278,7 +278,7 @@ pub(crate) fn echoes(bed: &Bed, connections: usize, exchanges: usize) -> io::Res
     })
 }
 
-/// Does `work` while the far side serves so many connections, each in a thread.
+/// Runs `work` while the far side serves this many connections, each in a thread.
 fn served<T>(
     bed: &Bed,
     connections: usize,
@@ -306,7 +306,7 @@ fn answer(stream: &mut TcpStream, request: usize, answer: usize) -> io::Result<(
 }
 
 fn write(stream: &mut impl Write, len: usize) -> io::Result<()> {
-    // Short enough to be in one piece of the text, or as often as it takes.
+    // In one piece if it fits into the text, else in several.
     let mut left = len;
     while left > 0 {
         let piece = left.min(TEXT.len());

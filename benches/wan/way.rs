@@ -7,10 +7,10 @@ use std::time::{Duration, Instant};
 
 use fastrand::Rng;
 
-/// How late a reordered packet comes.
+/// The extra delay of a reordered packet.
 pub(crate) const LATE: Duration = Duration::from_millis(3);
 
-/// What the network does to packets. Both ways are alike, each with a queue of its own.
+/// The properties of the network. Both ways are alike, each with a queue of its own.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) struct Shape {
     /// Round trip; each way takes half of it.
@@ -23,7 +23,7 @@ pub(crate) struct Shape {
     pub(crate) rate: Option<u64>,
     /// Packets that wait for the line; one more is dropped. Without a rate nothing waits.
     pub(crate) queue: usize,
-    /// What loss and reordering are drawn from. The same seed loses the same packets by number.
+    /// The seed of loss and reordering. The same seed loses the packets with the same numbers.
     pub(crate) seed: u64,
 }
 
@@ -41,7 +41,7 @@ impl Shape {
     }
 }
 
-/// What became of the packets of one way.
+/// Packet counters of one way.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Count {
     /// Handed to the way.
@@ -54,23 +54,24 @@ pub(crate) struct Count {
     pub(crate) late: u64,
 }
 
-/// One way. Put packets in with [`handle_packet`](Self::handle_packet), take out what is due with
-/// [`poll_delivery`](Self::poll_delivery), and come back at [`poll_at`](Self::poll_at).
+/// One direction. Put packets in with [`handle_packet`](Self::handle_packet), take out those that
+/// are due with [`poll_delivery`](Self::poll_delivery), and come back at
+/// [`poll_at`](Self::poll_at).
 #[derive(Debug)]
 pub(crate) struct Way {
     shape: Shape,
     rng: Rng,
     count: Count,
-    /// When the line has sent all it was given.
+    /// The time at which the line has sent all the packets it was given.
     idle_at: Option<Instant>,
-    /// When the line takes each waiting packet, in order.
+    /// The times at which the line takes the waiting packets, in order.
     waiting: VecDeque<Instant>,
-    /// By the time of arrival, and then the order of departure.
+    /// Packets on their way, by time of arrival and then by order of departure.
     flying: BTreeMap<(Instant, u64), Vec<u8>>,
 }
 
 impl Way {
-    /// `number` tells the ways of a link apart: each has its own chance.
+    /// Makes a way. `number` tells the ways of a link apart: each draws random numbers of its own.
     pub(crate) fn new(shape: Shape, number: u64) -> Self {
         Self {
             shape,
@@ -88,15 +89,15 @@ impl Way {
         self.shape.reordered = 0.0;
     }
 
-    /// What became of the packets.
+    /// The packet counters.
     pub(crate) fn count(&self) -> Count {
         self.count
     }
 
-    /// A packet comes to the beginning of the way. `now` must not go back.
+    /// Takes a packet at the beginning of the way. `now` must not go back.
     pub(crate) fn handle_packet(&mut self, now: Instant, packet: &[u8]) {
         self.count.offered += 1;
-        // Both draws for every packet: what happens to one depends on its number alone.
+        // Both numbers are drawn for every packet: its fate depends on its number alone.
         let lost = self.rng.f64() < self.shape.loss;
         let late = self.rng.f64() < self.shape.reordered;
         if lost {
@@ -116,7 +117,7 @@ impl Way {
         self.flying.insert(key, packet.to_vec());
     }
 
-    /// When the line has sent the packet; `None` if the queue before it is full.
+    /// The time at which the line has sent the packet; `None` if the queue before it is full.
     fn send(&mut self, now: Instant, len: usize) -> Option<Instant> {
         let Some(rate) = self.shape.rate else {
             return Some(now);
@@ -144,14 +145,14 @@ impl Way {
         (first.key().0 <= now).then(|| first.remove())
     }
 
-    /// When the next packet arrives; `None` while nothing is on the way.
+    /// The time at which the next packet arrives; `None` while nothing is on the way.
     #[must_use]
     pub(crate) fn poll_at(&self) -> Option<Instant> {
         self.flying.first_key_value().map(|(key, _)| key.0)
     }
 }
 
-/// Where an IPv4 packet goes; `None` if it is something else.
+/// The destination of an IPv4 packet; `None` if it is not one.
 pub(crate) fn destination(packet: &[u8]) -> Option<Ipv4Addr> {
     let (version, address) = (packet.first()? >> 4, packet.get(16..20)?);
     let address = <[u8; 4]>::try_from(address).ok()?;

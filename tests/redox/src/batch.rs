@@ -23,7 +23,7 @@ fn batching(unit: u16) -> Tun {
     tun
 }
 
-/// A frame that says it is `len` bytes long, with so many bytes behind that.
+/// A frame whose length says `len`, followed by `bytes` bytes.
 fn frame(len: u32, bytes: usize) -> Vec<u8> {
     [&len.to_ne_bytes()[..], &vec![0x45; bytes]].concat()
 }
@@ -42,7 +42,7 @@ fn batch_reads_what_is_queued() {
     assert_eq!(got, sent);
     assert_eq!(batch[45..48], [0; 3], "padding");
     tun.assert_empty();
-    // As many whole frames as fit.
+    // A read returns as many whole frames as fit.
     tun.inject(&sent);
     let batch = tun.read(100).expect("read");
     assert_eq!(batch.len(), 96);

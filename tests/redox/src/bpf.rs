@@ -29,7 +29,7 @@ fn word(bytes: &[u8], at: usize) -> u32 {
     u32::from_ne_bytes(bytes[at..at + 4].try_into().expect("four bytes"))
 }
 
-/// Reads what is there.
+/// Reads all that is available.
 fn drain(file: &mut fs::File) -> Vec<u8> {
     sys::set_flag(file, libc::O_NONBLOCK, true);
     let mut all = Vec::new();
@@ -89,7 +89,7 @@ fn bpf_sees_families_not_headers() {
     let request = packet::echo_request6(28, 1);
     let with_head = [&[0, 0, 0, 10][..], &request].concat();
     tun.write(&with_head).expect("write");
-    // Judged after capture.
+    // It is refused only after it was captured.
     let unknown = [&[0, 0, 0, 99][..], &[7; 20]].concat();
     assert_errno(tun.write(&unknown), libc::EAFNOSUPPORT);
     let stream = drain(&mut capture);

@@ -1,7 +1,7 @@
-//! What operations cost: lines `redox-cost NAME VALUE`.
+//! The cost of operations: lines `redox-cost NAME VALUE`.
 //!
-//! Times are medians in microseconds of one boot, where a scheme that does nothing is the measure;
-//! under emulation only the ratios mean something.
+//! Times are medians in microseconds of one boot, compared with a scheme that does nothing; under
+//! emulation only the ratios mean something.
 
 use std::cell::RefCell;
 use std::fs::File;
@@ -30,7 +30,7 @@ fn median(mut times: Vec<Duration>) -> f64 {
     times[times.len() / 2].as_secs_f64() * 1e6
 }
 
-/// Median time of something, after it was done a few times.
+/// The median time of `work`, after a few rounds to warm up.
 fn time(mut work: impl FnMut()) -> f64 {
     for _ in 0..ROUNDS / 10 {
         work();
@@ -43,7 +43,7 @@ fn time(mut work: impl FnMut()) -> f64 {
     median((0..ROUNDS).map(once).collect())
 }
 
-/// How often something is done in a second, where each time counts for what it returns.
+/// The sum of the results of `work` in a second.
 fn rate(mut work: impl FnMut() -> usize) -> f64 {
     work();
     let start = Instant::now();
@@ -54,7 +54,7 @@ fn rate(mut work: impl FnMut() -> usize) -> f64 {
     done as f64 / start.elapsed().as_secs_f64()
 }
 
-/// Two measurements of each, interleaved, so that a slow moment of the machine hits both.
+/// Two interleaved measurements of each, so that a slow moment of the machine affects both.
 fn both(mut one: impl FnMut() -> f64, mut two: impl FnMut() -> f64) -> (f64, f64) {
     let (mut first, mut second) = (Vec::new(), Vec::new());
     for _ in 0..5 {
@@ -91,11 +91,12 @@ fn measure() {
     let (mut server, mut idle) = idle_scheme();
     let mut buf = vec![0; 65_536];
 
-    // One packet out and its answer back, against the same operations with the same buffers where
-    // nothing is done. The buffer counts: the kernel copies all of a small one each time.
+    // One packet out and its answer back, compared with the same operations with the same buffers
+    // on a scheme that does nothing. The buffer matters: the kernel copies all of a small one each
+    // time.
     for len in [84, 1500] {
         let request = echo_request(32, 1, len);
-        // The same one for both: where it lies counts as well.
+        // The same buffer for both, because its address matters as well.
         let reply = RefCell::new(vec![0; 2048]);
         let (ours, nothing) = both(
             || {
@@ -153,7 +154,7 @@ fn measure() {
         cost(&format!("idle_write_{len}_us"), write);
     }
 
-    // A reader that waits, woken from another process.
+    // A reader that waits, and is woken from another process.
     {
         let echo = tun.again();
         let (mut there, mut here) = sys::pipe();
@@ -174,7 +175,7 @@ fn measure() {
         child.finish();
     }
 
-    // Packets a second: each one by itself, and in batches.
+    // Packets a second: one by one, and in batches.
     for (len, many) in [(84, 120), (1400, 40)] {
         let request = echo_request(32, 1, len);
         let mut batch = Vec::new();
@@ -205,7 +206,7 @@ fn measure() {
     let _ = sys::unlink_scheme("redoxtestidle");
 }
 
-/// Measures.
+/// Runs the measurements.
 pub(crate) fn run() -> ExitCode {
     match caught(measure) {
         Ok(()) => {

@@ -20,9 +20,9 @@ pub(crate) mod bsd {
     pub(crate) const TUNSIFPID: u32 = 0x2000_745f;
     pub(crate) const TUNSIFHEAD: u32 = 0x8004_7460;
     pub(crate) const TUNGIFHEAD: u32 = 0x4004_7461;
-    /// DragonFly's.
+    /// The request of DragonFly.
     pub(crate) const TUNGIFNAME: u32 = 0x4020_7462;
-    /// FreeBSD's.
+    /// The request of FreeBSD.
     pub(crate) const TUNGIFNAME_FREEBSD: u32 = 0x4020_745d;
     pub(crate) const TUNSTRANSIENT: u32 = 0x8004_7462;
     pub(crate) const TUNGTRANSIENT: u32 = 0x4004_7463;
@@ -74,10 +74,10 @@ impl Tun {
         Ok(Self { file, unit })
     }
 
-    /// Opens a unit whose interface is new, and goes with the last close.
+    /// Opens a unit whose interface is new, and is destroyed at the last close.
     #[track_caller]
     pub(crate) fn fresh(unit: u16) -> Self {
-        // Another test may have left one behind.
+        // Another test may have left an interface behind.
         let _ = netcfg::put_if(unit, "destroy", "1");
         let tun = match Self::open(unit) {
             Ok(tun) => tun,
@@ -87,7 +87,7 @@ impl Tun {
         tun
     }
 
-    /// The same, with an address: up and running.
+    /// Opens such a unit and gives it an address: up and running.
     #[track_caller]
     pub(crate) fn up(unit: u16) -> Self {
         let tun = Self::fresh(unit);
@@ -96,7 +96,7 @@ impl Tun {
         tun
     }
 
-    /// An ioctl: the request in the first word.
+    /// An ioctl: the request is in the first word.
     pub(crate) fn call(&self, request: u32, payload: &mut [u8]) -> io::Result<usize> {
         sys::call(&self.file, payload, &[request.into()])
     }
@@ -132,7 +132,7 @@ impl Tun {
         Ok(packet)
     }
 
-    /// Reads what must be there at once.
+    /// Reads a packet that must be there at once.
     #[track_caller]
     pub(crate) fn read_now(&self) -> Vec<u8> {
         self.set_nonblocking(true);
@@ -200,7 +200,7 @@ impl IntoRawFd for Tun {
     }
 }
 
-/// The way out of an interface: `bpf`, written to.
+/// The capture file of an interface, which sends the packets that are written to it.
 pub(crate) struct Wire(File);
 
 impl Wire {
@@ -238,7 +238,7 @@ pub(crate) fn assert_errno<T>(result: io::Result<T>, errno: c_int) {
     }
 }
 
-/// Opens a unit as soon as it is free: a close may take a moment to arrive.
+/// Opens a unit as soon as it is free: it may take a moment until a close arrives.
 #[track_caller]
 pub(crate) fn open_soon(unit: u16) -> Tun {
     let mut tun = Tun::open(unit);

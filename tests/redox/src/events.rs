@@ -35,7 +35,7 @@ fn poll_tells_the_state() {
     assert_eq!(sys::poll(&tun, IN, 100), 0);
     tun.inject(&[numbered(25, 1, 60), numbered(25, 2, 60)]);
     for _ in 0..3 {
-        // It is a level: as long as a packet is there.
+        // Readiness is a level: it holds as long as a packet is queued.
         assert_eq!(sys::poll(&tun, IN, 1000), IN);
     }
     assert_eq!(sys::poll(&tun, IN | OUT, 1000), IN | OUT);
@@ -92,7 +92,7 @@ fn queue_tells_edges() {
         ]);
         let event = events.next(SOON);
         assert_eq!(event, Some((1, EventFlags::READ)), "round {round}");
-        // Not one for every packet: they would pile up.
+        // There is not one event for every packet: they would pile up.
         assert_eq!(events.count(QUIET), 0, "round {round}");
         tun.read_now();
         tun.read_now();

@@ -1,9 +1,9 @@
 //! Runs tests, each in a process of its own, and prints one line for each:
 //! `redox-test NAME ok|FAILED|skipped REASON`.
 //!
-//! A test is a function that panics when something is not as it should be. The program runs them
-//! one after the other, so that all of them can use the one network of the system, and ends those
-//! that hang. The same functions are `#[test]`s of the standard harness (one thread, please).
+//! A test is a function that panics when something is not as it should be. The program runs tests
+//! one after the other, so that all of them can use the one network of the system, and kills those
+//! that hang. The same functions are `#[test]`s of the standard harness (with one thread).
 
 use std::any::Any;
 use std::io::{self, Write};
@@ -14,9 +14,10 @@ use std::sync::Mutex;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// How long a test may take.
+/// The time limit of a test.
 const LIMIT: Duration = Duration::from_secs(40);
-/// Exit codes of a process that runs one test and said how it went. What crashes ends with 1.
+/// Exit codes of a process that runs one test and reported its result. One that crashes ends with
+/// 1.
 const FAILED: u8 = 76;
 const SKIPPED: u8 = 77;
 
@@ -47,22 +48,22 @@ macro_rules! tests {
     };
 }
 
-/// Why a test does not apply.
+/// The reason why a test does not apply.
 struct Skip(String);
 
-/// Ends the test: it cannot be done here.
+/// Ends a test that cannot be run here.
 pub(crate) fn skip(reason: &str) -> ! {
     panic::panic_any(Skip(reason.to_owned()))
 }
 
-/// What became of a test.
+/// The result of a test.
 enum Verdict {
     Ok,
     Failed(String),
     Skipped(String),
 }
 
-/// Where the last panic was.
+/// The place of the last panic.
 static LAST_PANIC: Mutex<String> = Mutex::new(String::new());
 
 fn remember(info: &PanicHookInfo<'_>) {
@@ -74,7 +75,7 @@ fn remember(info: &PanicHookInfo<'_>) {
     }
 }
 
-/// What a panic said.
+/// The place and message of a panic.
 pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     let said = payload
         .downcast_ref::<String>()
@@ -85,7 +86,7 @@ pub(crate) fn message(payload: &(dyn Any + Send)) -> String {
     format!("{}{said}", place.unwrap_or_default())
 }
 
-/// Runs `body` and tells why it failed, if it did.
+/// Runs `body` and returns why it failed, if it did.
 pub(crate) fn caught(body: impl FnOnce() + UnwindSafe) -> Result<(), Box<dyn Any + Send>> {
     panic::set_hook(Box::new(remember));
     let done = panic::catch_unwind(body);
@@ -103,7 +104,7 @@ fn run(body: fn()) -> Verdict {
     }
 }
 
-/// Prints a line in one write, so that nothing gets into the middle of it.
+/// Prints a line in one write, so that no other output comes in between.
 pub(crate) fn say(line: &str) {
     let line = format!("{}\n", line.replace('\n', " | "));
     let mut out = io::stdout().lock();
@@ -119,8 +120,8 @@ fn report(name: &str, verdict: &Verdict) {
     }
 }
 
-/// Runs a test for the standard harness, in a process of its own, where it is the main thread: the
-/// one that signals reach. They take turns.
+/// Runs a test for the standard harness, in a process of its own, on its main thread, which is the
+/// one that receives signals. Tests take turns.
 #[cfg(test)]
 pub(crate) fn under_libtest(name: &str, body: fn()) {
     static TURN: Mutex<()> = Mutex::new(());
@@ -149,7 +150,7 @@ pub(crate) fn run_one(test: Test) -> ExitCode {
     }
 }
 
-/// Runs tests, each in a process of its own, and counts.
+/// Runs tests, each in a process of its own, and counts the results.
 pub(crate) fn run_all(tests: &[Test]) -> ExitCode {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for test in tests {
@@ -179,7 +180,7 @@ pub(crate) fn run_all(tests: &[Test]) -> ExitCode {
     }
 }
 
-/// Measures, in a process of its own.
+/// Runs the measurements, in a process of their own.
 pub(crate) fn run_cost() {
     let program = std::env::current_exe().expect("this program");
     let done = Command::new(program).arg("--cost").status();
@@ -188,12 +189,12 @@ pub(crate) fn run_cost() {
     }
 }
 
-/// Exit code of a process that runs one test, or why there is none.
+/// The exit code of a process that runs one test, or the reason why there is none.
 fn run_apart(test: Test) -> Result<i32, String> {
     let program = std::env::current_exe().map_err(|error| error.to_string())?;
     let mut process = Command::new(program)
         .args(["--one", test.name])
-        // Signals to a test's group are its own business.
+        // Signals to a test's process group must not reach others.
         .process_group(0)
         .spawn()
         .map_err(|error| format!("cannot start: {error}"))?;
@@ -203,7 +204,7 @@ fn run_apart(test: Test) -> Result<i32, String> {
             Ok(Some(status)) => return status.code().ok_or_else(|| status.to_string()),
             Ok(None) if start.elapsed() < LIMIT => thread::sleep(Duration::from_millis(5)),
             Ok(None) => {
-                // Not waited for: what hangs in the kernel does not even die.
+                // Not waited for: a process that hangs in the kernel does not even die.
                 let _ = process.kill();
                 thread::sleep(Duration::from_millis(300));
                 let _ = process.try_wait();
@@ -214,9 +215,9 @@ fn run_apart(test: Test) -> Result<i32, String> {
     }
 }
 
-/// What the standard harness needs here. Its main thread sleeps on a futex while a test runs; after
-/// a fork the page is another one, and Redox, which knows futexes by the page, wakes nobody. So
-/// the main thread is interrupted now and then, and looks for itself.
+/// A workaround for the standard harness. Its main thread sleeps on a futex while a test runs;
+/// after a fork the page is another one, and Redox, which knows futexes by the page, wakes no
+/// thread. So the main thread is interrupted now and then, and checks for itself.
 #[cfg(test)]
 mod libtest {
     use std::ffi::c_int;

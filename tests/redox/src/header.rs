@@ -1,4 +1,4 @@
-//! What stands before a packet: nothing, a family, or the next hop.
+//! The header before a packet: none, an address family, or the next hop.
 
 use std::io::{IoSlice, IoSliceMut, Read, Write};
 
@@ -26,7 +26,7 @@ fn up_with_ipv6(unit: u16) -> Tun {
     tun
 }
 
-/// The next packet that answers an IPv6 echo request: the stack may send others of its own.
+/// The next packet that answers an IPv6 echo request: the stack may also send packets of its own.
 #[track_caller]
 fn read_reply6(tun: &Tun) -> Vec<u8> {
     loop {
@@ -114,7 +114,7 @@ fn head_of_the_moment() {
     tun.inject(&packets[1..2]);
     tun.set(bsd::TUNSIFHEAD, 0);
     tun.inject(&packets[2..]);
-    // What is queued is as it was when it was queued.
+    // Queued packets keep the header mode in which they were queued.
     assert_eq!(tun.read_now(), packets[0]);
     assert_eq!(tun.get(bsd::FIONREAD), 64);
     assert_eq!(tun.read_now(), [&INET[..], &packets[1]].concat());
@@ -138,7 +138,7 @@ fn lmode_carries_the_next_hop() {
     let tun = Tun::up(21);
     tun.set(bsd::TUNSLMODE, 1);
     let (_, peer) = addresses(21);
-    // Writes carry none.
+    // Writes carry no next hop.
     tun.write(&echo_request(21, 1, 84)).expect("write");
     let reply = tun.read_now();
     let mut next_hop = [0; 16];
@@ -146,7 +146,7 @@ fn lmode_carries_the_next_hop() {
     next_hop[4..8].copy_from_slice(&peer.octets());
     assert_eq!(reply[..16], next_hop);
     assert_echo_reply(&reply[16..], 21, 1, 84);
-    // Through a router it is the router.
+    // Through a router, the next hop is the router.
     netcfg::put("route/add", "172.31.0.0/16 via 10.0.21.9 dev tun21").expect("add the route");
     let mut request = echo_request(21, 2, 84);
     request[12..16].copy_from_slice(&[172, 31, 0, 5]);

@@ -1,4 +1,4 @@
-//! A scheme that does nothing: the measure of what an operation costs.
+//! A scheme that does nothing, with which the cost of operations is compared.
 
 use std::process::ExitCode;
 
@@ -10,8 +10,8 @@ use syscall::schemev2::NewFdFlags;
 const ROOT: usize = 0;
 const FILE: usize = 1;
 
-/// Every read and write is answered at once. A read gets as many bytes as were written last, or as
-/// there is room for, so that it can be made with the buffer of somebody who does not know the length.
+/// Every read and write is answered at once. A read returns as many bytes as were written last, or
+/// as there is room for, so that a caller need not know the length.
 struct Nothing {
     written: usize,
 }

@@ -75,7 +75,7 @@ fn read_shorter_than_the_packet() {
 
 fn read_of_nothing() {
     let tun = Tun::up(20);
-    // Neither waits.
+    // Neither call waits.
     assert_eq!(tun.read(0).expect("read"), []);
     tun.inject(&[numbered(20, 1, 100)]);
     assert_eq!(tun.read(0).expect("read"), []);
@@ -100,7 +100,7 @@ fn read_in_order_by_several() {
     for _ in 0..8 {
         let reader = tun.again();
         readers.push(sys::background(move || reader.read(2000)));
-        // First come, first served: so that it is known who came first.
+        // First come, first served: the pause makes sure which one came first.
         sys::pause(30);
     }
     let packets: Vec<_> = (0..8).map(|n| numbered(20, n, 60)).collect();
@@ -144,7 +144,7 @@ fn write_is_one_packet() {
     assert_eq!((&tun.file).read_vectored(&mut pieces).expect("readv"), 500);
     let reply = [&head[..], &body[..480]].concat();
     assert_echo_reply(&reply, 20, 5, 500);
-    // Half a packet is not half a packet but a bad one.
+    // A packet that is cut in half is a malformed packet.
     assert_eq!(tun.write(&request[..250]).expect("write"), 250);
     assert_eq!(tun.write(&request[250..]).expect("write"), 250);
     tun.assert_empty();
@@ -226,10 +226,10 @@ fn output_while_closed() {
     netcfg::put_if(20, "destroy", "1").expect("destroy");
 }
 
-/// The kernel refuses a buffer that is not there, some only after the daemon has answered: then the
-/// packet is lost, as in the seed.
+/// The kernel refuses a buffer at an unmapped address, in some calls only after the daemon has
+/// answered: then the packet is lost, as in the seed.
 fn bad_memory() {
-    /// Nobody has a page there.
+    /// An address at which nothing is mapped.
     const NOWHERE: usize = 0x6000_0000_0000;
 
     let tun = Tun::up(20);

@@ -44,7 +44,7 @@ fn ioctl_in_both_encodings() {
         for (set, get) in [(set, get), (linux(set), linux(get)), (set, linux(get))] {
             tun.set(set, 0);
             assert_eq!(tun.get(get), 0, "{set:#x}");
-            // Any number but zero is on, and reads as one.
+            // Any number but zero means on, and reads back as one.
             tun.set(set, -5);
             assert_eq!(tun.get(get), 1, "{set:#x}");
         }
@@ -282,7 +282,7 @@ fn dup_pgrp() {
     pgrp.read_exact(&mut got).expect("get the group");
     assert_eq!(i32::from_ne_bytes(got), group);
     assert_errno(pgrp.write(&[0; 3]), libc::EINVAL);
-    // It is not the device.
+    // The file of the group is not the device.
     drop(tun);
     assert_errno(pgrp.read(&mut got), libc::EHOSTDOWN);
     drop(pgrp);
@@ -340,7 +340,7 @@ fn sigio() {
     tun.set(bsd::FIOASYNC, 1);
     tun.inject(&[numbered(22, 2, 60)]);
     assert!(signalled(1));
-    // For every packet, not only for the first.
+    // The signal is sent for every packet, not only for the first.
     tun.inject(&[numbered(22, 3, 60)]);
     assert!(signalled(2));
     tun.set(bsd::FIOSETOWN, -sys::group());
@@ -367,7 +367,7 @@ fn sigio_by_o_async() {
     assert_eq!(SIGNALS.load(Ordering::Relaxed), before);
 }
 
-/// A group that ignores SIGIO: who sleeps goes on sleeping, who waits goes on waiting.
+/// A group that ignores SIGIO: sleeping and waiting processes are not interrupted.
 fn sigio_ignored() {
     let tun = Tun::up(22);
     let mut sleeper = fork(|parent| {

@@ -113,7 +113,7 @@ fn tunshut_gives_the_unit_back() {
     assert_errno(tun.call(bsd::TUNGIFHEAD, &mut [0; 4]), libc::EHOSTDOWN);
     assert_errno(tun.call(bsd::TUNSHUT, &mut []), libc::EHOSTDOWN);
     let next = Tun::open(26).expect("open at once");
-    // The old handle's close is none of the new one's business.
+    // The close of the old handle does not affect the new one.
     drop(tun);
     assert_errno(Tun::open(26), libc::EBUSY);
     netcfg::put_if(26, "flags", "up").expect("up");
@@ -209,7 +209,7 @@ fn interrupted_read_eats_no_packet() {
             sys::on_signal(libc::SIGUSR1, nothing, false);
             parent.ready();
             match tun.read(100) {
-                // The packet was quicker than the signal.
+                // The packet arrived before the signal.
                 Ok(packet) => assert_eq!(packet::number(&packet), number),
                 Err(error) => {
                     assert_eq!(error.raw_os_error(), Some(libc::EINTR), "{error}");
@@ -321,7 +321,7 @@ fn handle_passed_to_another_process() {
         parent.ready();
         sys::pause(10_000);
     });
-    // The child has a copy from the fork, too: it must not count.
+    // The child has a copy from the fork, too, which must not count.
     sys::send_fd(&here, tun.as_raw_fd()).expect("send");
     child.ready();
     let status = format!("\tOpened by PID {}\n", child.pid);

@@ -38,7 +38,7 @@ fn two_hundred_units() {
     assert!(!left.contains(&format!("tun{FIRST}")), "{left:?}");
 }
 
-/// Threads that wait in reads, many on each of many devices; then as many packets.
+/// Threads that wait in reads, many on each of many devices; then as many packets arrive.
 fn thousands_of_operations_in_flight() {
     const UNITS: u16 = 20;
     const READERS: u32 = 100;

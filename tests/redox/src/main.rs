@@ -8,7 +8,7 @@
 //! redox-test --with-cost     that, and then every test
 //! ```
 //!
-//! The daemon is the one that init started as the system's network. Whoever runs this is root.
+//! The daemon is the one that init started as the system's network. The tests must be run as root.
 
 #[cfg(not(target_os = "redox"))]
 compile_error!("these tests run on Redox: build for x86_64-unknown-redox");

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::{fs, io};
 
-/// Where a setting is.
+/// The path of a setting.
 pub(crate) fn path(name: &str) -> String {
     format!("/scheme/netcfg/{name}")
 }
@@ -33,7 +33,7 @@ pub(crate) fn put_if(unit: u16, name: &str, line: &str) -> io::Result<()> {
     put(&format!("ifaces/tun{unit}/{name}"), line)
 }
 
-/// The names in a directory of it.
+/// The names in a directory of `netcfg`.
 #[track_caller]
 pub(crate) fn list(name: &str) -> Vec<String> {
     names(&path(name))

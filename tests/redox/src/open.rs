@@ -58,7 +58,7 @@ fn open_is_for_root() {
         assert_errno(Tun::open(4), libc::EPERM);
         assert_errno(Tun::open_with(4, libc::O_RDONLY), libc::EPERM);
         assert_errno(open_path("/scheme/tun/clone"), libc::EPERM);
-        // Nor is it told who has it.
+        // Nor is the caller told which process has it open.
         assert_errno(Tun::open(3), libc::EPERM);
         netcfg::names("/scheme/tun");
     });

@@ -1,8 +1,8 @@
-//! Packets to write, and what to expect of those that come back.
+//! Packets to write, and checks of the answers.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-/// A protocol that nobody speaks (RFC 3692).
+/// A protocol that no host implements (RFC 3692).
 const EXPERIMENT: u8 = 253;
 const ICMP: u8 = 1;
 const ICMPV6: u8 = 58;
@@ -79,7 +79,7 @@ pub(crate) fn assert_echo_reply(reply: &[u8], unit: u16, sequence: u16, len: usi
     assert!(data.iter().all(|&byte| byte == sequence as u8), "data");
 }
 
-/// The same for IPv6: addresses of an interface and of its peer.
+/// The IPv6 addresses of an interface and of its peer.
 pub(crate) fn addresses6(unit: u16) -> (Ipv6Addr, Ipv6Addr) {
     let address = |last| Ipv6Addr::new(0xfd00, 0, 0, unit, 0, 0, 0, last);
     (address(1), address(2))
@@ -104,7 +104,7 @@ pub(crate) fn echo_request6(unit: u16, sequence: u16) -> Vec<u8> {
     packet
 }
 
-/// Whether a packet is an answer to it.
+/// Whether a packet is an ICMPv6 echo reply.
 pub(crate) fn is_echo_reply6(packet: &[u8]) -> bool {
     packet.len() > 48 && packet[0] >> 4 == 6 && packet[6] == ICMPV6 && packet[40] == 129
 }

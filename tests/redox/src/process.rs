@@ -40,7 +40,7 @@ fn tunds() -> Vec<Process> {
     processes().into_iter().filter(is_tund).collect()
 }
 
-/// The daemon: the process that serves, not the one that watches over it.
+/// The daemon: the process that serves, not the one that supervises it.
 pub(crate) fn daemon() -> Option<Process> {
     let tunds = tunds();
     let watched = |process: &&Process| tunds.iter().any(|other| other.pid == process.parent);
@@ -65,11 +65,11 @@ pub(crate) fn is_serving() -> bool {
     fs::read_to_string(netcfg::path("ip/forwarding")).is_ok()
 }
 
-/// Starts a daemon where there is none, takes names away that another left, and waits until it
+/// Starts a daemon where there is none, removes names that another daemon left, and waits until it
 /// serves.
 pub(crate) fn start_daemon() {
     for name in ["tun", "netcfg", "bpf", "icmp", "tcp", "udp", "ip", "netisr"] {
-        // Most are not there.
+        // Most names do not exist.
         let _ = sys::unlink_scheme(name);
     }
     run_daemon();

@@ -1,4 +1,5 @@
-//! The death of the daemon. These come last: what others have open does not survive it.
+//! The death of the daemon. These tests come last: files that other tests have open do not survive
+//! it.
 
 use std::time::Duration;
 
@@ -38,7 +39,8 @@ fn kill_daemon() {
 }
 
 /// Init's services are one process group, the daemon among them, and on Redox SIGIO ends a process
-/// that does not say otherwise: a service that is the owner by its group must not end the daemon.
+/// that does not handle or ignore it: a service that is the owner by its group must not end the
+/// daemon.
 fn sigio_does_not_end_the_daemon() {
     let (Some(old), watcher) = (daemon(), supervisor()) else {
         skip("no process named tund");
@@ -50,7 +52,7 @@ fn sigio_does_not_end_the_daemon() {
     let same = daemon().is_some_and(|now| now.pid == old.pid);
     let watched = supervisor().map(|now| now.pid) == watcher.map(|watcher| watcher.pid);
     if !sys::becomes(Duration::from_secs(3), is_serving) {
-        // For the tests that follow.
+        // The tests that follow need a daemon.
         start_daemon();
     }
     assert!(same, "SIGIO ended it");
@@ -70,7 +72,7 @@ fn killed_daemon_comes_back() {
     });
     reader.waiting();
     kill_daemon();
-    // What was open before is gone for good.
+    // Files that were open before stay unusable.
     assert_errno(tun.write(&[0x45; 20]), libc::ENODEV);
     assert_errno(tun.call(bsd::TUNGIFHEAD, &mut [0; 4]), libc::ENODEV);
     reader.kill();
@@ -87,7 +89,7 @@ fn killed_daemon_comes_back_again_and_again() {
     }
 }
 
-/// SIGTERM ends the daemon and the one that watches over it, and takes the names with them.
+/// SIGTERM ends the daemon and its supervisor, and removes the names.
 fn terminated_daemon_ends_clean() {
     let Some(supervisor) = supervisor() else {
         skip("nothing watches over the daemon");
@@ -106,7 +108,7 @@ fn terminated_daemon_ends_clean() {
     assert_works();
 }
 
-/// Both are killed at once: the names stay, and nobody serves them. A new daemon takes them over.
+/// Both are killed at once: the names stay, but are not served. A new daemon takes them over.
 fn daemon_starts_over_names_left_behind() {
     let Some(old) = daemon() else {
         skip("no process named tund");

@@ -265,7 +265,7 @@ fn netcfg_bad_lines_change_nothing() {
     for line in lines {
         assert_errno(netcfg::put_if(27, "addr/add", line), libc::EINVAL);
     }
-    // The first would do, but not without the second.
+    // The first line is valid, but is not applied without the second.
     let both = netcfg::put_if(27, "addr/add", "10.8.0.1/24\n10.9.0.1/99");
     assert_errno(both, libc::EINVAL);
     let long = "1".repeat(10_000);
@@ -326,7 +326,7 @@ fn netcfg_as_a_user() {
     });
     child.finish();
     assert_eq!(netcfg::get_if(27, "mtu"), "1500\n");
-    // What root opened may be used by whoever has it.
+    // A file that root opened may be used by any process that has the descriptor.
     let mut mtu = OpenOptions::new()
         .write(true)
         .open(netcfg::path("ifaces/tun27/mtu"))
@@ -379,7 +379,7 @@ fn netcfg_tells_of_changes() {
     assert_eq!(sys::poll(&flags, libc::POLLIN, 1000), libc::POLLIN);
 }
 
-/// Whoever reads after each event hears of the next change without subscribing again.
+/// A program that reads after each event is told of the next change without subscribing again.
 fn netcfg_tells_of_every_change() {
     let _tun = Tun::fresh(27);
     let mut file = fs::File::open(netcfg::path("ifaces/tun27/mtu")).expect("open");
@@ -389,7 +389,7 @@ fn netcfg_tells_of_every_change() {
         let mut text = String::new();
         file.seek(SeekFrom::Start(0)).expect("seek");
         file.read_to_string(&mut text).expect("read");
-        // The first is for what was there before anybody read.
+        // The first event is for the state before the first read.
         while events.next(Duration::from_millis(100)).is_some() {}
         netcfg::put_if(27, "mtu", &mtu.to_string()).expect("set the mtu");
         let event = events.next(Duration::from_secs(1));

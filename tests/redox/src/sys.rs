@@ -41,7 +41,7 @@ pub(crate) fn openat(dir: &impl AsRawFd, path: &str, flags: c_int) -> io::Result
     Ok(unsafe { File::from_raw_fd(fd as RawFd) })
 }
 
-/// dup with a verb.
+/// dup(2) with a verb.
 pub(crate) fn dup(file: &impl AsRawFd, verb: &str) -> io::Result<File> {
     let fd = redox(libredox::call::dup(file.as_raw_fd() as usize, verb))?;
     // SAFETY: the descriptor was just made, and nobody else has it.
@@ -55,7 +55,7 @@ pub(crate) fn fpath(file: &impl AsRawFd) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&path[..len]).into_owned())
 }
 
-/// `SYS_CALL`: what carries an ioctl.
+/// `SYS_CALL`, which carries an ioctl.
 pub(crate) fn call(file: &impl AsRawFd, payload: &mut [u8], words: &[u64]) -> io::Result<usize> {
     let fd = file.as_raw_fd() as usize;
     redox(libredox::call::call_rw(
@@ -121,7 +121,7 @@ pub(crate) fn tcgetpgrp(file: &impl AsRawFd) -> io::Result<i32> {
     check(unsafe { libc::tcgetpgrp(file.as_raw_fd()) })
 }
 
-/// Waits on one descriptor; what happened, 0 for nothing.
+/// Waits on one descriptor; returns the events, 0 for none.
 pub(crate) fn poll(file: &impl AsRawFd, events: i16, millis: i32) -> i16 {
     let mut fd = libc::pollfd {
         fd: file.as_raw_fd(),
@@ -162,7 +162,7 @@ impl Epoll {
         check(done).expect("epoll_ctl");
     }
 
-    /// The events of each descriptor that had some.
+    /// The events of each ready descriptor.
     pub(crate) fn wait(&self, millis: i32) -> Vec<u32> {
         const MOST: usize = 16;
         let none = libc::epoll_event {
@@ -196,7 +196,7 @@ pub(crate) struct Events {
 
 impl Events {
     pub(crate) fn new() -> Self {
-        // The thread has it until the process ends.
+        // The thread keeps the queue until the process ends.
         let queue: &RawEventQueue =
             Box::leak(Box::new(RawEventQueue::new().expect("an event queue")));
         let (send, got) = mpsc::channel();
@@ -221,7 +221,7 @@ impl Events {
         self.got.recv_timeout(limit).ok()
     }
 
-    /// How many come until none does for `quiet`.
+    /// The number of events that come until there is none for `quiet`.
     pub(crate) fn count(&self, quiet: Duration) -> usize {
         std::iter::from_fn(|| self.next(quiet)).count()
     }
@@ -248,7 +248,7 @@ pub(crate) fn map(file: &impl AsRawFd, flags: c_int) -> io::Result<()> {
     check(unsafe { libc::munmap(page, PAGE) }).map(drop)
 }
 
-/// Lets `signal` run `handler`; a system call that waits is interrupted unless `restart`.
+/// Handles `signal` with `handler`; a waiting system call is interrupted unless `restart`.
 pub(crate) fn on_signal(signal: c_int, handler: extern "C" fn(c_int), restart: bool) {
     // SAFETY: the zeroes are an empty mask and no flags.
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
@@ -259,7 +259,7 @@ pub(crate) fn on_signal(signal: c_int, handler: extern "C" fn(c_int), restart: b
         .expect("sigaction");
 }
 
-/// Lets `signal` do nothing.
+/// Ignores `signal`.
 pub(crate) fn ignore(signal: c_int) {
     // SAFETY: takes numbers.
     unsafe { libc::signal(signal, libc::SIG_IGN) };
@@ -294,7 +294,7 @@ pub(crate) fn new_session() {
     check(unsafe { libc::setsid() }).expect("setsid");
 }
 
-/// Becomes an ordinary user.
+/// Drops root privileges: becomes the user `uid`.
 pub(crate) fn become_user(uid: u32) {
     // SAFETY: takes numbers.
     check(unsafe { libc::setgid(uid) }).expect("setgid");
@@ -351,7 +351,7 @@ fn with_message<T>(byte: &mut [u8; 1], use_it: impl FnOnce(&mut libc::msghdr) ->
     use_it(&mut header)
 }
 
-/// Passes a descriptor (`SCM_RIGHTS`). On Redox it moves: the sender has it no more.
+/// Passes a descriptor (`SCM_RIGHTS`). On Redox this moves it: the sender no longer has it.
 pub(crate) fn send_fd(socket: &impl AsRawFd, fd: RawFd) -> io::Result<()> {
     with_message(&mut [b'x'], |header| {
         // SAFETY: takes a number.
@@ -397,7 +397,7 @@ pub(crate) fn receive_fd(socket: &impl AsRawFd) -> io::Result<File> {
 /// A forked process. It is killed and waited for when dropped.
 pub(crate) struct Child {
     pub(crate) pid: i32,
-    /// What it says when it fails; it also says when it is at a certain point.
+    /// The pipe on which it reports that it is ready, and why it failed.
     said: File,
     waited: bool,
 }
@@ -412,7 +412,7 @@ impl Parent {
     }
 }
 
-/// Forks. The child runs `body` and ends; if that panics, [`Child::finish`] does.
+/// Forks. The child runs `body` and exits; if it panics, so does [`Child::finish`].
 pub(crate) fn fork(body: impl FnOnce(&Parent)) -> Child {
     let (said, say) = pipe();
     // SAFETY: called where no other thread holds a lock: tests fork before they make threads.
@@ -447,7 +447,7 @@ impl Child {
         }
     }
 
-    /// The child says that it is ready and then waits in a system call: gives it time to.
+    /// Waits until the child is ready, and then for a while, so that it can enter a system call.
     #[track_caller]
     pub(crate) fn waiting(&mut self) {
         self.ready();
@@ -475,7 +475,7 @@ impl Child {
         status
     }
 
-    /// Waits for its end, and fails if it failed.
+    /// Waits until the child ends, and fails if it failed.
     #[track_caller]
     pub(crate) fn finish(mut self) {
         let status = self.wait();
@@ -495,7 +495,7 @@ impl Drop for Child {
     }
 }
 
-/// Does something in a thread; `None` if it does not end in time.
+/// Runs `work` in a thread; `None` if it does not end in time.
 pub(crate) fn within<T: Send + 'static>(
     limit: Duration,
     work: impl FnOnce() -> T + Send + 'static,
@@ -503,7 +503,7 @@ pub(crate) fn within<T: Send + 'static>(
     background(work).recv_timeout(limit).ok()
 }
 
-/// Does something in a thread; the result comes through the channel.
+/// Runs `work` in a thread; the result comes through the channel.
 pub(crate) fn background<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> mpsc::Receiver<T> {
@@ -514,12 +514,12 @@ pub(crate) fn background<T: Send + 'static>(
     receive
 }
 
-/// Waits.
+/// Sleeps.
 pub(crate) fn pause(millis: u64) {
     thread::sleep(Duration::from_millis(millis));
 }
 
-/// Tries until it is so, for as long as `limit`.
+/// Waits until `so` is true, for as long as `limit`.
 pub(crate) fn becomes(limit: Duration, mut so: impl FnMut() -> bool) -> bool {
     let start = std::time::Instant::now();
     while !so() {

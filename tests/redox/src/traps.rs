@@ -1,5 +1,5 @@
-//! What probing a running Redox found: each a way in which a daemon written for another system
-//! goes wrong here.
+//! Peculiarities of Redox found by probing a running system: each breaks a daemon written for
+//! another system.
 
 use std::fs;
 use std::os::fd::{AsRawFd, IntoRawFd};
@@ -32,8 +32,8 @@ tests![
     idle_daemon_sleeps,
 ];
 
-/// In a child, a thread waits in a read while another closes the only descriptor: the system tells
-/// nobody of that close. The unit stays busy while the process lives, and is free when it is dead.
+/// In a child, a thread waits in a read while another closes the only descriptor: the system does
+/// not report that close. The unit stays busy while the process lives, and is free when it is dead.
 fn close_lost_under_a_read() {
     let _ = netcfg::put_if(30, "destroy", "1");
     for _ in 0..5 {
@@ -49,7 +49,7 @@ fn close_lost_under_a_read() {
         sys::pause(50);
         assert_errno(Tun::open(30), libc::EBUSY);
         child.kill();
-        // Not soon, but now.
+        // Already free now, not some time later.
         let tun = Tun::open(30).expect("open after the process is dead");
         tun.assert_empty();
         netcfg::put_if(30, "addr/set", "10.0.30.1/24").expect("set the address");
@@ -82,8 +82,8 @@ fn close_lost_under_writes() {
     netcfg::put_if(30, "destroy", "1").expect("destroy");
 }
 
-/// A child opens the unit and passes it here, where it is not used. When the child is dead, every
-/// process seen on the handle is: somebody else may have the unit, and the old handle is down.
+/// A child opens the unit and passes it here, where it is not used. When the child is dead, so is
+/// every process that used the handle: the unit may be opened again, and the old handle is down.
 fn unit_of_the_dead_is_taken_over() {
     let _ = netcfg::put_if(30, "destroy", "1");
     let (child, old) = opened_by_a_child(30);
@@ -100,7 +100,7 @@ fn unit_of_the_dead_is_taken_over() {
     assert_eq!(new.get(bsd::TUNGIFHEAD), 0);
 }
 
-/// The same, but here it was used: this process is alive, and so is the handle.
+/// The same, but here the handle was used: this process is alive, so the unit is not taken over.
 fn unit_of_the_living_is_not() {
     let _ = netcfg::put_if(30, "destroy", "1");
     let (child, tun) = opened_by_a_child(30);
@@ -135,7 +135,7 @@ fn reader(tun: &Tun) -> Child {
     })
 }
 
-/// Has so many processes wait for a packet, and kills them.
+/// Lets `count` processes wait for a packet, and kills them.
 fn kill_readers(tun: &Tun, count: u32) {
     let mut readers: Vec<_> = (0..count).map(|_| reader(tun)).collect();
     readers.iter_mut().for_each(|reader| reader.ready());
@@ -209,7 +209,7 @@ fn killed_reader_with_a_living_one_behind() {
     tun.assert_empty();
 }
 
-/// On Redox the user that comes with a `call` is whatever the client writes into it.
+/// On Redox the user in a `call` is chosen by the client.
 fn forged_uid_in_a_call() {
     let tun = Tun::up(30);
     let child = fork(|_| {
@@ -243,19 +243,19 @@ fn forged_uid_in_a_call() {
     child.finish();
     assert_eq!(netcfg::get_if(30, "mtu"), "1500\n");
     assert_eq!(netcfg::get("ip/forwarding"), "0\n");
-    // Whoever has the descriptor of a device may use it, whatever it says of itself.
+    // Any process that has the descriptor of a device may use it, whatever user it claims to be.
     let words = [bsd::TUNSIFHEAD.into(), 0, 1000 | 1000 << 32];
     sys::call(&tun, &mut [1, 0, 0, 0], &words).expect("as root, whatever the words say");
     assert_eq!(tun.get(bsd::TUNGIFHEAD), 1);
 }
 
-/// Answers to operations of processes that are dead, which the kernel does not take.
+/// Answers to operations of dead processes, which the kernel refuses.
 fn refused_responses() {
     let before = daemon().map(|daemon| daemon.pid);
     for _ in 0..4 {
         let tun = Tun::up(30);
         kill_readers(&tun, 12);
-        // Some get a packet, the rest hear that the device is down.
+        // Some get a packet, the rest get `EHOSTDOWN`.
         tun.inject(&[numbered(30, 1, 60), numbered(30, 2, 60)]);
         tun.read_now();
         tun.call(bsd::TUNSHUT, &mut []).expect("TUNSHUT");
@@ -287,11 +287,11 @@ fn private_mapping_is_refused() {
         sys::open("/scheme/tun", libc::O_RDONLY).expect("open"),
     ];
     for file in &files {
-        // In a child: one that is accepted does not come back.
+        // In a child: a descriptor that is accepted does not come back.
         let child = fork(|_| {
             let mapped = sys::map(file, libc::MAP_PRIVATE);
             assert!(mapped.is_err(), "a private mapping was accepted");
-            // Never touched: what matters is that it is answered.
+            // The page is never touched: the request only has to be answered.
             let _ = sys::map(file, libc::MAP_SHARED);
         });
         child.finish();
@@ -322,7 +322,7 @@ fn descriptors_sent_to_a_device() {
     assert_echo_reply(&tun.read_now(), 30, 1, 84);
 }
 
-/// Everything else that a program can ask of a descriptor gets an answer.
+/// All other requests that a program can make on a descriptor get an answer.
 fn odd_requests_are_answered() {
     let tun = Tun::up(30);
     let (send, done) = mpsc::channel();

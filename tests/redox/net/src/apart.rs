@@ -1,20 +1,20 @@
-//! Work in a process of its own: what hangs, panics or takes its process down spoils nothing else.
+//! Work in a process of its own, so that a hang, panic or crash affects nothing else.
 
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Exit code of a process whose work failed and that said so.
+/// Exit code of a process whose work failed and that reported it.
 pub const FAILED: u8 = 76;
 /// Exit code of a process whose work does not apply here.
 pub const SKIPPED: u8 = 77;
 
-/// How a process ended.
+/// The way in which a process ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum End {
     /// With this code; it has printed its line.
     Code(u8),
-    /// In some other way, and how.
+    /// In some other way, which is described.
     Other(String),
 }
 
@@ -35,7 +35,7 @@ pub fn run(args: &[&str], limit: Duration) -> End {
             }
             Ok(None) if start.elapsed() < limit => thread::sleep(Duration::from_millis(10)),
             Ok(None) => {
-                // Not waited for: what hangs in the kernel does not even die.
+                // Not waited for: a process that hangs in the kernel does not even die.
                 let _ = child.kill();
                 thread::sleep(Duration::from_millis(200));
                 let _ = child.try_wait();

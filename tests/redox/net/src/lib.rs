@@ -1,10 +1,11 @@
-//! What the two programs share. They use the network as any program does, through std, and know
-//! nothing of the daemon that serves it: the same runs on netstack and on tund.
+//! The parts that the two programs share. They use the network as any program does, through std,
+//! and know nothing of the daemon that serves it: the same runs on netstack and on tund.
 //!
 //! - [`apart`]: each piece of work in a process of its own, with a limit;
-//! - [`place`]: over which interface, [`mirror`]: a tun peer that reflects, [`lease`]: Ethernet;
+//! - [`place`]: the interfaces to test over, [`mirror`]: a tun peer that reflects,
+//!   [`lease`]: Ethernet;
 //! - [`pattern`]: bytes that are checked, [`pair`]: connections, [`poll`]: readiness;
-//! - [`usage`]: what the daemon costs.
+//! - [`usage`]: the cost of the daemon.
 
 #[cfg(not(target_os = "redox"))]
 compile_error!("these programs run on Redox: build for x86_64-unknown-redox");
@@ -20,7 +21,7 @@ pub mod usage;
 
 use std::io::Write;
 
-/// Prints a line in one write, so that nothing gets into the middle of it.
+/// Prints a line in one write, so that no other output comes in between.
 pub fn say(line: &str) {
     let line = format!("{}\n", line.replace('\n', " | "));
     let mut out = std::io::stdout().lock();

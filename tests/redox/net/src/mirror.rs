@@ -1,8 +1,8 @@
 //! A peer behind a tun device that sends every IPv4 packet back with its two addresses exchanged.
 //!
-//! Neither sum changes by that. So whoever talks to the peer's address talks to this system: what
-//! goes to port 80 of the peer comes from the peer to port 80 here, and the answer goes the same
-//! way back. Everything std can do is thus done through the tun device, twice.
+//! Neither checksum changes by that. So a program that connects to the peer's address is connected
+//! to this system: a packet to port 80 of the peer arrives from the peer at port 80 here, and the
+//! answer goes the same way back. Every operation of std thus goes through the tun device, twice.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -11,11 +11,11 @@ use std::thread;
 
 /// Our end of the tunnel.
 pub const OURS: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 1);
-/// The mirror's.
+/// The address of the mirror.
 pub const PEER: Ipv4Addr = Ipv4Addr::new(10, 99, 0, 2);
 
-/// Opens a tun device and reflects from now on, until the process ends. Of `drop_each` packets one
-/// is lost; 0 for none.
+/// Opens a tun device and reflects packets from now on, until the process ends. One of every
+/// `drop_each` packets is dropped; 0 for none.
 pub fn start(drop_each: u64) -> io::Result<()> {
     let tun = OpenOptions::new()
         .read(true)

@@ -1,4 +1,4 @@
-//! Connections and sockets that belong together.
+//! Pairs of connections and sockets.
 
 use std::net::{TcpListener, TcpStream, UdpSocket};
 

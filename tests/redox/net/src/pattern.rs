@@ -1,13 +1,14 @@
-//! A stream of bytes in which each has its place: what is lost, doubled or moved is seen.
+//! A stream of bytes in which each has its place, so that lost, doubled or moved bytes are
+//! detected.
 
 use std::io::{self, Read, Write};
 use std::sync::OnceLock;
 
-/// After so many bytes it begins again.
+/// The stream repeats after this many bytes.
 const PERIOD: usize = 1 << 20;
 const PAGE: usize = 4096;
 
-/// Bytes that begin at a page: what is not aligned costs more on Redox.
+/// A page-aligned buffer: unaligned ones cost more on Redox.
 pub struct Aligned {
     bytes: Vec<u8>,
     start: usize,
@@ -15,7 +16,7 @@ pub struct Aligned {
 }
 
 impl Aligned {
-    /// So many zeros.
+    /// A buffer of `len` zeros.
     pub fn new(len: usize) -> Self {
         let bytes = vec![0; len + PAGE];
         let start = bytes.as_ptr().align_offset(PAGE);
@@ -56,7 +57,7 @@ pub fn at(position: usize, len: usize) -> &'static [u8] {
     &bytes()[start..(start + len).min(PERIOD)]
 }
 
-/// Where `data` differs from the stream at `position`.
+/// The position of the first difference between `data` and the stream at `position`.
 pub fn difference(position: usize, data: &[u8]) -> Option<usize> {
     let mut done = 0;
     while done < data.len() {
@@ -82,8 +83,8 @@ pub fn send(mut to: impl Write, total: usize, chunk: usize) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads and checks up to `total` bytes: how many there were before the end. Fails at the first
-/// that is not right.
+/// Reads and checks up to `total` bytes; returns how many there were before the end. Fails at the
+/// first wrong byte.
 pub fn receive(mut from: impl Read, total: usize, chunk: usize) -> io::Result<usize> {
     let mut buffer = Aligned::new(chunk);
     let mut position = 0;

@@ -1,4 +1,4 @@
-//! Over which interface something happens.
+//! The interfaces to test over.
 
 use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddrV4};
@@ -13,25 +13,25 @@ pub enum On {
     Lo,
     /// A tun device, whose other end reflects.
     Tun,
-    /// The same, and of 13 packets one is lost.
+    /// The same, with one of 13 packets dropped.
     Lossy,
     /// The first Ethernet adapter.
     Eth,
 }
 
-/// What a test is told of the place.
+/// The addresses and properties that a test is given.
 #[derive(Clone, Copy, Debug)]
 pub struct Place {
-    /// Servers bind to this.
+    /// The address that servers bind to.
     pub bind: Ipv4Addr,
-    /// Clients reach them here.
+    /// The address at which clients reach them.
     pub target: Ipv4Addr,
-    /// Packets get lost on the way, and each may cost a second.
+    /// Whether packets get lost on the way, each of which may cost a second.
     pub lossy: bool,
 }
 
 impl On {
-    /// What names of tests begin with.
+    /// The prefix of the names of tests.
     pub fn prefix(self) -> &'static str {
         match self {
             Self::Lo => "lo",
@@ -41,7 +41,7 @@ impl On {
         }
     }
 
-    /// Makes it ready for use. The reason, where there is no such interface.
+    /// Makes the interface ready for use. Returns the reason if there is no such interface.
     pub fn prepare(self) -> Result<Place, String> {
         let everywhere = Ipv4Addr::UNSPECIFIED;
         match self {
@@ -80,12 +80,12 @@ impl On {
 }
 
 impl Place {
-    /// Where clients find a server at `port`.
+    /// The address at which clients reach a server at `port`.
     pub fn at(&self, port: u16) -> SocketAddrV4 {
         SocketAddrV4::new(self.target, port)
     }
 
-    /// As many bytes as are moved here in a bearable time, of `bytes`.
+    /// The part of `bytes` that can be moved here in a reasonable time.
     pub fn bearable(&self, bytes: usize) -> usize {
         match self.lossy {
             true => bytes / 20,
@@ -93,7 +93,7 @@ impl Place {
         }
     }
 
-    /// Where a server binds, at any port.
+    /// The address that a server binds, at any port.
     pub fn any(&self) -> SocketAddrV4 {
         SocketAddrV4::new(self.bind, 0)
     }

@@ -1,11 +1,11 @@
-//! poll(2), and sockets that std does not make.
+//! poll(2), and sockets that std cannot make.
 
 use std::io;
 use std::net::SocketAddrV4;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-/// What of `events` is so within `limit`.
+/// The events, as poll(2) returns them, that hold within `limit`; 0 if none does.
 pub fn poll(fd: &impl AsRawFd, events: libc::c_short, limit: Duration) -> libc::c_short {
     let mut polled = libc::pollfd {
         fd: fd.as_raw_fd(),
@@ -19,12 +19,12 @@ pub fn poll(fd: &impl AsRawFd, events: libc::c_short, limit: Duration) -> libc::
     polled.revents
 }
 
-/// Whether it can be read within `limit`.
+/// Whether it becomes readable within `limit`.
 pub fn readable(fd: &impl AsRawFd, limit: Duration) -> bool {
     poll(fd, libc::POLLIN, limit) & libc::POLLIN != 0
 }
 
-/// Whether it can be written within `limit`.
+/// Whether it becomes writable within `limit`.
 pub fn writable(fd: &impl AsRawFd, limit: Duration) -> bool {
     poll(fd, libc::POLLOUT, limit) & libc::POLLOUT != 0
 }

@@ -1,8 +1,8 @@
-//! What the network's daemon costs, from the kernel's list of contexts.
+//! The cost of the network's daemon, from the kernel's list of contexts.
 
 use std::fs;
 
-/// What a daemon has.
+/// The resources that a daemon uses.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Usage {
     /// Private memory of the largest of its processes, bytes; the kernel rounds it.
@@ -11,7 +11,7 @@ pub struct Usage {
     pub time: f64,
 }
 
-/// Reads it, of whichever daemon there is.
+/// Reads the usage of the running daemon, tund or netstack.
 pub fn daemon() -> Option<Usage> {
     let text = fs::read_to_string("/scheme/sys/context").ok()?;
     let mut usage: Option<Usage> = None;

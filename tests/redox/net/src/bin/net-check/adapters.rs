@@ -1,4 +1,4 @@
-//! Adapters that come and go: what becomes of the interface when its driver ends.
+//! Adapters that come and go: the interface when its driver ends.
 
 use std::fs;
 use std::net::UdpSocket;
@@ -40,7 +40,7 @@ pub(crate) fn program() -> Option<String> {
     Some(format!("{}d", first.rsplit('_').next()?))
 }
 
-/// Its process.
+/// The process of the driver.
 fn driver() -> Option<i32> {
     let program = program()?;
     let processes = fs::read_to_string("/scheme/proc/ps").ok()?;
@@ -58,7 +58,7 @@ fn driver() -> Option<i32> {
 }
 
 /// The interface is not RUNNING while its driver is gone, keeps its address, and works again when
-/// there is another.
+/// there is another driver.
 fn driver_starts_again(place: &Place) {
     if !Path::new(FLAGS).exists() {
         skip("no flags of interfaces: not tund");
@@ -67,7 +67,7 @@ fn driver_starts_again(place: &Place) {
         skip("no driver that could be started again");
     }
     let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
-    // What shows that the driver is gone: a frame that is to be sent, or a look at the interfaces.
+    // The end of the driver is noticed when a frame is sent, or when the interfaces are listed.
     let shows: [&dyn Fn(); 2] = [
         &|| {
             let _ = socket.send_to(b"x", (GATEWAY, 9));

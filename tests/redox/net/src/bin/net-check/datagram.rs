@@ -1,4 +1,4 @@
-//! Datagrams: whole or not at all, from whom they say.
+//! Datagrams: delivered whole or not at all, and from the named sender.
 
 use std::io::ErrorKind;
 use std::net::UdpSocket;
@@ -22,10 +22,10 @@ pub(crate) const TESTS: &[Test] = &[
     Test::lo("datagram_port_in_use", datagram_port_in_use),
 ];
 
-/// What takes netstack down.
+/// Tests that crash netstack.
 pub(crate) const LAST: &[Test] = &[Test::lo("short_buffer", short_buffer)];
 
-/// How long a datagram may take.
+/// The time limit of a datagram.
 const SOON: Duration = Duration::from_secs(3);
 
 fn datagram_sizes(place: &Place) {
@@ -49,7 +49,7 @@ fn datagram_too_long(place: &Place) {
     assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE), "{error}");
 }
 
-/// A connected socket hears that nobody is at the other end.
+/// A connected socket learns that there is no socket at the other end.
 fn datagram_refused(place: &Place) {
     let (closed, port) = datagram(place);
     drop(closed);
@@ -134,7 +134,7 @@ fn short_buffer(place: &Place) {
     let mut buffer = [0; 2000];
     let (len, _) = server.recv_from(&mut buffer).expect("receive");
     assert_eq!(&buffer[..len], b"next");
-    // Nobody else is harmed.
+    // Other sockets are not affected.
     datagrams(place);
     redox_net::pair::connected(place);
 }

@@ -1,4 +1,4 @@
-//! Over the emulated adapter, to what QEMU's user network has.
+//! Tests over the emulated adapter, with the services of QEMU's user network.
 
 use std::fs;
 use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddrV4, TcpStream, UdpSocket};
@@ -25,9 +25,9 @@ pub(crate) const TESTS: &[Test] = &[
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// Its other address.
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 2);
-/// Where the runner puts an echo service (RFC 862).
+/// The echo service (RFC 862) that the runner provides.
 pub(crate) const ECHO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 100), 7);
-/// What the runner puts into the TFTP server: the numbers from 1, one a line.
+/// The file that the runner puts into the TFTP server: the numbers from 1, one a line.
 const FILE: &str = "numbers";
 const FILE_LEN: usize = 100_000;
 
@@ -63,7 +63,7 @@ fn several_streams(_place: &Place) {
     }
 }
 
-/// Fetches a file by TFTP (RFC 1350): a datagram of 512 bytes of data for each of ours.
+/// Fetches a file by TFTP (RFC 1350): one datagram with 512 bytes of data for each of ours.
 fn datagrams(_place: &Place) {
     const DATA: u16 = 3;
     let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
@@ -102,7 +102,7 @@ fn datagrams(_place: &Place) {
     assert_eq!(position, FILE_LEN);
 }
 
-/// QEMU's router says which network this is: nobody sets an address or a route for it.
+/// QEMU's router advertises the network: no program sets an address or a route for it.
 fn ipv6_by_itself(_place: &Place) {
     let list = "/scheme/netcfg/ifaces/eth0/addr/list";
     let Ok(mut addresses) = fs::read_to_string(list) else {
@@ -123,7 +123,7 @@ fn ipv6_by_itself(_place: &Place) {
     icmp::answered(GATEWAY_V6, 1400);
 }
 
-/// What goes to the adapter's own address never leaves.
+/// Packets to the adapter's own address never leave the host.
 fn own_address(place: &Place) {
     let (client, server) = redox_net::pair::connected(place);
     let sender = thread::spawn(move || pattern::send(client, 100_000, 4096));

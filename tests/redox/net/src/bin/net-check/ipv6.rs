@@ -1,4 +1,4 @@
-//! IPv6, to which only paths lead: relibc has no AF_INET6.
+//! IPv6, which is only reachable by paths: relibc has no AF_INET6.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
@@ -27,7 +27,7 @@ fn open(path: &str) -> File {
     file.unwrap_or_else(|error| panic!("open {path}: {error}"))
 }
 
-/// What the verb makes of an open file.
+/// A dup of an open file with a verb.
 fn dup(file: &File, verb: &str) -> io::Result<File> {
     // A descriptor is never negative.
     let fd = file.as_raw_fd() as usize;

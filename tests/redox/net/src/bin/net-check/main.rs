@@ -1,4 +1,4 @@
-//! What ordinary programs may expect of the network, each expectation a test.
+//! Tests of the network as ordinary programs use it.
 //!
 //! ```text
 //! net-check                      every test
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! A test is a function that panics when something is not as it should be; it runs in a process of
-//! its own, and prints `redox-test NAME ok|FAILED|skipped REASON`. What the Ethernet tests meet is
-//! QEMU's user network: a gateway that answers pings, an echo service ([`ethernet::ECHO`]), a TFTP
+//! its own, and prints `redox-test NAME ok|FAILED|skipped REASON`. The Ethernet tests use QEMU's
+//! user network: a gateway that answers pings, an echo service ([`ethernet::ECHO`]), a TFTP
 //! server.
 
 mod adapters;
@@ -34,7 +34,7 @@ use redox_net::lease;
 use redox_net::place::{On, Place};
 use redox_net::say;
 
-/// An expectation, and over what it is tested.
+/// A test, and the interfaces over which it is run.
 #[derive(Clone, Copy)]
 pub(crate) struct Test {
     pub(crate) name: &'static str,
@@ -68,7 +68,7 @@ impl Test {
     }
 }
 
-/// Every module's tests. What takes netstack down is last.
+/// Every module's tests. Those that crash netstack are last.
 const ALL: [&[Test]; 11] = [
     stream::TESTS,
     datagram::TESTS,
@@ -111,7 +111,7 @@ fn main() -> ExitCode {
             say(&format!("redox-net: {error}"));
         }
     }
-    // dhcpd is at work after a start, and would be in the way.
+    // dhcpd is at work after a start, and would disturb the tests.
     let _ = lease::wait(Duration::from_secs(10));
     let wanted = |name: &str| args.is_empty() || args.iter().any(|arg| name.starts_with(arg));
     run(&all()
@@ -120,7 +120,7 @@ fn main() -> ExitCode {
         .collect::<Vec<_>>())
 }
 
-/// How long a test may take.
+/// The time limit of a test.
 fn limit(name: &str) -> Duration {
     Duration::from_secs(match name {
         name if name.contains("thousand") => 150,
@@ -129,7 +129,7 @@ fn limit(name: &str) -> Duration {
     })
 }
 
-/// Runs tests one after the other, and counts.
+/// Runs tests one after the other, and counts the results.
 fn run(names: &[String]) -> ExitCode {
     let (mut passed, mut failed, mut skipped) = (0, 0, 0);
     for name in names {
@@ -152,7 +152,7 @@ fn run(names: &[String]) -> ExitCode {
     }
 }
 
-/// Where the first panic was, and what it said: later ones follow from it.
+/// The place and message of the first panic: later ones follow from it.
 static FIRST: Mutex<Option<String>> = Mutex::new(None);
 
 fn remember(info: &PanicHookInfo<'_>) {
@@ -165,12 +165,12 @@ fn remember(info: &PanicHookInfo<'_>) {
     }
 }
 
-/// Why a test does not apply here.
+/// The reason why a test does not apply here.
 struct Skip(String);
 
 /// Ends a test that does not apply here.
 pub(crate) fn skip(reason: &str) -> ! {
-    // Not a panic that anybody reports.
+    // Not a panic that is reported.
     panic::resume_unwind(Box::new(Skip(reason.to_owned())))
 }
 

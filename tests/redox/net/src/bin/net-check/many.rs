@@ -1,4 +1,4 @@
-//! Ten thousand connections, and what one costs.
+//! Ten thousand connections, and the cost of one.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ pub(crate) const TESTS: &[Test] = &[Test::lo("ten_thousand", ten_thousand)];
 
 const STEP: usize = 1000;
 const STEPS: usize = 10;
-/// For all of it.
+/// The time limit of the whole test.
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn ten_thousand(place: &Place) {

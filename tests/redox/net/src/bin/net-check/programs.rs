@@ -1,4 +1,4 @@
-//! Programs that people use: netutils' `ping` and `nc`.
+//! Ordinary programs: netutils' `ping` and `nc`.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{Ipv4Addr, SocketAddrV4, TcpListener};
@@ -47,7 +47,7 @@ fn ping_gateway(_place: &Place) {
     pings(GATEWAY);
 }
 
-/// A running `nc`, and what it says.
+/// A running `nc`, and its output.
 struct Netcat {
     child: Child,
     input: ChildStdin,
@@ -76,11 +76,11 @@ impl Netcat {
     }
 }
 
-/// One end types, the other sees it, both ways; when one has no more to say both end.
+/// Each end prints the lines typed at the other; when one closes its input, both end.
 fn nc(place: &Place) {
     let name = SocketAddrV4::new(place.target, 4720);
     let mut server = Netcat::start(&["-l", &name.to_string()]);
-    // It listens when nobody else can.
+    // It listens once the port can no longer be bound.
     while TcpListener::bind(name).is_ok() {
         thread::sleep(Duration::from_millis(20));
     }

@@ -1,4 +1,4 @@
-//! Streams: nothing is lost, ends are told, refusals are refusals.
+//! Streams: nothing is lost, and ends and refusals are reported.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddrV4, TcpListener, TcpStream};
@@ -42,7 +42,7 @@ fn drop_sends_fin(place: &Place) {
 fn drop_loses_nothing(place: &Place) {
     const TOTAL: usize = 200_000;
     let (client, server) = connected(place);
-    // More than fits into buffers, so that there is still something to send when it is dropped.
+    // More than fits into buffers, so that there is still data to send when it is dropped.
     let sender = thread::spawn(move || pattern::send(client, TOTAL, TOTAL));
     thread::sleep(Duration::from_millis(200));
     let received = pattern::receive(server, TOTAL + 1, 16 << 10).expect("receive");
@@ -51,7 +51,7 @@ fn drop_loses_nothing(place: &Place) {
 }
 
 fn closed_port_refused(place: &Place) {
-    // Whatever port this had is free again.
+    // The port that this listener had is free again.
     let (closed, port) = listener(place);
     drop(closed);
     let error = TcpStream::connect(place.at(port)).expect_err("connected to nobody");
@@ -213,7 +213,7 @@ fn listener_again_at_once(place: &Place) {
     let (first, port) = listener(place);
     let client = TcpStream::connect(place.at(port)).expect("connect");
     let (server, _) = first.accept().expect("accept");
-    // The server closes first, so that its end is the one that waits.
+    // The server closes first, so that its end is in TIME-WAIT.
     drop(server);
     drop(client);
     drop(first);
@@ -222,7 +222,8 @@ fn listener_again_at_once(place: &Place) {
     second.accept().expect("accept again");
 }
 
-/// The same pair of ports, connected anew right after it was closed: by the server, if `server_first`.
+/// Connects the same pair of ports again right after it was closed: by the server, if
+/// `server_first`.
 fn again(place: &Place, server_first: bool) {
     let (listener, port) = listener(place);
     let (other, own) = redox_net::pair::listener(place);
@@ -234,7 +235,7 @@ fn again(place: &Place, server_first: bool) {
         let client = TcpStream::from(socket);
         let (server, from) = listener.accept().expect("accept");
         assert_eq!(from.port(), own);
-        // Whoever closes first waits in TIME-WAIT.
+        // The end that closes first waits in TIME-WAIT.
         let (first, mut second) = match server_first {
             true => (server, client),
             false => (client, server),

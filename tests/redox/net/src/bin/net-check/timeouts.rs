@@ -39,7 +39,7 @@ fn stream_read_timeout(place: &Place) {
     let (mut client, mut server) = connected(place);
     client.set_read_timeout(Some(TIMEOUT)).expect("set");
     expires(|| client.read(&mut [0]));
-    // It is as good as before.
+    // The connection still works.
     server.write_all(b"x").expect("write");
     let mut byte = [0];
     client.read_exact(&mut byte).expect("read");
@@ -50,7 +50,7 @@ fn stream_read_timeout(place: &Place) {
 fn stream_write_timeout(place: &Place) {
     let (mut client, _server) = connected(place);
     client.set_write_timeout(Some(TIMEOUT)).expect("set");
-    // Until it is full: then the next one waits.
+    // Write until the buffer is full: then the next write waits.
     let block = vec![0; 16 << 10];
     let mut last = Instant::now();
     for _ in 0..1000 {
@@ -82,7 +82,7 @@ fn timeout_removed(place: &Place) {
     waits(client, server);
 }
 
-/// Fails unless a read lasts until something comes, longer than a timeout would.
+/// Fails unless a read waits until data comes, longer than a timeout would allow.
 fn waits(mut client: TcpStream, mut server: TcpStream) {
     let late = thread::spawn(move || {
         thread::sleep(TIMEOUT * 2);

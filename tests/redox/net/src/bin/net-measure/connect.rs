@@ -1,4 +1,4 @@
-//! What a connection costs.
+//! The cost of a connection.
 
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -23,7 +23,7 @@ pub(crate) fn connect_close(name: &str) {
     tell(name, f64::from(count) / start.elapsed().as_secs_f64());
 }
 
-/// Connects and keeps.
+/// Connects, and keeps the connections open.
 pub(crate) fn hold(name: &str) {
     const COUNT: usize = 500;
     let place = On::Lo.prepare().expect("127.0.0.1");

@@ -1,5 +1,4 @@
-//! How long a question waits for its answer. Medians: a time slice that ends in between is not
-//! the network's.
+//! Round-trip times. Medians are used, so that the end of a time slice in between does not count.
 
 use std::io::{Read, Write};
 use std::thread;
@@ -13,7 +12,7 @@ use redox_net::tell;
 const ROUNDS: usize = 2000;
 const LIMIT: Duration = Duration::from_secs(15);
 
-/// Prints the median, and the time that only one of a hundred exceeds.
+/// Prints the median and the 99th percentile.
 pub(crate) fn report(name: &str, mut round: impl FnMut()) {
     let start = Instant::now();
     let mut times = Vec::with_capacity(ROUNDS);
@@ -65,7 +64,7 @@ pub(crate) fn datagram(name: &str) {
     });
 }
 
-/// What an operation costs that asks the daemon for next to nothing: a socket's own name.
+/// The cost of an operation for which the daemon does almost nothing: a socket's own name.
 pub(crate) fn operation(name: &str) {
     let place = On::Lo.prepare().expect("127.0.0.1");
     let (client, _server) = datagrams(&place);

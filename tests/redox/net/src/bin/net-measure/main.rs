@@ -1,4 +1,4 @@
-//! How fast the network is over 127.0.0.1, on whichever daemon serves it.
+//! The speed of the network over 127.0.0.1, on any daemon that serves it.
 //!
 //! ```text
 //! net-measure            everything
@@ -94,7 +94,7 @@ fn main() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
-    // dhcpd is at work after a start, and would be in the way.
+    // dhcpd is at work after a start, and would disturb the measurements.
     let _ = lease::wait(Duration::from_secs(10));
     for Measure { name, .. } in ALL {
         if !args.is_empty() && !args.contains(&name) {
@@ -113,7 +113,7 @@ fn main() -> ExitCode {
     ExitCode::SUCCESS
 }
 
-/// What the daemon costs when nobody uses it.
+/// The cost of the daemon when no program uses it.
 fn idle(name: &str) {
     let before = usage::daemon();
     std::thread::sleep(Duration::from_secs(5));

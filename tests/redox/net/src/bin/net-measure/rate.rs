@@ -1,4 +1,4 @@
-//! How much in a second.
+//! Throughput.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -14,7 +14,7 @@ use redox_net::tell;
 
 /// Datagrams of a flood.
 const DATAGRAMS: u64 = 5000;
-/// To look at the clock is a system call, and not a quick one.
+/// How many datagrams are sent between two looks at the clock, which is a slow system call.
 const SELDOM: u64 = 100;
 
 fn megabytes(total: usize, start: Instant) -> f64 {
@@ -40,7 +40,7 @@ pub(crate) fn bulk(name: &str, chunk: usize, total: usize) {
     tell(name, rate);
 }
 
-/// The same in both directions at once; the sum of both.
+/// The same in both directions at once; reports the sum of both.
 pub(crate) fn both_ways(name: &str, chunk: usize, total: usize) {
     let place = On::Lo.prepare().expect("127.0.0.1");
     let (client, server) = connected(&place);
@@ -64,13 +64,13 @@ pub(crate) fn both_ways(name: &str, chunk: usize, total: usize) {
     tell(name, megabytes(2 * total, start));
 }
 
-/// Datagrams as fast as they are taken; those that arrive, in a second. Each is checked.
+/// Sends datagrams as fast as they are accepted; reports the arrivals in a second. Each is checked.
 pub(crate) fn flood(name: &str, size: usize) {
     let place = On::Lo.prepare().expect("127.0.0.1");
     let (client, server) = datagrams(&place);
     let (count, last) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let start = Instant::now();
-    // It ends with the process: not every daemon knows timeouts.
+    // This thread lasts as long as the process: not every daemon supports timeouts.
     thread::spawn({
         let (count, last) = (Arc::clone(&count), Arc::clone(&last));
         move || {

@@ -1,5 +1,5 @@
-//! What an adapter finds out by itself: its own address, the router, and the network's prefixes.
-//! Frames by hand, time by hand.
+//! Autoconfiguration of an adapter: its own address, the router, and the network's prefixes. Frames
+//! and time are made by hand.
 #![allow(missing_docs)]
 
 mod common;
@@ -17,7 +17,7 @@ const ALL_NODES: &str = "ff02::1";
 const HOUR: u32 = 3600;
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 
-/// A frame of IPv6 that we sent: from, to, the type of its ICMP message, and all of that.
+/// An IPv6 frame that we sent: source, destination, ICMP type, and the ICMP message.
 #[derive(Debug)]
 struct Sent {
     src: Ipv6Addr,
@@ -30,13 +30,13 @@ fn addr(text: &str) -> Ipv6Addr {
     text.parse().unwrap()
 }
 
-/// All that was sent since the last call.
+/// All frames sent since the last call.
 fn sent(wire: &Wire) -> Vec<Sent> {
     let mut all = Vec::new();
     while let Some((_, ethertype, packet)) = wire.sent() {
         assert_eq!(ethertype, 0x86dd);
         let field = |at: usize| Ipv6Addr::from(<[u8; 16]>::try_from(&packet[at..at + 16]).unwrap());
-        // Reports of groups have a header between.
+        // Group reports have a hop-by-hop header in between.
         let message = if packet[6] == 0 { 48 } else { 40 };
         all.push(Sent {
             src: field(8),
@@ -48,7 +48,7 @@ fn sent(wire: &Wire) -> Vec<Sent> {
     all
 }
 
-/// What of it is of one type.
+/// The frames of one type among them.
 fn sent_of(wire: &Wire, kind: u8) -> Vec<Sent> {
     let mut sent = sent(wire);
     sent.retain(|sent| sent.kind == kind);
@@ -60,7 +60,7 @@ const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
 const MLD_REPORT: u8 = 131;
 
-/// An option that advertises a /64: on the link or not, valid and preferred for so many seconds.
+/// An option that advertises a /64: on the link or not, valid and preferred for this many seconds.
 fn prefix(net: &str, on_link: bool, valid: u32, preferred: u32) -> Vec<u8> {
     let flags = if on_link { 0xc0 } else { 0x40 };
     let mut option = vec![3, 4, 64, flags];
@@ -71,12 +71,12 @@ fn prefix(net: &str, on_link: bool, valid: u32, preferred: u32) -> Vec<u8> {
     option
 }
 
-/// A router advertises itself for so many seconds.
+/// A router advertises itself for this many seconds.
 fn advertise(wire: &Wire, router: &str, seconds: u16, options: &[Vec<u8>]) {
     let mut message = vec![134, 0, 0, 0, 64, 0];
     message.extend_from_slice(&seconds.to_be_bytes());
     message.extend_from_slice(&[0; 8]);
-    // Where it is.
+    // The router's hardware address.
     message.extend_from_slice(&[1, 1]);
     message.extend_from_slice(&PEER.0);
     message.extend(options.concat());
@@ -98,7 +98,7 @@ fn neighbor(wire: &Wire, kind: u8, src: &str, dst: &str, target: &str) {
     wire.send([0x33, 0x33, a, b, c, d], 0x86dd, &packet);
 }
 
-/// Takes what was sent out of the way.
+/// Discards the frames sent so far.
 fn settle(wire: &Wire) {
     while wire.sent().is_some() {}
 }
@@ -108,7 +108,7 @@ fn addrs(wire: &Wire) -> Vec<String> {
     text.lines().map(str::to_owned).collect()
 }
 
-/// The routes to everywhere.
+/// The default routes.
 fn defaults(wire: &Wire) -> Vec<String> {
     let text = wire.text("route/list");
     let lines = text.lines().filter(|line| line.starts_with("default"));
@@ -119,7 +119,7 @@ fn defaults(wire: &Wire) -> Vec<String> {
 fn an_address_is_asked_for_before_it_is_taken() {
     let wire = Wire::fresh();
     assert!(addrs(&wire).is_empty());
-    // Switches learn the group first.
+    // The group is reported first, so that switches learn of it.
     let [report, probe] = &sent(&wire)[..] else {
         panic!("two frames");
     };
@@ -128,7 +128,7 @@ fn an_address_is_asked_for_before_it_is_taken() {
     assert_eq!(probe.dst, addr("ff02::1:ff00:1"));
     assert_eq!(probe.message[8..24], addr(LINK_LOCAL).octets());
     assert_eq!(probe.message.len(), 24, "it has no address to be found at");
-    // It is not ours so far: nobody who asks gets an answer.
+    // The address is not ours yet: requests for it are not answered.
     wire.wait(500);
     sent(&wire);
     neighbor(
@@ -155,7 +155,7 @@ fn an_address_is_asked_for_before_it_is_taken() {
     wire.assert_ledger_closes();
 }
 
-/// As a daemon does it: adapters are there before anybody has looked at the clock.
+/// As in a daemon: adapters exist before the first turn.
 #[test]
 fn time_does_not_begin_with_the_adapter() {
     let config = net::Config::default();
@@ -174,7 +174,7 @@ fn time_does_not_begin_with_the_adapter() {
 
 #[test]
 fn an_address_that_somebody_has_is_not_taken() {
-    // It says so; or it is about to take it too.
+    // Another station says that it has the address, or is about to take it too.
     let rivals = [
         (NEIGHBOR_ADVERTISEMENT, LINK_LOCAL, ALL_NODES),
         (NEIGHBOR_SOLICITATION, "::", "ff02::1:ff00:1"),
@@ -186,7 +186,7 @@ fn an_address_that_somebody_has_is_not_taken() {
         wire.wait(60_000);
         assert!(addrs(&wire).is_empty());
         assert_eq!(wire.text("ifaces/eth0/multicast"), "");
-        // Somebody who brings the interface up again means to try again.
+        // Bringing the interface up again means to try again.
         wire.set("ifaces/eth0/flags", "down\n").unwrap();
         wire.set("ifaces/eth0/flags", "up\n").unwrap();
         wire.wait(1000);
@@ -209,7 +209,7 @@ fn routers_are_asked_for_three_times() {
     let (_, last) = &solicitations[2];
     assert_eq!((last.src, last.dst), (addr(LINK_LOCAL), addr("ff02::2")));
     assert_eq!(last.message[8..], [&[1, 1][..], &US.0].concat());
-    // Whoever answers is not asked again.
+    // A station that answers is not asked again.
     let wire = Wire::fresh();
     wire.wait(2000);
     assert_eq!(sent_of(&wire, SOLICITATION).len(), 1);
@@ -223,7 +223,7 @@ fn a_router_and_its_prefixes() {
     let wire = Wire::new();
     let options = [
         prefix("2001:db8:1::", true, 4 * HOUR, HOUR),
-        // Options nobody knows are passed over.
+        // Unknown options are ignored.
         vec![25, 1, 0, 0, 0, 0, 0, 0],
         prefix("fd00:1::", false, 4 * HOUR, HOUR),
     ];
@@ -244,16 +244,17 @@ fn a_router_and_its_prefixes() {
     );
     let default = wire.text("route/list");
     assert!(default.contains("default via fe80::1 dev eth0 metric 1025\n"));
-    // There is a way out: to where it is, from the address that is right for that.
+    // There is a route: to the router's address, and with the right source address.
     let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
     let icmp = icmp.unwrap();
     wire.process.write(icmp, &[0, 1, 9, 9]).unwrap();
     let request = &sent_of(&wire, 128)[0];
     assert_eq!(request.src, addr("2001:db8:1::ff:fe00:1"));
-    // An address that dhcpd sets does not put them away.
+    // An address that dhcpd sets does not remove them.
     wire.take_address();
     assert_eq!(addrs(&wire).len(), 4);
-    // After its time nothing begins from an address, and later it is gone; so is the router.
+    // After its preferred lifetime no connection uses an address, and later it is removed; so is
+    // the router.
     wire.wait(u64::from(HOUR) * 1000);
     assert!(defaults(&wire).is_empty());
     assert_eq!(addrs(&wire).len(), 4);
@@ -292,7 +293,7 @@ fn what_is_forged_or_senseless_changes_nothing() {
     not_for_addresses[3] = 0x80;
     options.extend([long, not_for_addresses]);
     advertise(&wire, ROUTER, 0, &options);
-    // From beyond the link, or from nobody on it.
+    // From beyond the link, or not from a station on it.
     advertise(&wire, "2001:db8::1", 1800, std::slice::from_ref(&good));
     let mut message = vec![134, 0, 0, 0, 64, 0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0];
     message.extend_from_slice(&good);
@@ -302,14 +303,14 @@ fn what_is_forged_or_senseless_changes_nothing() {
     message[1] = 1;
     let coded = packet::icmpv6(addr(ROUTER), addr(ALL_NODES), &message);
     wire.send([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &coded);
-    // An option without a length, and half of one.
+    // An option without a length, and a truncated one.
     for end in [&[3, 0, 64, 0xc0, 0, 0, 0, 0][..], &good[..24]] {
         advertise(&wire, ROUTER, 1800, &[end.to_vec()]);
     }
     wire.wait(2000);
     assert_eq!(addrs(&wire), [format!("{LINK_LOCAL}/64")]);
     assert!(defaults(&wire).is_empty());
-    // Nobody ends the life of an address before two hours are over.
+    // No router can end the lifetime of an address before two hours are over.
     advertise(
         &wire,
         ROUTER,
@@ -354,12 +355,12 @@ fn the_next_router_takes_over() {
         via.collect()
     };
     assert_eq!(via(&wire), ["fe80::a"]);
-    // It says that it is no router any more.
+    // The router says that it is no router any more.
     advertise(&wire, "fe80::a", 0, &[]);
     assert_eq!(via(&wire), ["fe80::b"]);
     advertise(&wire, "fe80::a", 1800, &[]);
     assert_eq!(via(&wire), ["fe80::b"]);
-    // It does not answer.
+    // The router does not answer.
     let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
     let icmp = icmp.unwrap();
     wire.wait(90_000);
@@ -368,7 +369,7 @@ fn the_next_router_takes_over() {
         wire.wait(1000);
     }
     assert_eq!(via(&wire), ["fe80::a"]);
-    // A route that somebody sets goes first.
+    // A static route is preferred.
     wire.set("route/add", "default via fe80::c dev eth0\n")
         .unwrap();
     assert_eq!(via(&wire), ["fe80::c", "fe80::a"]);
@@ -393,7 +394,7 @@ fn it_can_be_turned_off() {
     wire.wait(1000);
     assert_eq!(sent_of(&wire, SOLICITATION).len(), 1);
     assert_eq!(wire.set("ifaces/eth0/autoconf", "2\n"), Err(errno::EINVAL));
-    // Only adapters have it.
+    // Only adapters have the setting.
     let lo0 = wire
         .process
         .open("/scheme/netcfg/ifaces/lo0/autoconf", OpenFlags::READ);
@@ -420,7 +421,7 @@ fn another_hardware_address_makes_others() {
     wire.assert_ledger_closes();
 }
 
-/// An address that the adapter would make itself, if it may.
+/// An address that the adapter would make itself, if it were allowed to.
 const MADE: &str = "2001:db8:1::ff:fe00:1/64";
 const ADD: &str = "ifaces/eth0/addr/add";
 
@@ -432,7 +433,7 @@ fn good() -> [Vec<u8>; 1] {
 fn what_somebody_sets_is_no_routers_affair() {
     let both = [format!("{LINK_LOCAL}/64"), MADE.to_owned()];
     let hour = u64::from(HOUR) * 1000;
-    // Set before a router says anything: neither its time nor a forged one ends it.
+    // Set before a router advertises it: neither its lifetime nor a forged one ends it.
     let wire = Wire::new();
     wire.set(ADD, MADE).unwrap();
     advertise(&wire, ROUTER, 1800, &[prefix("2001:db8:1::", true, 1, 0)]);
@@ -442,7 +443,7 @@ fn what_somebody_sets_is_no_routers_affair() {
     wire.set("ifaces/eth0/autoconf", "0\n").unwrap();
     wire.wait(hour);
     assert_eq!(addrs(&wire), both);
-    // Set while the adapter has it, and as it is set.
+    // Set while the adapter has it, and with the prefix length that was set.
     let wire = Wire::new();
     advertise(
         &wire,
@@ -457,7 +458,7 @@ fn what_somebody_sets_is_no_routers_affair() {
     });
     wire.wait(hour);
     assert_eq!(addrs(&wire), both);
-    // Taken away, it does not come back with the next advertisement; and then it is set.
+    // Once removed, it does not come back with the next advertisement, until it is set.
     let wire = Wire::new();
     for _ in 0..2 {
         advertise(&wire, ROUTER, 1800, &good());
@@ -481,7 +482,7 @@ fn who_is_no_router_does_not_end_the_search() {
         solicitations += sent_of(&wire, SOLICITATION).len();
     }
     assert_eq!(solicitations, 3);
-    // However long nobody looked at the clock.
+    // However long there was no turn.
     let wire = Wire::fresh();
     wire.wait(60_000);
     assert_eq!(sent_of(&wire, SOLICITATION).len(), 1);
@@ -503,7 +504,7 @@ fn one_router_knows_more_of_a_network_than_another() {
 
 #[test]
 fn what_nobody_could_answer_is_asked_again() {
-    // The driver was away, or the interface down.
+    // The driver was gone, or the interface down.
     let lost: fn(&Wire) = |wire| {
         wire.local.with_server(|net| net.ethernet_lost(wire.port));
         wire.wait(900);
@@ -512,7 +513,7 @@ fn what_nobody_could_answer_is_asked_again() {
     };
     let down: fn(&Wire) = |wire| {
         wire.set("ifaces/eth0/flags", "down\n").unwrap();
-        // Nothing is heard meanwhile.
+        // Advertisements are not received in the meantime.
         advertise(wire, ROUTER, 1800, &good());
         neighbor(
             wire,
@@ -551,7 +552,7 @@ fn our_own_question_is_no_rivals() {
     }
     wire.wait(1000);
     assert_eq!(addrs(&wire).len(), 1);
-    // Nor is one that does not come to those who are asked (RFC 4861 section 7.1.1).
+    // Nor is one whose destination is not the solicited-node group (RFC 4861 section 7.1.1).
     let wire = Wire::fresh();
     neighbor(&wire, NEIGHBOR_SOLICITATION, "::", ALL_NODES, LINK_LOCAL);
     wire.wait(1000);
@@ -586,7 +587,7 @@ fn without_ipv6_there_is_no_route() {
     wire.wait(1000);
     wire.set("ifaces/eth0/mtu", "1000\n").unwrap();
     settle(&wire);
-    // Another station that does not answer, and an address that grows old, change nothing.
+    // Another station that does not answer, and a deprecated address, change nothing.
     wire.take_address();
     let absent = wire.process.open("/scheme/icmp/echo/10.0.0.9", BOTH);
     wire.process.write(absent.unwrap(), &[0, 1, 9, 9]).unwrap();
@@ -706,8 +707,8 @@ fn a_blocked_connection_hears_of_a_router_that_is_gone() {
     assert_eq!(by_second(), 1);
 }
 
-/// Whatever happens, in whichever order: groups and addresses go together, nothing is due that is
-/// never done, and of each adapter there is one default route at most.
+/// In any order of events: groups and addresses stay consistent, no timer is due without being
+/// handled, and each adapter has one default route at most.
 #[test]
 fn whatever_happens() {
     for seed in 0..100 {
@@ -762,13 +763,13 @@ fn whatever_happens() {
             let members = ifp.groups.values().map(|members| members.addresses);
             assert_eq!(members.sum::<u32>(), v6, "seed {seed}");
         });
-        // Nothing of it stays.
+        // Nothing of it remains.
         wire.set("ifaces/eth0/addr/set", "10.0.0.9/24\n").unwrap();
         wire.set("ifaces/eth0/autoconf", "0\n").unwrap();
         let mut left = addrs(&wire);
         left.retain(|own| !own.starts_with("fe80::"));
         assert_eq!(left, ["10.0.0.9/24"], "seed {seed}");
-        // And all of it begins anew.
+        // And all of it begins again.
         wire.local
             .with_server(|net| net.ethernet_found(wire.port, US));
         for (path, line) in [("mtu", "1500"), ("autoconf", "1")] {
@@ -788,15 +789,14 @@ fn whatever_happens() {
     }
 }
 
-/// What a program can read of an interface, and of the routes.
+/// The files that a program can read about an interface, and the routes.
 fn state(wire: &Wire) -> String {
     let files = ["addr/list", "mtu", "flags", "multicast"];
     let texts = files.map(|file| wire.text(&format!("ifaces/eth0/{file}")));
     texts.concat() + &wire.text("route/list")
 }
 
-/// A write whose last line is refused leaves no trace: not at once, not on the link, and not in what
-/// comes later.
+/// A write whose last line is refused changes nothing: not at once, not on the link, and not later.
 #[test]
 fn what_is_refused_leaves_no_trace() {
     let run = |seed: u64, refused: bool| -> Vec<String> {
@@ -867,13 +867,13 @@ fn what_is_refused_leaves_no_trace() {
 
 #[test]
 fn a_network_is_on_the_link_after_all() {
-    // While the address is still asked for, by another router or another option.
+    // While the address is still tentative, from another router or another option.
     let wire = Wire::new();
     let options = [false, true].map(|on_link| prefix("2001:db8:1::", on_link, HOUR, HOUR));
     advertise(&wire, ROUTER, 1800, &options);
     wire.wait(1000);
     assert_eq!(addrs(&wire)[1..], [MADE]);
-    // A network that somebody sets an address in is nobody's hint any more.
+    // When a program sets an address in the network, its route is no longer an advertised one.
     assert!(
         wire.text("route/list")
             .contains("2001:db8:1::/64 dev eth0 metric 1025\n")
@@ -908,7 +908,7 @@ fn however_many_addresses_somebody_sets() {
         wire.set(ADD, &format!("fd00::{number:x}:{number:x}/128\n"))
             .unwrap();
     }
-    // There is room for groups, and none for another address.
+    // There is room for groups, but none for another address.
     wire.set("ifaces/eth0/multicast", "join ff05::99\n")
         .unwrap();
     settle(&wire);

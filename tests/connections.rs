@@ -1,4 +1,4 @@
-//! Connections with a peer made by hand: how long they are waited for, and what cannot end them.
+//! Connections with a hand-made peer: timeouts, and events that must not end a connection.
 #![allow(missing_docs)]
 
 mod common;
@@ -27,7 +27,7 @@ struct System {
     tun: Fd,
 }
 
-/// What of a segment a test looks at.
+/// The parts of a segment that a test looks at.
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Seen {
     seq: u32,
@@ -97,7 +97,7 @@ impl System {
         self.packets(tun).iter().filter_map(seen).collect()
     }
 
-    /// Sends a segment from the peer, and gives what is answered at once.
+    /// Sends a segment from the peer, and returns the immediate answers.
     fn send(
         &self,
         ports: (u16, u16),
@@ -113,7 +113,7 @@ impl System {
         self.segments(self.tun)
     }
 
-    /// A handshake begun by the peer; gives the next number of each direction.
+    /// A handshake begun by the peer; returns the next sequence number of each direction.
     fn shake(&self, ports: (u16, u16)) -> (u32, u32) {
         let answer = self.send(ports, TcpControl::Syn, 1000, None, 65_535, &[]);
         let ack = answer.iter().find(|seen| seen.syn).unwrap().seq + 1;
@@ -182,7 +182,7 @@ fn who_closes_after_a_long_silence_sends_fin() {
     let sent = system.segments(system.tun);
     assert!(sent.iter().any(|seen| seen.fin), "{sent:?}");
     assert!(!sent.iter().any(|seen| seen.rst), "{sent:?}");
-    // Nothing answers: it is reset in the end.
+    // The peer does not answer: the connection is reset in the end.
     system.wait(90);
     assert!(system.segments(system.tun).iter().any(|seen| seen.rst));
 }
@@ -202,7 +202,7 @@ fn an_orphan_against_a_window_of_zero_ends() {
             stop().iter().any(|seen| seen.rst)
         })
     };
-    // As long as somebody holds it, the peer may take its time (RFC 9293 section 3.8.6.1).
+    // As long as a program holds it, the peer may take its time (RFC 9293 section 3.8.6.1).
     assert!(!reset(3600));
     system.program.close(fd).unwrap();
     assert!(!reset(50));
@@ -214,7 +214,7 @@ fn a_peer_that_vanished_is_given_up() {
     let system = System::new();
     let fd = system.accepted();
     system.program.set_nonblocking(fd, true).unwrap();
-    // Silence before the question does not count.
+    // Silence before the probe does not count.
     system.wait(3600);
     system.program.write(fd, b"hello").unwrap();
     system.wait(14 * 60);
@@ -296,7 +296,7 @@ fn the_blocked_all_get_their_turn() {
         assert!(program.dup_verb(fd, b"10.0.0.2:80").is_err());
     }
     system.local.pump();
-    // One read: the queue stays below its limit, and is refilled only as far.
+    // One read: the queue stays below its limit, and is only refilled up to it.
     let mut syns = 0;
     for _ in 0..20 {
         syns += system.segments(system.tun).iter().filter(|s| s.syn).count();
@@ -315,13 +315,13 @@ fn a_reset_that_was_guessed_is_questioned() {
     assert_eq!(challenge.len(), 1, "{challenge:?}");
     assert_eq!((challenge[0].seq, challenge[0].ack), (ack, seq));
     assert!(!challenge[0].rst);
-    // Not again at once, and never outside of the window.
+    // No second answer at once, and none for a number outside of the window.
     assert_eq!(rst(seq + 20_000), []);
     system.wait(1);
     assert_eq!(rst(seq.wrapping_sub(1)), []);
     assert_eq!(rst(seq + 70_000), []);
     system.send(ports, TcpControl::Psh, seq, Some(ack), 65_535, b"hi");
-    // Data came meanwhile: the number follows.
+    // Data has arrived in the meantime, and the number with it.
     assert_eq!(rst(seq).len(), 0);
     let challenge = rst(seq + 3);
     assert_eq!((challenge.len(), challenge[0].ack), (1, seq + 2));
@@ -364,7 +364,7 @@ fn connects_know_what_was_learnt_of_the_path() {
         program.write(fd, &[1; 3000]).unwrap();
         system.local.pump();
         lens.push(system.segments(system.tun)[0].len);
-        // Fragmentation needed, and 1024 is the most.
+        // "Fragmentation needed", with an mtu of 1024.
         let [high, low] = port.to_be_bytes();
         let quoted = packet::ipv4(HERE, PEER, 6, &[high, low, 0, 80, 0, 0, 0, 0]);
         let mut message = vec![3, 4, 0, 0, 0, 0, 4, 0];
@@ -393,7 +393,7 @@ fn a_sequence_number_follows_from_ends_and_time_alone() {
         assert!(numbers.windows(2).all(|pair| pair[0] != pair[1]));
         numbers[usize::from(others)]
     };
-    // Whoever sees those of its own connections learns nothing of another's (RFC 6528).
+    // The numbers of one's own connections reveal nothing about those of others (RFC 6528).
     assert_eq!(begin(0, 1), begin(20, 1));
     assert_ne!(begin(0, 1), begin(0, 2));
 }
@@ -419,7 +419,7 @@ fn small_buffers_are_not_slow() {
             let less = program.read(server, &mut [0; 65_536]).unwrap_or(0);
             read += less;
             if more + less == 0 {
-                // What is under way waits for an ACK that is delayed.
+                // Data in flight waits for a delayed ACK.
                 system.clock.advance(Duration::from_millis(10));
                 system.local.pump();
                 pauses += 1;

@@ -1,4 +1,4 @@
-//! The contract, seen by a program: the same scenarios through the local front and, with plain
+//! The contract, as a program sees it: the same scenarios through the local front and, with plain
 //! system calls, on a real mount. Those that need one are skipped by name where there is none.
 
 mod common;
@@ -46,7 +46,7 @@ const TUNSHUT: u32 = (b't' as u32) << 8 | 132;
 const FIONREAD: u32 = ior(b'f', 127, 4);
 
 const ADDRESS: &str = "netcfg/ifaces/tun0/addr/set";
-/// Long enough for whatever must come.
+/// Long enough for any expected event.
 const SOON: Duration = Duration::from_secs(10);
 
 type Scenario = fn(&Arc<dyn System>);
@@ -268,7 +268,7 @@ fn a_waiting_read_ends_with_its_descriptor(system: &Arc<dyn System>) {
     thread::sleep(Duration::from_millis(300));
     system.close(tun).unwrap();
     assert_eq!(reader.join().unwrap(), Err(EINTR));
-    // The device is still open, and the one that was interrupted ate nothing.
+    // The device is still open, and the interrupted read took nothing.
     system.write(keep, &ping(1)).unwrap();
     assert_eq!(system.read(keep, &mut [0; 100]), Ok(ping(1).len()));
 }
@@ -313,7 +313,7 @@ fn header_modes_exclude_each_other(system: &Arc<dyn System>) {
     assert_eq!(get_int(system, tun, TUNGIFHEAD), Ok(1));
     let framed = [&2_u32.to_be_bytes()[..], &ping(1)].concat();
     system.write(tun, &framed).unwrap();
-    // A change of mode does not touch what is queued.
+    // A change of mode does not affect queued packets.
     int(system, tun, TUNSLMODE, 1).unwrap();
     assert_eq!(get_int(system, tun, TUNGIFHEAD), Ok(0));
     let mut frame = [0; 200];
@@ -328,7 +328,7 @@ fn header_modes_exclude_each_other(system: &Arc<dyn System>) {
     );
     payload_v4(&frame[16..len]);
     int(system, tun, TUNSLMODE, 0).unwrap();
-    // Without a family in front IPv6 cannot leave.
+    // Without a family in front, IPv6 cannot be sent.
     system
         .set("netcfg/ifaces/tun0/addr/add", "fd00::1/64\n")
         .unwrap();
@@ -388,7 +388,7 @@ fn batch_mode(system: &Arc<dyn System>) {
         tun::batch::push(&mut batch, &ping(sequence));
     }
     assert_eq!(system.write(tun, &batch), Ok(batch.len()));
-    // All of it or nothing.
+    // A batch is accepted as a whole or not at all.
     let broken = [&batch[..], &[9, 0]].concat();
     assert_eq!(system.write(tun, &broken), Err(EINVAL));
     let frame_len = 4 + ping(0).len().next_multiple_of(4);
@@ -438,7 +438,7 @@ fn down_is_for_routing(system: &Arc<dyn System>) {
     let icmp = system.open_rw("icmp/echo/10.0.0.2");
     system.set("netcfg/ifaces/tun0/flags", "down\n").unwrap();
     assert_eq!(system.write(icmp, &[0, 1, 2, 3]), Err(ENETDOWN));
-    // The driver itself does not look at it.
+    // The driver itself does not check it.
     let request = udp(("10.0.0.2", 5), ("10.0.0.1", 9), b"to discard");
     system.write(tun, &request).unwrap();
     system.set("netcfg/ifaces/tun0/flags", "up\n").unwrap();
@@ -450,7 +450,7 @@ fn down_is_for_routing(system: &Arc<dyn System>) {
     assert_eq!(system.write(icmp, &[0, 2, 2, 3]), Err(101));
 }
 
-/// The source of a route is used while the address is ours; a route may be there before it.
+/// The source of a route is used while the address is ours; the route may exist before the address.
 fn a_route_names_its_source(system: &Arc<dyn System>) {
     let tun = tunnel(system);
     let route = "10.9.0.0/16 dev tun0 src 10.5.0.1\n";
@@ -506,7 +506,7 @@ fn settings_are_atomic(system: &Arc<dyn System>) {
         assert_eq!(system.set(&path, bad), Err(EINVAL), "{path}: {bad}");
         assert_eq!(system.text(&path), before);
     }
-    // Below 1280 there is no IPv6.
+    // Below 1280 the interface carries no IPv6.
     system.set("netcfg/ifaces/tun0/mtu", "1279\n").unwrap();
     assert_eq!(system.set(add, "fd00::1/64\n"), Err(EINVAL));
     system.close(tun).unwrap();

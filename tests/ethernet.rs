@@ -1,4 +1,4 @@
-//! An Ethernet adapter that is not there: frames by hand, time by hand.
+//! A simulated Ethernet adapter: frames and time are made by hand.
 #![allow(missing_docs)]
 
 mod common;
@@ -70,12 +70,12 @@ fn who_asks_for_us_gets_an_answer_and_is_noted() {
     assert_eq!(arp[6..8], [0, 2]);
     assert_eq!(arp[8..14], US.0);
     assert_eq!(arp[14..18], [10, 0, 0, 1]);
-    // Not asked again: the answer to the ping goes straight there.
+    // The peer is not asked for again: the answer to the ping is sent straight to it.
     wire.send(US.0, 0x0800, &ping());
     let (dst, ethertype, reply) = wire.sent().unwrap();
     assert_eq!((dst, ethertype), (PEER.0, 0x0800));
     assert_eq!(payload_v4(&reply)[0], 0);
-    // For others nobody answers.
+    // Requests for other hosts are not answered.
     wire.send(
         EVERYBODY,
         0x0806,
@@ -128,7 +128,7 @@ fn who_does_not_answer_is_unreachable() {
 fn neighbour_discovery() {
     let wire = Wire::new();
     wire.set("ifaces/eth0/addr/add", "fd00::1/64\n").unwrap();
-    // Everybody hears of it.
+    // The address is announced to all stations.
     let (dst, _, advert) = wire.sent().unwrap();
     assert_eq!((dst, advert[40]), ([0x33, 0x33, 0, 0, 0, 1], 136));
     let us: Ipv6Addr = "fd00::1".parse().unwrap();
@@ -140,7 +140,7 @@ fn neighbour_discovery() {
         message.extend_from_slice(&mac.0);
         packet::icmpv6(peer, dst, &message)
     };
-    // Asked at the group of our address.
+    // The request goes to the group of our address.
     let group: Ipv6Addr = "ff02::1:ff00:1".parse().unwrap();
     wire.send(
         [0x33, 0x33, 0xff, 0, 0, 1],
@@ -154,7 +154,7 @@ fn neighbour_discovery() {
     assert_eq!(advert[66..72], US.0);
     wire.assert_ledger_closes();
 
-    // A gateway says that it is one.
+    // A forwarding host says that it is a router.
     wire.set("ip/forwarding", "1\n").unwrap();
     wire.send(
         [0x33, 0x33, 0xff, 0, 0, 1],
@@ -164,7 +164,7 @@ fn neighbour_discovery() {
     let (_, _, advert) = wire.sent().unwrap();
     assert_eq!((advert[40], advert[44]), (136, 0xe0));
 
-    // And the other way: a ping waits until the peer says where it is.
+    // The other way round: a ping waits until the peer gives its hardware address.
     let other: Ipv6Addr = "fd00::3".parse().unwrap();
     let icmp = wire
         .process
@@ -177,7 +177,7 @@ fn neighbour_discovery() {
     wire.send(US.0, 0x86dd, &nd(136, 0x60, other, 2, PEER, us));
     let (dst, _, request) = wire.sent().unwrap();
     assert_eq!((dst, request[40]), (PEER.0, 128));
-    // What comes from beyond the link is not believed.
+    // A message from beyond the link is ignored.
     let mut forged = nd(136, 0x60, other, 2, Mac([2, 9, 9, 9, 9, 9]), us);
     forged[7] = 254;
     wire.send(US.0, 0x86dd, &forged);
@@ -189,7 +189,7 @@ fn neighbour_discovery() {
 #[test]
 fn dhcp_without_an_address() {
     let wire = Wire::new();
-    // As dhcpd does it: bind, connect to everybody, send, receive from whoever answers.
+    // As dhcpd does it: bind, connect to the broadcast address, send, receive from any server.
     let socket = wire.process.open("/scheme/udp", BOTH).unwrap();
     let bound = wire.process.dup_verb(socket, b"/0.0.0.0:68").unwrap();
     wire.process.close(socket).unwrap();
@@ -199,7 +199,7 @@ fn dhcp_without_an_address() {
     let (dst, ethertype, discover) = wire.sent().unwrap();
     assert_eq!((dst, ethertype), (EVERYBODY, 0x0800));
     assert_eq!(discover[12..20], [0, 0, 0, 0, 255, 255, 255, 255]);
-    // The offer comes to everybody, or to the address that it offers.
+    // The offer comes to the broadcast address, or to the address that it offers.
     let mut read = [0; 1000];
     for to in ["255.255.255.255", "10.0.0.1"] {
         let offer = udp(("10.0.0.254", 67), (to, 68), &[2; 300]);
@@ -235,7 +235,7 @@ fn dhcp_without_an_address() {
     let (dst, _, request) = wire.sent().unwrap();
     assert_eq!(dst, EVERYBODY);
     assert_eq!(request[12..16], [10, 0, 0, 1]);
-    // Beyond the link: to the router.
+    // Beyond the link, packets go to the router.
     let icmp = wire
         .process
         .open("/scheme/icmp/echo/8.8.8.8", BOTH)
@@ -255,7 +255,7 @@ fn frames_of_any_kind_are_counted() {
     wire.send(US.0, 0x0806, b"short");
     wire.local
         .with_server(|net| net.handle_frame(wire.port, &[1, 2, 3]));
-    // Somebody with our address, or with everybody's.
+    // Messages that claim our own address as their source.
     wire.send(US.0, 0x0806, &wire.arp(2, [10, 0, 0, 1], [10, 0, 0, 1]));
     wire.send(
         US.0,
@@ -275,21 +275,21 @@ fn frames_of_any_kind_are_counted() {
     wire.assert_ledger_closes();
 }
 
-/// Drivers that are not there either: what a bus knows, by name.
+/// Simulated drivers: the state of a bus, by name.
 #[derive(Clone, Default)]
 struct Drivers(Arc<Mutex<State>>);
 
 #[derive(Default)]
 struct State {
     drivers: BTreeMap<String, Driver>,
-    /// How often somebody looked.
+    /// The number of searches.
     searches: usize,
-    /// No frame can be received.
+    /// Whether no frame can be received.
     broken: bool,
     serial: u32,
 }
 
-/// One that ended leaves its name behind.
+/// A driver. One that ended leaves its name behind.
 struct Driver {
     mac: Mac,
     alive: bool,
@@ -298,7 +298,7 @@ struct Driver {
     sent: Vec<Vec<u8>>,
 }
 
-/// One driver's frames, as long as it is the same driver.
+/// The frames of one driver, as long as it is the same driver.
 struct Opened {
     drivers: Drivers,
     name: String,
@@ -328,7 +328,7 @@ impl Drivers {
         self.state().drivers.get_mut(name).unwrap().alive = false;
     }
 
-    /// The frames that were sent by a driver.
+    /// The frames that a driver sent.
     fn taken(&self, name: &str) -> Vec<Vec<u8>> {
         std::mem::take(&mut self.state().drivers.get_mut(name).unwrap().sent)
     }
@@ -340,7 +340,7 @@ impl Bus for Drivers {
     fn names(&mut self) -> Vec<String> {
         let mut state = self.state();
         state.searches += 1;
-        // In an order of its own.
+        // In an arbitrary order.
         state.drivers.keys().rev().cloned().collect()
     }
 
@@ -421,7 +421,7 @@ impl Machine {
         machine
     }
 
-    /// Everything that is to be done now.
+    /// Does all the work that is due now.
     fn run(&mut self) {
         for _ in 0..1000 {
             let turn = self.net.turn(Now {
@@ -441,7 +441,7 @@ impl Machine {
         panic!("it does not come to rest");
     }
 
-    /// Time passes, and whatever is due is done when it is.
+    /// Advances the time, and does all work when it is due.
     fn wait(&mut self, time: Duration) {
         let end = self.now + time;
         while let Some(deadline) = self.deadline.filter(|deadline| *deadline <= end) {
@@ -468,7 +468,8 @@ impl Machine {
         self.run();
     }
 
-    /// As `ls /scheme/netcfg/ifaces` does it, twice: what the first asks for, the second sees.
+    /// As `ls /scheme/netcfg/ifaces` does it, twice: the second sees the result of the first's
+    /// request.
     fn list(&mut self) -> Vec<String> {
         let caller = Caller {
             pid: Pid(1),
@@ -483,7 +484,7 @@ impl Machine {
         entries.into_iter().map(|entry| entry.name).collect()
     }
 
-    /// A ping comes in at a place; whether an answer, or a question for the way back, went out.
+    /// Whether a ping that comes in is answered, or a request for the way back is sent.
     fn answers(&mut self, at: usize, name: &str) -> bool {
         let ping = echo_request("10.0.0.2", "10.0.0.1", 1, b"data");
         {
@@ -518,12 +519,12 @@ fn a_driver_that_ends_leaves_its_interface_to_the_next() {
     machine.wait(Duration::from_secs(1));
     let searches = drivers.state().searches;
 
-    // While all is well nobody looks, and nothing is due.
+    // While all drivers run there are no searches, and nothing is due.
     machine.wait(Duration::from_secs(3600));
     assert_eq!(drivers.state().searches, searches);
     assert_eq!(machine.deadline, None);
 
-    // The end shows with the next frame. What was to be sent is lost, and counted.
+    // The end is noticed with the next frame. The frame to be sent is lost, and counted.
     drivers.kill("network.a");
     machine.adapters.receive(&mut machine.net, 0);
     machine.run();
@@ -534,7 +535,7 @@ fn a_driver_that_ends_leaves_its_interface_to_the_next() {
     assert!(ifp.stats.output().closes(), "{:?}", ifp.stats.output());
     assert_eq!(machine.flags("eth1"), RUNNING);
 
-    // It is looked for; and is there again, as it was, within the second.
+    // The driver is looked for, and is found within the second, with its settings.
     machine.wait(Duration::from_millis(500));
     assert!(drivers.state().searches > searches + 1);
     drivers.start("network.a", US);
@@ -562,7 +563,7 @@ fn who_stays_away_is_not_looked_for_for_ever() {
     let searches = drivers.state().searches;
     assert!((10..100).contains(&searches), "{searches}");
     assert_eq!(machine.deadline, None);
-    // But when somebody looks. The driver has another adapter now.
+    // But a listing does look. The driver has another adapter now.
     drivers.start("network.a", Mac([2, 0, 0, 0, 0, 9]));
     machine.list();
     assert_eq!(machine.flags("eth0"), RUNNING);
@@ -586,7 +587,7 @@ fn a_driver_that_fails_again_and_again_keeps_nobody_busy() {
     drivers.state().broken = false;
     machine.list();
     assert_eq!(machine.flags("eth0"), RUNNING);
-    // Once it has been well for a while it is looked for at once again.
+    // A driver that ran for a while is looked for at once again.
     machine.wait(Duration::from_secs(60));
     drivers.kill("network.a");
     machine.adapters.receive(&mut machine.net, 0);
@@ -604,7 +605,7 @@ fn a_driver_that_comes_late_is_found_when_somebody_looks() {
     machine.wait(Duration::from_secs(10));
     assert!(machine.net.interface("eth0").is_none());
     assert_eq!(machine.list(), ["eth0", "lo0"]);
-    // Or asks for one that is not there.
+    // Or opens one that does not exist.
     drivers.start("network.b", Mac([2, 0, 0, 0, 0, 0xb]));
     let caller = Caller {
         pid: Pid(1),
@@ -617,7 +618,7 @@ fn a_driver_that_comes_late_is_found_when_somebody_looks() {
     assert_eq!(open, Err(errno::ENOENT));
     machine.run();
     assert!(machine.net.interface("eth1").is_some());
-    // The directory may have a slash at its end.
+    // The directory may have a trailing slash.
     drivers.start("network.c", Mac([2, 0, 0, 0, 0, 0xc]));
     machine.wait(Duration::from_secs(1));
     let open = machine
@@ -627,14 +628,14 @@ fn a_driver_that_comes_late_is_found_when_somebody_looks() {
     machine.run();
     assert!(machine.net.interface("eth2").is_some());
     machine.net.close(open);
-    // On Redox whether a path is there is asked before it is opened.
+    // On Redox a path is checked before it is opened.
     drivers.start("network.d", Mac([2, 0, 0, 0, 0, 0xd]));
     machine.wait(Duration::from_secs(1));
     let stat = machine.net.stat("netcfg/ifaces/eth3/mac");
     assert_eq!(stat, Err(errno::ENOENT));
     machine.run();
     assert!(machine.net.interface("eth3").is_some());
-    // However often somebody asks, there is a pause between two searches.
+    // However many requests there are, there is a pause between two searches.
     let searches = drivers.state().searches;
     for _ in 0..1000 {
         machine.list();
@@ -662,7 +663,7 @@ fn a_driver_that_nobody_talks_to_is_missed_when_somebody_looks() {
     drivers.start("network.a", US);
     let mut machine = Machine::new(&drivers);
     machine.wait(Duration::from_secs(20));
-    // It ended, and nothing was sent or received.
+    // The driver ended, and nothing was sent or received.
     drivers.kill("network.a");
     machine.wait(Duration::from_secs(3600));
     assert_eq!(machine.flags("eth0"), RUNNING);
@@ -671,7 +672,7 @@ fn a_driver_that_nobody_talks_to_is_missed_when_somebody_looks() {
     drivers.start("network.a", US);
     machine.wait(Duration::from_secs(1));
     assert_eq!(machine.flags("eth0"), RUNNING);
-    // The same, and a frame is to be sent: that one is lost, and counted.
+    // The same, with a frame to be sent: it is lost, and counted.
     machine.set("ifaces/eth0/addr/set", "10.0.0.1/24\n");
     drivers.kill("network.a");
     machine.set("ifaces/eth0/multicast", "join 239.1.2.3\n");
@@ -689,7 +690,7 @@ fn without_a_driver_the_network_is_down() {
     wire.take_address();
     let datagrams = wire.process.open("/scheme/udp", BOTH).unwrap();
     let datagrams = wire.process.dup_verb(datagrams, b"10.0.0.2:9").unwrap();
-    // These wait for the neighbour.
+    // These packets wait for the neighbour.
     for _ in 0..3 {
         wire.process.write(datagrams, b"x").unwrap();
     }
@@ -700,11 +701,11 @@ fn without_a_driver_the_network_is_down() {
     let stats = wire.text("ifaces/eth0/stats");
     assert!(stats.contains("drop.purged 4\n"), "{stats}");
     assert!(stats.contains("drop.not_open 1\n"), "{stats}");
-    // What a driver said last is not heard.
+    // The last frames of a driver are not received.
     wire.send(US.0, 0x0800, &ping());
     assert_eq!(wire.sent(), None);
     wire.wait(10_000);
-    // Addresses and groups are told again.
+    // Addresses and groups are announced again.
     wire.set("ifaces/eth0/multicast", "join 239.1.2.3\n")
         .unwrap();
     wire.local
@@ -713,7 +714,7 @@ fn without_a_driver_the_network_is_down() {
     assert_eq!((dst, report[24]), ([1, 0, 0x5e, 1, 2, 3], 0x16));
     let (dst, _, report) = wire.sent().unwrap();
     assert_eq!((dst, report[48]), ([0x33, 0x33, 0xff, 0, 0, 1], 131));
-    // Somebody may remember another place for our addresses.
+    // Other stations may have cached another hardware address for ours.
     let (dst, _, advert) = wire.sent().unwrap();
     assert_eq!((dst, advert[40]), ([0x33, 0x33, 0, 0, 0, 1], 136));
     wire.assert_announced();
@@ -757,7 +758,7 @@ fn settings_do_not_make_up_a_driver() {
     machine.set("ifaces/eth0/flags", "down\n");
     machine.set("ifaces/eth0/flags", "up\n");
     assert_eq!(machine.flags("eth0"), LOST);
-    // Nor does taking them back.
+    // Nor does undoing lines that were applied.
     let caller = Caller {
         pid: Pid(1),
         uid: 0,

@@ -1,4 +1,4 @@
-//! The client library's examples, each run against a mount as its reader would run it.
+//! The client library's examples, each run against a mount, as a reader would run it.
 //!
 //! Needs root and FUSE; skipped by name elsewhere. `cargo test --workspace` builds the examples.
 
@@ -14,7 +14,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use common::system::{MountSystem, System};
 
-/// How long anything may take.
+/// The time limit of any step.
 const LIMIT: Duration = Duration::from_secs(30);
 
 type Test = fn(&MountSystem);
@@ -43,7 +43,7 @@ fn main() {
     libtest_mimic::run(&args, trials.into()).exit();
 }
 
-/// Where cargo puts an example: beside the programs.
+/// The path of an example: cargo puts it beside the programs.
 fn program(name: &str) -> PathBuf {
     let tund = Path::new(env!("CARGO_BIN_EXE_tund"));
     tund.with_file_name("examples").join(name)
@@ -66,7 +66,7 @@ impl Example {
         let (tell, lines) = mpsc::channel();
         let stdout = BufReader::new(child.stdout.take().unwrap());
         std::thread::spawn(move || {
-            // Ends with the example, or when nobody listens.
+            // Ends with the example, or when the receiver is gone.
             let _ = stdout
                 .lines()
                 .map_while(Result::ok)
@@ -125,7 +125,7 @@ fn batch_returns_datagrams(system: &MountSystem) {
         let len = system.read(socket, &mut buf).unwrap();
         assert_eq!(buf[..len], *datagram(number).as_bytes());
     }
-    // Every one of them was in a batch.
+    // Every one of the packets was in a batch.
     let mut counted = 0;
     while counted < DATAGRAMS {
         let line = batch.line();
@@ -149,7 +149,7 @@ fn watch_tells_of_changes(system: &MountSystem) {
         assert_ne!(now(), before);
         assert_eq!(watch.line(), now());
     }
-    // Another setting: nothing to tell.
+    // Another setting has changed, so there is nothing to report.
     system.set("netcfg/ifaces/tun0/mtu", "1400\n").unwrap();
     let more = watch.lines.recv_timeout(Duration::from_millis(300));
     assert!(more.is_err(), "{more:?}");

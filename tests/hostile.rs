@@ -1,4 +1,4 @@
-//! What neither a program nor a packet may do to the others: time and packets are the test's.
+//! Attacks by programs and packets that must not affect others: packets and time are the test's.
 #![allow(missing_docs)]
 
 mod common;
@@ -60,7 +60,7 @@ impl System {
         String::from_utf8(buf[..len].to_vec()).unwrap()
     }
 
-    /// Everything that is queued for the tunnel.
+    /// Every packet that is queued for the tunnel.
     fn sent(&self, tun: Fd) -> Vec<Vec<u8>> {
         self.local.pump();
         let mut packets = Vec::new();
@@ -77,7 +77,7 @@ fn a_socket_of_one_family_does_not_send_to_the_other() {
     let system = system();
     for names in ["[::1]:9/127.0.0.1:5000", "127.0.0.1:9/[::1]:5000"] {
         let path = format!("/scheme/udp/{names}");
-        // Refused, at whichever of the two calls.
+        // It must be refused, by either of the two calls.
         let written = system
             .user
             .open(&path, BOTH)
@@ -117,7 +117,7 @@ fn a_group_is_never_a_source() {
     }
 }
 
-/// "Too big", about a packet of ours of which it quotes eight bytes of payload.
+/// "Too big", about a packet of ours; it quotes eight bytes of its payload.
 fn too_big(dst: &str, protocol: u8, ports: [u16; 2], mtu: u16) -> Vec<u8> {
     let here: Ipv4Addr = "10.0.0.1".parse().unwrap();
     let [[a, b], [c, d]] = ports.map(u16::to_be_bytes);
@@ -148,7 +148,7 @@ fn a_path_is_narrow_only_for_those_who_sent_there() {
         system.user.open(path, BOTH).unwrap()
     };
     let datagram = open();
-    // About a port that somebody has, but to where nobody sent.
+    // Forged: the port is in use, but nothing was sent to that destination.
     for forged in [
         too_big("10.0.0.2", 17, [7, 99], 600),
         too_big("10.0.0.2", 17, [5000, 98], 600),
@@ -234,7 +234,7 @@ fn who_watches_counters_is_told_ten_times_a_second() {
     step(&mut net, 1000, true);
     let (deadline, told) = step(&mut net, 1050, true);
     assert!((9..=11).contains(&told), "told {told} times");
-    // What changed last is told, too; and then nobody is woken for nothing.
+    // The last change is reported, too; after that there is no needless wake-up.
     let due = deadline.unwrap();
     assert!(due <= Duration::from_millis(1100), "{due:?}");
     let (_, again) = step(&mut net, 1100, false);
@@ -263,7 +263,7 @@ fn what_is_refused_leaves_the_routes_as_they_were() {
     twice("ifaces/tun0/addr/add", "10.5.0.1/24");
     let many = "up\n".repeat(1025);
     assert_eq!(system.set("ifaces/tun0/flags", &many), Err(errno::ENOSPC));
-    // What has to be put back if the last line is refused has a bound, too.
+    // The state kept to undo a refused last line is bounded, too.
     let routes: String = (0..10_000)
         .map(|at| format!("10.{}.{}.0/24 dev tun0\n", at >> 8, at & 255))
         .collect();

@@ -1,5 +1,5 @@
-//! Random operations on the tun driver, and beside it a model small enough to be believed. After
-//! every step both must agree: on the result, on what is queued and in which order, on readiness,
+//! Random operations on the tun driver, and beside it a model small enough to be trusted. After
+//! every step both must agree: on the result, on the queued packets and their order, on readiness,
 //! `FIONREAD`, flags and every other text; and every packet is in exactly one place.
 #![allow(missing_docs)]
 
@@ -18,7 +18,7 @@ use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, ManualClock, Process};
 use scheme::{OpenFlags, Pid, Ready, SignalTarget};
 
-/// Units that are opened by number; `clone` may find one more.
+/// Units that are opened by number; `clone` may open one more.
 const UNITS: u16 = 3;
 const TUNMRU: usize = 16_384;
 const PID: u32 = 42;
@@ -42,7 +42,7 @@ const FIOSETOWN: u32 = 0x8004_667c;
 const FIOASYNC: u32 = 0x8004_667d;
 const FIONREAD: u32 = 0x4004_667f;
 
-/// What the model knows of an interface and its unit.
+/// The model of an interface and its unit.
 #[derive(Clone)]
 struct Unit {
     /// The handle that has it open.
@@ -63,7 +63,7 @@ struct Unit {
     asynchronous: bool,
     owner: i32,
     queue: VecDeque<Vec<u8>>,
-    /// Packets and bytes.
+    /// The bounds of the queue: packets and bytes.
     limits: (usize, usize),
     counters: Counters,
 }
@@ -110,7 +110,7 @@ impl Unit {
         }
     }
 
-    /// Drops what was to go out, and its sender is told.
+    /// Drops an outgoing packet, and reports the error to its sender.
     fn refuse(&mut self, reason: &'static str, error: Errno) -> Result<(), Errno> {
         self.counters.oerrors += 1;
         self.drop(reason, 1);
@@ -226,12 +226,12 @@ impl Unit {
     }
 }
 
-/// A frame's share of a batch.
+/// The bytes that a frame takes in a batch.
 fn batched(frame: &[u8]) -> usize {
     4 + frame.len().next_multiple_of(4)
 }
 
-/// What a program writes to the device, and what becomes of it.
+/// A packet that a program writes to the device, by its destination.
 #[derive(Clone)]
 enum Packet {
     Garbage(usize),
@@ -284,7 +284,7 @@ struct Handle {
     gone: bool,
 }
 
-/// The driver, the model, and the dice.
+/// The driver, the model, and the random generator.
 struct Run {
     rng: fastrand::Rng,
     local: Arc<Local<Host>>,
@@ -293,9 +293,9 @@ struct Run {
     units: BTreeMap<u16, Unit>,
     handles: BTreeMap<usize, Handle>,
     next: usize,
-    /// Who is to get `SIGIO`.
+    /// The expected targets of `SIGIO`.
     signals: Vec<SignalTarget>,
-    /// How often each kind of step gave what.
+    /// The number of times that each kind of step had each result.
     seen: BTreeMap<String, u32>,
     what: String,
 }
@@ -321,7 +321,7 @@ impl Run {
         }
     }
 
-    /// Compares two results, and remembers that there was such a one.
+    /// Compares two results, and counts the result.
     fn agree<T: PartialEq + std::fmt::Debug>(
         &mut self,
         step: &str,
@@ -336,7 +336,7 @@ impl Run {
         assert_eq!(real, model, "{}", self.what);
     }
 
-    /// Any handle, and seldom one that was shut.
+    /// Any handle, seldom one that was shut.
     fn handle(&mut self) -> Option<(usize, Handle)> {
         let shut = self.rng.u8(0..8) == 0;
         let mut some: Vec<_> = self.handles.iter().collect();
@@ -448,7 +448,7 @@ impl Run {
         }
     }
 
-    /// A packet from the system, by way of a capture.
+    /// Sends a packet from the system, by way of a capture.
     fn inject(&mut self) {
         let unit = self.rng.u16(0..=UNITS);
         let number = self.rng.u8(..);
@@ -488,7 +488,7 @@ impl Run {
         self.agree("inject", written, expected);
     }
 
-    /// A packet was queued.
+    /// Expects `SIGIO` for a queued packet, if it is on.
     fn sigio(&mut self, unit: u16) {
         let unit = &self.units[&unit];
         let target = match unit.owner {
@@ -508,7 +508,7 @@ impl Run {
         };
         let room = match self.rng.u8(0..6) {
             0 => 0,
-            // An answer must show so much of itself to be known as one.
+            // This much of an answer is needed to recognise it.
             1 => self.rng.usize(26..60),
             2 => self.rng.usize(60..600),
             _ => 20_000,
@@ -571,7 +571,7 @@ impl Run {
             () => {
                 let (mut af, packet, _) = frames.remove(0);
                 let size = bytes.len() - if head { 4.min(bytes.len()) } else { 0 };
-                // What is left of a packet whose end is missing is no packet.
+                // A packet whose end is missing is not a valid packet.
                 let packet = if short { Packet::Garbage(size) } else { packet };
                 if !head {
                     af = 2;
@@ -591,7 +591,7 @@ impl Run {
         self.agree(if batch { "batch" } else { "write" }, written, expected);
     }
 
-    /// A batch is judged whole, frame by frame, before any of it is taken.
+    /// A batch is checked completely, frame by frame, before any of it is processed.
     fn expect_batch(
         &mut self,
         handle: &Handle,
@@ -629,7 +629,7 @@ impl Run {
         Ok(bytes.len())
     }
 
-    /// What the system does with a packet.
+    /// The expected handling of a packet by the system.
     fn input(&mut self, number: u16, af: u32, packet: &Packet, size: usize) -> Result<(), Errno> {
         let unit = self.units.get_mut(&number).unwrap();
         if !matches!(af, 2 | 10 | 24 | 28 | 30) {
@@ -648,7 +648,7 @@ impl Run {
         Ok(())
     }
 
-    /// An answer leaves by the network's interface, or else by the one it was asked on.
+    /// An answer leaves by the network's interface, or else by the one that was asked.
     fn echo(&mut self, asked: u16, unit: u16, addr: u8, data: &[u8]) {
         let net = format!("10.{unit}.{addr}");
         let own = format!("{net}.1/24");
@@ -761,7 +761,7 @@ impl Run {
         self.agree(&format!("ioctl {request:#x}"), real, model);
     }
 
-    /// A child has the same descriptors, claims a unit, and is gone.
+    /// Forks a child with the same descriptors, which claims a unit, and exits.
     fn fork(&mut self) {
         let Some((_, handle)) = self.handle() else {
             return;
@@ -775,7 +775,7 @@ impl Run {
         self.agree("pid", real, model);
     }
 
-    /// A line, or two, to netcfg.
+    /// Writes one or two lines to netcfg.
     fn configure(&mut self) {
         let number = self.rng.u16(0..UNITS);
         let v4 = format!("10.{number}.{}.1/24", self.rng.u8(0..3));
@@ -861,7 +861,7 @@ impl Run {
         Ok(String::from_utf8(text[..len].to_vec()).unwrap())
     }
 
-    /// Everything that can be seen is as the model has it.
+    /// Checks that all visible state is as the model has it.
     fn check(&mut self) {
         let what = &self.what;
         let signals = std::mem::take(&mut self.signals);
@@ -982,7 +982,7 @@ impl Run {
     }
 }
 
-/// Answers carry a number of their own: it, and the checksum over it, say nothing here.
+/// Zeroes the identification and header checksum of IPv4 answers, which the model does not predict.
 fn neutral(mut frames: Vec<u8>) -> Vec<u8> {
     for at in 0..frames.len().saturating_sub(9) {
         if frames[at..at + 2] == [0x45, 0] && frames[at + 8..at + 10] == [64, 1] {
@@ -1006,7 +1006,7 @@ fn the_driver_does_as_the_model() {
             *seen.entry(kind).or_default() += times;
         }
     }
-    // The dice have been everywhere.
+    // Every kind of step has occurred.
     for kind in [
         "open ok",
         "open EBUSY",

@@ -1,5 +1,5 @@
 //! Whole networks in virtual time: stacks connected through their tun devices by links that lose,
-//! delay, repeat and reorder packets. Nothing sleeps, and everything comes again from its seed.
+//! delay, repeat and reorder packets. Nothing sleeps, and every run can be repeated from its seed.
 #![allow(missing_docs)]
 
 mod common;
@@ -88,7 +88,7 @@ impl Machine {
         });
     }
 
-    /// A socket that waits for nothing, bound and listening.
+    /// A nonblocking socket, bound and listening.
     fn listen(&self, name: &str) -> Fd {
         let socket = self.process.open("tcp", BOTH).unwrap();
         let listener = self.process.dup_verb(socket, format!("/{name}").as_bytes());
@@ -126,19 +126,19 @@ impl Machine {
             .unwrap()[0]
     }
 
-    /// `SO_ERROR`, which is also how a program learns that its connection stands.
+    /// `SO_ERROR`, by which a program also learns that its connection is established.
     fn so_error(&self, fd: Fd) -> i32 {
         let mut value = [0; 4];
         assert_eq!(self.process.sys_call(fd, &mut value, &[3, 4]), Ok(4));
         i32::from_ne_bytes(value)
     }
 
-    /// Accepts all that wait. How many there were.
+    /// Accepts all connections that wait; returns how many there were.
     fn accept_all(&self, listener: Fd) -> usize {
         std::iter::from_fn(|| self.accept(listener)).count()
     }
 
-    /// How many of these stand.
+    /// The number of these connections that are established.
     fn connected(&self, clients: &[Fd]) -> usize {
         let stands = |&&fd: &&Fd| self.ready(fd).contains(Ready::WRITE) && self.so_error(fd) == 0;
         clients.iter().filter(stands).count()
@@ -153,9 +153,9 @@ impl Machine {
 struct World {
     clock: Arc<ManualClock>,
     hosts: Vec<Machine>,
-    /// Each with its ends: a host, and which of its tun devices.
+    /// Each link with its ends: a host, and the index of its tun device.
     links: Vec<(Link, [(usize, usize); 2])>,
-    /// Of everything that was sent, when and where.
+    /// A hash over the time, place and bytes of everything that was sent.
     trace: u64,
 }
 
@@ -206,7 +206,7 @@ impl World {
         self.clock.now().monotonic
     }
 
-    /// Carries packets until, at this instant, none moves any more.
+    /// Carries packets until none moves any more at this instant.
     fn settle(&mut self) {
         let now = self.now();
         let mut buf = vec![0; ROOM];
@@ -245,7 +245,7 @@ impl World {
         }
     }
 
-    /// Moves time to when something is due next, and not beyond `end`.
+    /// Moves time to the next event, but not beyond `end`.
     fn step(&mut self, end: Duration) {
         let links = self.links.iter().filter_map(|(link, _)| link.deadline());
         let hosts = self.hosts.iter().filter_map(|host| host.local.deadline());
@@ -265,13 +265,14 @@ impl World {
         }
     }
 
-    /// Lets programs and packets take turns until `done`, which must be before so much time passed.
+    /// Lets programs and packets take turns until `done`, which must hold before `patience` is
+    /// over.
     fn until(&mut self, patience: Duration, mut done: impl FnMut(&Self) -> bool) {
         let end = self.now() + patience;
         self.settle();
         while !done(self) {
             assert!(self.now() < end, "not done after {patience:?}");
-            // What the programs did may have to be sent first.
+            // The output of the programs may have to be sent first.
             self.settle();
             self.step(end);
         }
@@ -290,7 +291,7 @@ impl World {
         let listener = self.hosts[last].listen(to);
         let (mut clients, mut servers) = (Vec::new(), Vec::new());
         while clients.len() < number {
-            // As many at a time as a listener lets wait.
+            // As many at a time as the backlog of a listener allows.
             let some = (number - clients.len()).min(100);
             clients.extend((0..some).map(|_| self.hosts[from].connect(to)));
             self.until(secs(600), |world| {
@@ -300,7 +301,7 @@ impl World {
             });
         }
         self.hosts[last].process.close(listener).unwrap();
-        // Accepted in any order: each is told by the other's name.
+        // They may be accepted in any order: they are matched by the name of the peer.
         let name = |host: usize, fd, local_first: bool| {
             let path = self.hosts[host].process.path(fd).unwrap();
             let mut parts = path.rsplitn(3, '/').take(2);
@@ -327,7 +328,7 @@ fn hash(trace: &mut u64, bytes: &[u8]) {
     }
 }
 
-/// A program at one end of a connection: what it says, and what it hears.
+/// A program at one end of a connection: the bytes it sends, and those it receives.
 struct End {
     host: usize,
     fd: Fd,
@@ -357,7 +358,7 @@ impl End {
         self
     }
 
-    /// Writes and reads what can be done at once. True when both directions have ended.
+    /// Writes and reads all that is possible at once. True when both directions have ended.
     fn go_on(&mut self, world: &World) -> bool {
         let process = &world.hosts[self.host].process;
         while self.said < self.says.len() {
@@ -375,7 +376,7 @@ impl End {
         self.shut && self.ended
     }
 
-    /// Reads what there is.
+    /// Reads all that is available.
     fn listen_on(&mut self, world: &World) {
         let process = &world.hosts[self.host].process;
         let mut buf = vec![0; 65_536];
@@ -394,16 +395,16 @@ impl End {
     }
 }
 
-/// Connections over which both ends have so much to say.
+/// Connections over which both ends send `len` bytes.
 fn saying(pairs: Vec<[End; 2]>, len: usize) -> Vec<[End; 2]> {
     let both = |[a, b]: [End; 2]| [a.saying(1, len), b.saying(2, len)];
     pairs.into_iter().map(both).collect()
 }
 
-/// Lets every pair say everything at once, both ways, and checks every byte.
+/// Lets every pair send everything at once, both ways, and checks every byte.
 fn exchange(world: &mut World, mut pairs: Vec<[End; 2]>, patience: Duration) {
     world.until(patience, |world| {
-        // Each gets its turn, whoever is done.
+        // Each gets its turn, even if others have finished.
         let unfinished = pairs
             .iter_mut()
             .flatten()
@@ -418,7 +419,7 @@ fn exchange(world: &mut World, mut pairs: Vec<[End; 2]>, patience: Duration) {
     }
 }
 
-/// Lets every pair say what it can for so long.
+/// Lets every pair send what it can for this long.
 fn go_on_for(time: Duration, world: &mut World, pairs: &mut [[End; 2]]) {
     let end = world.now() + time;
     world.until(time + secs(10), |world| {
@@ -429,7 +430,7 @@ fn go_on_for(time: Duration, world: &mut World, pairs: &mut [[End; 2]]) {
     });
 }
 
-/// Some milliseconds each way, and so much loss, in percent. Packets overtake each other.
+/// A delay of some milliseconds each way, and this loss, in percent. Packets overtake each other.
 fn bad(loss: u32) -> Quality {
     Quality {
         delay: ms(5),
@@ -506,7 +507,7 @@ fn half_closed_the_other_half_goes_on() {
     let mut world = World::pair(21, bad(5));
     let [client, server] = world.connections(0, "10.0.0.2:80", 1).pop().unwrap();
     let (mut client, mut server) = (client.saying(1, 3000), server.saying(2, 100_000));
-    // The client has said all, and hears nothing yet.
+    // The client has sent everything, and has received nothing yet.
     world.until(secs(60), |world| {
         client.go_on(world);
         server.listen_on(world);
@@ -516,7 +517,7 @@ fn half_closed_the_other_half_goes_on() {
     world.run(secs(600));
     client.listen_on(&world);
     assert!(client.heard.is_empty() && !client.ended);
-    // Ten minutes later the other way is as good as ever.
+    // Ten minutes later the other direction works as before.
     world.until(secs(600), |world| {
         let done = server.go_on(world);
         client.go_on(world) && done
@@ -549,7 +550,7 @@ fn many_connections_at_once() {
 fn a_link_goes_down_and_comes_back() {
     let mut world = World::chain(41, bad(1));
     let mut pairs = saying(world.connections(0, "[fd01::2]:80", 3), 600_000);
-    // In the middle of it, for half a minute; and then once more for four minutes.
+    // The link is down during the transfer, for half a minute, and then once more for four minutes.
     for pause in [30, 240] {
         go_on_for(ms(100), &mut world, &mut pairs);
         assert!(pairs.iter().all(|[_, b]| b.heard.len() < 600_000));
@@ -566,13 +567,13 @@ fn an_interface_goes_down_and_comes_back() {
     let mut world = World::chain(42, bad(1));
     let mut pairs = saying(world.connections(0, "10.1.0.2:80", 1), 400_000);
     go_on_for(ms(100), &mut world, &mut pairs);
-    // The router's, and the server's own.
+    // The interface of the router, and the server's own.
     for (host, interface) in [(1, "tun1"), (2, "tun0")] {
         world.hosts[host].set(&format!("ifaces/{interface}/flags"), "down");
         world.run(secs(20));
         world.hosts[host].set(&format!("ifaces/{interface}/flags"), "up");
     }
-    // The router had lost nothing but its way.
+    // The router had lost nothing but its route.
     exchange(&mut world, pairs, secs(3600));
     let down = world.hosts[1].drops("tun0", net::ifnet::DropReason::NetDown);
     assert!(
@@ -605,7 +606,7 @@ fn a_connection_to_nowhere_times_out() {
     }
     world.run(secs(300));
     world.assert_ledgers_close("nowhere");
-    // And with the link back the same names work.
+    // When the link is back, the same names work.
     world.links[0].0.up = true;
     let pairs = world.connections(0, "10.0.0.2:80", 1);
     exchange(&mut world, pairs, secs(60));
@@ -623,7 +624,7 @@ fn refused_and_unreachable_are_told_at_once() {
     };
     assert_eq!(told(&mut world, "10.1.0.2:81"), errno::ECONNREFUSED);
     assert_eq!(told(&mut world, "[fd01::2]:81"), errno::ECONNREFUSED);
-    // The router knows no way.
+    // The router has no route.
     for name in ["10.9.0.2:80", "[fd09::2]:80"] {
         let error = told(&mut world, name);
         let unreachable = [errno::EHOSTUNREACH, errno::ENETUNREACH];
@@ -636,7 +637,7 @@ fn refused_and_unreachable_are_told_at_once() {
 fn names_are_known_once_a_connection_stands() {
     let mut world = World::pair(53, GOOD);
     let [client, server] = world.connections(0, "10.0.0.2:80", 1).pop().unwrap();
-    // As std's connect_timeout does it: connect, poll, SO_ERROR, and then it is a stream.
+    // As std's connect_timeout does it: connect, poll, SO_ERROR, and then the stream is usable.
     assert_eq!(world.hosts[0].so_error(client.fd), 0);
     for end in [&client, &server] {
         let process = &world.hosts[end.host].process;
@@ -661,7 +662,7 @@ fn a_backlog_overflows_and_everybody_gets_in_later() {
     let full = world.hosts[1].drops("tun0", net::ifnet::DropReason::BacklogFull);
     assert!(full > 0, "four hundred fit a backlog of 128");
     world.assert_ledgers_close("backlog full");
-    // One by one: each that leaves makes room, and who was not heard asks again.
+    // One by one: each that leaves makes room, and a client that got no answer asks again.
     let mut servers = Vec::new();
     for _ in 0..1500 {
         servers.extend(world.hosts[1].accept(listener));
@@ -689,7 +690,7 @@ fn more_at_once_than_the_backlog_all_get_in() {
         .map(|_| world.hosts[0].connect("10.0.0.2:80"))
         .collect();
     let mut accepted = 0;
-    // Whoever was not heard asks again, a few times.
+    // A client that got no answer asks again, a few times.
     for _ in 0..800 {
         accepted += world.hosts[1].accept_all(listener);
         world.run(ms(100));
@@ -699,7 +700,7 @@ fn more_at_once_than_the_backlog_all_get_in() {
     assert_eq!((connected, accepted), (CLIENTS, CLIENTS));
 }
 
-/// A SYN from nobody, behind the family.
+/// A SYN from an address that nothing uses, behind the family.
 fn syn(src: Ipv4Addr, port: u16, dst: Ipv4Addr) -> Vec<u8> {
     let mut segment = vec![0; 24];
     segment[..2].copy_from_slice(&port.to_be_bytes());
@@ -717,9 +718,9 @@ fn syn(src: Ipv4Addr, port: u16, dst: Ipv4Addr) -> Vec<u8> {
     .concat()
 }
 
-/// A flood of so many SYNs a second from forged addresses, for ten seconds, and an honest client
-/// every tenth of a second. How many of the clients got in, and how
-/// many there were.
+/// A flood of `rate` SYNs a second from forged addresses, for ten seconds, and an honest client
+/// every tenth of a second. Returns the number of clients that connected, and the number of
+/// clients.
 fn flood(seed: u64, rate: u64, delay: Duration) -> (usize, usize) {
     let mut world = World::pair(seed, Quality { delay, ..GOOD });
     let listener = world.hosts[1].listen("10.0.0.2:80");
@@ -817,7 +818,7 @@ fn a_time_wait_gives_way_to_a_new_connection() {
         for end in &ends {
             end.close(&world);
         }
-        // The client's FIN is answered, and its end is gone.
+        // The client's FIN is acknowledged, and its end is gone.
         world.run(ms(100));
     }
     world.assert_ledgers_close("TIME-WAIT");
@@ -840,7 +841,7 @@ fn a_port_in_time_wait_can_be_named() {
         // The client closes first, and waits.
         world.hosts[0].process.close(client).unwrap();
         world.run(ms(200));
-        // Whoever names the port gets it all the same, above the old sequence numbers.
+        // A connect from the same port succeeds all the same, above the old sequence numbers.
         let (early, begun) = connect(&world);
         assert_eq!(begun, Err(errno::EINPROGRESS));
         world.run(secs(1));
@@ -863,7 +864,7 @@ fn a_connection_that_nobody_holds_is_given_up() {
         server = server.or_else(|| world.hosts[1].accept(listener));
         server.is_some() && world.hosts[0].ready(client).contains(Ready::WRITE)
     });
-    // Closed here and never there: it must not stay for ever.
+    // Closed here and never there: the connection must not stay for ever.
     world.hosts[0].process.close(client).unwrap();
     world.run(secs(600));
     let client = world.hosts[0].process.open("tcp", BOTH).unwrap();
@@ -898,7 +899,7 @@ fn large_datagrams_through_a_narrow_link() {
         let socket = socket.unwrap();
         process.set_nonblocking(socket, true).unwrap();
         let mut buf = vec![0; 70_000];
-        // IPv6 learns the path's mtu from the first one, which is lost.
+        // IPv6 learns the path mtu from the first datagram, which is lost.
         if address.starts_with('[') {
             world.hosts[0].process.write(socket, &[0; 1452]).unwrap();
             world.run(secs(1));

@@ -14,7 +14,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use common::system::{MountSystem, System};
 
-/// How long anything may take.
+/// The time limit of any step.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 type Test = fn(&Bridge);
@@ -140,7 +140,7 @@ impl Bridge {
 
 impl Drop for Bridge {
     fn drop(&mut self) {
-        // `ip netns exec` becomes the program it runs: this is our own child.
+        // `ip netns exec` replaces itself with the program it runs, so this is our own child.
         let _ = self.pump.kill();
         let _ = self.pump.wait();
         ip(&["netns", "del", &self.namespace]);

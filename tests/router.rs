@@ -14,7 +14,7 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use common::system::{MountSystem, System, counter};
 
-/// Seconds that any program may take.
+/// The time limit of any program, seconds.
 const PATIENCE: &str = "60";
 const LEFT: usize = 0;
 const RIGHT: usize = 1;
@@ -28,7 +28,7 @@ fn there(program: &str) -> bool {
     found.is_ok_and(|output| output.status.success())
 }
 
-/// Why the test cannot run here.
+/// The reason why the test cannot run here.
 fn missing(programs: &[&str]) -> Option<String> {
     if let Some(reason) = MountSystem::missing() {
         return Some(reason.to_owned());
@@ -83,7 +83,7 @@ struct Router {
     sides: Vec<Side>,
 }
 
-/// A namespace, and what pumps its packets.
+/// A namespace, and the bridge that carries its packets.
 struct Side {
     namespace: String,
     pump: Option<Child>,
@@ -110,7 +110,7 @@ impl Router {
         command
     }
 
-    /// Runs a program to its end.
+    /// Runs a program until it exits.
     fn try_run(&self, side: usize, program: &[&str]) -> (Output, String) {
         let output = self.command(side, program).output().unwrap();
         let texts = [&output.stdout[..], b"\n", &output.stderr].concat();
@@ -118,7 +118,7 @@ impl Router {
         (output, text)
     }
 
-    /// The same, and well.
+    /// Runs a program, which must succeed.
     fn run(&self, side: usize, program: &[&str]) -> String {
         let (output, text) = self.try_run(side, program);
         assert!(output.status.success(), "{program:?}: {text}");
@@ -255,7 +255,7 @@ fn ip(args: &[&str]) {
     assert!(status.success(), "ip {args:?}");
 }
 
-/// What an interface carries, from now on.
+/// A capture of an interface, from now on.
 struct Capture<'a> {
     system: &'a MountSystem,
     fd: i32,
@@ -281,7 +281,7 @@ impl Capture<'_> {
         packets
     }
 
-    /// Of every SYN: whether it answers one, and the segment size it asks for.
+    /// For every SYN: whether it answers another, and the segment size it asks for.
     fn segment_sizes(self) -> Vec<(bool, u16)> {
         let size = |packet: Vec<u8>| {
             let (protocol, tcp) = match packet[0] >> 4 {
@@ -317,7 +317,7 @@ fn ping_across(router: &Router) {
         let before = router.forwarded();
         let text = router.run(from, &["ping", "-c", "5", "-i", "0.02", "-W", "5", address]);
         assert!(text.contains("5 received"), "{text}");
-        // One hop less, and the same the other way.
+        // The hop limit is one less, in both directions.
         assert_eq!(text.matches("ttl=63").count(), 5, "{text}");
         assert_eq!(router.forwarded(), before.map(|count| count + 5));
     }
@@ -351,7 +351,7 @@ fn nothing_when_off(router: &Router) {
     }
     assert_eq!(router.forwarded(), [0, 0]);
     assert_eq!(router.system.stat("tun0", "drop.not_for_us"), 4);
-    // Ourselves are still there, on either address.
+    // Our own addresses are still reachable.
     for address in ["10.0.0.1", "10.1.0.1", "fd01::1"] {
         router.run(LEFT, &["ping", "-c", "1", "-W", "5", address]);
     }
@@ -384,7 +384,7 @@ fn an_interface_down_is_told(router: &Router) {
 
 fn too_big(router: &Router, mtu: u16) {
     router.set("ifaces/tun1/mtu", &mtu.to_string());
-    // The largest that fits, and one byte more.
+    // The largest packet that fits, and one byte more.
     for (address, headers, told) in [
         (
             "10.1.0.2",
@@ -406,7 +406,7 @@ fn too_big(router: &Router, mtu: u16) {
         let text = ping(mtu + 1);
         assert!(text.contains(&told), "{text}");
         assert_eq!(router.forwarded(), before);
-        // The kernel took it for true.
+        // The kernel believed it.
         let text = router.run(LEFT, &["ip", "route", "get", address]);
         assert!(text.contains(&format!("mtu {mtu}")), "{text}");
     }
@@ -416,7 +416,7 @@ fn too_big(router: &Router, mtu: u16) {
 fn fragments_on_the_way(router: &Router) {
     router.set("ifaces/tun1/mtu", "1280");
     let capture = router.capture("tun1");
-    // Whole as they come to us; and in fragments that do not fit either.
+    // Packets that arrive whole, and packets in fragments that do not fit either.
     for size in ["1400", "4000", "20000"] {
         let args = ["ping", "-M", "dont", "-c", "3", "-i", "0.05", "-W", "5"];
         let text = router.run(LEFT, &[&args[..], &["-s", size, "10.1.0.2"]].concat());
@@ -435,7 +435,7 @@ fn fragments_on_the_way(router: &Router) {
         first += u32::from(word & 0x3fff == 0x2000);
     }
     assert_eq!((whole, first), (0, 9));
-    // IPv6 leaves it to the sender, who learns.
+    // IPv6 leaves fragmentation to the sender, which learns the mtu.
     let args = [
         "ping", "-c", "5", "-i", "0.3", "-W", "2", "-s", "4000", "fd01::2",
     ];
@@ -444,7 +444,7 @@ fn fragments_on_the_way(router: &Router) {
     assert!(received.iter().any(|told| text.contains(told)), "{text}");
 }
 
-/// Fetches a large file both ways of writing the server's address; every byte must be right.
+/// Fetches a large file over both families; every byte must be right.
 fn fetch(router: &Router) {
     let dir = tempfile::tempdir().unwrap();
     let mut rng = fastrand::Rng::with_seed(9);
@@ -470,7 +470,7 @@ fn fetch(router: &Router) {
         let errors = String::from_utf8_lossy(&output.stderr);
         assert!(output.status.success(), "{url}: {errors}");
         assert!(output.stdout == data, "{url}: {}", output.stdout.len());
-        // And up: the server refuses it, when it has come.
+        // An upload: the server refuses it, after it has arrived.
         let upload = dir.path().join("data");
         let upload = format!("@{}", upload.to_str().unwrap());
         let args = ["curl", "-gs", "-o", "/dev/null", "-w", "%{size_upload}"];
@@ -509,7 +509,7 @@ fn http_over_a_narrow_link(router: &Router) {
     fetch(router);
 }
 
-/// The way back is as narrow: what the answer to a SYN asks for must fit it too.
+/// The way back is as narrow, so the segment size in the answer to a SYN must fit it too.
 fn answers_are_clamped(router: &Router) {
     router.set("ifaces/tun1/mtu", "1280");
     let sizes = segment_sizes(router, "tun0");
@@ -520,7 +520,7 @@ fn answers_are_clamped(router: &Router) {
     );
 }
 
-/// Runs iperf3 against a new server; its report.
+/// Runs iperf3 against a new server; returns its report.
 fn iperf3(router: &Router, args: &[&str]) -> serde_json::Value {
     let _server = router.serve(&["iperf3", "-s", "-1"], 5201);
     let text = router.run(LEFT, &[&["iperf3", "-J"][..], args].concat());
@@ -546,11 +546,11 @@ fn iperf3_tcp(router: &Router) {
 }
 
 fn iperf3_udp(router: &Router) {
-    // At leisure nothing is lost.
+    // At a low rate nothing is lost.
     let args = ["-u", "-c", "10.1.0.2", "-t", "1", "-l", "1000", "-b"];
     let report = iperf3(router, &[&args[..], &["1M"]].concat());
     assert_eq!(report["end"]["sum"]["lost_packets"], 0, "{}", report["end"]);
-    // As fast as it can be sent: whatever is lost was counted by somebody.
+    // At full speed, every lost packet is counted somewhere.
     let report = iperf3(router, &[&args[..], &["0"]].concat());
     let sum = &report["end"]["sum"];
     let (lost, sent) = (sum["lost_packets"].as_u64(), sum["packets"].as_u64());
@@ -565,7 +565,7 @@ fn iperf3_udp(router: &Router) {
         text.trim().parse().unwrap()
     };
     let kernels = counter(LEFT, "tx_dropped") + counter(RIGHT, "rx_dropped");
-    // The receiver's socket.
+    // The counters of the receiver's socket.
     let snmp = router.run(RIGHT, &["cat", "/proc/net/snmp"]);
     let udp = snmp.lines().rfind(|line| line.starts_with("Udp: "));
     let socket: u64 = udp.unwrap().split(' ').nth(5).unwrap().parse().unwrap();

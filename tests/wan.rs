@@ -1,8 +1,8 @@
 //! The short form of `benches/wan`: tund beside the Linux kernel over an emulated link, with
 //! thresholds that noise does not reach. Every byte is checked.
 //!
-//! Needs root, FUSE, /dev/net/tun and namespaces; skipped by name elsewhere. What the link itself
-//! does is tested in virtual time, anywhere.
+//! Needs root, FUSE, /dev/net/tun and namespaces; skipped by name elsewhere. The emulated link
+//! itself is tested in virtual time, anywhere.
 
 #[allow(dead_code, reason = "the bench uses more of it")]
 #[path = "../benches/wan/bed.rs"]
@@ -31,13 +31,13 @@ use bed::{Bed, Stack};
 use tcp::{Direction, Length, bulk};
 use way::{LATE, Shape, Way, destination};
 
-/// What is moved in each cell.
+/// The bytes moved in each cell.
 const BYTES: u64 = 8_000_000;
-/// How long that may take.
+/// The time limit of a cell.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// A cell: round trip in milliseconds, share lost, who sends, and how much of Linux's goodput is
-/// asked of us.
+/// A cell: round trip in milliseconds, share lost, the sender, and the required share of Linux's
+/// goodput.
 struct Cell {
     name: &'static str,
     rtt: u64,
@@ -97,8 +97,8 @@ fn main() {
     libtest_mimic::run(&args, cells.chain(tests).collect()).exit();
 }
 
-/// Both stacks in turns, with the same seeds; the better of two each, since other programs take time
-/// from both.
+/// Measures both stacks in turns, with the same seeds; the better of two runs each counts, since
+/// other programs take time from both.
 fn compare(cell: &Cell) -> Result<Completion, Failed> {
     let mut rates = [0.0_f64; 2];
     for seed in 1..=2 {
@@ -113,7 +113,7 @@ fn compare(cell: &Cell) -> Result<Completion, Failed> {
             let measured = bulk(&bed, 1, 1, cell.direction, length)?;
             *rate = rate.max(measured[0]);
         }
-        // Good enough is not measured again.
+        // A rate that is good enough is not measured again.
         if rates[0] >= cell.threshold * rates[1] {
             return Ok(Completion::Completed);
         }
@@ -136,7 +136,7 @@ fn packet(len: usize, number: u8) -> Vec<u8> {
     packet
 }
 
-/// All that arrives, and when.
+/// All packets that arrive, and their times.
 fn arrivals(way: &mut Way, start: Instant) -> Vec<(Duration, u8)> {
     let mut arrived = Vec::new();
     while let Some(at) = way.poll_at() {
@@ -170,12 +170,12 @@ fn way_has_a_rate_and_a_queue() {
         ..Shape::line(0)
     };
     let mut way = Way::new(shape, 0);
-    // One on the line, three that wait, and two too many: 1500 bytes take 240 µs.
+    // One is on the line, three wait, and two are too many: 1500 bytes take 240 µs.
     for number in 1..=6 {
         way.handle_packet(start, &packet(1500, number));
     }
     assert_eq!(way.count().overflowed, 2);
-    // Room again as soon as the line takes the next.
+    // There is room again as soon as the line takes the next packet.
     let later = start + Duration::from_micros(240);
     way.handle_packet(later, &packet(1500, 7));
     way.handle_packet(later, &packet(1500, 8));

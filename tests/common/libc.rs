@@ -8,10 +8,10 @@ use scheme::OpenFlags;
 use scheme::errno::Errno;
 use scheme::local::{Fd, Local, Process};
 
-/// Opened to be read and written.
+/// Open for reading and writing.
 pub const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 
-/// What relibc does for a program.
+/// The calls of relibc for a program.
 pub struct Libc(pub Process<Host>);
 
 impl Libc {
@@ -42,7 +42,7 @@ impl Libc {
         self.0.dup_verb(fd, b"listen")
     }
 
-    /// The part of fpath behind the last slash.
+    /// The part of the fpath behind the last slash.
     pub fn sockname(&self, fd: Fd) -> String {
         self.0
             .path(fd)
@@ -68,7 +68,7 @@ impl Libc {
         self.0.close(setting).unwrap();
     }
 
-    /// recvmsg: the sender's name, the length there was, and the data.
+    /// recvmsg: the sender's name, the length of the datagram, and the data.
     pub fn recvmsg(
         &self,
         fd: Fd,
@@ -91,7 +91,7 @@ impl Libc {
         self.0.sys_call(fd, &mut [], &[9, how])
     }
 
-    /// setsockopt of a number.
+    /// setsockopt with a number.
     pub fn set_option(&self, fd: Fd, option: u64, value: i32) -> Result<usize, Errno> {
         self.0.sys_call(fd, &mut value.to_ne_bytes(), &[2, option])
     }
@@ -104,7 +104,7 @@ impl Libc {
         Ok(i32::from_ne_bytes(value))
     }
 
-    /// The same two for the options of a protocol.
+    /// setsockopt for the options of a protocol.
     pub fn set_option_at(
         &self,
         level: u64,

@@ -1,15 +1,15 @@
-//! A link in virtual time: what it loses, delays, repeats and reorders comes from a seed.
+//! A link in virtual time: a seed decides which packets it loses, delays, repeats and reorders.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 use std::time::Duration;
 
-/// How bad a link is.
+/// The faults of a link.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Quality {
-    /// Every packet takes at least so long.
+    /// The least delay of a packet.
     pub delay: Duration,
-    /// And at most so much longer: what exceeds the gap between two packets reorders them.
+    /// The most extra delay: if it exceeds the gap between two packets, they are reordered.
     pub jitter: Duration,
     /// Packets lost, of a thousand.
     pub loss: u32,
@@ -21,11 +21,11 @@ pub struct Quality {
 pub struct Link {
     rng: fastrand::Rng,
     quality: Quality,
-    /// Nothing gets through while it is down; what is under way arrives.
+    /// No packet is sent while it is down; packets on their way arrive.
     pub up: bool,
     serial: u64,
     flying: [BinaryHeap<Reverse<Flying>>; 2],
-    /// Packets offered, lost, repeated, and those that a later one overtook.
+    /// Packets offered, lost, repeated, and overtaken by a later one.
     pub offered: u64,
     pub lost: u64,
     pub repeated: u64,
@@ -33,7 +33,7 @@ pub struct Link {
     newest: [u64; 2],
 }
 
-/// In the order of arrival, and of departure when that is the same.
+/// Ordered by time of arrival, and then by order of departure.
 type Flying = (Duration, u64, Vec<u8>);
 
 impl Link {
@@ -69,7 +69,7 @@ impl Link {
         }
     }
 
-    /// Gives a packet that has arrived at the other end by now.
+    /// Takes a packet that has arrived at the other end by now.
     pub fn receive(&mut self, now: Duration, way: usize) -> Option<Vec<u8>> {
         let Reverse((at, ..)) = self.flying[way].peek()?;
         if *at > now {
@@ -81,7 +81,7 @@ impl Link {
         Some(packet)
     }
 
-    /// When the next packet arrives.
+    /// The time at which the next packet arrives.
     pub fn deadline(&self) -> Option<Duration> {
         let first = |flying: &BinaryHeap<Reverse<Flying>>| flying.peek().map(|next| next.0.0);
         self.flying.iter().filter_map(first).min()

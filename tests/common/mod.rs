@@ -1,4 +1,4 @@
-//! What the tests share: packets, two systems to make system calls on, and a C library.
+//! The parts that the tests share: packets, two systems to make system calls on, and a C library.
 
 #![allow(dead_code, missing_docs, unreachable_pub)]
 

@@ -1,4 +1,4 @@
-//! Packets made by hand, so that a test does not believe the stack about itself.
+//! Packets made by hand, so that a test does not rely on the stack that it tests.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -36,7 +36,7 @@ pub fn ipv6(src: Ipv6Addr, dst: Ipv6Addr, protocol: u8, payload: &[u8]) -> Vec<u
     packet
 }
 
-/// A message of neighbour discovery, with its checksum, that has not left the link.
+/// A neighbour discovery message, with its checksum and the hop limit of a packet from the link.
 pub fn icmpv6(src: Ipv6Addr, dst: Ipv6Addr, message: &[u8]) -> Vec<u8> {
     let mut message = message.to_vec();
     let len = (message.len() as u32).to_be_bytes();
@@ -115,7 +115,7 @@ pub fn fragments_v4(packet: &[u8], size: usize) -> Vec<Vec<u8>> {
     pieces.collect()
 }
 
-/// Whether an IPv4 packet is sound, and its payload.
+/// Checks that an IPv4 packet is valid, and returns its payload.
 pub fn payload_v4(packet: &[u8]) -> &[u8] {
     assert_eq!(packet[0] >> 4, 4, "not IPv4: {packet:02x?}");
     let len = usize::from(packet[0] & 15) * 4;

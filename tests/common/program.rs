@@ -1,11 +1,11 @@
-//! What a program does to the network of the local system.
+//! Operations of a program on the network of the local system.
 
 use net::Host;
 use scheme::OpenFlags;
 use scheme::errno::Errno;
 use scheme::local::{Fd, Process};
 
-/// Writes to a file of `netcfg`. Gives how much was taken.
+/// Writes to a file of `netcfg`. Returns the number of bytes accepted.
 pub fn set(program: &Process<Host>, path: &str, text: &str) -> Result<usize, Errno> {
     let fd = program.open(&format!("/scheme/netcfg/{path}"), OpenFlags::WRITE)?;
     let written = program.write(fd, text.as_bytes());
@@ -13,7 +13,7 @@ pub fn set(program: &Process<Host>, path: &str, text: &str) -> Result<usize, Err
     written
 }
 
-/// Tunnel `tunN` with this address, read without waiting.
+/// Tunnel `tunN` with this address, with nonblocking reads.
 pub fn tunnel(program: &Process<Host>, unit: u32, address: &str) -> Fd {
     let both = OpenFlags::READ | OpenFlags::WRITE;
     let tun = program.open(&format!("/scheme/tun/{unit}"), both).unwrap();

@@ -20,7 +20,7 @@ pub trait System: Send + Sync {
     fn read(&self, fd: i32, buf: &mut [u8]) -> Result<usize, Errno>;
     fn write(&self, fd: i32, bytes: &[u8]) -> Result<usize, Errno>;
     fn ioctl(&self, fd: i32, request: u32, arg: &mut [u8]) -> Result<(), Errno>;
-    /// What of READ (1) and WRITE (4) holds, waiting for READ until the time is over.
+    /// Whether READ (1) and WRITE (4) hold, waiting for READ until the time is over.
     fn poll(&self, fd: i32, timeout: Duration) -> Result<(bool, bool), Errno>;
     fn set_nonblocking(&self, fd: i32) -> Result<(), Errno>;
     fn dup(&self, fd: i32) -> Result<i32, Errno>;
@@ -62,7 +62,7 @@ pub trait System: Send + Sync {
         counter(&text, name)
     }
 
-    /// What all reasons together dropped on the interface.
+    /// The packets dropped on the interface, for all reasons together.
     fn drops(&self, interface: &str) -> u64 {
         let stats = self.text(&format!("netcfg/ifaces/{interface}/stats"));
         let drops = stats.lines().filter(|line| line.starts_with("drop."));
@@ -71,7 +71,8 @@ pub trait System: Send + Sync {
             .sum()
     }
 
-    /// Every packet of the interface is in exactly one place, and what was dropped has a reason.
+    /// Checks that every packet of the interface is in exactly one place, and every drop has a
+    /// reason.
     ///
     /// Packets may arrive meanwhile: each text is of one moment, but not both of the same.
     fn assert_ledger_closes(&self, interface: &str) {
@@ -141,7 +142,7 @@ impl LocalSystem {
     }
 }
 
-// The local front's descriptors are opaque. The tests' are numbers, as those of a system.
+// The local front's descriptors are opaque. Those of the tests are numbers, as on a real system.
 fn fd(fd: i32) -> Fd {
     Fd::from_raw(fd as u32)
 }
@@ -174,7 +175,7 @@ impl System for LocalSystem {
     }
 
     fn poll(&self, at: i32, timeout: Duration) -> Result<(bool, bool), Errno> {
-        // As poll(2) with POLLIN alone, and then a look at both.
+        // As poll(2) with POLLIN alone, and then the readiness of both.
         let wait = self.process.poll(&[(fd(at), Ready::READ)], Some(timeout));
         wait.map_err(|error| error.raw())?;
         let ready = self
@@ -216,7 +217,7 @@ pub struct MountSystem {
 }
 
 impl MountSystem {
-    /// Why there can be none here.
+    /// The reason why a mount is not possible here, if there is one.
     pub fn missing() -> Option<&'static str> {
         // SAFETY: takes and touches nothing.
         if unsafe { libc::geteuid() } != 0 {
@@ -298,7 +299,7 @@ impl System for MountSystem {
     }
 
     fn ioctl(&self, fd: i32, request: u32, arg: &mut [u8]) -> Result<(), Errno> {
-        // Whatever size a request encodes, the kernel finds that much memory here.
+        // Whatever size a request encodes, the kernel must find that much memory here.
         let mut memory = vec![0; 16_384.max(arg.len())];
         memory[..arg.len()].copy_from_slice(arg);
         // SAFETY: no request encodes more than 16383 bytes.

@@ -1,4 +1,4 @@
-//! An Ethernet adapter that is not there: frames by hand, time by hand.
+//! A simulated Ethernet adapter: frames and time are made by hand.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,7 +16,7 @@ pub const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
 pub const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
 pub const EVERYBODY: [u8; 6] = [0xff; 6];
 
-/// One adapter of a stack, of which we hold the other end.
+/// One adapter of a stack, with the test at its other end.
 pub struct Wire {
     pub local: Arc<Local<Host>>,
     pub process: Process<Host>,
@@ -76,12 +76,12 @@ impl Wire {
         self.local.pump();
     }
 
-    /// The next frame we sent.
+    /// The next frame that the stack sent.
     pub fn frame(&self) -> Option<net::packet::Packet> {
         self.local.with_server(|net| net.poll_frame(self.port))
     }
 
-    /// The same: where to, what, and its payload.
+    /// The same, split: destination, type, and payload.
     pub fn sent(&self) -> Option<([u8; 6], u16, Vec<u8>)> {
         let frame = self.frame()?;
         assert_eq!(frame[6..12], US.0);
@@ -99,7 +99,7 @@ impl Wire {
         self.assert_announced();
     }
 
-    /// Every station is told who has 10.0.0.1 (RFC 5227 section 3).
+    /// Checks that 10.0.0.1 is announced to every station (RFC 5227 section 3).
     pub fn assert_announced(&self) {
         let (dst, ethertype, arp) = self.sent().unwrap();
         assert_eq!((dst, ethertype), (EVERYBODY, 0x0806));

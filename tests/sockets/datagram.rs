@@ -1,4 +1,4 @@
-//! UDP: whole datagrams, and who they are for.
+//! UDP: whole datagrams, and their receivers.
 
 use scheme::errno;
 
@@ -24,7 +24,7 @@ fn datagrams_whole_short_and_peeked() {
         assert_eq!(sender, format!("/scheme/udp/{}", libc.sockname(client)));
     }
     assert_eq!(libc.0.write(client, &vec![0; 65_508]), Err(errno::EMSGSIZE));
-    // A short buffer loses the rest, and says how much there was.
+    // A short buffer loses the rest, and the full length is returned.
     libc.0.write(client, &[5; 100]).unwrap();
     let (_, len, data) = libc.recvmsg(server, 10, 0).unwrap();
     assert_eq!((len, data.len()), (100, 10));
@@ -47,7 +47,7 @@ fn sendto_is_a_copy_that_filters_nothing() {
         .unwrap();
     libc.0.write(copy, b"question").unwrap();
     libc.0.close(copy).unwrap();
-    // The socket has a port now, and hears from everybody.
+    // The socket has a port now, and receives from any sender.
     let name = libc.sockname(client);
     let port = name.rsplit(':').next().unwrap();
     for from in [server, other] {
@@ -61,7 +61,7 @@ fn sendto_is_a_copy_that_filters_nothing() {
         assert_eq!(data, b"answer");
         assert_eq!(sender, format!("/scheme/udp/{}", libc.sockname(from)));
     }
-    // Once connected it does not.
+    // Once connected, it receives only from its peer.
     let client = libc.connect(client, &libc.sockname(server)).unwrap();
     let copy = libc
         .0

@@ -1,4 +1,4 @@
-//! Memberships of groups, and their reports.
+//! Group memberships, and their reports.
 
 use std::time::Duration;
 
@@ -29,11 +29,11 @@ fn a_socket_joins_groups_and_leaves_them_with_its_last_file() {
         |fd, interface| libc.set_option_at(IP, fd, IP_DROP_MEMBERSHIP, &mreq(GROUP, interface));
     assert_eq!(join(fresh, [0; 4]), Ok(0));
     assert_eq!(reports(&libc, tun), [(JOINED, GROUP)]);
-    // Once, by whichever name of the interface.
+    // Once only, by any name of the interface.
     assert_eq!(join(fresh, [0; 4]), Err(errno::EADDRINUSE));
     assert_eq!(join(fresh, [10, 1, 0, 1]), Err(errno::EADDRINUSE));
 
-    // The membership goes along with the socket from file to file.
+    // The membership moves along with the socket from file to file.
     let bound = libc.bind(fresh, "0.0.0.0:5000").unwrap();
     libc.0.write(tun, &datagram).unwrap();
     assert_eq!(libc.recvmsg(bound, 10, 64).unwrap().2, b"all");
@@ -42,7 +42,7 @@ fn a_socket_joins_groups_and_leaves_them_with_its_last_file() {
     assert_eq!(reports(&libc, tun), []);
     assert_eq!(join(copy, [0; 4]), Err(errno::EADDRINUSE));
 
-    // Another socket is in the group for itself: the interface leaves it with the last.
+    // Another socket is a member by itself: the interface leaves the group with the last member.
     let other = libc.socket("udp");
     assert_eq!(join(other, [10, 1, 0, 1]), Ok(0));
     libc.0.close(copy).unwrap();
@@ -55,7 +55,7 @@ fn a_socket_joins_groups_and_leaves_them_with_its_last_file() {
     let bound = libc.bind(other, "0.0.0.0:5000").unwrap();
     libc.0.write(tun, &datagram).unwrap();
     assert_eq!(libc.recvmsg(bound, 10, 64), Err(errno::EAGAIN));
-    // And one that never got a name.
+    // A socket that never got a name, too.
     let fresh = libc.socket("udp");
     join(fresh, [0; 4]).unwrap();
     libc.0.close(fresh).unwrap();
@@ -82,7 +82,7 @@ fn a_join_is_reported_twice() {
     assert_eq!(reports(&libc, tun), [(JOINED, GROUP)]);
     wait();
     assert_eq!(reports(&libc, tun), []);
-    // Unless it has left meanwhile.
+    // Unless it has left in the meantime.
     leave().unwrap();
     join().unwrap();
     leave().unwrap();
@@ -105,18 +105,18 @@ fn what_was_joined_before_it_could_be_said_is_reported_then() {
         system.pump();
         reports(&libc, tun)
     };
-    // Before there is an address.
+    // The group is joined before there is an address.
     set(&libc, "ifaces/tun0/multicast", "join 239.1.2.3\n");
     assert_eq!(said(), []);
     set(&libc, "ifaces/tun0/addr/set", "10.1.0.1/24\n");
     assert_eq!(said(), [(JOINED, GROUP), (JOINED, GROUP)]);
-    // Another address is nothing new.
+    // Another address causes no new report.
     set(&libc, "ifaces/tun0/addr/add", "10.1.1.1/24\n");
     set(&libc, "ifaces/tun0/flags", "up\n");
     assert_eq!(said(), []);
     set(&libc, "ifaces/tun0/multicast", "leave 239.1.2.3\n");
     assert_eq!(said(), [(LEFT, GROUP)]);
-    // While it is down.
+    // The group is joined while the interface is down.
     set(&libc, "ifaces/tun0/flags", "down\n");
     let fd = libc.socket("udp");
     let group = mreq(GROUP, [10, 1, 0, 1]);
@@ -141,7 +141,7 @@ fn groups_that_everybody_is_in_are_never_reported() {
     for quiet in ["224.0.0.1", "ff02::1", "ff00::7", "ff11::7"] {
         set(&libc, "ifaces/tun0/multicast", &format!("join {quiet}\n"));
         assert_eq!(said(), 0, "{quiet}");
-        // Not to a router that asks, either.
+        // Not even in answer to a router's query.
         let query = [&[0x11, 10, 0xee, 0xf5][..], &[0; 4]].concat();
         let from = "10.1.0.2".parse().unwrap();
         let packet = ipv4(from, "224.0.0.1".parse().unwrap(), 2, &query);
@@ -173,7 +173,7 @@ fn who_watches_groups_hears_of_sockets() {
     let path = "netcfg/ifaces/lo0/multicast";
     let text = net.open(path, OpenFlags::READ, caller).unwrap();
     let sockets = [(); 2].map(|()| net.open("udp", BOTH, caller).unwrap());
-    // Whether who read the text, and asked to be told of the next, is woken.
+    // Whether a program that read the text, and watches for the next change, is woken.
     let mut told = |socket, option| {
         let read = net.read(text, &mut [0; 100], 0, caller);
         assert!(matches!(read, Outcome::Done(Ok(_))), "{read:?}");
@@ -213,7 +213,7 @@ fn netcfg_leaves_only_what_it_joined() {
         .unwrap();
     assert_eq!(setting("leave 239.1.2.3\n"), Err(errno::EINVAL));
     assert_eq!(reports(&libc, tun), [(JOINED, GROUP)]);
-    // Whoever is last leaves for the interface.
+    // The interface leaves with the last member.
     assert_eq!(setting("join 239.1.2.3\n"), Ok(()));
     libc.0.close(fd).unwrap();
     assert_eq!(reports(&libc, tun), []);
@@ -233,7 +233,7 @@ fn memberships_that_cannot_be() {
     let leave =
         |group, interface| libc.set_option_at(IP, fd, IP_DROP_MEMBERSHIP, &mreq(group, interface));
     let group = [239, 0, 0, 1];
-    // No interface but lo0, and that only by name.
+    // There is no interface but lo0, which must be named.
     assert_eq!(join(fd, group, [0; 4]), Err(errno::EADDRNOTAVAIL));
     assert_eq!(join(fd, group, [127, 0, 0, 1]), Ok(0));
     assert_eq!(leave(group, [127, 0, 0, 1]), Ok(0));
@@ -251,8 +251,8 @@ fn memberships_that_cannot_be() {
         Err(errno::ENOPROTOOPT)
     );
 
-    // Twenty of a socket; and 256 of an interface, however many sockets there are. The last 32 are
-    // the superuser's.
+    // Twenty groups for a socket, and 256 for an interface, however many sockets there are. The
+    // last 32 are reserved for the superuser.
     for last in 0..20 {
         assert_eq!(join(fd, [239, 1, 0, last], [127, 0, 0, 1]), Ok(0));
     }
@@ -274,7 +274,7 @@ fn memberships_that_cannot_be() {
     let user = Libc(system.process(2, 1000));
     assert_eq!(fill(&user), (errno::ENOBUFS, 224));
     assert_eq!(fill(&libc), (errno::ENOBUFS, 256));
-    // Whoever joins what is joined already takes no more room.
+    // Joining a group that is already joined takes no more room.
     let known = mreq([239, 1, 0, 1], [127, 0, 0, 1]);
     for libc in [&user, &*libc] {
         let fd = libc.socket("udp");
@@ -295,7 +295,7 @@ fn an_interface_that_goes_takes_memberships_along() {
     set(&libc, "ifaces/tun0/destroy", "1\n");
     let left = libc.set_option_at(IP, fd, IP_DROP_MEMBERSHIP, &mreq(group, [0; 4]));
     assert_eq!(left, Err(errno::EADDRNOTAVAIL));
-    // A new interface with the same number is another's.
+    // A new interface with the same number does not inherit memberships.
     let tun = tunnel(&libc);
     set(&libc, "ifaces/tun0/multicast", "join 239.1.2.3\n");
     libc.0.close(fd).unwrap();
@@ -333,7 +333,7 @@ fn groups_of_ipv6() {
     assert_eq!(again, Err(errno::EADDRNOTAVAIL));
 }
 
-/// The kinds of the IGMP messages that left by a tunnel, and their groups.
+/// The types of the IGMP messages that left by a tunnel, and their groups.
 fn reports(libc: &Libc, tun: Fd) -> Vec<(u8, [u8; 4])> {
     let packets = sent(libc, tun);
     let igmp = packets.iter().filter(|packet| packet[9] == 2);

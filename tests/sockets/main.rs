@@ -27,7 +27,7 @@ fn system() -> Arc<Local<Host>> {
     Local::new(Host::new(config, TestProcesses))
 }
 
-/// The same, with time by hand.
+/// The system with a clock that is set by hand.
 fn system_by_hand() -> (Arc<Local<Host>>, Arc<ManualClock>) {
     let config = Config {
         seed: 3,
@@ -38,12 +38,12 @@ fn system_by_hand() -> (Arc<Local<Host>>, Arc<ManualClock>) {
     (Local::with_clock(net, Arc::clone(&clock)), clock)
 }
 
-/// Tunnel `tun0` with address 10.1.0.1/24, read without waiting.
+/// Tunnel `tun0` with address 10.1.0.1/24, with nonblocking reads.
 fn tunnel(libc: &Libc) -> Fd {
     common::program::tunnel(&libc.0, 0, "10.1.0.1/24")
 }
 
-/// The same with IPv6 as well: each packet has its family in front.
+/// The same with IPv6 as well: each packet is preceded by its family.
 fn tunnel_with_head(libc: &Libc) -> Fd {
     const TUNSIFHEAD: u32 = 0x8004_7460;
 
@@ -70,7 +70,7 @@ fn sent(libc: &Libc, tun: Fd) -> Vec<Vec<u8>> {
     std::iter::from_fn(next).collect()
 }
 
-/// The hop limits of the packets that left by a tunnel, with a head or without.
+/// The hop limits of the packets that left by a tunnel, with or without a family in front.
 fn hops(libc: &Libc, tun: Fd) -> Vec<u8> {
     let hops = |packet: &Vec<u8>| match packet[..] {
         [0, 0, 0, _, ref packet @ ..] if packet[0] >> 4 == 6 => packet[7],

@@ -1,4 +1,4 @@
-//! Datagrams to groups: by which interface, how far, and back.
+//! Datagrams to groups: outgoing interface, hop limit, and loopback.
 
 use scheme::errno;
 
@@ -29,11 +29,11 @@ fn where_and_how_far_datagrams_to_groups_go() {
     libc.set_option_at(IP, sender, IP_MULTICAST_TTL, &int(-1))
         .unwrap();
     send();
-    // The hop limit is for hosts.
+    // The unicast hop limit does not apply.
     libc.set_option_at(IP, sender, IP_TTL, &int(99)).unwrap();
     send();
     assert_eq!(hops(&libc, tun), [1, 32, 1, 1]);
-    // Not beyond this host.
+    // The packet does not leave this host.
     libc.set_option_at(IP, sender, IP_MULTICAST_TTL, &int(0))
         .unwrap();
     send();
@@ -52,7 +52,7 @@ fn where_and_how_far_datagrams_to_groups_go() {
         (packets.len(), &packets[0][12..16]),
         (1, &[10, 2, 0, 1][..])
     );
-    // The address is gone, and so is the way; any other is not there.
+    // The address is gone, and so is the route; an unknown address is refused.
     set(&libc, "ifaces/tun1/addr/rm", "10.2.0.1/24\n");
     assert_eq!(libc.0.write(sender, b"x"), Err(errno::EADDRNOTAVAIL));
     let set_if = |addr: &[u8]| libc.set_option_at(IP, sender, IP_MULTICAST_IF, addr);
@@ -61,7 +61,7 @@ fn where_and_how_far_datagrams_to_groups_go() {
     send();
     assert_eq!(hops(&libc, tun), [5]);
 
-    // IPv6 has the same; interfaces have no index.
+    // IPv6 has the same options; interfaces have no index.
     let sender = libc
         .connect(libc.socket("udp"), "[ff05::1234]:5000")
         .unwrap();
@@ -91,7 +91,7 @@ fn the_interface_of_groups_is_an_address_and_nothing_else() {
     let fd = libc.socket("udp");
     let lo0 = [127, 0, 0, 1];
     assert_eq!(libc.set_option_at(IP, fd, IP_MULTICAST_IF, &lo0), Ok(0));
-    // Not the end of struct ip_mreqn either, which begins with the group.
+    // Other sizes are refused, even that of struct ip_mreqn, which begins with the group.
     let mreqn = [&[0; 4][..], &lo0, &[0; 4]].concat();
     for other in [&[][..], &[0], &[0; 3], &[0; 5], &mreqn] {
         let set = libc.set_option_at(IP, fd, IP_MULTICAST_IF, other);
@@ -130,7 +130,7 @@ fn what_is_sent_to_a_group_comes_back_to_members_here() {
         .unwrap();
     send(b"two");
     assert_eq!(received(), Err(errno::EAGAIN));
-    // Only here.
+    // Only to this host.
     libc.set_option_at(IP, sender, IP_MULTICAST_LOOP, &[1])
         .unwrap();
     libc.set_option_at(IP, sender, IP_MULTICAST_TTL, &int(0))
@@ -139,7 +139,7 @@ fn what_is_sent_to_a_group_comes_back_to_members_here() {
     send(b"three");
     assert_eq!(received(), Ok((from, b"three".to_vec())));
     assert_eq!(hops(&libc, tun), []);
-    // By lo0 there is one copy, too.
+    // Over lo0 there is one copy, too.
     libc.set_option_at(
         IP,
         member,

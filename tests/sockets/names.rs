@@ -1,4 +1,4 @@
-//! Names, addresses and ports: who is bound and connected to what.
+//! Names, addresses and ports: which socket is bound and connected to what.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ fn names_of_both_ends() {
     );
     assert_eq!(libc.peername(server).unwrap(), libc.0.path(server).unwrap());
     assert_eq!(libc.peername(listener), Err(errno::ENOTCONN));
-    // Names that relibc asks for by accident.
+    // Verbs that relibc sends by accident.
     assert_eq!(libc.0.dup_verb(client, b"termios"), Err(errno::EINVAL));
 }
 
@@ -163,7 +163,7 @@ fn a_setting_does_not_outlive_its_socket() {
     let socket = alice.open("/scheme/udp", BOTH).unwrap();
     let setting = alice.dup_verb(socket, b"read_timeout").unwrap();
     alice.close(socket).unwrap();
-    // It gets the number that is free now.
+    // It gets the number that has become free.
     bob.open("/scheme/udp", BOTH).unwrap();
     assert_eq!(alice.write(setting, &[1; 16]), Err(errno::EBADF));
     assert_eq!(alice.read(setting, &mut [0; 16]), Err(errno::EBADF));

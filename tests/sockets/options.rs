@@ -16,7 +16,7 @@ fn the_hop_limit_is_a_file_of_one_byte() {
     let system = system();
     let libc = Libc::new(&system);
     let tun = tunnel(&libc);
-    // Set before there is a name, it is that of the connection.
+    // If it is set before there is a name, the connection inherits it.
     let stream = libc.socket("tcp");
     libc.0.set_nonblocking(stream, true).unwrap();
     let setting = libc.0.dup_verb(stream, b"hop_limit").unwrap();
@@ -33,7 +33,7 @@ fn the_hop_limit_is_a_file_of_one_byte() {
     assert_eq!(begun, Err(errno::EINPROGRESS));
     assert_eq!(hops(&libc, tun), [9]);
 
-    // Datagrams: copies that sendto makes send with it, too.
+    // Datagrams: the copies that sendto makes use it, too.
     let datagrams = libc.bind(libc.socket("udp"), "0.0.0.0:0").unwrap();
     let setting = libc.0.dup_verb(datagrams, b"hop_limit").unwrap();
     let send = || {
@@ -63,7 +63,8 @@ fn a_listeners_hop_limit_is_that_of_what_it_accepts() {
     let tun = tunnel(&libc);
     let listener = libc.bind(libc.socket("tcp"), "10.1.0.1:80").unwrap();
     let setting = libc.0.dup_verb(listener, b"hop_limit").unwrap();
-    // RFC 5082: both ends send with the highest, so that nobody further away can pretend.
+    // RFC 5082: both ends send with the highest, so that a distant sender cannot pretend to be
+    // near.
     libc.0.write(setting, &[255]).unwrap();
     let mut syn = [
         &4000_u16.to_be_bytes()[..],
@@ -103,19 +104,19 @@ fn the_hop_limit_as_an_option() {
         );
         let client = libc.connect(fresh, peer).unwrap();
         libc.0.write(client, b"x").unwrap();
-        // The default again; and of a byte, as BSD's programs have it.
+        // The default again; and as one byte, as programs for BSD pass it.
         libc.set_option_at(level, client, option, &int(-1)).unwrap();
         libc.0.write(client, b"x").unwrap();
         libc.set_option_at(level, client, option, &[200]).unwrap();
         libc.0.write(client, b"x").unwrap();
         assert_eq!(hops(&libc, tun), [7, 64, 200]);
-        // It is the same as that of the file.
+        // It is the same as in the option file.
         let setting = libc.0.dup_verb(client, b"hop_limit").unwrap();
         let mut hops = [0];
         libc.0.read(setting, &mut hops).unwrap();
         assert_eq!(hops, [200]);
     }
-    // A level must be said to be there: the kernel fills up with zeros.
+    // The level must be marked as present: the kernel fills missing words with zeros.
     let fd = libc.socket("udp");
     let words = |level| [3, IP_TTL, level];
     for unknown in [6, 41, 1 << 32 | 17] {
@@ -130,7 +131,7 @@ fn the_hop_limit_as_an_option() {
 fn buffers_are_as_large_as_was_asked() {
     let system = system();
     let libc = Libc::new(&system);
-    // Within bounds, whatever is asked.
+    // The size stays within bounds, whatever is asked for.
     let fresh = libc.socket("tcp");
     assert_eq!(libc.option(fresh, SO_RCVBUF), Ok(65_536));
     for (asked, told) in [(0, 4096), (10_000, 10_000), (i32::MAX, 6 << 20)] {
@@ -143,7 +144,7 @@ fn buffers_are_as_large_as_was_asked() {
         Err(errno::EINVAL)
     );
 
-    // A connection takes what was set before it; and so does one that is accepted.
+    // A connection inherits the value; and so does one that is accepted.
     libc.set_option(fresh, SO_SNDBUF, 5000).unwrap();
     let listening = libc.socket("tcp");
     libc.set_option(listening, SO_SNDBUF, 20_000).unwrap();
@@ -154,11 +155,11 @@ fn buffers_are_as_large_as_was_asked() {
     let both = |fd| [SO_RCVBUF, SO_SNDBUF].map(|option| libc.option(fd, option).unwrap());
     assert_eq!(both(client), [65_536, 5000]);
     assert_eq!(both(server), [6000, 20_000]);
-    // Not one that stands.
+    // An established connection does not change.
     libc.set_option(client, SO_SNDBUF, 30_000).unwrap();
     assert_eq!(both(client), [65_536, 5000]);
 
-    // It is what is held while nobody reads.
+    // It bounds the data that is held while the server does not read.
     let mut held = 0;
     libc.0.set_nonblocking(client, true).unwrap();
     let room = || {
@@ -194,12 +195,12 @@ fn a_datagram_socket_holds_what_was_asked() {
         let received = || libc.recvmsg(server, 2000, 64).ok();
         std::iter::from_fn(received).count()
     };
-    // Each costs its headers and 256 bytes more.
+    // Each datagram costs its headers and 256 bytes more.
     assert_eq!(held(), 10_000 / (1028 + 256));
     libc.set_option(server, SO_RCVBUF, 1 << 30).unwrap();
     assert_eq!(libc.option(server, SO_RCVBUF), Ok(208 << 10));
     assert_eq!(held(), 100);
-    // It is the socket's, whichever file set it last.
+    // It belongs to the socket, and the last file to set it decides.
     let copy = libc.0.dup_verb(server, b"127.0.0.1:9").unwrap();
     libc.set_option(server, SO_RCVBUF, 20_000).unwrap();
     libc.set_option_at(IP, copy, IP_TTL, &int(9)).unwrap();
@@ -224,7 +225,7 @@ fn nodelay_sends_small_segments_at_once() {
         let begun = libc.0.dup_verb(fresh, b"10.1.0.2:80");
         assert_eq!(begun, Err(errno::EINPROGRESS));
         let syn = sent(&libc, tun).remove(0);
-        // The other end agrees.
+        // The other end supports it too.
         let mut reply = [&syn[22..24], &syn[20..22], &[0, 0, 0, 9]].concat();
         let seq = u32::from_be_bytes(syn[24..28].try_into().unwrap());
         reply.extend_from_slice(&(seq + 1).to_be_bytes());
@@ -244,7 +245,7 @@ fn nodelay_sends_small_segments_at_once() {
             true => assert_eq!(data(&packets), [b"a", b"b", b"c"]),
             false => assert_eq!(data(&packets), [b"a"]),
         }
-        // Whoever turns it on later gets what waited.
+        // When it is turned on later, the waiting data is sent.
         libc.set_option_at(TCP, fresh, TCP_NODELAY, &int(1))
             .unwrap();
         let packets = sent(&libc, tun);
@@ -262,7 +263,7 @@ fn nodelay_sends_small_segments_at_once() {
     );
 }
 
-/// Data of the segments in packets of IPv4.
+/// Data of the segments in IPv4 packets.
 fn data(packets: &[Vec<u8>]) -> Vec<&[u8]> {
     let data = |packet: &'_ Vec<u8>| 20 + usize::from(packet[32] >> 4) * 4;
     let data = packets.iter().map(|packet| &packet[data(packet)..]);

@@ -57,7 +57,7 @@ fn a_closed_port_refuses() {
         libc.0.dup_verb(fd, b"127.0.0.1:4"),
         Err(errno::ECONNREFUSED)
     );
-    // And the socket is as good as new.
+    // The socket is still usable.
     assert_eq!(libc.0.dup_verb(fd, b"10.9.9.9:4"), Err(errno::ENETUNREACH));
     let fd = libc.connect(fd, "127.0.0.1:7").unwrap();
     libc.write_all(fd, b"hello");
@@ -125,7 +125,7 @@ fn a_listener_is_readable_when_there_is_somebody_to_accept() {
     assert_eq!(poll(), Ready::READ);
     let server = libc.accept(listener).unwrap();
     assert_eq!(poll(), Ready::empty());
-    // A reset is told as one, after what came before it was read.
+    // A reset is reported as one, after the data before it was read.
     libc.write_all(server, b"unread");
     let mut buf = [0; 3];
     libc.0.read(client, &mut buf).unwrap();

@@ -1,4 +1,4 @@
-//! What waits, for how long, and what does not.
+//! Operations that wait, their time limits, and operations that do not wait.
 
 use std::sync::Arc;
 use std::thread;
@@ -31,7 +31,7 @@ fn connecting_without_waiting() {
     let server = libc.accept(listener).unwrap();
     let mut buf = [0; 9];
     assert_eq!(libc.0.read(server, &mut buf), Ok(1));
-    // Refused: it shows as readiness, and then as the error, once.
+    // A refused connection shows as readiness, and then as the error, once.
     let fd = libc.socket("tcp");
     libc.0.set_nonblocking(fd, true).unwrap();
     assert_eq!(libc.0.dup_verb(fd, b"127.0.0.1:4"), Err(errno::EINPROGRESS));
@@ -61,11 +61,11 @@ fn timeouts_are_for_their_own_direction() {
             start.elapsed()
         );
     }
-    // What can be done at once is.
+    // An operation that is possible at once is not delayed.
     libc.write_all(client, b"x");
     libc.write_all(server, b"y");
     assert_eq!(libc.0.read(client, &mut buf), Ok(1));
-    // Zero means none.
+    // Zero means no timeout.
     libc.set_timeout(client, "read_timeout", Duration::ZERO);
     let reader = {
         let libc = Arc::clone(&libc);
@@ -74,7 +74,7 @@ fn timeouts_are_for_their_own_direction() {
     thread::sleep(Duration::from_millis(300));
     libc.write_all(server, b"z");
     assert_eq!(reader.join().unwrap(), Ok(1));
-    // And a datagram socket has them as well.
+    // A datagram socket has timeouts as well.
     let udp = libc.bind(libc.socket("udp"), "127.0.0.1:0").unwrap();
     libc.set_timeout(udp, "read_timeout", Duration::from_millis(50));
     assert_eq!(libc.0.read(udp, &mut buf), Err(errno::ETIMEDOUT));
@@ -86,7 +86,8 @@ fn each_waiting_read_has_its_own_timeout() {
     let libc = Libc::new(&system);
     let fd = libc.bind(libc.socket("udp"), "127.0.0.1:4000").unwrap();
     libc.set_timeout(fd, "read_timeout", Duration::from_millis(300));
-    // A receive that would not wait does not give the others more time; nor do they each other.
+    // A nonblocking receive does not extend the time of the others; nor do they extend each
+    // other's.
     let receives: Vec<_> = (0..4)
         .map(|_| {
             let libc = libc.clone();
@@ -113,7 +114,7 @@ fn a_sendmsg_that_waits_does_not_hold_up_reads() {
     let system = system();
     let libc = Libc::new(&system);
     let (client, server) = libc.pair();
-    // Nobody reads at the server: fill the way to it.
+    // The server does not read: fill the buffers on the way to it.
     libc.0.set_nonblocking(client, true).unwrap();
     while libc.0.write(client, &[1; 65_536]).is_ok()
         || libc
@@ -138,7 +139,7 @@ fn a_sendmsg_that_waits_does_not_hold_up_reads() {
     assert_eq!(in_time(Duration::from_secs(10), read), Some(Ok(5)));
 }
 
-/// Runs a call that may wait in a thread of its own; its answer, if it comes in time.
+/// Runs a call that may wait in a thread of its own; returns its answer, if it comes in time.
 fn in_time<T: Send + 'static>(
     limit: Duration,
     call: impl FnOnce() -> T + Send + 'static,

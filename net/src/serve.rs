@@ -110,6 +110,8 @@ pub(crate) struct Servers {
     positions: BTreeMap<FlowId, usize>,
     /// The position at which the next datagram of the character generator begins.
     line: usize,
+    /// Carries bytes from a receive buffer to a send buffer; nothing stays in it.
+    chunk: Vec<u8>,
 }
 
 impl Servers {
@@ -143,7 +145,7 @@ impl Servers {
     pub(crate) fn serve_flow(&mut self, net: &mut Net, id: FlowId, service: Service) {
         let position = self.positions.get(&id).copied().unwrap_or(0);
         let moved = net.tcp.pump(id, |connection| match service {
-            Service::Echo => echo(connection),
+            Service::Echo => echo(connection, &mut self.chunk),
             Service::Discard => discard(connection),
             Service::Chargen => {
                 discard(connection);
@@ -202,9 +204,9 @@ impl Servers {
     }
 }
 
-/// Sends received bytes back, as many as there is room for.
-fn echo(connection: &mut Connection) -> usize {
-    let mut chunk = [0; 4096];
+/// Sends received bytes back by way of `chunk`, as many as there is room for.
+fn echo(connection: &mut Connection, chunk: &mut Vec<u8>) -> usize {
+    chunk.resize(4096, 0);
     let mut moved = 0;
     while moved < CHUNK {
         let room = connection.send_room().min(chunk.len());

@@ -5,7 +5,9 @@
 //! connections, listeners, interfaces and routes; all take turns, so that a machine that changes its
 //! speed changes it for all. What counts are the ratios.
 //!
-//! `cargo bench --bench per_packet`, or with `-- --quick` only to see that it runs.
+//! `cargo bench --bench per_packet`, or with `-- --quick` only to see that it runs. `--row NAME`
+//! measures only the rows whose name begins so: `ping`, `udp echo`, `tcp one`, `tcp all`, `bare`.
+//! Instructions instead of time, by row: docs/performance.md.
 
 use std::hint::black_box;
 use std::net::Ipv4Addr;
@@ -329,6 +331,11 @@ fn measure(rounds: usize, runs: usize, bodies: &mut [(&str, Body<'_>)]) -> Vec<f
 
 fn main() {
     let quick = std::env::args().any(|arg| arg == "--quick");
+    let only = std::env::args().skip_while(|arg| arg != "--row").nth(1);
+    let wanted = |name: &str| {
+        only.as_ref()
+            .is_none_or(|only| name.starts_with(only.as_str()))
+    };
     let many = match quick {
         true => Scale {
             connections: 200,
@@ -369,7 +376,7 @@ fn main() {
             format!("{:.2}", many / one),
         ]);
     };
-    for (name, exchange, packet) in each {
+    for (name, exchange, packet) in each.into_iter().filter(|(name, ..)| wanted(name)) {
         let times = measure(
             rounds,
             runs,
@@ -386,38 +393,45 @@ fn main() {
         );
         row(name, [times[0], times[1]]);
     }
-    let times = measure(
-        rounds,
-        runs,
-        &mut [
-            ("one", Box::new(|| one.tcp_echo(0))),
-            ("many", Box::new(|| lots.tcp_echo(0))),
-        ],
-    );
-    row(
-        "tcp echo and ack, one connection busy",
-        [times[0], times[1]],
-    );
-    let times = measure(
-        rounds,
-        runs,
-        &mut [
-            ("one", Box::new(|| one.tcp_echo(0))),
-            (
-                "many",
-                Box::new(|| {
-                    // A stride that visits all, and no two neighbours.
-                    lots.next = (lots.next + 7919) % connections;
-                    let flow = lots.next;
-                    lots.tcp_echo(flow);
-                }),
-            ),
-        ],
-    );
-    row(
-        "tcp echo and ack, every connection busy",
-        [times[0], times[1]],
-    );
+    if wanted("tcp one") {
+        let times = measure(
+            rounds,
+            runs,
+            &mut [
+                ("one", Box::new(|| one.tcp_echo(0))),
+                ("many", Box::new(|| lots.tcp_echo(0))),
+            ],
+        );
+        row(
+            "tcp one: echo and ack, one connection busy",
+            [times[0], times[1]],
+        );
+    }
+    if wanted("tcp all") {
+        let times = measure(
+            rounds,
+            runs,
+            &mut [
+                ("one", Box::new(|| one.tcp_echo(0))),
+                (
+                    "many",
+                    Box::new(|| {
+                        // A stride that visits all, and no two neighbours.
+                        lots.next = (lots.next + 7919) % connections;
+                        let flow = lots.next;
+                        lots.tcp_echo(flow);
+                    }),
+                ),
+            ],
+        );
+        row(
+            "tcp all: echo and ack, every connection busy",
+            [times[0], times[1]],
+        );
+    }
+    if !wanted("bare") {
+        return;
+    }
     let times = measure(
         rounds,
         runs,

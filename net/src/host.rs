@@ -497,12 +497,16 @@ impl FileServer for Host {
     }
 
     fn poll_wakeup(&mut self) -> Option<Wakeup> {
-        self.collect();
+        if self.net.has_news() {
+            self.collect();
+        }
         self.wakes.poll()
     }
 
     fn poll_signal(&mut self) -> Option<SignalTarget> {
-        self.collect();
+        if self.net.has_news() {
+            self.collect();
+        }
         // Checked once for all packets of a turn, because it takes system calls.
         let owners = std::iter::from_fn(|| self.signals.pop_front());
         let mut there = owners.filter(|owner| owner.exists(&*self.processes));

@@ -113,6 +113,16 @@ impl Net {
         deadlines.into_iter().flatten().min()
     }
 
+    /// Whether something happened at interfaces, or to files, that was not passed on yet.
+    #[inline]
+    pub(crate) fn has_news(&self) -> bool {
+        self.ip.ifs.has_activity()
+            || self.tun.has_events()
+            || self.echo.has_events()
+            || self.raw.has_events()
+            || !self.events.is_empty()
+    }
+
     /// The next event for the files above.
     #[must_use]
     pub(crate) fn poll_event(&mut self) -> Option<Event> {

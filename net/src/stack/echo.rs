@@ -117,6 +117,11 @@ impl Echo {
         self.events.pop_front()
     }
 
+    /// Whether [`poll_event`](Self::poll_event) has one.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Sends a request.
     pub(crate) fn send(
         &self,

@@ -95,6 +95,11 @@ impl Raw {
         self.events.pop_front()
     }
 
+    /// Whether [`poll_event`](Self::poll_event) has one.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// Gives a copy of a packet for this host to the sockets of its protocol. True if there are
     /// any.
     #[inline]

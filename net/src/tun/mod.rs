@@ -110,6 +110,11 @@ impl Units {
         self.events.pop_front()
     }
 
+    /// Whether [`poll_event`](Self::poll_event) has one.
+    pub(crate) fn has_events(&self) -> bool {
+        !self.events.is_empty()
+    }
+
     /// `tunstart`: handles activity at the interface of a unit.
     pub(crate) fn start(&mut self, ip: &Ip, unit: u16, activity: Activity) {
         let Some(softc) = self.units.get(&unit) else {

@@ -140,10 +140,13 @@ impl<S: FileServer> Kernel<S> {
         let mut woke = false;
         let before = self.deadline;
         for _ in 0..TURNS_PER_CALL {
-            let (mut answers, mut edges) = (Vec::new(), Vec::new());
-            let answer = |answer, _: &mut S, buffer: &Vec<u8>| {
+            let mut edges = Vec::new();
+            let done = &mut self.done;
+            let answer = |answer: Answer<_>, server: &mut S, buffer: &Vec<u8>| {
                 let read = read_of(&answer, buffer).to_vec();
-                answers.push((answer, read));
+                complete(server, &answer);
+                done.insert(answer.request.tag, (answer, read));
+                woke = true;
             };
             let turn = self
                 .dispatch
@@ -152,10 +155,7 @@ impl<S: FileServer> Kernel<S> {
                 true => Some(now.monotonic),
                 false => turn.deadline,
             };
-            woke |= !answers.is_empty() || !edges.is_empty();
-            for (answer, read) in answers {
-                self.finish(answer, read);
-            }
+            woke |= !edges.is_empty();
             while let Some(target) = self.dispatch.server.poll_signal() {
                 self.signals.push(target);
             }
@@ -169,19 +169,9 @@ impl<S: FileServer> Kernel<S> {
         woke || earlier
     }
 
-    /// Keeps the answer of a call that waited, and the bytes it read, for the thread that made it.
-    fn finish(&mut self, answer: Answer<SystemCall>, read: Vec<u8>) {
-        self.complete(&answer);
-        self.done.insert(answer.request.tag, (answer, read));
-    }
-
-    /// In this front the bytes read are always delivered.
-    fn complete(&mut self, answer: &Answer<SystemCall>) {
-        if matches!(answer.request.operation, SystemCall::Read { .. }) && answer.result.is_ok() {
-            self.dispatch
-                .server
-                .complete_read(answer.request.file, true);
-        }
+    /// Keeps the answer of a call whose wait was ended, for the thread that made it.
+    fn finish(&mut self, answer: Answer<SystemCall>) {
+        self.done.insert(answer.request.tag, (answer, Vec::new()));
     }
 
     fn close(&mut self, id: u64, caller: Caller) {
@@ -193,16 +183,23 @@ impl<S: FileServer> Kernel<S> {
             .dispatch
             .interrupt(file, |call| call.caller.pid == caller.pid)
         {
-            self.finish(answer, Vec::new());
+            self.finish(answer);
         }
         if let Some(description) = self.descriptions.get_mut(&id) {
             description.descriptors -= 1;
             if description.descriptors == 0 {
                 self.descriptions.remove(&id);
                 for answer in self.dispatch.close(file) {
-                    self.finish(answer, Vec::new());
+                    self.finish(answer);
                 }
             }
         }
+    }
+}
+
+/// Tells the server that a read is over. In this front the bytes read are always delivered.
+fn complete<S: FileServer>(server: &mut S, answer: &Answer<SystemCall>) {
+    if matches!(answer.request.operation, SystemCall::Read { .. }) && answer.result.is_ok() {
+        server.complete_read(answer.request.file, true);
     }
 }

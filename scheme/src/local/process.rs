@@ -4,7 +4,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use super::system_call::{SystemCall, read_of};
-use super::{Description, Kernel, Local};
+use super::{Description, Kernel, Local, complete};
 use crate::dispatch::{Answer, Request};
 use crate::errno::{self, Errno};
 use crate::server::{Argument, Caller, FileId, FileServer, OpenFlags, Pid, Ready};
@@ -245,7 +245,7 @@ impl<S: FileServer> Process<S> {
         if let Some(answer) = kernel.dispatch.submit(request) {
             let read = read_of(&answer, &kernel.dispatch.buffer);
             buf[..read.len()].copy_from_slice(read);
-            kernel.complete(&answer);
+            complete(&mut kernel.dispatch.server, &answer);
             if kernel.run(now) {
                 self.local.wake.notify_all();
             }

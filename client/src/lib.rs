@@ -344,7 +344,8 @@ impl Tun {
         self.get_int(request::TUNGBATCH).map(|on| on != 0)
     }
 
-    /// Bytes that the next read can get (`FIONREAD`); 0 when nothing is queued.
+    /// Bytes of the first packet in the queue (`FIONREAD`), in batch mode with its length and padding;
+    /// 0 when nothing is queued.
     pub fn pending(&self) -> io::Result<usize> {
         let len = self.get_int(request::FIONREAD)?;
         Ok(usize::try_from(len).unwrap_or(0))

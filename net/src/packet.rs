@@ -65,9 +65,18 @@ impl Packet {
         self.start += len.min(self.len());
     }
 
-    /// Cuts the packet to `len` bytes.
+    /// Cuts the packet to `len` bytes. Memory of which less than half is used from then on is given
+    /// back: a packet may wait in a queue for long.
     pub fn truncate(&mut self, len: usize) {
         self.buf.truncate(self.start + len);
+        if self.buf.len() < self.buf.capacity() / 2 {
+            self.buf.shrink_to_fit();
+        }
+    }
+
+    /// Bytes of memory that it holds, which are what a queue is charged for it.
+    pub fn memory(&self) -> usize {
+        self.buf.capacity()
     }
 }
 
@@ -94,6 +103,20 @@ impl DerefMut for Packet {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_cut_off_takes_no_memory() {
+        let mut packet = Packet::from(&[7; 1500][..]);
+        assert!(packet.memory() >= 1500);
+        packet.truncate(1400);
+        assert!(packet.memory() >= 1400, "a copy would not be worth it");
+        packet.truncate(28);
+        assert_eq!(packet[..], [7; 28]);
+        assert!(packet.memory() < 2 * (HEADROOM + 28));
+        // Of a header that was cut off, the room stays, and counts.
+        packet.strip(28);
+        assert!(packet.is_empty() && packet.memory() >= HEADROOM + 28);
+    }
 
     #[test]
     fn headers_go_in_front_even_past_the_room() {

@@ -79,9 +79,9 @@ impl Datagram {
         &self.packet[self.data.clone()]
     }
 
-    /// Bytes charged for it.
+    /// Bytes charged for it: the memory that it holds.
     fn cost(&self) -> usize {
-        self.packet.len() + OVERHEAD
+        self.packet.memory() + OVERHEAD
     }
 }
 

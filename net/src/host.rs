@@ -347,7 +347,7 @@ impl Host {
             }
             ("bpf", _) => bpf::open(&mut net.ip, rest, caller, TapId(id.0)).map(File::Bpf),
             ("netcfg", _) => netcfg::open(net, rest, flags, caller).map(File::Text),
-            ("icmp", _) => echo::open(net, rest, id).map(File::Echo),
+            ("icmp", _) => echo::open(net, rest, caller, id).map(File::Echo),
             ("ip", _) => raw::open(net, rest, caller, id).map(File::Raw),
             (_, Some(transport)) => self.open_socket(transport, rest, caller, id),
             _ => Err(errno::ENOENT),

@@ -122,7 +122,7 @@ impl Servers {
                 let (port, owner) = (service.port(), service.owner());
                 // Nothing else is bound yet: these cannot fail.
                 let tcp = net.tcp.listen(None, port, BACKLOG, owner);
-                let udp = net.udp.bind(None, port, owner);
+                let udp = net.udp.bind(None, port, owner, 0);
                 debug_assert!(tcp.is_ok() && udp.is_ok());
                 if let Ok(listener) = tcp {
                     let terms = Terms {

@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use scheme::errno::{self, Errno};
-use scheme::{FileId, Outcome, Ready, Stat};
+use scheme::{Caller, FileId, Outcome, Ready, Stat};
 
 use super::SOCKET;
 use super::option_file::Name;
@@ -26,8 +26,14 @@ fn remote(path: &str) -> Result<IpAddr, Errno> {
 }
 
 /// Opens a socket; events of it come with `file`.
-pub(crate) fn open(net: &mut Net, path: &str, file: FileId) -> Result<EchoId, Errno> {
-    net.echo.open(&mut net.ip, remote(path)?, Owner(file.0))
+pub(crate) fn open(
+    net: &mut Net,
+    path: &str,
+    caller: Caller,
+    file: FileId,
+) -> Result<EchoId, Errno> {
+    let owner = Owner(file.0);
+    net.echo.open(&mut net.ip, remote(path)?, owner, caller.uid)
 }
 
 pub(crate) fn read(

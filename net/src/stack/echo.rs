@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use scheme::errno::{self, Errno};
 use slab::Slab;
 
-use super::Owner;
+use super::memory::Memory;
+use super::{OVERHEAD, Owner};
 use crate::ifnet::DropReason;
 use crate::ip::header::proto;
 use crate::ip::output::HOP_LIMIT;
@@ -17,7 +18,7 @@ use crate::packet::Packet;
 const MAX_SOCKETS: usize = 32_768;
 /// Most replies in a socket's queue.
 const QUEUE_PACKETS: usize = 128;
-/// Most bytes of replies in a socket's queue.
+/// Most bytes in a socket's queue, overhead included.
 const QUEUE_BYTES: usize = 208 << 10;
 
 /// Number of an echo socket.
@@ -27,6 +28,8 @@ pub(crate) struct EchoId(u32);
 #[derive(Debug)]
 struct EchoSocket {
     owner: Owner,
+    /// The user of it.
+    uid: u32,
     remote: IpAddr,
     ident: u16,
     /// Hop limit of requests; never zero.
@@ -41,15 +44,18 @@ pub(crate) struct Echo {
     sockets: Slab<EchoSocket>,
     idents: BTreeMap<u16, u32>,
     events: VecDeque<Owner>,
+    /// Bytes in all queues.
+    memory: Memory,
 }
 
 impl Echo {
-    /// A socket that pings `remote`, which may be a group. `ENFILE` if there are too many.
+    /// A socket of `uid` that pings `remote`, which may be a group. `ENFILE` if there are too many.
     pub(crate) fn open(
         &mut self,
         ip: &mut Ip,
         remote: IpAddr,
         owner: Owner,
+        uid: u32,
     ) -> Result<EchoId, Errno> {
         if self.sockets.len() >= MAX_SOCKETS {
             return Err(errno::ENFILE);
@@ -60,6 +66,7 @@ impl Echo {
         let ident = ident.ok_or(errno::ENFILE)?;
         let key = self.sockets.insert(EchoSocket {
             owner,
+            uid,
             remote,
             ident,
             hop_limit: HOP_LIMIT,
@@ -73,6 +80,7 @@ impl Echo {
     pub(crate) fn close(&mut self, id: EchoId) {
         if let Some(socket) = self.sockets.try_remove(id.0 as usize) {
             self.idents.remove(&socket.ident);
+            self.memory.give_back(socket.bytes);
         }
     }
 
@@ -107,7 +115,8 @@ impl Echo {
     pub(crate) fn recv(&mut self, id: EchoId) -> Option<Vec<u8>> {
         let socket = self.sockets.get_mut(id.0 as usize)?;
         let reply = socket.replies.pop_front()?;
-        socket.bytes -= reply.len();
+        socket.bytes -= cost(&reply);
+        self.memory.give_back(cost(&reply));
         Some(reply)
     }
 
@@ -165,10 +174,13 @@ impl Echo {
             return Verdict::Dropped(DropReason::NotWanted);
         };
         let reply = &message[6..];
-        if socket.replies.len() >= QUEUE_PACKETS || socket.bytes + reply.len() > QUEUE_BYTES {
+        let cost = cost(reply);
+        let full = socket.replies.len() >= QUEUE_PACKETS || socket.bytes + cost > QUEUE_BYTES;
+        if full || !self.memory.has_room(cost, socket.uid) {
             return Verdict::Dropped(DropReason::SocketFull);
         }
-        socket.bytes += reply.len();
+        socket.bytes += cost;
+        self.memory.take(cost);
         socket.replies.push_back(reply.to_vec());
         self.events.push_back(socket.owner);
         Verdict::Delivered
@@ -180,6 +192,11 @@ impl Echo {
         let socket = key.and_then(|&key| self.sockets.get(key as usize));
         socket.is_some_and(|socket| socket.remote == quoted.endpoints.remote.0)
     }
+}
+
+/// Bytes charged for a reply.
+fn cost(reply: &[u8]) -> usize {
+    reply.len() + OVERHEAD
 }
 
 #[cfg(test)]
@@ -213,7 +230,7 @@ mod tests {
     fn a_reply_comes_to_the_socket_that_asked() {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(9)).unwrap();
+        let id = echo.open(&mut ip, PEER.into(), Owner(9), 0).unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"ping").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         assert_eq!((request[9], request[20]), (proto::ICMP, 8));
@@ -230,7 +247,7 @@ mod tests {
         let not_wanted = Verdict::Dropped(DropReason::NotWanted);
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(0)).unwrap();
+        let id = echo.open(&mut ip, PEER.into(), Owner(0), 0).unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         let elsewhere = reply_to(&request, [10, 0, 0, 3].into());
@@ -245,7 +262,7 @@ mod tests {
     fn a_full_queue_drops() {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(0)).unwrap();
+        let id = echo.open(&mut ip, PEER.into(), Owner(0), 0).unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         for _ in 0..QUEUE_PACKETS {
@@ -257,10 +274,45 @@ mod tests {
     }
 
     #[test]
+    fn sockets_that_are_not_read_leave_room_for_the_superusers() {
+        let (mut ip, dev) = connected();
+        let mut echo = Echo::default();
+        let request = |echo: &Echo, ip: &mut Ip, id| {
+            echo.send(ip, id, SEQUENCE, &[0; 1400]).unwrap();
+            sent(ip, dev).remove(0)
+        };
+        let mut full = || {
+            let id = echo.open(&mut ip, PEER.into(), Owner(0), 1000).unwrap();
+            let reply = reply_to(&request(&echo, &mut ip, id), PEER);
+            let taken = (0..QUEUE_PACKETS)
+                .take_while(|_| arrive(&mut echo, &mut ip, reply.clone()) == Verdict::Delivered);
+            taken.count() < QUEUE_PACKETS
+        };
+        let sockets = (0..1000).position(|_| full());
+        assert!(sockets.is_some_and(|sockets| sockets > 100));
+        let mut pings = |uid| {
+            let id = echo.open(&mut ip, PEER.into(), Owner(0), uid).unwrap();
+            let reply = reply_to(&request(&echo, &mut ip, id), PEER);
+            (id, arrive(&mut echo, &mut ip, reply))
+        };
+        assert_eq!(pings(1000).1, Verdict::Dropped(DropReason::SocketFull));
+        let (id, verdict) = pings(0);
+        assert_eq!(verdict, Verdict::Delivered);
+        assert!(echo.recv(id).is_some());
+        let ids: Vec<_> = echo
+            .sockets
+            .iter()
+            .map(|(key, _)| EchoId(key as u32))
+            .collect();
+        ids.into_iter().for_each(|id| echo.close(id));
+        assert!(echo.memory.is_empty());
+    }
+
+    #[test]
     fn a_notice_is_known_by_identifier_and_destination() {
         let (mut ip, _) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(0)).unwrap();
+        let id = echo.open(&mut ip, PEER.into(), Owner(0), 0).unwrap();
         let ident = echo.get(id).unwrap().ident;
         let quoted = |ident, remote: std::net::Ipv4Addr| Quoted {
             protocol: proto::ICMP,

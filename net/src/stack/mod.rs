@@ -2,12 +2,14 @@
 //!
 //! - [`tcp`]: connections, found by hash; listeners with a real accept queue; one timer for each.
 //! - [`udp`]: sockets with bounded queues, and fan-out of multicast to all of them.
-//! - [`mod@echo`]: sockets for pings; [`raw`]: sockets for whole packets.
+//! - [`mod@echo`]: sockets for pings; [`raw`]: sockets for whole packets;
+//! - [`memory`]: what the queues of all sockets of a kind take.
 //!
 //! Each is given the [network layer](crate::ip::Ip) as an argument, and its events are taken with
 //! its `poll_event`.
 
 mod echo;
+mod memory;
 mod raw;
 mod tcp;
 mod udp;
@@ -22,6 +24,9 @@ pub(crate) use tcp::{Buffers, Connection, State as TcpState, Tcp, TcpEvent, Term
 pub(crate) use tcp::{FlowId, ListenerId};
 pub(crate) use udp::UdpId;
 pub(crate) use udp::{Datagram, QUEUE_BYTES, SendTerms, Udp, UdpEvent};
+
+/// Bytes charged for a queued packet besides its memory, so that empty ones are bounded, too.
+const OVERHEAD: usize = 256;
 
 /// Ports for sockets whose program does not name one (RFC 6335 section 6).
 const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;

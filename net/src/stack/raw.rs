@@ -7,7 +7,8 @@ use scheme::errno::{self, Errno};
 use slab::Slab;
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
 
-use super::Owner;
+use super::memory::Memory;
+use super::{OVERHEAD, Owner};
 use crate::ifnet::Family;
 use crate::ip::header::{IPV6_HEADER, addresses};
 use crate::ip::output::fragment_v4;
@@ -16,7 +17,7 @@ use crate::packet::Packet;
 
 /// Most sockets.
 const MAX_SOCKETS: usize = 1024;
-/// Most bytes of packets that a socket holds.
+/// Most bytes of packets that a socket holds, overhead included.
 const QUEUE_BYTES: usize = 208 << 10;
 
 /// Number of a raw socket.
@@ -37,6 +38,8 @@ pub(crate) struct Raw {
     sockets: Slab<RawSocket>,
     protocols: BTreeMap<u8, Vec<u32>>,
     events: VecDeque<Owner>,
+    /// Bytes in all queues.
+    memory: Memory,
 }
 
 impl Raw {
@@ -56,9 +59,11 @@ impl Raw {
     }
 
     pub(crate) fn close(&mut self, id: RawId) {
-        if let Some(socket) = self.sockets.try_remove(id.0 as usize)
-            && let Some(keys) = self.protocols.get_mut(&socket.protocol)
-        {
+        let Some(socket) = self.sockets.try_remove(id.0 as usize) else {
+            return;
+        };
+        self.memory.give_back(socket.bytes);
+        if let Some(keys) = self.protocols.get_mut(&socket.protocol) {
             keys.retain(|&other| other != id.0);
             if keys.is_empty() {
                 self.protocols.remove(&socket.protocol);
@@ -85,7 +90,8 @@ impl Raw {
     pub(crate) fn recv(&mut self, id: RawId) -> Option<Packet> {
         let socket = self.sockets.get_mut(id.0 as usize)?;
         let packet = socket.packets.pop_front()?;
-        socket.bytes -= packet.len();
+        socket.bytes -= cost(&packet);
+        self.memory.give_back(cost(&packet));
         Some(packet)
     }
 
@@ -119,11 +125,15 @@ impl Raw {
                 continue;
             };
             // A slow reader loses copies. The packet itself goes to its protocol all the same.
-            if socket.bytes + packet.len() > QUEUE_BYTES {
+            let copy = packet.clone();
+            let cost = cost(&copy);
+            // Only the superuser has such sockets.
+            if socket.bytes + cost > QUEUE_BYTES || !self.memory.has_room(cost, 0) {
                 continue;
             }
-            socket.bytes += packet.len();
-            socket.packets.push_back(packet.clone());
+            socket.bytes += cost;
+            self.memory.take(cost);
+            socket.packets.push_back(copy);
             self.events.push_back(socket.owner);
         }
         true
@@ -173,6 +183,11 @@ impl Raw {
         ip.if_output(path.dev, family, packet, path.next_hop)?;
         Ok(())
     }
+}
+
+/// Bytes charged for a packet.
+fn cost(packet: &Packet) -> usize {
+    packet.memory() + OVERHEAD
 }
 
 #[cfg(test)]
@@ -232,13 +247,14 @@ mod tests {
         let mut raw = Raw::default();
         let id = raw.open(PROTOCOL, Owner(1)).unwrap();
         let packet = testing::ipv4(PEER, HOST, PROTOCOL, &[0; 1400]);
-        let fit = QUEUE_BYTES / packet.len();
+        let fit = QUEUE_BYTES / cost(&packet);
         for _ in 0..fit + 5 {
             let verdict = arrive(&mut raw, &mut ip, packet.clone());
             assert_eq!(verdict, Verdict::Delivered);
         }
         let read = std::iter::from_fn(|| raw.recv(id)).count();
         assert_eq!(read, fit);
+        assert!(raw.memory.is_empty());
     }
 
     #[test]

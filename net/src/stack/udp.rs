@@ -9,7 +9,8 @@ use slab::Slab;
 use smallvec::SmallVec;
 use smoltcp::wire::UdpPacket;
 
-use super::Owner;
+use super::memory::Memory;
+use super::{OVERHEAD, Owner};
 use crate::ifnet::{DropReason, IfIndex, Ifnet};
 use crate::ip::header::{Addressee, Endpoints, proto};
 use crate::ip::icmp::{Notice, Problem};
@@ -23,10 +24,6 @@ const HEADER: usize = 8;
 pub(crate) const QUEUE_BYTES: usize = 208 << 10;
 /// The smallest size of a queue, bytes.
 const SMALLEST_QUEUE: usize = 4 << 10;
-/// Most bytes in the queues of all sockets together.
-const MEMORY: usize = 64 << 20;
-/// Bytes charged for a queued datagram besides its packet, so that empty ones are bounded, too.
-const OVERHEAD: usize = 256;
 /// The number of recent destinations that a socket remembers.
 const RECENT: usize = 16;
 /// Most sockets.
@@ -88,6 +85,8 @@ impl Datagram {
 #[derive(Debug)]
 struct UdpSocket {
     owner: Owner,
+    /// The user of it.
+    uid: u32,
     local: Option<IpAddr>,
     port: u16,
     remote: Option<(IpAddr, u16)>,
@@ -120,7 +119,7 @@ pub(crate) struct Udp {
     ports: HashMap<u16, BTreeSet<u32>, ahash::RandomState>,
     events: VecDeque<u32>,
     /// Bytes in all queues.
-    bytes: usize,
+    memory: Memory,
 }
 
 impl Udp {
@@ -130,17 +129,18 @@ impl Udp {
             names: HashMap::with_hasher(hasher.clone()),
             ports: HashMap::with_hasher(hasher),
             events: VecDeque::new(),
-            bytes: 0,
+            memory: Memory::default(),
         }
     }
 
-    /// Makes a socket on a port of one address, or of all. `ENFILE` if there are too many,
+    /// Makes a socket of `uid` on a port of one address, or of all. `ENFILE` if there are too many,
     /// `EADDRINUSE` if the port is taken.
     pub(crate) fn bind(
         &mut self,
         local: Option<IpAddr>,
         port: u16,
         owner: Owner,
+        uid: u32,
     ) -> Result<UdpId, Errno> {
         if self.sockets.len() >= MAX_SOCKETS {
             return Err(errno::ENFILE);
@@ -157,6 +157,7 @@ impl Udp {
         }
         let socket = UdpSocket {
             owner,
+            uid,
             local,
             port,
             remote: None,
@@ -185,7 +186,7 @@ impl Udp {
         let socket = self.sockets.get_mut(id.0 as usize)?;
         let datagram = socket.queue.pop_front()?;
         socket.bytes -= datagram.cost();
-        self.bytes -= datagram.cost();
+        self.memory.give_back(datagram.cost());
         Some(datagram)
     }
 
@@ -231,7 +232,7 @@ impl Udp {
         let Some(socket) = self.sockets.try_remove(id.0 as usize) else {
             return;
         };
-        self.bytes -= socket.bytes;
+        self.memory.give_back(socket.bytes);
         self.names.remove(&(socket.local, socket.port));
         if let Some(holders) = self.ports.get_mut(&socket.port) {
             holders.remove(&id.0);
@@ -347,7 +348,7 @@ impl Udp {
     fn has_room(&self, id: u32, datagram: &Datagram) -> bool {
         let cost = datagram.cost();
         self.sockets.get(id as usize).is_some_and(|socket| {
-            socket.bytes + cost <= socket.limit && self.bytes + cost <= MEMORY
+            socket.bytes + cost <= socket.limit && self.memory.has_room(cost, socket.uid)
         })
     }
 
@@ -377,7 +378,7 @@ impl Udp {
         };
         let cost = datagram.cost();
         socket.bytes += cost;
-        self.bytes += cost;
+        self.memory.take(cost);
         socket.queue.push_back(datagram);
         if !std::mem::replace(&mut socket.told, true) {
             self.events.push_back(id);
@@ -550,16 +551,17 @@ mod tests {
     fn a_name_is_one_sockets() {
         let mut udp = udp();
         let addr = |last: u8| IpAddr::from([127, 0, 0, last]);
-        let one = udp.bind(Some(addr(1)), 7, Owner(0)).unwrap();
-        let two = udp.bind(Some(addr(2)), 7, Owner(0)).unwrap();
-        let taken = |udp: &mut Udp, local| udp.bind(local, 7, Owner(0)) == Err(errno::EADDRINUSE);
+        let one = udp.bind(Some(addr(1)), 7, Owner(0), 0).unwrap();
+        let two = udp.bind(Some(addr(2)), 7, Owner(0), 0).unwrap();
+        let taken =
+            |udp: &mut Udp, local| udp.bind(local, 7, Owner(0), 0) == Err(errno::EADDRINUSE);
         assert!(taken(&mut udp, Some(addr(1))) && taken(&mut udp, None));
         assert_eq!(udp.holder((addr(2), 7)), Some(two.0));
         assert_eq!(udp.holder((addr(3), 7)), None);
         udp.unbind(one);
         assert!(taken(&mut udp, None));
         udp.unbind(two);
-        let all = udp.bind(None, 7, Owner(0)).unwrap();
+        let all = udp.bind(None, 7, Owner(0), 0).unwrap();
         assert!(taken(&mut udp, Some(addr(1))));
         assert_eq!(udp.holder((addr(3), 7)), Some(all.0));
         udp.unbind(all);
@@ -570,8 +572,8 @@ mod tests {
     fn a_datagram_goes_to_the_socket_of_its_port_and_its_owner_is_told_once() {
         let (mut ip, dev) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(9)).unwrap();
-        let other = udp.bind(None, PORT + 1, Owner(10)).unwrap();
+        let id = udp.bind(None, PORT, Owner(9), 0).unwrap();
+        let other = udp.bind(None, PORT + 1, Owner(10), 0).unwrap();
         for data in [&b"one"[..], b"two"] {
             let verdict = arrive(&mut udp, &mut ip, dev, PORT, data);
             assert_eq!(verdict, Verdict::Delivered);
@@ -585,7 +587,7 @@ mod tests {
         assert_eq!(datagram.data(), b"one");
         assert_eq!((datagram.from, datagram.to), (peer(), HOST.into()));
         assert_eq!(udp.recv(id).unwrap().data(), b"two");
-        assert!(!udp.has_queued(id) && !udp.has_queued(other) && udp.bytes == 0);
+        assert!(!udp.has_queued(id) && !udp.has_queued(other) && udp.memory.is_empty());
         assert!(sent(&mut ip, dev).is_empty());
     }
 
@@ -593,7 +595,7 @@ mod tests {
     fn a_connected_socket_hears_its_peer_only() {
         let (mut ip, dev) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(0)).unwrap();
+        let id = udp.bind(None, PORT, Owner(0), 0).unwrap();
         udp.connect(id, Some((PEER.into(), 4001)));
         let verdict = arrive(&mut udp, &mut ip, dev, PORT, b"stranger");
         assert_eq!(verdict, Verdict::Dropped(DropReason::NoPort));
@@ -620,7 +622,7 @@ mod tests {
     fn a_full_queue_drops_until_it_is_read() {
         let (mut ip, dev) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(0)).unwrap();
+        let id = udp.bind(None, PORT, Owner(0), 0).unwrap();
         udp.set_limit(id, 0);
         assert_eq!(udp.limit(id), Some(SMALLEST_QUEUE));
         let cost = 20 + HEADER + 1000 + OVERHEAD;
@@ -635,17 +637,34 @@ mod tests {
         let verdict = arrive(&mut udp, &mut ip, dev, PORT, &[0; 1000]);
         assert_eq!(verdict, Verdict::Delivered);
         udp.unbind(id);
-        assert_eq!(udp.bytes, 0);
+        assert!(udp.memory.is_empty());
         let stats = &ip.ifs.get(dev).unwrap().stats;
         let ledger = stats.input();
         assert_eq!(ledger.offered, ledger.delivered + ledger.dropped);
     }
 
     #[test]
+    fn a_datagram_in_a_long_frame_is_charged_what_is_kept() {
+        let (mut ip, dev) = connected();
+        let mut udp = udp();
+        let id = udp.bind(None, PORT, Owner(0), 1000).unwrap();
+        let whole = testing::udp(THERE, (HOST, PORT), b"");
+        let padded = Packet::concat(&whole, &[0; 1472]);
+        let verdict = testing::receive(&mut ip, dev, padded, |ip, delivery| match delivery {
+            Delivery::Udp(received) => udp.input(ip, received),
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(verdict, Verdict::Delivered);
+        let datagram = udp.peek(id).unwrap();
+        assert_eq!(datagram.cost(), datagram.packet.memory() + OVERHEAD);
+        assert!(datagram.packet.memory() < 256);
+    }
+
+    #[test]
     fn a_datagram_leaves_with_its_header_and_checksum() {
         let (mut ip, dev) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(0)).unwrap();
+        let id = udp.bind(None, PORT, Owner(0), 0).unwrap();
         udp.send(&mut ip, id, None, peer(), b"hello").unwrap();
         let [packet] = &sent(&mut ip, dev)[..] else {
             panic!("not one packet");
@@ -666,7 +685,7 @@ mod tests {
     fn a_notice_is_for_the_socket_that_sent_and_is_connected() {
         let (mut ip, _) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(9)).unwrap();
+        let id = udp.bind(None, PORT, Owner(9), 0).unwrap();
         let endpoints = |port| Endpoints {
             local: (HOST.into(), PORT),
             remote: (PEER.into(), port),

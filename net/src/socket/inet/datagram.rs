@@ -20,7 +20,8 @@ impl Socket {
         let addr = self.check_local(cx.net, local.0)?;
         let owner = cx.owner();
         let Net { ip, udp, .. } = &mut *cx.net;
-        let (socket, port) = bind_port(&mut ip.rng, local.1, |port| udp.bind(addr, port, owner))?;
+        let bind = |port| udp.bind(addr, port, owner, self.uid);
+        let (socket, port) = bind_port(&mut ip.rng, local.1, bind)?;
         let local = (local.0, port);
         self.state = State::Datagrams {
             socket,

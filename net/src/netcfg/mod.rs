@@ -8,14 +8,17 @@
 //! - [`setting`]: lines that can be written, and how they are parsed;
 //! - [`apply`]: applying them, one by one;
 //! - [`undo`]: undoing them if one is refused, and announcing them if none was;
+//! - [`texts`]: the texts that readers have begun, each kept once;
 //! - this module: open files, and watching them for changes.
 
 mod apply;
 mod node;
 mod setting;
+mod texts;
 mod undo;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use scheme::errno::{self, Errno};
@@ -26,6 +29,7 @@ use crate::ip::Ip;
 use crate::net::Net;
 use node::Node;
 use setting::Setting;
+use texts::Texts;
 use undo::Change;
 
 /// Most bytes of an unfinished line.
@@ -43,8 +47,10 @@ const COUNTERS: Duration = Duration::from_millis(100);
 /// An open text file.
 pub(crate) struct Handle {
     node: Node,
+    /// The user that opened it.
+    uid: u32,
     /// The text as it was when the reader began at its start.
-    snapshot: Option<String>,
+    snapshot: Option<Arc<str>>,
     /// An unfinished line.
     pending: Vec<u8>,
     /// Whether a program asked to be told of changes.
@@ -97,6 +103,7 @@ pub(crate) fn open(
     }
     Ok(Handle {
         node,
+        uid: caller.uid,
         snapshot: None,
         pending: Vec::new(),
         watched: false,
@@ -104,7 +111,8 @@ pub(crate) fn open(
 }
 
 impl Handle {
-    /// Reads the text from `offset`, as it was when the reader was at its start.
+    /// Reads the text from `offset`, as it was when the reader was at its start. `ENOBUFS` if the
+    /// texts of all readers take too much memory.
     pub(crate) fn read(
         &mut self,
         net: &Net,
@@ -116,7 +124,9 @@ impl Handle {
         // A reader at the start sees the current text. A reader that continues sees the same text
         // to its end.
         if offset == 0 || self.snapshot.is_none() {
-            self.snapshot = Some(self.node.read(net).ok_or(errno::ENOENT)?);
+            let text = self.node.read(net).ok_or(errno::ENOENT)?;
+            watchers.texts.release(&self.node, self.snapshot.take());
+            self.snapshot = Some(watchers.texts.keep(&self.node, text, self.uid)?);
             if self.watched {
                 // The reader has seen the change that it was told of. It is told of the next
                 // without asking again.
@@ -168,6 +178,7 @@ impl Handle {
         }
         watchers.settings.remove(&id);
         watchers.counters.remove(&id);
+        watchers.texts.release(&self.node, self.snapshot.take());
     }
 
     /// Applies all the lines, or if one is refused, none.
@@ -222,7 +233,7 @@ impl Handle {
     /// the file is told of the next change.
     pub(crate) fn ready(&mut self, net: &Net, watchers: &mut Watchers, id: FileId) -> Ready {
         self.watched = true;
-        if self.snapshot.is_none() || self.node.read(net) != self.snapshot {
+        if self.snapshot.is_none() || self.node.read(net).as_deref() != self.snapshot.as_deref() {
             return Ready::all();
         }
         watchers.watch(self, id);
@@ -244,6 +255,8 @@ pub(crate) struct Watchers {
     due: Duration,
     /// Whether `counters` may have changed since then.
     stale: bool,
+    /// The texts that files were read as, which they are compared with.
+    texts: Texts,
 }
 
 impl Watchers {
@@ -304,7 +317,7 @@ fn tell<'a>(
             return false;
         };
         let text = texts.entry(node).or_insert_with(|| node.read(net));
-        let changed = snapshot.is_none() || *text != *snapshot;
+        let changed = snapshot.is_none() || text.as_deref() != snapshot.as_deref();
         if changed {
             wakes.wake(id, Ready::READ);
         }

@@ -303,6 +303,30 @@ fn an_interface_that_goes_takes_memberships_along() {
 }
 
 #[test]
+fn what_was_refused_is_not_reported() {
+    const GROUP: [u8; 4] = [239, 1, 2, 3];
+
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    let path = "ifaces/tun0/multicast";
+    let write = |lines: &str| crate::common::program::set(&libc.0, path, lines);
+    let refused = write("join 239.1.2.3\nleave 239.9.9.9\n");
+    assert_eq!(refused, Err(errno::EINVAL));
+    assert_eq!(reports(&libc, tun), []);
+    set(&libc, path, "join 239.1.2.3\n");
+    assert_eq!(reports(&libc, tun), [(JOINED, GROUP)]);
+    let refused = write("leave 239.1.2.3\nleave 239.1.2.3\n");
+    assert_eq!(refused, Err(errno::EINVAL));
+    // Nor is what the same write took back.
+    set(&libc, path, "leave 239.1.2.3\njoin 239.1.2.3\n");
+    set(&libc, path, "join 239.4.4.4\nleave 239.4.4.4\n");
+    assert_eq!(reports(&libc, tun), []);
+    set(&libc, path, "leave 239.1.2.3\n");
+    assert_eq!(reports(&libc, tun), [(LEFT, GROUP)]);
+}
+
+#[test]
 fn groups_of_ipv6() {
     let system = system();
     let libc = Libc::new(&system);

@@ -1,6 +1,6 @@
 //! Group membership: IGMP version 2 (RFC 2236) and MLD version 1 (RFC 2710), as a host.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
@@ -81,9 +81,63 @@ fn is_reported(group: &IpAddr) -> bool {
 }
 
 impl Ip {
-    /// Joins a group on an interface, or joins once more. False if the interface cannot, or is in
-    /// `most` others.
+    /// Joins a group on an interface, or joins once more, and reports it. False if the interface
+    /// cannot, or is in `most` others.
     pub(crate) fn group_join(
+        &mut self,
+        dev: IfIndex,
+        group: IpAddr,
+        member: MemberKind,
+        most: usize,
+    ) -> bool {
+        let known = self.is_in(dev, &group);
+        let joined = self.group_enter(dev, group, member, most);
+        if joined && !known {
+            self.group_announce(dev, group);
+        }
+        joined
+    }
+
+    /// Leaves a group, once, and tells routers if that was the last membership. False if no member
+    /// of this kind joined it.
+    pub(crate) fn group_leave(&mut self, dev: IfIndex, group: IpAddr, member: MemberKind) -> bool {
+        let left = self.group_exit(dev, group, member);
+        if left && !self.is_in(dev, &group) {
+            self.group_left(dev, group);
+        }
+        left
+    }
+
+    fn is_in(&self, dev: IfIndex, group: &IpAddr) -> bool {
+        let ifp = self.ifs.get(dev);
+        ifp.is_some_and(|ifp| ifp.groups.contains_key(group))
+    }
+
+    /// The groups that sockets and settings joined on an interface.
+    pub(crate) fn groups_joined(&self, dev: IfIndex) -> BTreeSet<IpAddr> {
+        let groups = self.ifs.get(dev).map(|ifp| &ifp.groups);
+        let joined = |members: &Members| members.sockets + members.settings > 0;
+        let groups = groups.into_iter().flatten();
+        groups
+            .filter_map(|(&group, members)| joined(members).then_some(group))
+            .collect()
+    }
+
+    /// Reports what has become of the groups that were joined on an interface before.
+    pub(crate) fn groups_changed(&mut self, dev: IfIndex, before: &BTreeSet<IpAddr>) {
+        let now = self.groups_joined(dev);
+        for &group in before.difference(&now) {
+            if !self.is_in(dev, &group) {
+                self.group_left(dev, group);
+            }
+        }
+        for &group in now.difference(before) {
+            self.group_announce(dev, group);
+        }
+    }
+
+    /// [Joins](Self::group_join) without a report.
+    pub(crate) fn group_enter(
         &mut self,
         dev: IfIndex,
         group: IpAddr,
@@ -104,13 +158,12 @@ impl Ip {
         *ifp.groups.entry(group).or_default().of(member) += 1;
         if !known {
             self.ifs.touch();
-            self.group_announce(dev, group);
         }
         true
     }
 
-    /// Leaves a group, once. False if no member of this kind joined it.
-    pub(crate) fn group_leave(&mut self, dev: IfIndex, group: IpAddr, member: MemberKind) -> bool {
+    /// [Leaves](Self::group_leave) without a report.
+    pub(crate) fn group_exit(&mut self, dev: IfIndex, group: IpAddr, member: MemberKind) -> bool {
         let Some(ifp) = self.ifs.get_mut(dev) else {
             return false;
         };
@@ -123,17 +176,14 @@ impl Ip {
         }
         *times -= 1;
         if members.is_empty() {
-            self.group_left(dev, group);
+            ifp.groups.remove(&group);
+            self.ifs.touch();
         }
         true
     }
 
-    /// Removes a group that has no members left, and tells routers.
+    /// Tells routers that a group has no members left.
     fn group_left(&mut self, dev: IfIndex, group: IpAddr) {
-        if let Some(ifp) = self.ifs.get_mut(dev) {
-            ifp.groups.remove(&group);
-        }
-        self.ifs.touch();
         self.reports.cancel(dev, group);
         match group {
             _ if !is_reported(&group) => {}
@@ -173,7 +223,9 @@ impl Ip {
                 }
             }
         }
+        ifp.groups.retain(|_, members| !members.is_empty());
         for group in left {
+            self.ifs.touch();
             self.group_left(dev, group);
         }
         for group in joined {

@@ -109,14 +109,14 @@ impl IfSetting {
             Self::Join(group) => {
                 if !net
                     .ip
-                    .group_join(dev, group, MemberKind::Setting, MAX_GROUPS)
+                    .group_enter(dev, group, MemberKind::Setting, MAX_GROUPS)
                 {
                     return Err(errno::EINVAL);
                 }
                 return Ok(Undo::Join(dev, group));
             }
             Self::Leave(group) => {
-                if !net.ip.group_leave(dev, group, MemberKind::Setting) {
+                if !net.ip.group_exit(dev, group, MemberKind::Setting) {
                     return Err(errno::EINVAL);
                 }
                 return Ok(Undo::Leave(dev, group));

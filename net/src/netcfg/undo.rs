@@ -1,5 +1,6 @@
 //! Undoing lines when a later one is refused, and announcing them when none was.
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -108,11 +109,11 @@ impl Undo {
                 net.ip.routes.touch();
             }
             Self::Join(dev, group) => {
-                net.ip.group_leave(dev, group, MemberKind::Setting);
+                net.ip.group_exit(dev, group, MemberKind::Setting);
             }
             Self::Leave(dev, group) => {
                 net.ip
-                    .group_join(dev, group, MemberKind::Setting, MAX_GROUPS);
+                    .group_enter(dev, group, MemberKind::Setting, MAX_GROUPS);
             }
         }
     }
@@ -129,6 +130,7 @@ pub(super) struct Change {
     /// Families in which it could not report groups.
     silent: Vec<Family>,
     addrs: Vec<IfAddr>,
+    groups: BTreeSet<IpAddr>,
 }
 
 impl Change {
@@ -143,6 +145,7 @@ impl Change {
             interrupted: false,
             silent,
             addrs: ip.addrs_of(dev),
+            groups: ip.groups_joined(dev),
         }
     }
 
@@ -154,6 +157,7 @@ impl Change {
     /// Announces the changes on the link, after all lines were applied.
     pub(super) fn announce(self, net: &mut Net) {
         let dev = self.dev;
+        net.ip.groups_changed(dev, &self.groups);
         let adapter = adapter_of(&net.ip, dev);
         let runs_ipv6 = net.ip.runs_ipv6(dev);
         let addrs = net.ip.addrs_of(dev);

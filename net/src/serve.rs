@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -120,16 +121,19 @@ impl Servers {
         for (flag, service) in Service::ALL {
             if services.contains(flag) {
                 let (port, owner) = (service.port(), service.owner());
-                // Nothing else is bound yet: these cannot fail.
-                let tcp = net.tcp.listen(None, port, BACKLOG, owner);
-                let udp = net.udp.bind(None, port, owner, 0);
-                debug_assert!(tcp.is_ok() && udp.is_ok());
-                if let Ok(listener) = tcp {
-                    let terms = Terms {
-                        idle_limit: Some(IDLE_LIMIT),
-                        ..Terms::default()
-                    };
-                    net.tcp.set_listener_terms(listener, terms);
+                let all: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
+                for addr in all {
+                    // Nothing else is bound yet: these cannot fail.
+                    let tcp = net.tcp.listen(addr, port, BACKLOG, owner);
+                    let udp = net.udp.bind(addr, port, owner, 0);
+                    debug_assert!(tcp.is_ok() && udp.is_ok());
+                    if let Ok(listener) = tcp {
+                        let terms = Terms {
+                            idle_limit: Some(IDLE_LIMIT),
+                            ..Terms::default()
+                        };
+                        net.tcp.set_listener_terms(listener, terms);
+                    }
                 }
             }
         }

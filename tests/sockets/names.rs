@@ -103,11 +103,11 @@ fn a_listener_of_all_addresses_has_its_port_alone() {
     process.close(all).unwrap();
     let some = ["127.0.0.1", "[::1]"].map(|local| listen(local).unwrap());
     assert_eq!(listen("127.0.0.1"), Err(errno::EADDRINUSE));
-    for one in some {
-        assert_eq!(listen("0.0.0.0"), Err(errno::EADDRINUSE));
+    for (one, all) in some.into_iter().zip(["0.0.0.0", "[::]"]) {
+        assert_eq!(listen(all), Err(errno::EADDRINUSE));
         process.close(one).unwrap();
+        assert!(listen(all).is_ok());
     }
-    assert!(listen("0.0.0.0").is_ok());
 }
 
 #[test]
@@ -167,4 +167,60 @@ fn a_setting_does_not_outlive_its_socket() {
     bob.open("/scheme/udp", BOTH).unwrap();
     assert_eq!(alice.write(setting, &[1; 16]), Err(errno::EBADF));
     assert_eq!(alice.read(setting, &mut [0; 16]), Err(errno::EBADF));
+}
+
+#[test]
+fn all_addresses_are_those_of_one_family() {
+    let system = system();
+    let libc = Libc::new(&system);
+    // Streams: each family has a listener of its own on the port.
+    let open = |path: &str| libc.0.open(path, BOTH);
+    let v4 = open("tcp//0.0.0.0:5000").unwrap();
+    assert_eq!(
+        open("tcp/[::1]:5000").and_then(connected(&libc)),
+        Err(errno::ECONNREFUSED)
+    );
+    let v6 = open("tcp//[::]:5000").unwrap();
+    for taken in [
+        "tcp//0.0.0.0:5000",
+        "tcp//[::]:5000",
+        "tcp//[::1]:5000",
+        "tcp//127.0.0.1:5000",
+    ] {
+        assert_eq!(open(taken), Err(errno::EADDRINUSE), "{taken}");
+    }
+    for (listener, own) in [(v4, "127.0.0.1"), (v6, "[::1]")] {
+        libc.0.set_nonblocking(listener, true).unwrap();
+        libc.connect(libc.socket("tcp"), &format!("{own}:5000"))
+            .unwrap();
+        let accepted = libc.accept(listener).unwrap();
+        assert!(
+            libc.peername(accepted)
+                .unwrap()
+                .contains(&format!("/tcp/{own}:"))
+        );
+        assert_eq!(libc.accept(listener), Err(errno::EAGAIN), "the other's");
+    }
+    // Datagrams likewise; and each answers in its own family only.
+    let v4 = open("udp//0.0.0.0:5000").unwrap();
+    let v6 = open("udp//[::]:5000").unwrap();
+    assert_eq!(open("udp//[::1]:5000"), Err(errno::EADDRINUSE));
+    for (receiver, own) in [(v4, "127.0.0.1"), (v6, "[::1]")] {
+        libc.0.set_nonblocking(receiver, true).unwrap();
+        let sender = open(&format!("udp/{own}:5000")).unwrap();
+        libc.0.write(sender, own.as_bytes()).unwrap();
+        let (name, _, data) = libc.recvmsg(receiver, 64, 0).unwrap();
+        assert!(name.contains(own) && data == own.as_bytes());
+    }
+    let other = libc.0.dup_verb(v4, b"[::1]:5000");
+    assert_eq!(other, Err(errno::EADDRNOTAVAIL));
+    let other = open("udp/127.0.0.1:5000/[::]:0");
+    assert_eq!(other, Err(errno::EADDRNOTAVAIL));
+    let other = open("tcp/[::1]:7/0.0.0.0:0");
+    assert_eq!(other, Err(errno::EADDRNOTAVAIL));
+}
+
+/// Waits until a connection stands, or says why not.
+fn connected(libc: &Libc) -> impl Fn(Fd) -> Result<Fd, errno::Errno> {
+    |fd| libc.0.read(fd, &mut [0; 1]).map(|_| fd)
 }

@@ -14,6 +14,8 @@ mod raw;
 mod tcp;
 mod udp;
 
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
 use scheme::errno::{self, Errno};
 
 pub(crate) use echo::{Echo, EchoId};
@@ -54,6 +56,14 @@ pub(crate) fn bind_port<T>(
     ephemeral_ports(rng)
         .find_map(|port| Some((bind(port).ok()?, port)))
         .ok_or(errno::EADDRINUSE)
+}
+
+/// The name for all addresses of the family of this one.
+fn unspecified(addr: &IpAddr) -> IpAddr {
+    match addr {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    }
 }
 
 /// The owner of a socket, which gets its events: a number with a meaning only for the files above.

@@ -10,7 +10,7 @@ use smallvec::SmallVec;
 use smoltcp::wire::UdpPacket;
 
 use super::memory::Memory;
-use super::{OVERHEAD, Owner};
+use super::{OVERHEAD, Owner, unspecified};
 use crate::ifnet::{DropReason, IfIndex, Ifnet};
 use crate::ip::header::{Addressee, Endpoints, proto};
 use crate::ip::icmp::{Notice, Problem};
@@ -87,7 +87,8 @@ struct UdpSocket {
     owner: Owner,
     /// The user of it.
     uid: u32,
-    local: Option<IpAddr>,
+    /// Its address; an unspecified one for all of that family.
+    local: IpAddr,
     port: u16,
     remote: Option<(IpAddr, u16)>,
     /// The last destinations. ICMP errors about others are ignored.
@@ -113,10 +114,12 @@ pub(crate) struct UdpEvent {
 #[derive(Debug)]
 pub(crate) struct Udp {
     sockets: Slab<UdpSocket>,
-    /// Sockets by name: an address, or `None` for all, and a port. Names are unique.
-    names: HashMap<(Option<IpAddr>, u16), u32, ahash::RandomState>,
-    /// Every socket of a port, for multicasts and broadcasts.
-    ports: HashMap<u16, BTreeSet<u32>, ahash::RandomState>,
+    /// Sockets by name: an address, or the unspecified one of a family for all of that, and a port.
+    /// Names are unique.
+    names: HashMap<(IpAddr, u16), u32, ahash::RandomState>,
+    /// Every socket of a port and family, by the name for all addresses, for multicasts and
+    /// broadcasts.
+    ports: HashMap<(IpAddr, u16), BTreeSet<u32>, ahash::RandomState>,
     events: VecDeque<u32>,
     /// Bytes in all queues.
     memory: Memory,
@@ -133,11 +136,12 @@ impl Udp {
         }
     }
 
-    /// Makes a socket of `uid` on a port of one address, or of all. `ENFILE` if there are too many,
+    /// Makes a socket of `uid` on a port of one address, or of all of a family if it is
+    /// unspecified. `ENFILE` if there are too many,
     /// `EADDRINUSE` if the port is taken.
     pub(crate) fn bind(
         &mut self,
-        local: Option<IpAddr>,
+        local: IpAddr,
         port: u16,
         owner: Owner,
         uid: u32,
@@ -145,12 +149,10 @@ impl Udp {
         if self.sockets.len() >= MAX_SOCKETS {
             return Err(errno::ENFILE);
         }
-        // A socket bound to all addresses takes the port of each.
-        let taken = match local {
-            None => self.ports.contains_key(&port),
-            Some(_) => {
-                self.names.contains_key(&(None, port)) || self.names.contains_key(&(local, port))
-            }
+        // A socket bound to all addresses of a family takes the port of each.
+        let taken = match local.is_unspecified() {
+            true => self.ports.contains_key(&(local, port)),
+            false => self.holder((local, port)).is_some(),
         };
         if taken {
             return Err(errno::EADDRINUSE);
@@ -170,14 +172,15 @@ impl Udp {
         };
         let id = self.sockets.insert(socket) as u32;
         self.names.insert((local, port), id);
-        self.ports.entry(port).or_default().insert(id);
+        let all = (unspecified(&local), port);
+        self.ports.entry(all).or_default().insert(id);
         Ok(UdpId(id))
     }
 
     /// The socket that gets datagrams for an address and port of ours.
     fn holder(&self, local: (IpAddr, u16)) -> Option<u32> {
         let (addr, port) = local;
-        let names = [(Some(addr), port), (None, port)];
+        let names = [addr, unspecified(&addr)].map(|addr| (addr, port));
         names.iter().find_map(|name| self.names.get(name)).copied()
     }
 
@@ -234,10 +237,11 @@ impl Udp {
         };
         self.memory.give_back(socket.bytes);
         self.names.remove(&(socket.local, socket.port));
-        if let Some(holders) = self.ports.get_mut(&socket.port) {
+        let all = (unspecified(&socket.local), socket.port);
+        if let Some(holders) = self.ports.get_mut(&all) {
             holders.remove(&id.0);
             if holders.is_empty() {
-                self.ports.remove(&socket.port);
+                self.ports.remove(&all);
             }
         }
     }
@@ -260,9 +264,10 @@ impl Udp {
         Some(self.sockets.get(id.0 as usize)?.limit)
     }
 
-    /// The port of a socket.
-    pub(crate) fn port(&self, id: UdpId) -> Option<u16> {
-        Some(self.sockets.get(id.0 as usize)?.port)
+    /// The address and port that a socket is bound to.
+    fn local(&self, id: UdpId) -> Option<(IpAddr, u16)> {
+        let socket = self.sockets.get(id.0 as usize)?;
+        Some((socket.local, socket.port))
     }
 
     /// The next socket with something to read that was not told before.
@@ -333,14 +338,17 @@ impl Udp {
         };
         let wants = |&id: &u32| {
             self.sockets.get(id as usize).is_some_and(|socket| {
-                socket.remote.is_none_or(|remote| remote == from) && socket.local.is_none_or(names)
+                let local = socket.local;
+                socket.remote.is_none_or(|remote| remote == from)
+                    && (local.is_unspecified() || names(local))
             })
         };
         if addressee == Addressee::Host {
             let holder = self.holder(to);
             return holder.filter(wants).into_iter().collect();
         }
-        let holders = self.ports.get(&to.1).into_iter().flatten();
+        let all = (unspecified(&to.0), to.1);
+        let holders = self.ports.get(&all).into_iter().flatten();
         holders.copied().filter(wants).collect()
     }
 
@@ -428,7 +436,8 @@ impl Udp {
         }
     }
 
-    /// Sends a datagram from a socket's port; from `src`, or from the address that the route gives.
+    /// Sends a datagram from a socket's port: from `src`, or the address that the socket is bound to,
+    /// or else the one that the route gives.
     pub(crate) fn send(
         &mut self,
         ip: &mut Ip,
@@ -450,7 +459,11 @@ impl Udp {
         data: &[u8],
         terms: SendTerms,
     ) -> Result<(), NetError> {
-        let port = self.port(id).ok_or(NetError::NoAddress)?;
+        let (local, port) = self.local(id).ok_or(NetError::NoAddress)?;
+        if local.is_ipv4() != dst.0.is_ipv4() {
+            return Err(NetError::NoAddress);
+        }
+        let chosen = src.or(Some(local).filter(|local| !local.is_unspecified()));
         let len = u16::try_from(HEADER + data.len()).map_err(|_| NetError::TooBig)?;
         let group = dst.0.is_multicast();
         let dev = match terms.group_if {
@@ -465,8 +478,8 @@ impl Udp {
         let everybody = matches!(dst.0, IpAddr::V4(dst) if dst.is_broadcast());
         let nobody = everybody.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let src = ip
-            .source_to(&path, src, &dst.0)
-            .or_else(|error| nobody.filter(|_| src.is_none()).ok_or(error))?;
+            .source_to(&path, chosen, &dst.0)
+            .or_else(|error| nobody.filter(|_| chosen.is_none()).ok_or(error))?;
         self.note(id, dst);
         let mut packet = Packet::concat(&[0; HEADER], data);
         let mut udp = UdpPacket::new_unchecked(&mut packet[..]);
@@ -524,9 +537,12 @@ impl Udp {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::net::Ipv6Addr;
+
     use crate::ip::Delivery;
     use crate::ip::testing::{self, HOST, PEER, connected, sent};
 
+    const ANY: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
     const PORT: u16 = 7;
     const THERE: (Ipv4Addr, u16) = (PEER, 4000);
 
@@ -551,18 +567,25 @@ mod tests {
     fn a_name_is_one_sockets() {
         let mut udp = udp();
         let addr = |last: u8| IpAddr::from([127, 0, 0, last]);
-        let one = udp.bind(Some(addr(1)), 7, Owner(0), 0).unwrap();
-        let two = udp.bind(Some(addr(2)), 7, Owner(0), 0).unwrap();
+        let one = udp.bind(addr(1), 7, Owner(0), 0).unwrap();
+        let two = udp.bind(addr(2), 7, Owner(0), 0).unwrap();
         let taken =
             |udp: &mut Udp, local| udp.bind(local, 7, Owner(0), 0) == Err(errno::EADDRINUSE);
-        assert!(taken(&mut udp, Some(addr(1))) && taken(&mut udp, None));
+        assert!(taken(&mut udp, addr(1)) && taken(&mut udp, ANY));
         assert_eq!(udp.holder((addr(2), 7)), Some(two.0));
         assert_eq!(udp.holder((addr(3), 7)), None);
         udp.unbind(one);
-        assert!(taken(&mut udp, None));
+        assert!(taken(&mut udp, ANY));
         udp.unbind(two);
-        let all = udp.bind(None, 7, Owner(0), 0).unwrap();
-        assert!(taken(&mut udp, Some(addr(1))));
+        let all = udp.bind(ANY, 7, Owner(0), 0).unwrap();
+        assert!(taken(&mut udp, addr(1)));
+        // The other family has ports of its own.
+        let v6 = udp
+            .bind(Ipv6Addr::UNSPECIFIED.into(), 7, Owner(0), 0)
+            .unwrap();
+        assert_eq!(udp.holder((Ipv6Addr::LOCALHOST.into(), 7)), Some(v6.0));
+        udp.unbind(v6);
+        assert_eq!(udp.holder((Ipv6Addr::LOCALHOST.into(), 7)), None);
         assert_eq!(udp.holder((addr(3), 7)), Some(all.0));
         udp.unbind(all);
         assert!(udp.names.is_empty() && udp.ports.is_empty());
@@ -572,8 +595,8 @@ mod tests {
     fn a_datagram_goes_to_the_socket_of_its_port_and_its_owner_is_told_once() {
         let (mut ip, dev) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(9), 0).unwrap();
-        let other = udp.bind(None, PORT + 1, Owner(10), 0).unwrap();
+        let id = udp.bind(ANY, PORT, Owner(9), 0).unwrap();
+        let other = udp.bind(ANY, PORT + 1, Owner(10), 0).unwrap();
         for data in [&b"one"[..], b"two"] {
             let verdict = arrive(&mut udp, &mut ip, dev, PORT, data);
             assert_eq!(verdict, Verdict::Delivered);
@@ -595,7 +618,7 @@ mod tests {
     fn a_connected_socket_hears_its_peer_only() {
         let (mut ip, dev) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(0), 0).unwrap();
+        let id = udp.bind(ANY, PORT, Owner(0), 0).unwrap();
         udp.connect(id, Some((PEER.into(), 4001)));
         let verdict = arrive(&mut udp, &mut ip, dev, PORT, b"stranger");
         assert_eq!(verdict, Verdict::Dropped(DropReason::NoPort));
@@ -622,7 +645,7 @@ mod tests {
     fn a_full_queue_drops_until_it_is_read() {
         let (mut ip, dev) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(0), 0).unwrap();
+        let id = udp.bind(ANY, PORT, Owner(0), 0).unwrap();
         udp.set_limit(id, 0);
         assert_eq!(udp.limit(id), Some(SMALLEST_QUEUE));
         let cost = 20 + HEADER + 1000 + OVERHEAD;
@@ -647,7 +670,7 @@ mod tests {
     fn a_datagram_in_a_long_frame_is_charged_what_is_kept() {
         let (mut ip, dev) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(0), 1000).unwrap();
+        let id = udp.bind(ANY, PORT, Owner(0), 1000).unwrap();
         let whole = testing::udp(THERE, (HOST, PORT), b"");
         let padded = Packet::concat(&whole, &[0; 1472]);
         let verdict = testing::receive(&mut ip, dev, padded, |ip, delivery| match delivery {
@@ -664,7 +687,7 @@ mod tests {
     fn a_datagram_leaves_with_its_header_and_checksum() {
         let (mut ip, dev) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(0), 0).unwrap();
+        let id = udp.bind(ANY, PORT, Owner(0), 0).unwrap();
         udp.send(&mut ip, id, None, peer(), b"hello").unwrap();
         let [packet] = &sent(&mut ip, dev)[..] else {
             panic!("not one packet");
@@ -685,7 +708,7 @@ mod tests {
     fn a_notice_is_for_the_socket_that_sent_and_is_connected() {
         let (mut ip, _) = connected();
         let mut udp = udp();
-        let id = udp.bind(None, PORT, Owner(9), 0).unwrap();
+        let id = udp.bind(ANY, PORT, Owner(9), 0).unwrap();
         let endpoints = |port| Endpoints {
             local: (HOST.into(), PORT),
             remote: (PEER.into(), port),

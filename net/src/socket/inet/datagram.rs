@@ -1,12 +1,12 @@
 //! Datagrams: binding, and the files that share a socket.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use scheme::FileId;
 use scheme::errno::{self, Errno};
 use smallvec::smallvec;
 
-use super::{Context, Holder, Socket, State};
+use super::{Context, Holder, Socket, State, any, check_family};
 use crate::net::Net;
 use crate::stack::{UdpId, bind_port};
 
@@ -17,12 +17,13 @@ impl Socket {
         local: (IpAddr, u16),
     ) -> Result<(), Errno> {
         self.check_port(local.1)?;
-        let addr = self.check_local(cx.net, local.0)?;
+        let addr = local.0;
+        self.check_local(cx.net, addr)?;
         let owner = cx.owner();
         let Net { ip, udp, .. } = &mut *cx.net;
         let bind = |port| udp.bind(addr, port, owner, self.uid);
         let (socket, port) = bind_port(&mut ip.rng, local.1, bind)?;
-        let local = (local.0, port);
+        let local = (addr, port);
         self.state = State::Datagrams {
             socket,
             local,
@@ -39,8 +40,18 @@ impl Socket {
     }
 
     /// Sets the destination of writes, and, if the socket has only this file, the accepted source.
-    pub(super) fn set_peer(&mut self, cx: &mut Context<'_>, new: Option<(IpAddr, u16)>) {
-        if let State::Datagrams { socket, peer, .. } = &mut self.state {
+    pub(super) fn set_peer(
+        &mut self,
+        cx: &mut Context<'_>,
+        new: Option<(IpAddr, u16)>,
+    ) -> Result<(), Errno> {
+        if let State::Datagrams {
+            socket,
+            local,
+            peer,
+        } = &mut self.state
+        {
+            check_family(local.0, new)?;
             *peer = new;
             let holders = cx.shared.holders.get_mut(socket);
             for holder in holders.into_iter().flatten() {
@@ -50,6 +61,7 @@ impl Socket {
             }
             cx.filter_datagrams(*socket);
         }
+        Ok(())
     }
 
     pub(super) fn disconnect(&self, cx: &mut Context<'_>, new: FileId) -> Result<Box<Self>, Errno> {
@@ -91,18 +103,17 @@ impl Socket {
     ) -> Result<Box<Self>, Errno> {
         match (&self.state, local) {
             (State::Fresh, local) => {
-                let any = match peer {
-                    Some((IpAddr::V6(_), _)) => Ipv6Addr::UNSPECIFIED.into(),
-                    _ => IpAddr::V4(Ipv4Addr::UNSPECIFIED),
-                };
+                let local = local.unwrap_or_else(|| any(peer));
+                check_family(local.0, peer)?;
                 // In place: answers to what is sent now come to the original.
-                self.bind_datagrams(cx, local.unwrap_or((any, 0)))?;
+                self.bind_datagrams(cx, local)?;
             }
             (State::Datagrams { .. }, None) => {}
             _ => return Err(errno::EINVAL),
         }
         match self.state {
             State::Datagrams { socket, local, .. } => {
+                check_family(local.0, peer)?;
                 Ok(self.share_datagrams(cx, socket, local, peer, new))
             }
             _ => Err(errno::EINVAL),

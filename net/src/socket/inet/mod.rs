@@ -208,6 +208,21 @@ fn specific(addr: IpAddr) -> Option<IpAddr> {
     (!addr.is_unspecified()).then_some(addr)
 }
 
+/// The name of a socket that has none and is to have this peer: any port of all addresses.
+fn any(peer: Option<(IpAddr, u16)>) -> (IpAddr, u16) {
+    let addr = match peer {
+        Some((IpAddr::V6(_), _)) => Ipv6Addr::UNSPECIFIED.into(),
+        _ => Ipv4Addr::UNSPECIFIED.into(),
+    };
+    (addr, 0)
+}
+
+/// `EADDRNOTAVAIL` if a socket that is bound to an address of one family has a peer of the other.
+fn check_family(local: IpAddr, peer: Option<(IpAddr, u16)>) -> Result<(), Errno> {
+    let fits = peer.is_none_or(|(peer, _)| peer.is_ipv4() == local.is_ipv4());
+    fits.then_some(()).ok_or(errno::EADDRNOTAVAIL)
+}
+
 /// The destination of a connect: the unspecified address means this host.
 fn destination((addr, port): (IpAddr, u16)) -> (IpAddr, u16) {
     let addr = match addr {
@@ -243,9 +258,9 @@ impl Socket {
                 socket.start_connect(cx, local, destination(remote))?;
             }
             (local, peer, Transport::Udp) => {
-                let any = (Ipv4Addr::UNSPECIFIED.into(), 0);
-                socket.bind_datagrams(cx, local.unwrap_or(any))?;
-                socket.set_peer(cx, peer.map(destination));
+                let peer = peer.map(destination);
+                socket.bind_datagrams(cx, local.unwrap_or_else(|| any(peer)))?;
+                socket.set_peer(cx, peer)?;
             }
             (Some(local), None, Transport::Tcp) => socket.start_listen(cx, local)?,
             (None, None, Transport::Tcp) => return Err(errno::EINVAL),
@@ -274,13 +289,11 @@ impl Socket {
     }
 
     /// A datagram socket may be bound to a group, whose packets it then receives.
-    fn check_local(&self, net: &Net, addr: IpAddr) -> Result<Option<IpAddr>, Errno> {
+    fn check_local(&self, net: &Net, addr: IpAddr) -> Result<(), Errno> {
         let udp = self.transport == Transport::Udp;
-        match specific(addr) {
-            Some(addr) if udp && addr.is_multicast() => Ok(Some(addr)),
-            Some(addr) if !net.ip.ifs.is_local(&addr) => Err(errno::EADDRNOTAVAIL),
-            addr => Ok(addr),
-        }
+        let hears =
+            addr.is_unspecified() || net.ip.ifs.is_local(&addr) || udp && addr.is_multicast();
+        hears.then_some(()).ok_or(errno::EADDRNOTAVAIL)
     }
 
     /// Handles the verbs of dup. The new file has the number `new`.

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use scheme::errno::{self, Errno};
 use scheme::{FileId, Outcome, Ready};
 
-use super::{Context, Socket, State, Transport};
+use super::{Context, Socket, State, Transport, check_family};
 use crate::net::Net;
 use crate::stack::{FlowId, Owner, TcpState, bind_port};
 
@@ -20,12 +20,13 @@ impl Socket {
         local: (IpAddr, u16),
     ) -> Result<(), Errno> {
         self.check_port(local.1)?;
-        let addr = self.check_local(cx.net, local.0)?;
+        let addr = local.0;
+        self.check_local(cx.net, addr)?;
         let owner = cx.owner();
         let Net { ip, tcp, .. } = &mut *cx.net;
         let listen = |port| tcp.listen(addr, port, BACKLOG, owner);
         let (listener, port) = bind_port(&mut ip.rng, local.1, listen)?;
-        let local = (local.0, port);
+        let local = (addr, port);
         self.state = State::Listening { listener, local };
         cx.net
             .tcp
@@ -42,6 +43,7 @@ impl Socket {
         if let Some((addr, port)) = local {
             self.check_port(port)?;
             self.check_local(cx.net, addr)?;
+            check_family(addr, Some(remote))?;
         }
         if remote.1 == 0 || remote.0.is_multicast() {
             return Err(errno::EADDRNOTAVAIL);

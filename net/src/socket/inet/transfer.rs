@@ -7,7 +7,7 @@ use scheme::errno::{self, Errno};
 
 use super::super::message::Wanted;
 use super::super::name;
-use super::{Context, Socket, State, Transport, specific};
+use super::{Context, Socket, State, Transport};
 use crate::net::Net;
 use crate::stack::{FlowId, TcpState};
 
@@ -115,8 +115,8 @@ impl Socket {
             State::Datagrams { peer: None, .. } => errno::EDESTADDRREQ.into(),
             State::Datagrams {
                 socket,
-                local,
                 peer: Some(peer),
+                ..
             } => {
                 if let Some(error) = net.udp.take_error(socket) {
                     return error.into();
@@ -124,8 +124,8 @@ impl Socket {
                 if buf.len() > LONGEST_DATAGRAM {
                     return errno::EMSGSIZE.into();
                 }
-                let (src, terms) = (specific(local.0), self.options.send_terms());
-                let sent = net.udp.send_on(&mut net.ip, socket, src, peer, buf, terms);
+                let terms = self.options.send_terms();
+                let sent = net.udp.send_on(&mut net.ip, socket, None, peer, buf, terms);
                 sent.map(|()| buf.len()).map_err(Errno::from).into()
             }
             State::Flow { flow, .. } => {

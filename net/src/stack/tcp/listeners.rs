@@ -11,7 +11,7 @@ use super::{Flow, FlowId, Holder, Listener, ListenerId, Pending, Tcp, Terms, coo
 use crate::ifnet::{DropReason, IfIndex};
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
-use crate::stack::Owner;
+use crate::stack::{Owner, unspecified};
 
 /// Handshakes under way that every listener may have; with a longer backlog, as many as that. Further
 /// ones are answered by cookies.
@@ -22,18 +22,18 @@ const COOKIES: usize = 1024;
 const MAX_LISTENERS: usize = 65_536;
 
 impl Tcp {
-    /// Listens on a port of one address, or of all.
+    /// Listens on a port of one address, or of all of a family if it is unspecified.
     pub(crate) fn listen(
         &mut self,
-        local: Option<IpAddr>,
+        local: IpAddr,
         port: u16,
         backlog: usize,
         owner: Owner,
     ) -> Result<ListenerId, Errno> {
-        // One of all addresses clashes with every one of the port.
-        let clash = match local {
-            Some(addr) => self.listener_for(&addr, port).is_some(),
-            None => self.ports.contains_key(&port),
+        // One of all addresses of a family clashes with every one of the port.
+        let clash = match local.is_unspecified() {
+            true => self.ports.contains_key(&(local, port)),
+            false => self.listener_for(&local, port).is_some(),
         };
         if clash {
             return Err(errno::EADDRINUSE);
@@ -53,7 +53,8 @@ impl Tcp {
         };
         let id = ListenerId(self.listeners.insert(listener) as u32);
         self.by_local.insert((local, port), id);
-        *self.ports.entry(port).or_default() += 1;
+        let all = (unspecified(&local), port);
+        *self.ports.entry(all).or_default() += 1;
         Ok(id)
     }
 
@@ -78,7 +79,7 @@ impl Tcp {
 
     pub(super) fn listener_for(&self, addr: &IpAddr, port: u16) -> Option<ListenerId> {
         let fits = |local| self.by_local.get(&(local, port)).copied();
-        fits(Some(*addr)).or_else(|| fits(None))
+        fits(*addr).or_else(|| fits(unspecified(addr)))
     }
 
     pub(super) fn tell_listener(&mut self, id: ListenerId) {
@@ -164,7 +165,8 @@ impl Tcp {
             return;
         };
         self.by_local.remove(&(listener.local, listener.port));
-        if let Entry::Occupied(mut count) = self.ports.entry(listener.port) {
+        let all = (unspecified(&listener.local), listener.port);
+        if let Entry::Occupied(mut count) = self.ports.entry(all) {
             *count.get_mut() -= 1;
             if *count.get() == 0 {
                 count.remove();

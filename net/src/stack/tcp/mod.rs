@@ -102,7 +102,8 @@ struct Flow {
 #[derive(Debug)]
 struct Listener {
     owner: Owner,
-    local: Option<IpAddr>,
+    /// Its address; an unspecified one for all of that family.
+    local: IpAddr,
     port: u16,
     backlog: usize,
     terms: Terms,
@@ -134,9 +135,9 @@ pub(crate) struct Tcp {
     flows: Slab<Flow>,
     by_endpoints: HashMap<Endpoints, FlowId, ahash::RandomState>,
     listeners: Slab<Listener>,
-    by_local: HashMap<(Option<IpAddr>, u16), ListenerId, ahash::RandomState>,
-    /// How many listeners each port has; none is not kept.
-    ports: HashMap<u16, usize, ahash::RandomState>,
+    by_local: HashMap<(IpAddr, u16), ListenerId, ahash::RandomState>,
+    /// How many listeners each port of a family has, by the name for all addresses; none is not kept.
+    ports: HashMap<(IpAddr, u16), usize, ahash::RandomState>,
     timers: Timers<FlowId>,
     ready: VecDeque<FlowId>,
     /// Connections that wait for room in an interface's send queue.

@@ -161,7 +161,7 @@ impl Net {
             Delivery::Settled(verdict) => verdict,
             Delivery::Tcp(received) => self.tcp.input(&mut self.ip, received),
             Delivery::Udp(received) => self.udp.input(&mut self.ip, received),
-            Delivery::EchoReply(received) => self.echo.input(&received),
+            Delivery::EchoReply(received) => self.echo.input(&self.ip, &received),
             Delivery::Neighbour(received) => self.link.nd_input(&mut self.ip, &received),
             Delivery::Notice(quoted) => self.notice(quoted),
         }

@@ -248,6 +248,12 @@ impl IfTable {
         self.locals.get(addr)?.first().copied()
     }
 
+    /// Whether the address stands for many hosts: a group, or a [broadcast](Self::is_broadcast)
+    /// address.
+    pub fn is_many(&self, addr: &IpAddr) -> bool {
+        addr.is_multicast() || matches!(addr, IpAddr::V4(v4) if self.is_broadcast(v4))
+    }
+
     /// Whether the address is the broadcast address of a network we are on, or 255.255.255.255.
     #[inline]
     pub fn is_broadcast(&self, addr: &Ipv4Addr) -> bool {

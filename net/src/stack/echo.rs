@@ -160,16 +160,17 @@ impl Echo {
     }
 
     /// Handles a reply.
-    pub(crate) fn input(&mut self, received: &Received) -> Verdict {
+    pub(crate) fn input(&mut self, ip: &Ip, received: &Received) -> Verdict {
         let message = received.payload();
         let Some(&[_, _, _, _, a, b]) = message.first_chunk() else {
             return Verdict::Dropped(DropReason::Malformed);
         };
         let key = self.idents.get(&u16::from_be_bytes([a, b]));
         let socket = key.and_then(|&key| self.sockets.get_mut(key as usize));
-        // A socket that pings a group gets the replies of its members.
+        // A socket that pings many hosts gets the reply of each.
         let src = received.header.src;
-        let meant = |socket: &&mut EchoSocket| socket.remote == src || socket.remote.is_multicast();
+        let meant =
+            |socket: &&mut EchoSocket| socket.remote == src || ip.ifs.is_many(&socket.remote);
         let Some(socket) = socket.filter(meant) else {
             return Verdict::Dropped(DropReason::NotWanted);
         };
@@ -220,8 +221,8 @@ mod tests {
 
     fn arrive(echo: &mut Echo, ip: &mut Ip, reply: Packet) -> Verdict {
         let dev = ip.ifs.by_name("test0").unwrap();
-        testing::receive(ip, dev, reply, |_, delivery| match delivery {
-            crate::ip::Delivery::EchoReply(received) => echo.input(&received),
+        testing::receive(ip, dev, reply, |ip, delivery| match delivery {
+            crate::ip::Delivery::EchoReply(received) => echo.input(ip, &received),
             other => panic!("{other:?}"),
         })
     }
@@ -256,6 +257,20 @@ mod tests {
         let late = reply_to(&request, PEER);
         assert_eq!(arrive(&mut echo, &mut ip, late), not_wanted);
         assert!(echo.idents.is_empty() && echo.poll_event().is_none());
+    }
+
+    #[test]
+    fn a_broadcast_is_answered_by_many() {
+        let (mut ip, dev) = connected();
+        let mut echo = Echo::default();
+        let all = IpAddr::from([10, 0, 0, 255]);
+        let id = echo.open(&mut ip, all, Owner(0), 0).unwrap();
+        echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
+        let request = sent(&mut ip, dev).remove(0);
+        for from in [PEER, [10, 0, 0, 3].into()] {
+            let verdict = arrive(&mut echo, &mut ip, reply_to(&request, from));
+            assert_eq!(verdict, Verdict::Delivered);
+        }
     }
 
     #[test]

@@ -131,11 +131,7 @@ impl Context<'_> {
             _ => None,
         };
         let ifs = &self.net.ip.ifs;
-        let one = |&(addr, _): &(IpAddr, u16)| match addr {
-            IpAddr::V4(v4) => !addr.is_multicast() && !ifs.is_broadcast(&v4),
-            IpAddr::V6(_) => !addr.is_multicast(),
-        };
-        let peer = peer.filter(one);
+        let peer = peer.filter(|(addr, _)| !ifs.is_many(addr));
         self.net.udp.connect(socket, peer);
     }
 }

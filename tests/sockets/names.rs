@@ -7,7 +7,8 @@ use scheme::errno;
 use scheme::local::Fd;
 
 use crate::common::libc::Libc;
-use crate::{BOTH, system};
+use crate::common::packet::udp;
+use crate::{BOTH, sent, set, system, tunnel, tunnel_with_head};
 
 #[test]
 fn names_of_both_ends() {
@@ -223,4 +224,123 @@ fn all_addresses_are_those_of_one_family() {
 /// Waits until a connection stands, or says why not.
 fn connected(libc: &Libc) -> impl Fn(Fd) -> Result<Fd, errno::Errno> {
     |fd| libc.0.read(fd, &mut [0; 1]).map(|_| fd)
+}
+
+#[test]
+fn a_mapped_address_is_the_ipv4_address() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel_with_head(&libc);
+    set(&libc, "route/add", "default via fd00::2\n");
+    let paths = [
+        "udp/[::ffff:10.1.0.2]:53",
+        "tcp/[::ffff:10.1.0.2]:53",
+        "icmp/echo/::ffff:10.1.0.2",
+    ];
+    for path in paths {
+        let fd = libc.0.open(path, BOTH).unwrap();
+        if !path.starts_with("tcp") {
+            libc.0.write(fd, b"to IPv4").unwrap();
+        }
+        system.pump();
+        let packets = sent(&libc, tun);
+        assert_eq!(packets.len(), 1, "{path}");
+        assert_eq!(packets[0][20..24], [10, 1, 0, 2], "{path}");
+        assert!(libc.0.path(fd).unwrap().contains("/10.1.0.2"), "{path}");
+    }
+    // Where it is nobody's, as one of ours is.
+    let fd = libc.bind(libc.socket("udp"), "[::ffff:10.1.0.1]:5000");
+    assert_eq!(libc.sockname(fd.unwrap()), "10.1.0.1:5000");
+}
+
+#[test]
+fn nobody_has_port_zero() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    for path in [
+        "udp/10.1.0.2:0",
+        "tcp/10.1.0.2:0",
+        "udp/127.0.0.1:0",
+        "udp/10.1.0.2:0/0.0.0.0:5000",
+    ] {
+        assert_eq!(libc.0.open(path, BOTH), Err(errno::EADDRNOTAVAIL), "{path}");
+    }
+    let bound = libc.bind(libc.socket("udp"), "0.0.0.0:5000").unwrap();
+    let to = libc.0.dup_verb(bound, b"10.1.0.2:0");
+    assert_eq!(to, Err(errno::EADDRNOTAVAIL));
+    assert!(sent(&libc, tun).is_empty());
+}
+
+#[test]
+fn a_stream_is_not_connected_to_many() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    for many in ["10.1.0.255", "255.255.255.255", "240.0.0.1"] {
+        let fd = libc.0.open(&format!("tcp/{many}:80"), BOTH);
+        assert_eq!(fd, Err(errno::ENETUNREACH), "{many}");
+    }
+    assert!(sent(&libc, tun).is_empty());
+}
+
+#[test]
+fn sources_that_must_not_leave() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel_with_head(&libc);
+    set(&libc, "ifaces/tun0/addr/add", "10.7.0.1/24\n");
+    let away = |transport: &str, remote: &str, local: &str| {
+        let open = libc.0.open(&format!("{transport}/{remote}/{local}"), BOTH);
+        open.and_then(|fd| libc.0.write(fd, b"x"))
+    };
+    for transport in ["udp", "tcp"] {
+        let v4 = away(transport, "10.1.0.2:9", "127.0.0.1:0");
+        let v6 = away(transport, "[fd00::2]:9", "[::1]:0");
+        assert_eq!(
+            (v4, v6),
+            (Err(errno::EADDRNOTAVAIL), Err(errno::EADDRNOTAVAIL))
+        );
+    }
+    let open = |path: &str| libc.0.open(path, BOTH).unwrap();
+    let fd = open("udp/10.1.0.2:9/10.7.0.1:5000");
+    assert_eq!(libc.0.write(fd, b"x"), Ok(1));
+    let stream = open("tcp/10.1.0.2:9/10.7.0.1:5000");
+    system.pump();
+    assert_eq!(sent(&libc, tun).len(), 2);
+    // The address goes: the sockets that are bound to it send nothing more.
+    set(&libc, "ifaces/tun0/addr/rm", "10.7.0.1/24\n");
+    assert_eq!(libc.0.write(fd, b"x"), Err(errno::EADDRNOTAVAIL));
+    libc.0.close(stream).unwrap();
+    system.pump();
+    assert!(sent(&libc, tun).is_empty());
+    set(&libc, "ifaces/tun0/addr/add", "10.7.0.1/24\n");
+    assert_eq!(libc.0.write(fd, b"x"), Ok(1));
+}
+
+#[test]
+fn datagrams_for_all_come_to_who_is_bound_to_the_broadcast_address() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    let fd = libc.bind(libc.socket("udp"), "10.1.0.255:5000").unwrap();
+    let everybody = libc
+        .bind(libc.socket("udp"), "255.255.255.255:5000")
+        .unwrap();
+    let stream = libc.0.dup_verb(libc.socket("tcp"), b"/10.1.0.255:5000");
+    assert_eq!(stream, Err(errno::EADDRNOTAVAIL));
+    for (receiver, to) in [(fd, "10.1.0.255"), (everybody, "255.255.255.255")] {
+        libc.0.set_nonblocking(receiver, true).unwrap();
+        for dst in ["10.1.0.1", to] {
+            let datagram = udp(("10.1.0.2", 9), (dst, 5000), to.as_bytes());
+            libc.0.write(tun, &datagram).unwrap();
+        }
+        assert_eq!(libc.recvmsg(receiver, 64, 0).unwrap().2, to.as_bytes());
+        assert_eq!(libc.recvmsg(receiver, 64, 0), Err(errno::EAGAIN));
+    }
+    // Its answers come from an address of one host.
+    sent(&libc, tun);
+    let to = libc.0.dup_verb(fd, b"10.1.0.2:9").unwrap();
+    libc.0.write(to, b"x").unwrap();
+    assert_eq!(sent(&libc, tun)[0][12..16], [10, 1, 0, 1]);
 }

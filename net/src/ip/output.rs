@@ -109,7 +109,8 @@ impl Ip {
                 mtu: lo0.mtu,
             });
         }
-        if dst.is_unspecified() {
+        // IPv4-mapped addresses must not be on a wire (RFC 4291 section 2.5.5.2, RFC 5156).
+        if dst.is_unspecified() || dst.to_canonical() != *dst {
             return Err(NetError::NoRoute);
         }
         if let Some(dev) = dev {
@@ -179,14 +180,21 @@ impl Ip {
         chosen: Option<IpAddr>,
         dst: &IpAddr,
     ) -> Result<IpAddr, NetError> {
-        let is_group = |addr: &IpAddr| match addr {
-            IpAddr::V4(v4) => v4.is_multicast() || self.ifs.is_broadcast(v4),
-            IpAddr::V6(v6) => v6.is_multicast(),
-        };
-        let src = chosen.filter(|chosen| !is_group(chosen)).or(path.src);
+        let src = chosen.filter(|chosen| !self.ifs.is_many(chosen));
+        // The address that a socket is bound to may be gone since.
+        if src.is_some_and(|src| !self.ifs.is_local(&src) || !self.may_leave(path, &src)) {
+            return Err(NetError::NoAddress);
+        }
         // A socket that is bound to one family has no address in the other.
-        src.filter(|src| src.is_ipv4() == dst.is_ipv4())
+        src.or(path.src)
+            .filter(|src| src.is_ipv4() == dst.is_ipv4())
             .ok_or(NetError::NoAddress)
+    }
+
+    /// Whether a packet with this source may take this path: one with a loopback address must not
+    /// leave the host (RFC 1122 section 3.2.1.3 (g), RFC 4291 section 2.5.3).
+    pub(crate) fn may_leave(&self, path: &Path, src: &IpAddr) -> bool {
+        !src.is_loopback() || self.ifs.get(path.dev).is_some_and(Ifnet::is_loopback)
     }
 
     /// The largest packet, bytes, that reaches a destination over an interface of this mtu, as far

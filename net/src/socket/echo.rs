@@ -22,7 +22,9 @@ pub(crate) fn stat(path: &str) -> Result<Option<Stat>, Errno> {
 
 fn remote(path: &str) -> Result<IpAddr, Errno> {
     let addr = path.strip_prefix("echo/").ok_or(errno::ENOENT)?;
-    addr.parse().map_err(|_| errno::EINVAL)
+    let addr: IpAddr = addr.parse().map_err(|_| errno::EINVAL)?;
+    // An IPv4-mapped address must not be on a wire.
+    Ok(addr.to_canonical())
 }
 
 /// Opens a socket; events of it come with `file`.

@@ -29,10 +29,11 @@ impl Names {
     }
 }
 
-/// Parses an address and a port. The C library and `SocketAddr` use the same format.
+/// Parses an address and a port. The C library and `SocketAddr` use the same format. An IPv4-mapped
+/// address is the IPv4 address: it must not be on a wire (RFC 4291 section 2.5.5.2, RFC 5156).
 fn parse(text: &str) -> Option<(IpAddr, u16)> {
     let addr: SocketAddr = text.parse().ok()?;
-    Some((addr.ip(), addr.port()))
+    Some((addr.ip().to_canonical(), addr.port()))
 }
 
 /// Writes an address and a port, `0.0.0.0:0` for none.
@@ -67,6 +68,7 @@ mod tests {
         assert_eq!(names("10.0.0.1:80").remote, name("10.0.0.1:80"));
         assert_eq!(names("/0.0.0.0:80").local, name("0.0.0.0:80"));
         assert_eq!(names("[fd00::1]:80/[::]:5").local, name("[::]:5"));
+        assert_eq!(name("[::ffff:10.0.0.1]:80"), name("10.0.0.1:80"));
         for bad in [
             "",
             "/",

@@ -146,6 +146,10 @@ impl Raw {
         let mut packet = Packet::from(buf);
         let (src, dst) = addresses(buf).ok_or(errno::EINVAL)?;
         let path = ip.route_to(&dst, None)?;
+        let mapped = |addr: &IpAddr| addr.to_canonical() != *addr;
+        if mapped(&src) || !ip.may_leave(&path, &src) {
+            return Err(errno::EADDRNOTAVAIL);
+        }
         let fill = if src.is_unspecified() { path.src } else { None };
         let family = Family::of(&dst);
         if family == Family::Inet {
@@ -269,6 +273,25 @@ mod tests {
         let header = Ipv4Packet::new_checked(&out[..]).unwrap();
         assert!(header.verify_checksum());
         assert_eq!((header.src_addr(), header.payload()), (HOST, &b"hello"[..]));
+    }
+
+    #[test]
+    fn what_must_not_leave_the_host_is_refused() {
+        let (mut ip, dev) = connected();
+        let mut raw = Raw::default();
+        let id = raw.open(PROTOCOL, Owner(1)).unwrap();
+        let from = |src: [u8; 4]| testing::ipv4(src.into(), PEER, PROTOCOL, b"hello");
+        let refused = raw.send(&mut ip, id, &from([127, 0, 0, 1]));
+        assert_eq!(refused, Err(errno::EADDRNOTAVAIL));
+        assert!(sent(&mut ip, dev).is_empty());
+        // A raw socket may say that it is another host.
+        assert_eq!(raw.send(&mut ip, id, &from([10, 0, 0, 9])), Ok(()));
+        let inside = testing::ipv4([127, 0, 0, 1].into(), HOST, PROTOCOL, b"hello");
+        assert_eq!(raw.send(&mut ip, id, &inside), Ok(()));
+        let mut mapped = [0; 40];
+        mapped[..8].copy_from_slice(&[0x60, 0, 0, 0, 0, 0, PROTOCOL, 64]);
+        mapped[34..40].copy_from_slice(&[0xff, 0xff, 10, 0, 0, 2]);
+        assert_eq!(raw.send(&mut ip, id, &mapped), Err(errno::ENETUNREACH));
     }
 
     #[test]

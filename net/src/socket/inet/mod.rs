@@ -223,14 +223,18 @@ fn check_family(local: IpAddr, peer: Option<(IpAddr, u16)>) -> Result<(), Errno>
     fits.then_some(()).ok_or(errno::EADDRNOTAVAIL)
 }
 
-/// The destination of a connect: the unspecified address means this host.
-fn destination((addr, port): (IpAddr, u16)) -> (IpAddr, u16) {
+/// The destination of a connect: the unspecified address means this host. Nobody has port 0:
+/// `EADDRNOTAVAIL`, as on BSD.
+fn destination((addr, port): (IpAddr, u16)) -> Result<(IpAddr, u16), Errno> {
+    if port == 0 {
+        return Err(errno::EADDRNOTAVAIL);
+    }
     let addr = match addr {
         IpAddr::V4(addr) if addr.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(addr) if addr.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         addr => addr,
     };
-    (addr, port)
+    Ok((addr, port))
 }
 
 impl Socket {
@@ -255,10 +259,10 @@ impl Socket {
         let names = Names::parse(path).ok_or(errno::EINVAL)?;
         match (names.local, names.remote, transport) {
             (local, Some(remote), Transport::Tcp) => {
-                socket.start_connect(cx, local, destination(remote))?;
+                socket.start_connect(cx, local, destination(remote)?)?;
             }
             (local, peer, Transport::Udp) => {
-                let peer = peer.map(destination);
+                let peer = peer.map(destination).transpose()?;
                 socket.bind_datagrams(cx, local.unwrap_or_else(|| any(peer)))?;
                 socket.set_peer(cx, peer)?;
             }
@@ -288,11 +292,12 @@ impl Socket {
         }
     }
 
-    /// A datagram socket may be bound to a group, whose packets it then receives.
+    /// A datagram socket may be bound to a group or broadcast address, whose packets it then
+    /// receives.
     fn check_local(&self, net: &Net, addr: IpAddr) -> Result<(), Errno> {
         let udp = self.transport == Transport::Udp;
         let hears =
-            addr.is_unspecified() || net.ip.ifs.is_local(&addr) || udp && addr.is_multicast();
+            addr.is_unspecified() || net.ip.ifs.is_local(&addr) || udp && net.ip.ifs.is_many(&addr);
         hears.then_some(()).ok_or(errno::EADDRNOTAVAIL)
     }
 
@@ -330,14 +335,16 @@ impl Socket {
         nonblocking: bool,
         new: FileId,
     ) -> Outcome<Box<Self>> {
-        match (self.transport, names.remote) {
+        let remote = match names.remote.map(destination).transpose() {
+            Ok(remote) => remote,
+            Err(error) => return error.into(),
+        };
+        match (self.transport, remote) {
             (Transport::Tcp, Some(remote)) => {
-                self.connect(cx, names.local, destination(remote), nonblocking, new)
+                self.connect(cx, names.local, remote, nonblocking, new)
             }
             (Transport::Tcp, None) => self.bind(cx, names.local, new).into(),
-            (Transport::Udp, remote) => self
-                .name_datagrams(cx, names.local, remote.map(destination), new)
-                .into(),
+            (Transport::Udp, remote) => self.name_datagrams(cx, names.local, remote, new).into(),
         }
     }
 

@@ -45,7 +45,7 @@ impl Socket {
             self.check_local(cx.net, addr)?;
             check_family(addr, Some(remote))?;
         }
-        if remote.1 == 0 || remote.0.is_multicast() {
+        if remote.0.is_multicast() {
             return Err(errno::EADDRNOTAVAIL);
         }
         let (owner, terms) = (cx.owner(), self.options.terms());

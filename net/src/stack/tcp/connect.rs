@@ -21,13 +21,15 @@ impl Tcp {
         owner: Owner,
         terms: Terms,
     ) -> Result<FlowId, Errno> {
+        // A connection has two ends, not many (RFC 1122 section 4.2.3.10).
+        if !is_host(&remote.0) || ip.ifs.is_many(&remote.0) {
+            return Err(errno::ENETUNREACH);
+        }
         let path = ip.route_to(&remote.0, None)?;
         let bound = local
             .map(|local| local.0)
             .filter(|addr| !addr.is_unspecified());
-        let src = bound.or(path.src).filter(is_host);
-        let src = src.filter(|src| src.is_ipv4() == remote.0.is_ipv4());
-        let src = src.ok_or(errno::EADDRNOTAVAIL)?;
+        let src = ip.source_to(&path, bound, &remote.0)?;
         let endpoints = |port| Endpoints {
             local: (src, port),
             remote,

@@ -58,8 +58,10 @@ impl Tcp {
         {
             return Some(Some(path));
         }
-        let remote = flow.endpoints.remote.0;
+        let (local, remote) = (flow.endpoints.local.0, flow.endpoints.remote.0);
+        // While its own address is gone, it has no way either.
         let path = ip.way_to(&remote, None).ok();
+        let path = path.filter(|path| ip.ifs.is_local(&local) && ip.may_leave(path, &local));
         flow.path = path.map(|path| (generation, path));
         if let Some(path) = path
             && before.is_none_or(|(_, before)| before.mtu != path.mtu)

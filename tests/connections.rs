@@ -121,6 +121,22 @@ impl System {
         (1001, ack)
     }
 
+    /// A router sends an ICMP error about a segment from our port.
+    fn icmp(&self, kind: u8, port: u16) {
+        let [high, low] = port.to_be_bytes();
+        let to = if port == PORTS.1 { PORTS.0 } else { 80 };
+        let [to_high, to_low] = to.to_be_bytes();
+        let quoted = [high, low, to_high, to_low, 0, 0, 0, 0];
+        let mut message = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+        message.extend(packet::ipv4(HERE, PEER, 6, &quoted));
+        let sum = packet::checksum(&[&message]);
+        message[2..4].copy_from_slice(&sum.to_be_bytes());
+        let router = Ipv4Addr::new(10, 0, 0, 77);
+        let packet = packet::ipv4(router, HERE, 1, &message);
+        self.program.write(self.tun, &packet).unwrap();
+        self.local.pump();
+    }
+
     fn listen(&self, port: u16) -> Fd {
         let fd = self.program.open("/scheme/tcp", BOTH).unwrap();
         let name = format!("/10.0.0.1:{port}");
@@ -378,6 +394,34 @@ fn connects_know_what_was_learnt_of_the_path() {
         system.segments(system.tun);
     }
     assert_eq!(lens, [1460, 984]);
+}
+
+#[test]
+fn a_packet_that_was_lost_on_the_way_ends_a_connect_at_its_next_timeout() {
+    // Time Exceeded in transit, and Parameter Problem.
+    for (port, kind) in [(5555, 11), (5556, 12)] {
+        let system = System::new();
+        let program = &system.program;
+        let name = format!("/scheme/tcp/10.0.0.2:80/0.0.0.0:{port}");
+        let fd = program.open(&name, BOTH).unwrap();
+        system.local.pump();
+        assert!(system.segments(system.tun)[0].syn);
+        system.icmp(kind, port);
+        program.set_nonblocking(fd, true).unwrap();
+        assert_eq!(
+            program.read(fd, &mut [0; 1]),
+            Err(errno::EAGAIN),
+            "one may arrive"
+        );
+        system.wait(3);
+        assert_eq!(program.read(fd, &mut [0; 1]), Err(errno::EHOSTUNREACH));
+    }
+    // One that stands goes on.
+    let system = System::new();
+    let fd = system.accepted();
+    system.icmp(11, PORTS.1);
+    system.wait(3);
+    assert_eq!(system.program.write(fd, b"still here"), Ok(10));
 }
 
 #[test]

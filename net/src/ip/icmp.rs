@@ -132,6 +132,9 @@ pub(crate) enum Notice {
     Refused,
     /// The destination cannot be reached.
     Unreachable,
+    /// The packet was lost on the way, by its hop limit or for something in its header. The next one
+    /// may arrive: the error is a soft one (RFC 1122 section 4.2.3.9).
+    Lost,
 }
 
 /// Whether a message of ICMP version 6 belongs to neighbour discovery (RFC 4861 section 4).
@@ -255,7 +258,7 @@ impl Ip {
                 };
                 self.quoted(quote, notice)
             }
-            TIME_EXCEEDED_V4 | PARAMETER_V4 => Delivery::Settled(Verdict::Delivered),
+            TIME_EXCEEDED_V4 | PARAMETER_V4 => self.quoted(quote, Notice::Lost),
             _ => Delivery::Settled(Verdict::Dropped(DropReason::NotWanted)),
         }
     }
@@ -279,7 +282,7 @@ impl Ip {
                 };
                 self.quoted(quote, notice)
             }
-            TIME_EXCEEDED_V6 | PARAMETER_V6 => Delivery::Settled(Verdict::Delivered),
+            TIME_EXCEEDED_V6 | PARAMETER_V6 => self.quoted(quote, Notice::Lost),
             MLD_QUERY | MLD_REPORT => Delivery::Settled(self.mld_input(&received)),
             _ if is_nd(kind) => Delivery::Neighbour(received),
             _ => Delivery::Settled(Verdict::Dropped(DropReason::NotWanted)),

@@ -295,7 +295,7 @@ impl Udp {
         match notice {
             Notice::Refused => self.refuse(endpoints, errno::ECONNREFUSED),
             Notice::Unreachable => self.refuse(endpoints, errno::EHOSTUNREACH),
-            Notice::Narrow(_) => {}
+            Notice::Narrow(_) | Notice::Lost => {}
         }
     }
 

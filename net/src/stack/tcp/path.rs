@@ -36,7 +36,8 @@ impl Tcp {
                 connection.abort();
                 flow.error = Some(errno::EHOSTUNREACH);
             }
-            Notice::Refused | Notice::Unreachable => connection.handle_unreachable(),
+            // One in the making ends with that when it has waited in vain once more.
+            Notice::Refused | Notice::Unreachable | Notice::Lost => connection.handle_unreachable(),
         }
         self.make_ready(id);
     }

@@ -3,8 +3,8 @@
 use scheme::errno;
 
 use crate::common::libc::{IP, IP_ADD_MEMBERSHIP, Libc, mreq};
-use crate::common::packet::udp;
-use crate::{system, tunnel};
+use crate::common::packet::{checksum, ipv4, udp};
+use crate::{BOTH, sent, system, tunnel};
 
 #[test]
 fn datagrams_whole_short_and_peeked() {
@@ -78,6 +78,34 @@ fn a_datagram_to_nobody_is_told_to_who_is_connected() {
     let client = libc.connect(libc.socket("udp"), "127.0.0.1:4").unwrap();
     libc.0.write(client, b"x").unwrap();
     assert_eq!(libc.0.read(client, &mut [0; 10]), Err(errno::ECONNREFUSED));
+}
+
+#[test]
+fn an_error_is_told_after_the_data_that_came_before_it() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    let fd = libc.0.open("udp/10.1.0.2:9/0.0.0.0:5000", BOTH).unwrap();
+    libc.0.set_nonblocking(fd, true).unwrap();
+    libc.0.write(fd, b"question").unwrap();
+    let question = sent(&libc, tun).remove(0);
+    for data in [&b"one"[..], b"two"] {
+        let answer = udp(("10.1.0.2", 9), ("10.1.0.1", 5000), data);
+        libc.0.write(tun, &answer).unwrap();
+    }
+    // Port unreachable.
+    let mut message = vec![3, 3, 0, 0, 0, 0, 0, 0];
+    message.extend(&question[..28]);
+    let sum = checksum(&[&message]);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    let [here, there] = [[10, 1, 0, 1], [10, 1, 0, 2]].map(Into::into);
+    libc.0.write(tun, &ipv4(there, here, 1, &message)).unwrap();
+    let mut buf = [0; 8];
+    assert_eq!(libc.recvmsg(fd, 8, 2).unwrap().2, b"one");
+    assert_eq!(libc.0.read(fd, &mut buf), Ok(3));
+    assert_eq!(libc.recvmsg(fd, 8, 0).unwrap().2, b"two");
+    assert_eq!(libc.0.read(fd, &mut buf), Err(errno::ECONNREFUSED));
+    assert_eq!(libc.0.read(fd, &mut buf), Err(errno::EAGAIN));
 }
 
 #[test]

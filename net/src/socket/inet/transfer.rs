@@ -85,15 +85,14 @@ impl Socket {
                 Outcome::Done(Ok(()))
             }
             State::Datagrams { socket, .. } => {
-                if let Some(error) = net.udp.take_error(socket) {
-                    return error.into();
-                }
                 let datagram = match peek {
                     true => net.udp.peek(socket).cloned(),
                     false => net.udp.recv(socket),
                 };
+                // An error is told after the data that came before it.
                 let Some(datagram) = datagram else {
-                    return Outcome::Wait;
+                    let error = net.udp.take_error(socket);
+                    return error.map_or(Outcome::Wait, Outcome::from);
                 };
                 take(datagram.data(), datagram.from);
                 Outcome::Done(Ok(()))

@@ -11,8 +11,8 @@ use crate::wait::{Direction, Waiter, Waits};
 /// The method of the server that a request asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Method<'a> {
-    /// [`FileServer::read`].
-    Read,
+    /// [`FileServer::read`] of so many bytes.
+    Read(usize),
     /// [`FileServer::write`].
     Write,
     /// [`FileServer::dup`] with this verb.
@@ -25,7 +25,7 @@ impl Method<'_> {
     /// The mode in which the file must be open for it.
     fn access(self) -> OpenFlags {
         match self {
-            Self::Read => OpenFlags::READ,
+            Self::Read(_) => OpenFlags::READ,
             Self::Write => OpenFlags::WRITE,
             Self::Dup(_) | Self::Call(_) => OpenFlags::empty(),
         }
@@ -34,7 +34,7 @@ impl Method<'_> {
     /// The queue it waits in.
     fn direction(self, server: &impl FileServer) -> Direction {
         match self {
-            Self::Read => Direction::Read,
+            Self::Read(_) => Direction::Read,
             Self::Write => Direction::Write,
             Self::Dup(verb) => server.dup_direction(verb),
             Self::Call(words) => server.call_direction(words),
@@ -42,9 +42,13 @@ impl Method<'_> {
     }
 
     /// Whether it queues behind requests that wait already. A request that takes nothing from them,
-    /// such as a control, does not.
+    /// such as a control or a read of no bytes, does not.
     fn queues(self) -> bool {
-        matches!(self, Self::Read | Self::Write)
+        match self {
+            Self::Read(len) => len > 0,
+            Self::Write => true,
+            Self::Dup(_) | Self::Call(_) => false,
+        }
     }
 }
 

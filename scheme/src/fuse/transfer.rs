@@ -25,7 +25,7 @@ impl Operation for Transfer<'_> {
 
     fn method(&mut self) -> Method<'_> {
         match self {
-            Self::Read { .. } => Method::Read,
+            Self::Read { size, .. } => Method::Read(*size),
             Self::Write { .. } => Method::Write,
         }
     }
@@ -217,6 +217,19 @@ mod tests {
         };
         assert_eq!(second.1, MAX_WAITING_WRITE);
         assert_eq!(second, third);
+    }
+
+    #[test]
+    fn a_read_of_no_bytes_stands_behind_nobody() {
+        let mut dispatch = dispatch(true);
+        assert!(dispatch.submit(read(1)).is_none());
+        let (offset, size) = (0, 0);
+        assert!(
+            dispatch
+                .submit(request(2, Transfer::Read { offset, size }))
+                .is_none()
+        );
+        assert_eq!(dispatch.server.seen.len(), 2, "it was tried at once");
     }
 
     #[test]

@@ -38,7 +38,7 @@ impl Operation for SystemCall {
 
     fn method(&mut self) -> Method<'_> {
         match self {
-            Self::Read { .. } => Method::Read,
+            Self::Read { size, .. } => Method::Read(*size),
             Self::Write { .. } => Method::Write,
             Self::Dup { verb } => Method::Dup(verb),
             Self::Call { metadata, .. } => Method::Call(metadata),

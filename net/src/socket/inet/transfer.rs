@@ -15,25 +15,29 @@ use crate::stack::{FlowId, TcpState};
 pub(super) const LONGEST_DATAGRAM: usize = 65_507;
 
 /// Message flags.
-const MSG_PEEK: u64 = 2;
+pub(super) const MSG_PEEK: u64 = 2;
+pub(super) const MSG_DONTWAIT: u64 = 64;
 /// Inline capacity for names, bytes: most fit.
 const NAME: usize = 64;
-pub(super) const MSG_DONTWAIT: u64 = 64;
 
 /// A function that takes the received bytes and the name of their sender.
 type Take<'a> = &'a mut dyn FnMut(&[u8], (IpAddr, u16));
 
 impl Socket {
     pub(crate) fn read(&self, net: &mut Net, buf: &mut [u8]) -> Outcome<usize> {
+        // It takes nothing, not even a datagram, as on Linux.
+        if buf.is_empty() {
+            return Outcome::Done(Ok(0));
+        }
         if let State::Flow { flow, .. } = self.state
             && !self.shut_read
         {
             return match stream_ready(net, flow) {
-                Outcome::Done(Ok(true)) if !buf.is_empty() => {
+                Outcome::Done(Ok(true)) => {
                     let read = net.tcp.with(flow, |connection| connection.read(buf));
                     Outcome::Done(Ok(read.unwrap_or(0)))
                 }
-                Outcome::Done(Ok(_)) => Outcome::Done(Ok(0)),
+                Outcome::Done(Ok(false)) => Outcome::Done(Ok(0)),
                 Outcome::Done(Err(error)) => error.into(),
                 Outcome::Wait => Outcome::Wait,
             };

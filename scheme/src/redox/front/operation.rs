@@ -21,8 +21,9 @@ impl Operation for Op {
             Self::Write(_) => Method::Write,
             Self::Dup(dup) => Method::Dup(dup.buf()),
             Self::Call(call) => Method::Call(call.payload_and_metadata().1),
+            Self::Read(read) => Method::Read(read.buf().len()),
             // No other operation becomes a request.
-            _ => Method::Read,
+            _ => Method::Read(0),
         }
     }
 

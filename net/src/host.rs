@@ -411,6 +411,71 @@ impl Host {
         }
     }
 
+    fn read_file(
+        &mut self,
+        id: FileId,
+        buf: &mut [u8],
+        offset: u64,
+        caller: Caller,
+    ) -> Outcome<usize> {
+        let Self {
+            net,
+            processes,
+            files,
+            watchers,
+            ..
+        } = self;
+        let file = match files.get_mut(id) {
+            Ok(file) => file,
+            Err(error) => return error.into(),
+        };
+        match file {
+            File::Tun(handle) => {
+                let tun = &mut net.tun;
+                let outcome = tun.read(&mut net.ip, handle, buf, caller, &**processes);
+                // Connections may have waited for room in the queue.
+                net.handle_activity();
+                if net.tcp.has_work() {
+                    self.schedule();
+                }
+                outcome
+            }
+            File::TunPgrp(handle) => net.tun.pgrp_read(*handle, buf, &**processes).into(),
+            File::Text(handle) => handle.read(net, watchers, id, buf, offset).into(),
+            File::Bpf(handle) => handle.read(&mut net.ip, buf),
+            &mut File::Echo(echo) => echo::read(net, echo, buf),
+            &mut File::Raw(raw) => raw::read(net, raw, buf),
+            File::Inet(socket) => {
+                let outcome = socket.read(net, buf);
+                if net.tcp.has_work() {
+                    self.schedule();
+                }
+                outcome
+            }
+            &mut File::Option(held, name) => self.read_option(held, name, buf).into(),
+            File::Directory(_) => errno::EISDIR.into(),
+        }
+    }
+
+    /// Tells the programs that watch a file again if its reader left something: those that are told
+    /// of edges read once for each.
+    fn tell_rest(&mut self, id: FileId) {
+        let Self {
+            net, files, wakes, ..
+        } = self;
+        let ready = match files.get_mut(id) {
+            Ok(File::Tun(handle)) => net.tun.ready(&net.ip, handle),
+            Ok(File::Bpf(handle)) => handle.ready(&mut net.ip),
+            Ok(&mut File::Echo(echo)) => echo::ready(net, echo),
+            Ok(&mut File::Raw(raw)) => raw::ready(net, raw),
+            Ok(File::Inet(socket)) => socket.ready(net),
+            _ => Ready::empty(),
+        };
+        if ready.contains(Ready::READ) {
+            wakes.wake(id, Ready::READ);
+        }
+    }
+
     fn read_option(
         &mut self,
         held: Held,
@@ -545,51 +610,24 @@ impl FileServer for Host {
             Err(error) => return error.into(),
         };
         match self.dup_file(id, verb, nonblocking, caller, new) {
-            Outcome::Done(Ok(file)) => Outcome::Done(Ok(self.files.insert(file))),
+            Outcome::Done(Ok(file)) => {
+                // An accept takes from a queue, as a read does.
+                if inet::dup_direction(verb) == Direction::Read {
+                    self.tell_rest(id);
+                }
+                Outcome::Done(Ok(self.files.insert(file)))
+            }
             Outcome::Done(Err(error)) => error.into(),
             Outcome::Wait => Outcome::Wait,
         }
     }
 
     fn read(&mut self, id: FileId, buf: &mut [u8], offset: u64, caller: Caller) -> Outcome<usize> {
-        let Self {
-            net,
-            processes,
-            files,
-            wakes,
-            watchers,
-            ..
-        } = self;
-        let file = match files.get_mut(id) {
-            Ok(file) => file,
-            Err(error) => return error.into(),
-        };
-        match file {
-            File::Tun(handle) => {
-                let tun = &mut net.tun;
-                let outcome = tun.read(&mut net.ip, handle, buf, caller, &**processes);
-                // Connections may have waited for room in the queue.
-                net.handle_activity();
-                if net.tcp.has_work() {
-                    self.schedule();
-                }
-                outcome
-            }
-            File::TunPgrp(handle) => net.tun.pgrp_read(*handle, buf, &**processes).into(),
-            File::Text(handle) => handle.read(net, watchers, id, buf, offset).into(),
-            File::Bpf(handle) => handle.read(&mut net.ip, buf),
-            &mut File::Echo(echo) => echo::read(net, wakes, echo, id, buf),
-            &mut File::Raw(raw) => raw::read(net, raw, buf),
-            File::Inet(socket) => {
-                let outcome = socket.read(net, buf);
-                if net.tcp.has_work() {
-                    self.schedule();
-                }
-                outcome
-            }
-            &mut File::Option(held, name) => self.read_option(held, name, buf).into(),
-            File::Directory(_) => errno::EISDIR.into(),
+        let outcome = self.read_file(id, buf, offset, caller);
+        if matches!(outcome, Outcome::Done(Ok(1..))) {
+            self.tell_rest(id);
         }
+        outcome
     }
 
     fn complete_read(&mut self, id: FileId, delivered: bool) {
@@ -691,6 +729,9 @@ impl FileServer for Host {
                 let outcome = socket.call(&mut cx, payload, metadata);
                 if net.tcp.has_work() {
                     *idle = None;
+                }
+                if Socket::takes(metadata) && matches!(outcome, Outcome::Done(Ok(_))) {
+                    self.tell_rest(id);
                 }
                 outcome
             }

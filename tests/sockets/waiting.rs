@@ -4,11 +4,14 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use scheme::Ready;
+use net::{Config, Host, Services};
 use scheme::errno;
+use scheme::{Caller, FileServer, Now, Outcome, Pid, Ready};
 
 use crate::common::libc::Libc;
-use crate::system;
+use crate::common::packet::ipv4;
+use crate::common::system::TestProcesses;
+use crate::{BOTH, system};
 
 #[test]
 fn connecting_without_waiting() {
@@ -139,6 +142,34 @@ fn a_sendmsg_that_waits_does_not_hold_up_reads() {
     assert_eq!(in_time(Duration::from_secs(10), read), Some(Ok(5)));
 }
 
+#[test]
+fn a_read_of_no_bytes_does_not_wait() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = crate::common::program::tunnel(&libc.0, 1, "10.2.0.1/24");
+    libc.0.set_nonblocking(tun, false).unwrap();
+    let (client, _server) = libc.pair();
+    let udp = libc.bind(libc.socket("udp"), "127.0.0.1:5000").unwrap();
+    for fd in [tun, client, udp] {
+        let waiting = {
+            let libc = Arc::clone(&libc);
+            thread::spawn(move || libc.0.read(fd, &mut [0; 10]))
+        };
+        while system.waiting() == 0 {
+            thread::yield_now();
+        }
+        assert_eq!(libc.0.read(fd, &mut []), Ok(0), "though another waits");
+        libc.0.close(fd).unwrap();
+        assert!(waiting.join().unwrap().is_err());
+    }
+    // Nor does it take a datagram.
+    let udp = libc.bind(libc.socket("udp"), "127.0.0.1:5000").unwrap();
+    let sender = libc.0.open("udp/127.0.0.1:5000", BOTH).unwrap();
+    libc.0.write(sender, b"whole").unwrap();
+    assert_eq!(libc.0.read(udp, &mut []), Ok(0));
+    assert_eq!(libc.0.read(udp, &mut [0; 10]), Ok(5));
+}
+
 /// Runs a call that may wait in a thread of its own; returns its answer, if it comes in time.
 fn in_time<T: Send + 'static>(
     limit: Duration,
@@ -149,4 +180,85 @@ fn in_time<T: Send + 'static>(
         let _ = answer.send(call());
     });
     answered.recv_timeout(limit).ok()
+}
+
+#[test]
+fn who_left_something_is_told_again() {
+    let caller = Caller {
+        pid: Pid(1),
+        uid: 0,
+    };
+    let config = Config {
+        seed: 3,
+        services: Services::empty(),
+    };
+    let mut net = Host::new(config, TestProcesses);
+    let mut open = |path: &str| net.open(path, BOTH, caller).unwrap();
+    let tun = open("tun/0");
+    let addr = open("netcfg/ifaces/tun0/addr/set");
+    let datagrams = [open("udp//127.0.0.1:5000"), open("udp/127.0.0.1:5000")];
+    let away = open("udp/10.1.0.2:9");
+    let ping = open("icmp/echo/127.0.0.1");
+    let raw = open("ip/fd");
+    let capture = open("bpf/lo0");
+    let here = [127, 0, 0, 1].into();
+    let whole = ipv4(here, here, 0xfd, b"raw");
+    let written = net.write(addr, b"10.1.0.1/24\n", 0, caller);
+    assert_eq!(written, Outcome::Done(Ok(12)));
+    let run = |net: &mut Host| while net.turn(Now::default()).pending {};
+    let told = |net: &mut Host, file| {
+        run(net);
+        let wakeups = std::iter::from_fn(|| net.poll_wakeup());
+        let here = wakeups.filter(|wakeup| wakeup.file == file);
+        here.fold(Ready::empty(), |all, wakeup| all | wakeup.ready)
+            .contains(Ready::READ)
+    };
+    let cases = [
+        (tun, away, &b"data"[..]),
+        (datagrams[0], datagrams[1], b"data"),
+        (ping, ping, b"01data"),
+        (raw, raw, &whole),
+    ];
+    for (file, from, data) in cases {
+        while net.poll_wakeup().is_some() {}
+        for _ in 0..3 {
+            let written = net.write(from, data, 0, caller);
+            assert_eq!(written, Outcome::Done(Ok(data.len())));
+        }
+        for left in [2, 1, 0] {
+            assert!(told(&mut net, file), "{left}");
+            let read = net.read(file, &mut [0; 1500], 0, caller);
+            assert!(matches!(read, Outcome::Done(Ok(1..))), "{read:?}");
+            net.complete_read(file, true);
+        }
+        assert!(!told(&mut net, file), "nothing is left");
+    }
+    // A message taken by a call, and a stream of bytes.
+    for _ in 0..2 {
+        let _ = net.write(datagrams[1], b"data", 0, caller);
+    }
+    assert!(told(&mut net, datagrams[0]));
+    let mut message = [0; 100];
+    message[8] = 20;
+    let taken = net.call(datagrams[0], &mut message, &[5, 0], caller);
+    assert!(matches!(taken, Outcome::Done(Ok(_))), "{taken:?}");
+    assert!(told(&mut net, datagrams[0]));
+    while net.poll_wakeup().is_some() {}
+    assert_eq!(
+        net.read(capture, &mut [0; 9], 0, caller),
+        Outcome::Done(Ok(9))
+    );
+    assert!(told(&mut net, capture));
+    // Connections to accept.
+    let mut open = |path: &str| net.open(path, BOTH, caller).unwrap();
+    let listener = open("tcp//127.0.0.1:80");
+    for _ in 0..2 {
+        open("tcp/127.0.0.1:80");
+    }
+    for _ in 0..2 {
+        assert!(told(&mut net, listener));
+        let accepted = net.dup(listener, b"listen", true, caller);
+        assert!(matches!(accepted, Outcome::Done(Ok(_))), "{accepted:?}");
+    }
+    assert!(!told(&mut net, listener));
 }

@@ -8,7 +8,6 @@ use scheme::{Caller, FileId, Outcome, Ready, Stat};
 
 use super::SOCKET;
 use super::option_file::Name;
-use crate::files::Wakes;
 use crate::net::Net;
 use crate::stack::{EchoId, Owner};
 
@@ -38,13 +37,7 @@ pub(crate) fn open(
     net.echo.open(&mut net.ip, remote(path)?, owner, caller.uid)
 }
 
-pub(crate) fn read(
-    net: &mut Net,
-    wakes: &mut Wakes,
-    id: EchoId,
-    file: FileId,
-    buf: &mut [u8],
-) -> Outcome<usize> {
+pub(crate) fn read(net: &mut Net, id: EchoId, buf: &mut [u8]) -> Outcome<usize> {
     if buf.is_empty() {
         return Outcome::Done(Ok(0));
     }
@@ -53,10 +46,6 @@ pub(crate) fn read(
     };
     let len = reply.len().min(buf.len());
     buf[..len].copy_from_slice(&reply[..len]);
-    if net.echo.has_queued(id) {
-        // Programs read once for each event: there is another.
-        wakes.wake(file, Ready::READ);
-    }
     Outcome::Done(Ok(len))
 }
 

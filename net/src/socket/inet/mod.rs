@@ -37,7 +37,7 @@ use crate::stack::{FlowId, ListenerId, Owner, TcpState, UdpId};
 use group::{Memberships, SocketKey};
 use level::Level;
 use option::Options;
-use transfer::MSG_DONTWAIT;
+use transfer::{MSG_DONTWAIT, MSG_PEEK};
 
 /// Ports up to this one, inclusive, are reserved for the superuser.
 const PRIVILEGED: u16 = 1024;
@@ -351,6 +351,12 @@ impl Socket {
     /// Whether a call can change anything but the queue of received data.
     pub(crate) fn changes(metadata: &[u64]) -> bool {
         metadata.first() != Some(&verb::RECEIVE_MESSAGE)
+    }
+
+    /// Whether a call takes received data.
+    pub(crate) fn takes(metadata: &[u64]) -> bool {
+        let flags = metadata.get(1).copied().unwrap_or_default();
+        metadata.first() == Some(&verb::RECEIVE_MESSAGE) && flags & MSG_PEEK == 0
     }
 
     /// Calls: options, names, messages, shutdown.

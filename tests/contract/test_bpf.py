@@ -90,6 +90,18 @@ class Bpf(Contract):
         self.assertEqual(pieces, self.stream(other))
         self.assertEqual(len(self.records(pieces)), 6)
 
+    def test_outlives_its_interface(self):
+        """A capture and a text of an interface that is gone are open files as before: fstat tells of them."""
+        file = self.open()
+        tap = self.tap()
+        text = self.keep(os.open(self.tree.path(f"netcfg/ifaces/{self.name}/mtu"), os.O_RDONLY))
+        before = [os.fstat(fd).st_mode for fd in (tap, text)]
+        os.close(file)
+        wait_until(lambda: self.destroyed(self.name), "a destroyed interface")
+        self.assertEqual([os.fstat(fd).st_mode for fd in (tap, text)], before)
+        with self.assertRaises(FileNotFoundError):
+            os.stat(self.tree.path(f"bpf/{self.name}"))
+
     def test_waits(self):
         """A read with nothing to tell waits for the next packet; poll tells of it."""
         self.open()

@@ -121,8 +121,9 @@ impl<S: FileServer> Session<'_, S> {
         Ok(Vec::new())
     }
 
-    pub(super) fn release(&mut self, body: &[u8]) -> Reply {
+    pub(super) fn release(&mut self, nodeid: u64, body: &[u8]) -> Reply {
         let file = file(parse::<abi::fuse_release_in>(body)?.fh);
+        self.opened.remove(&(nodeid, file));
         self.pollers.remove(&file);
         self.sharing.remove(&file);
         self.listings.remove(&file);

@@ -6,7 +6,7 @@
 mod file;
 mod tree;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -44,6 +44,7 @@ pub fn serve<S: FileServer>(
         nodes: Nodes::default(),
         pollers: BTreeMap::new(),
         sharing: BTreeMap::new(),
+        opened: BTreeSet::new(),
         listings: BTreeMap::new(),
         connected: true,
     };
@@ -99,6 +100,8 @@ struct Session<'a, S> {
     pollers: BTreeMap<FileId, u64>,
     /// Whether several processes use an open file.
     sharing: BTreeMap<FileId, Sharing>,
+    /// The open files of each node, which may outlive the path.
+    opened: BTreeSet<(u64, FileId)>,
     /// The entries of each open directory. Offsets are indices into them, which must stay stable.
     listings: BTreeMap<FileId, Vec<DirEntry>>,
     connected: bool,
@@ -143,7 +146,7 @@ impl<S: FileServer> Session<'_, S> {
                 .map(|()| Vec::new()),
             abi::FUSE_FSYNCDIR => Ok(Vec::new()),
             abi::FUSE_ACCESS => self.access(header.nodeid, body, caller),
-            abi::FUSE_RELEASE | abi::FUSE_RELEASEDIR => self.release(body),
+            abi::FUSE_RELEASE | abi::FUSE_RELEASEDIR => self.release(header.nodeid, body),
             abi::FUSE_STATFS => Ok(abi::fuse_statfs_out::default().as_bytes().to_vec()),
             abi::FUSE_INTERRUPT => {
                 if let Ok(interrupt) = parse::<abi::fuse_interrupt_in>(body) {

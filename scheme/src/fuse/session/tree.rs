@@ -8,7 +8,7 @@ use super::Session;
 use crate::errno;
 use crate::fuse::message::{Reply, file, name, parse};
 use crate::fuse::processes::{Sharing, process_of};
-use crate::server::{Caller, DirEntry, FileKind, FileServer, OpenFlags, Stat};
+use crate::server::{Caller, DirEntry, FileId, FileKind, FileServer, OpenFlags, Stat};
 
 /// The kernel allows several writes at once (`FOPEN_PARALLEL_DIRECT_WRITES`); without it a waiting
 /// read would hold the lock that a write needs.
@@ -45,7 +45,16 @@ impl<S: FileServer> Session<'_, S> {
     }
 
     pub(super) fn attributes(&mut self, nodeid: u64) -> Reply {
-        let stat = self.dispatch.server.stat(self.nodes.path(nodeid)?)?;
+        let server = &mut self.dispatch.server;
+        let stat = server.stat(self.nodes.path(nodeid)?).or_else(|error| {
+            // The kernel does not say whether it was asked about an open file, whose path may be
+            // gone.
+            let files = (nodeid, FileId(0))..=(nodeid, FileId(u32::MAX));
+            match self.opened.range(files).next() {
+                Some(&(_, file)) => server.fstat(file),
+                None => Err(error),
+            }
+        })?;
         let out = abi::fuse_attr_out {
             attr: attributes(nodeid, stat),
             ..Default::default()
@@ -94,6 +103,7 @@ impl<S: FileServer> Session<'_, S> {
         };
         let id = self.dispatch.open(&path, flags, caller)?;
         self.sharing.insert(id, Sharing::new(caller.pid, thread));
+        self.opened.insert((nodeid, id));
         let open_flags = match stat.kind {
             FileKind::Device => {
                 abi::FOPEN_DIRECT_IO

@@ -135,7 +135,7 @@ struct System {
 impl System {
     fn new(scale: Scale) -> Self {
         let config = Config {
-            seed: 1,
+            seed: 1.into(),
             services: Services::ECHO,
         };
         let local: Arc<Local<Host>> = Local::new(Host::new(config, OneSession));

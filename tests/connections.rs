@@ -51,7 +51,7 @@ impl System {
     fn new() -> Self {
         let clock = Arc::new(ManualClock::default());
         let config = Config {
-            seed: 3,
+            seed: 3.into(),
             services: Services::all(),
         };
         let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));

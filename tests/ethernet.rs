@@ -405,7 +405,7 @@ struct Machine {
 impl Machine {
     fn new(drivers: &Drivers) -> Self {
         let config = Config {
-            seed: 5,
+            seed: 5.into(),
             services: Services::empty(),
         };
         let mut net = Host::new(config, TestProcesses);

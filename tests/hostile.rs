@@ -27,7 +27,7 @@ struct System {
 
 fn system() -> System {
     let config = Config {
-        seed: 3,
+        seed: 3.into(),
         services: Services::all(),
     };
     let clock = Arc::new(ManualClock::default());
@@ -193,7 +193,7 @@ fn empty_datagrams_fill_a_queue_too() {
 #[test]
 fn who_watches_counters_is_told_ten_times_a_second() {
     let config = Config {
-        seed: 1,
+        seed: 1.into(),
         services: Services::all(),
     };
     let root = Caller {

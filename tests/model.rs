@@ -304,7 +304,13 @@ impl Run {
     fn new(seed: u64) -> Self {
         let clock = Arc::new(ManualClock::default());
         let services = Services::empty();
-        let net = Host::new(Config { seed, services }, TestProcesses);
+        let net = Host::new(
+            Config {
+                seed: seed.into(),
+                services,
+            },
+            TestProcesses,
+        );
         let local = Local::with_clock(net, Arc::clone(&clock));
         let process = local.process(PID, 0);
         Self {

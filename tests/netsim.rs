@@ -39,7 +39,13 @@ struct Machine {
 impl Machine {
     fn new(seed: u64, clock: &Arc<ManualClock>) -> Self {
         let services = Services::ECHO;
-        let net = Host::new(Config { seed, services }, TestProcesses);
+        let net = Host::new(
+            Config {
+                seed: seed.into(),
+                services,
+            },
+            TestProcesses,
+        );
         let local = Local::with_clock(net, Arc::clone(clock));
         let process = local.process(1, 0);
         let tuns = Vec::new();

@@ -76,7 +76,7 @@ fn message(from: u8, to_us: bool, mut message: Vec<u8>) -> Vec<u8> {
 fuzz_target!(|events: Vec<Event>| {
     let clock = Arc::new(ManualClock::default());
     let config = Config {
-        seed: 1,
+        seed: 1.into(),
         services: Services::all(),
     };
     let local = Local::with_clock(Host::new(config, OneSession), Arc::clone(&clock));

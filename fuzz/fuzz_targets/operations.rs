@@ -109,7 +109,7 @@ impl Path {
 
 fuzz_target!(|operations: Vec<Operation>| {
     let config = Config {
-        seed: 1,
+        seed: 1.into(),
         services: Services::all(),
     };
     let clock = std::sync::Arc::new(ManualClock::default());

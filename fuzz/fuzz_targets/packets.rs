@@ -8,7 +8,7 @@ use scheme::local::{Local, ManualClock, OneSession};
 
 fuzz_target!(|packets: Vec<(bool, Vec<u8>)>| {
     let config = Config {
-        seed: 1,
+        seed: 1.into(),
         services: Services::all(),
     };
     let local = Local::with_clock(Host::new(config, OneSession), ManualClock::default());

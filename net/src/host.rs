@@ -18,6 +18,7 @@ use crate::link::Mac;
 use crate::net::{Event, Net};
 use crate::netcfg;
 use crate::packet::Packet;
+use crate::seed::Seed;
 use crate::serve::{Servers, Service, Services};
 use crate::socket::inet::{self, Context, Derived, InetSockets, Socket, Transport};
 use crate::socket::option_file::{self, Value};
@@ -33,7 +34,7 @@ pub const SCHEMES: [&str; 7] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp", "i
 pub struct Config {
     /// The seed of all randomness: sequence numbers, ports, identifiers, hash tables. Two hosts
     /// with the same seed and the same input behave the same, bit for bit.
-    pub seed: u64,
+    pub seed: Seed,
     /// The small services to run.
     pub services: Services,
 }
@@ -41,7 +42,7 @@ pub struct Config {
 impl Default for Config {
     fn default() -> Self {
         Self {
-            seed: 0,
+            seed: Seed::default(),
             services: Services::empty(),
         }
     }
@@ -104,9 +105,7 @@ const DIRECTORY: Stat = Stat {
 impl Host {
     /// A machine with `lo0` and nothing else.
     pub fn new(config: Config, processes: impl Processes + Send + 'static) -> Self {
-        let mut rng = fastrand::Rng::with_seed(config.seed);
-        let secret = [config.seed, rng.u64(..)];
-        let mut net = Net::new(rng, secret);
+        let mut net = Net::new(&config.seed);
         Servers::start(&mut net, config.services);
         Self {
             net,

@@ -4,6 +4,7 @@
 //! that):
 //!
 //! - [`packet`], [`capture`]: one packet in memory; packets as a stream that Wireshark reads.
+//!   [`mod@seed`]: the keys that follow from the seed of a machine.
 //! - [`ifnet`]: interfaces, with addresses, flags, counters and send queues.
 //! - [`route`]: the longest-prefix table.
 //! - [`ip`]: the network layer, netisr: input, reassembly, forwarding, ICMP, groups, and the way out.
@@ -41,6 +42,7 @@ mod net;
 mod netcfg;
 pub mod packet;
 pub mod route;
+mod seed;
 pub mod serve;
 mod socket;
 mod stack;
@@ -48,6 +50,7 @@ mod timers;
 pub mod tun;
 
 pub use host::{Config, Host};
+pub use seed::Seed;
 pub use serve::Services;
 
 /// Items for fuzz targets only.

@@ -12,6 +12,7 @@ use crate::ip::icmp::Notice;
 use crate::ip::{Budget, Delivery, Ip, Quoted, Received, Verdict};
 use crate::link::Link;
 use crate::packet::Packet;
+use crate::seed::{Purpose, Seed};
 use crate::stack::{Echo, Owner, Raw, Tcp, Udp};
 use crate::tun::{SigioOwner, TunEvent, Units};
 
@@ -46,21 +47,16 @@ pub(crate) enum Event {
 }
 
 impl Net {
-    /// A network with `lo0` and nothing else. All randomness comes from `rng`.
-    pub(crate) fn new(mut rng: fastrand::Rng, secret: [u64; 2]) -> Self {
-        let mut hasher = || {
-            let mut seed = || rng.u64(..);
-            ahash::RandomState::with_seeds(seed(), seed(), seed(), seed())
-        };
-        let (of_ip, of_tcp, of_udp) = (hasher(), hasher(), hasher());
-        let mut ip = Ip::new(rng, of_ip);
+    /// A network with `lo0` and nothing else. All randomness comes from `seed`.
+    pub(crate) fn new(seed: &Seed) -> Self {
+        let mut ip = Ip::new(seed);
         ip.attach_loopback();
         Self {
             ip,
             tun: Units::default(),
             link: Link::default(),
-            tcp: Tcp::new(of_tcp, secret),
-            udp: Udp::new(of_udp),
+            tcp: Tcp::new(seed),
+            udp: Udp::new(seed.tables(Purpose::UdpTables)),
             echo: Echo::default(),
             raw: Raw::default(),
             nameserver: None,

@@ -132,7 +132,7 @@ pub struct LocalSystem {
 impl LocalSystem {
     pub fn new() -> Self {
         let config = Config {
-            seed: 1,
+            seed: 1.into(),
             services: Services::all(),
         };
         let local: Arc<Local<Host>> = Local::new(Host::new(config, TestProcesses));

@@ -39,7 +39,7 @@ impl Wire {
     pub fn fresh() -> Self {
         let clock = Arc::new(ManualClock::default());
         let config = Config {
-            seed: 5,
+            seed: 5.into(),
             services: Services::ECHO,
         };
         let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));

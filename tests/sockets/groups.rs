@@ -166,7 +166,7 @@ fn who_watches_groups_hears_of_sockets() {
         uid: 0,
     };
     let config = Config {
-        seed: 3,
+        seed: 3.into(),
         services: Services::empty(),
     };
     let mut net = Host::new(config, TestProcesses);

@@ -21,7 +21,7 @@ use scheme::local::{Fd, Local, ManualClock};
 
 fn system() -> Arc<Local<Host>> {
     let config = Config {
-        seed: 3,
+        seed: 3.into(),
         services: Services::ECHO,
     };
     Local::new(Host::new(config, TestProcesses))
@@ -30,7 +30,7 @@ fn system() -> Arc<Local<Host>> {
 /// The system with a clock that is set by hand.
 fn system_by_hand() -> (Arc<Local<Host>>, Arc<ManualClock>) {
     let config = Config {
-        seed: 3,
+        seed: 3.into(),
         services: Services::empty(),
     };
     let clock = Arc::new(ManualClock::default());

@@ -189,7 +189,7 @@ fn who_left_something_is_told_again() {
         uid: 0,
     };
     let config = Config {
-        seed: 3,
+        seed: 3.into(),
         services: Services::empty(),
     };
     let mut net = Host::new(config, TestProcesses);

@@ -32,7 +32,7 @@ thread_local! {
 #[unsafe(no_mangle)]
 pub extern "C" fn start(seed: u64) {
     let config = Config {
-        seed,
+        seed: seed.into(),
         ..Config::default()
     };
     HOST.set(Some(Host::new(config, OneSession)));

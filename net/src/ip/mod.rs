@@ -37,6 +37,7 @@ use scheme::Now;
 use crate::ifnet::{DropReason, Family, IfIndex, IfTable, Ifnet};
 use crate::packet::Packet;
 use crate::route::RouteTable;
+use crate::seed::{Purpose, Seed};
 use groups::Reports;
 use header::{Endpoints, Header};
 use icmp::{Notice, RateLimit};
@@ -174,8 +175,10 @@ struct Queued {
 pub(crate) struct Ip {
     /// The time of this turn.
     pub(crate) now: Now,
-    /// The source of all randomness.
+    /// The source of delays.
     pub(crate) rng: fastrand::Rng,
+    /// The source of ephemeral ports and identifiers, which nobody is to guess from delays.
+    pub(crate) ports: fastrand::Rng,
     pub(crate) ifs: IfTable,
     pub(crate) routes: RouteTable,
     /// Whether packets for other hosts are forwarded.
@@ -198,11 +201,13 @@ pub(crate) struct Ip {
 }
 
 impl Ip {
-    /// A network layer without interfaces and routes. `hasher` hashes the keys of its tables.
-    pub(crate) fn new(rng: fastrand::Rng, hasher: ahash::RandomState) -> Self {
+    /// A network layer without interfaces and routes.
+    pub(crate) fn new(seed: &Seed) -> Self {
+        let hasher = seed.tables(Purpose::IpTables);
         Self {
             now: Now::default(),
-            rng,
+            rng: seed.rng(Purpose::Delays),
+            ports: seed.rng(Purpose::Ports),
             ifs: IfTable::new(hasher.clone()),
             routes: RouteTable::new(),
             forwarding: false,
@@ -210,12 +215,12 @@ impl Ip {
             bytes: 0,
             reassembly: Reassembly::new(hasher.clone()),
             rate_limit: RateLimit::default(),
-            path_mtus: PathMtus::new(hasher.clone()),
+            path_mtus: PathMtus::new(hasher),
             reports: Reports::default(),
             notices: VecDeque::new(),
             bad_segments: 0,
             ident: 0,
-            idents: hasher,
+            idents: seed.tables(Purpose::Identifications),
         }
     }
 
@@ -400,15 +405,11 @@ mod tests {
 
     #[test]
     fn identifications_of_one_destination_do_not_tell_those_of_another() {
-        let hasher = |seed| ahash::RandomState::with_seeds(seed, 2, 3, 4);
         let [a, b, c] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|addr| addr.parse().unwrap());
-        let mut ip = Ip::new(fastrand::Rng::with_seed(1), hasher(1));
+        let mut ip = Ip::new(&Seed::from(1));
         let first = ip.next_ident(&a, &b);
         assert_eq!(ip.next_ident(&a, &b), first.wrapping_add(1));
         assert_ne!(ip.next_ident(&a, &c), first.wrapping_add(2));
-        assert_ne!(
-            Ip::new(fastrand::Rng::with_seed(1), hasher(5)).next_ident(&a, &b),
-            first
-        );
+        assert_ne!(Ip::new(&Seed::from(5)).next_ident(&a, &b), first);
     }
 }

@@ -13,6 +13,7 @@ use super::{Budget, Delivery, Ip, Verdict};
 use crate::ifnet::{Driver, Family, Frame, IfAddr, IfFlags, IfIndex, Ifnet};
 use crate::ifnet::{Outgoing, OutputError, Sent};
 use crate::packet::Packet;
+use crate::seed::Seed;
 
 /// The address of the machine.
 pub(crate) const HOST: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
@@ -21,8 +22,7 @@ pub(crate) const PEER: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 2);
 
 /// A network layer without any interface but `lo0`.
 pub(crate) fn bare() -> Ip {
-    let hasher = ahash::RandomState::with_seeds(1, 2, 3, 4);
-    let mut ip = Ip::new(fastrand::Rng::with_seed(1), hasher);
+    let mut ip = Ip::new(&Seed::from(1));
     ip.attach_loopback();
     ip
 }

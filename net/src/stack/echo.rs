@@ -60,7 +60,7 @@ impl Echo {
         if self.sockets.len() >= MAX_SOCKETS {
             return Err(errno::ENFILE);
         }
-        let start = ip.rng.u16(1..);
+        let start = ip.ports.u16(1..);
         let mut idents = (start..=u16::MAX).chain(1..start);
         let ident = idents.find(|ident| !self.idents.contains_key(ident));
         let ident = ident.ok_or(errno::ENFILE)?;

@@ -5,8 +5,6 @@ mod demo;
 #[cfg(target_os = "redox")]
 mod network;
 
-use std::collections::hash_map::RandomState;
-use std::hash::{BuildHasher, Hasher};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -63,11 +61,13 @@ fn main() -> ExitCode {
 }
 
 /// Takes the random seed from the system once: the network itself reads no randomness.
-fn config(services: Option<Services>) -> Config {
-    Config {
-        seed: RandomState::new().build_hasher().finish(),
+fn config(services: Option<Services>) -> Result<Config, getrandom::Error> {
+    let mut seed = [0; 32];
+    getrandom::fill(&mut seed)?;
+    Ok(Config {
+        seed: seed.into(),
         services: services.unwrap_or(Services::empty()),
-    }
+    })
 }
 
 #[cfg(target_os = "linux")]
@@ -80,7 +80,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     if cli.mount.is_none() && cli.serve.is_some() {
         return Err("--serve goes with --mount; the demonstration has all services".into());
     }
-    let config = config(cli.serve);
+    let config = config(cli.serve)?;
     match (cli.command, cli.mount) {
         (Some(Command::Demo(_)), Some(_)) => {
             Err("the demonstration runs in one process, without --mount".into())
@@ -110,7 +110,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         return Err("--mount is for Linux; here the schemes are served at /scheme".into());
     }
     if cli.worker {
-        let mut net = Host::new(config(cli.serve), scheme::redox::RedoxProcesses);
+        let mut net = Host::new(config(cli.serve)?, scheme::redox::RedoxProcesses);
         // The host is told the time before it gets adapters.
         let _ = net.turn(scheme::redox::now());
         let adapters = network::attach(&mut net);

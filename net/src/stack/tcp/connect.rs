@@ -47,7 +47,7 @@ impl Tcp {
                     let other = (src, port) != remote;
                     unused && other && free(self, port) && rested(self, port)
                 };
-                let port = ephemeral_ports(&mut ip.rng).find(fits);
+                let port = ephemeral_ports(&mut ip.ports).find(fits);
                 port.ok_or(errno::EADDRNOTAVAIL)?
             }
         };

@@ -121,6 +121,7 @@ mod tests {
 
     use super::super::connection::{Buffer, Flags, Options, Timestamps};
     use super::*;
+    use crate::seed::Seed;
 
     const NOW: Duration = Duration::from_secs(1000);
 
@@ -160,7 +161,7 @@ mod tests {
 
     /// What comes back of a SYN with these options, and by when.
     fn round(options: Options, later: Duration, guess: u32) -> Option<Cookie> {
-        let secret = Secret::new([7, 8]);
+        let secret = Secret::new(&Seed::from(7));
         let syn = segment(99, 0, Flags::SYN, options);
         let mut made = make(&secret, &endpoints(2), config(), &syn, NOW);
         let sent = made.poll_transmit(NOW).unwrap();

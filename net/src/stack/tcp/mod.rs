@@ -44,6 +44,7 @@ use crate::ifnet::{DropReason, IfIndex};
 use crate::ip::header::{Addressee, Endpoints};
 use crate::ip::output::Path;
 use crate::ip::{Ip, Received, Verdict};
+use crate::seed::{Purpose, Seed};
 use crate::timers::{Timer, Timers};
 
 /// Number of a connection.
@@ -155,8 +156,9 @@ pub(crate) struct Tcp {
 }
 
 impl Tcp {
-    /// No connections. What nobody must guess follows from `secret`.
-    pub(crate) fn new(hasher: ahash::RandomState, secret: [u64; 2]) -> Self {
+    /// No connections. What nobody must guess follows from `seed`.
+    pub(crate) fn new(seed: &Seed) -> Self {
+        let hasher = seed.tables(Purpose::TcpTables);
         Self {
             flows: Slab::new(),
             by_endpoints: HashMap::with_hasher(hasher.clone()),
@@ -170,7 +172,7 @@ impl Tcp {
             events: VecDeque::new(),
             waits: TimeWaits::new(hasher),
             cookies: Cookies::default(),
-            secret: Secret::new(secret),
+            secret: Secret::new(seed),
             memory: 0,
             serial: 0,
             stats: TcpStats::default(),

@@ -8,6 +8,7 @@ use siphasher::sip::SipHasher13;
 
 use super::connection::SeqNumber;
 use crate::ip::header::Endpoints;
+use crate::seed::{Purpose, Seed};
 
 /// One keyed hash for each purpose, so that who learns one learns no other.
 #[derive(Debug)]
@@ -18,16 +19,11 @@ pub(super) struct Secret {
 }
 
 impl Secret {
-    pub(super) fn new([one, other]: [u64; 2]) -> Self {
-        let keyed = |purpose: u64| {
-            let mut hasher = SipHasher13::new_with_keys(one, other);
-            purpose.hash(&mut hasher);
-            SipHasher13::new_with_keys(hasher.finish(), other.rotate_left(32) ^ purpose)
-        };
+    pub(super) fn new(seed: &Seed) -> Self {
         Self {
-            isn: keyed(1),
-            clock: keyed(2),
-            cookie: keyed(3),
+            isn: seed.keyed(Purpose::SequenceNumbers),
+            clock: seed.keyed(Purpose::Clocks),
+            cookie: seed.keyed(Purpose::Cookies),
         }
     }
 
@@ -62,7 +58,7 @@ mod tests {
 
     #[test]
     fn a_later_connection_of_the_same_ends_begins_above_an_earlier_one() {
-        let secret = Secret::new([1, 2]);
+        let secret = Secret::new(&Seed::from(1));
         let endpoints = |port| Endpoints {
             local: (IpAddr::from([10, 0, 0, 1]), port),
             remote: (IpAddr::from([10, 0, 0, 2]), 80),
@@ -71,7 +67,7 @@ mod tests {
         assert_eq!(at(1, 61).since(at(1, 60)), 250_000);
         assert_ne!(at(2, 60), at(1, 60));
         assert_ne!(
-            Secret::new([3, 2]).isn(&endpoints(1), Duration::ZERO),
+            Secret::new(&Seed::from(3)).isn(&endpoints(1), Duration::ZERO),
             at(1, 0)
         );
     }

@@ -27,6 +27,8 @@ mod pmtu;
 mod reassembly;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -391,24 +393,5 @@ pub(crate) fn destination_of(family: Family, packet: &[u8]) -> IpAddr {
     match family {
         Family::Inet6 => v6().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         _ => v4().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identifications_of_one_destination_do_not_tell_those_of_another() {
-        let hasher = |seed| ahash::RandomState::with_seeds(seed, 2, 3, 4);
-        let [a, b, c] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|addr| addr.parse().unwrap());
-        let mut ip = Ip::new(fastrand::Rng::with_seed(1), hasher(1));
-        let first = ip.next_ident(&a, &b);
-        assert_eq!(ip.next_ident(&a, &b), first.wrapping_add(1));
-        assert_ne!(ip.next_ident(&a, &c), first.wrapping_add(2));
-        assert_ne!(
-            Ip::new(fastrand::Rng::with_seed(1), hasher(5)).next_ident(&a, &b),
-            first
-        );
     }
 }

@@ -46,7 +46,7 @@ pub(crate) fn give_addr(ip: &mut Ip, dev: IfIndex, addr: &str) {
 }
 
 /// An output function that puts every packet on the send queue.
-fn keep(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
+pub(crate) fn keep(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
     let Outgoing {
         family,
         packet,

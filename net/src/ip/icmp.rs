@@ -1,13 +1,15 @@
 //! ICMP for both families: echo replies, errors about packets, and errors that others send us.
 //!
 //! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4. None is sent about an error, a
-//! multicast or broadcast, a fragment other than the first, or a packet whose source is not a host.
+//! multicast or broadcast, a fragment other than the first (but for its fragment header), or a packet whose source is not a host.
 //! Their rate is limited.
 
 use std::net::IpAddr;
 use std::time::Duration;
 
-use super::header::{Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, payload_of, proto};
+use super::header::{
+    Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, is_later_fragment, payload_of, proto,
+};
 use super::output::HOP_LIMIT;
 use super::reassembly::First;
 use super::{Delivery, Ip, Quoted, Received, Verdict, checksum};
@@ -184,6 +186,7 @@ impl Ip {
             IpAddr::V4(v4) => is_host(dst) && !self.ifs.is_broadcast(v4),
             IpAddr::V6(_) => !dst.is_multicast(),
         };
+        let is_parameter = matches!(problem, Problem::Parameter { .. });
         // RFC 4443 section 2.4 (e.3): these two may be about a multicast.
         let about_multicast = src.is_ipv6()
             && matches!(
@@ -194,9 +197,11 @@ impl Ip {
             IpAddr::V4(v4) => is_host(src) && !self.ifs.is_broadcast(v4),
             IpAddr::V6(_) => is_host(src),
         };
-        // A fragment that is not the first.
-        let Some((protocol, at)) = payload_of(packet) else {
-            return false;
+        let (protocol, at) = match payload_of(packet) {
+            Some(payload) => payload,
+            // The fields of a fragment other than the first (RFC 8200 section 4.5).
+            None if is_parameter && is_later_fragment(packet) => (proto::NO_NEXT, 0),
+            None => return false,
         };
         let about_error = match (protocol, packet.get(at)) {
             (proto::ICMP, Some(kind)) => matches!(

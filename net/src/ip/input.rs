@@ -5,8 +5,8 @@ use std::net::IpAddr;
 use smoltcp::wire::{Ipv4Packet, Ipv6FragmentHeader, Ipv6Packet};
 
 use super::header::{
-    Addressee, FRAGMENT_HEADER, Header, IPV4_HEADER, IPV6_HEADER, Walk, proto, set_ipv6_payload,
-    walk,
+    Addressee, FRAGMENT_HEADER, Header, IPV4_HEADER, IPV6_HEADER, Walk, cuts_last_header, proto,
+    set_ipv6_payload, walk, walk_behind_fragment,
 };
 use super::icmp::Problem;
 use super::reassembly::{Added, Fragment, HeldFragments, Key};
@@ -117,22 +117,34 @@ impl Ip {
                 (header.protocol, header.payload) = (protocol, at);
                 self.ours(rcvif, header, packet, HeldFragments::new())
             }
-            Walk::Broken => DropReason::Malformed.into(),
-            Walk::Refused {
-                code,
-                pointer,
-                even_multicast,
-            } => {
-                if let Some(code) = code
-                    && (even_multicast || addressee == Addressee::Host)
-                {
-                    let pointer = pointer as u32;
-                    self.icmp_error(rcvif, &packet, Problem::Parameter { code, pointer });
-                }
-                DropReason::BadOption.into()
-            }
             Walk::Fragment { at } => self.ip6_fragment(rcvif, header, packet, at),
+            end => self.ip6_refuse(rcvif, addressee, &packet, end).into(),
         }
+    }
+
+    /// Reports why the headers of a packet for us lead to no payload, if the rules want that.
+    fn ip6_refuse(
+        &mut self,
+        rcvif: IfIndex,
+        addressee: Addressee,
+        packet: &[u8],
+        end: Walk,
+    ) -> DropReason {
+        let Walk::Refused {
+            code,
+            pointer,
+            even_multicast,
+        } = end
+        else {
+            return DropReason::Malformed;
+        };
+        if let Some(code) = code
+            && (even_multicast || addressee == Addressee::Host)
+        {
+            let pointer = pointer as u32;
+            self.icmp_error(rcvif, packet, Problem::Parameter { code, pointer });
+        }
+        DropReason::BadOption
     }
 
     fn ip6_fragment(
@@ -145,7 +157,45 @@ impl Ip {
         let next = packet[at];
         let fields = Ipv6FragmentHeader::new_unchecked(&packet[at + 2..at + FRAGMENT_HEADER]);
         let (more, offset) = (fields.more_frags(), usize::from(fields.frag_offset()) * 8);
+        let ident = fields.ident();
         let data = &packet[at + FRAGMENT_HEADER..];
+        let addressee = header.addressee;
+        let problem = |code, pointer| Walk::Refused {
+            code: Some(code),
+            pointer,
+            even_multicast: false,
+        };
+        // RFC 8200 section 4.5. The fields: the payload length, and the offset.
+        let refused = if more && !data.len().is_multiple_of(8) {
+            Some(problem(0, 4))
+        } else if offset + data.len() > usize::from(u16::MAX) {
+            Some(problem(0, at + 2))
+        } else if offset > 0 {
+            None
+        } else {
+            // A first fragment has all headers, so they are checked before the others come.
+            match walk_behind_fragment(&packet, at) {
+                Walk::Cut if more => Some(problem(3, 0)),
+                Walk::Payload { protocol, at }
+                    if more && cuts_last_header(&packet, protocol, at) =>
+                {
+                    Some(problem(3, 0))
+                }
+                // Neighbour discovery in fragments is refused: it evades filters in switches (RFC
+                // 6980).
+                Walk::Payload { protocol, at }
+                    if protocol == proto::ICMPV6
+                        && packet.get(at).is_none_or(|kind| super::icmp::is_nd(*kind)) =>
+                {
+                    return DropReason::BadOption.into();
+                }
+                Walk::Payload { .. } => None,
+                end => Some(end),
+            }
+        };
+        if let Some(refused) = refused {
+            return self.ip6_refuse(rcvif, addressee, &packet, refused).into();
+        }
         let (protocol, payload, held) = if !more && offset == 0 {
             // An atomic fragment is complete by itself, even if others have the same number (RFC
             // 6946).
@@ -154,7 +204,7 @@ impl Ip {
             let key = Key {
                 src: header.src,
                 dst: header.dst,
-                ident: fields.ident(),
+                ident,
                 protocol: proto::FRAGMENT,
             };
             let fragment = Fragment {
@@ -178,18 +228,11 @@ impl Ip {
         };
         set_ipv6_payload(&mut head, protocol, len);
         let whole = Packet::concat(&head, &payload);
-        match walk(&whole) {
-            // Neighbour discovery in fragments is refused: it evades filters in switches (RFC
-            // 6980).
-            Walk::Payload { protocol, at }
-                if protocol != proto::ICMPV6
-                    || whole.get(at).is_none_or(|kind| !super::icmp::is_nd(*kind)) =>
-            {
-                (header.protocol, header.payload) = (protocol, at);
-                self.ours(rcvif, header, whole, held)
-            }
-            _ => Fate::Decided(Verdict::Dropped(DropReason::BadOption), held),
-        }
+        let Walk::Payload { protocol, at } = walk(&whole) else {
+            return Fate::Decided(Verdict::Dropped(DropReason::Malformed), held);
+        };
+        (header.protocol, header.payload) = (protocol, at);
+        self.ours(rcvif, header, whole, held)
     }
 
     fn reassemble(

@@ -4,7 +4,7 @@ mod fragments;
 
 use super::header::{ipv6_header, proto};
 use super::testing::{bare, give_addr, keep, sent};
-use super::{Budget, Delivery, Ip, Verdict};
+use super::{Budget, Delivery, Ip, Verdict, checksum};
 use crate::ifnet::{Driver, DropReason, Family, IfFlags, IfIndex};
 use crate::packet::Packet;
 
@@ -65,6 +65,16 @@ fn ipv6(src: &str, dst: &str, next: u8, payload: &[u8]) -> Vec<u8> {
     let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
     let head = ipv6_header(src, dst, next, 64, payload.len() as u16);
     [&head[..], payload].concat()
+}
+
+/// A message of ICMPv6, with eight bytes of header.
+fn icmp6(src: &str, dst: &str, kind: u8, data: &[u8]) -> Vec<u8> {
+    let mut message = vec![kind, 0, 0, 0, 0, 7, 0, 1];
+    message.extend_from_slice(data);
+    let (src, dst) = (src.parse().unwrap(), dst.parse().unwrap());
+    let sum = checksum::fill(&src, &dst, proto::ICMPV6, &message);
+    message[2..4].copy_from_slice(&sum.to_be_bytes());
+    message
 }
 
 #[test]

@@ -1,12 +1,13 @@
 //! Forwarding: packets for other hosts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket};
 
 use super::header::{IPV4_HEADER, IPV6_HEADER, addresses, proto};
 use super::icmp::Problem;
-use super::output::{NetError, fragment_v4};
+use super::options::{self, Refused};
+use super::output::{NetError, Path, fragment_v4};
 use super::{Ip, Verdict};
 use crate::ifnet::{DropReason, Family, IfIndex, is_link_local};
 use crate::packet::Packet;
@@ -39,6 +40,10 @@ impl Ip {
                 });
             }
         };
+        if let Err(refused) = self.forward_options(&path, &dst, &mut packet) {
+            self.refuse_options(rcvif, &packet, refused);
+            return Verdict::Dropped(DropReason::BadOption);
+        }
         if dst.is_ipv4() {
             let mut ip = Ipv4Packet::new_unchecked(&mut packet[..]);
             ip.set_hop_limit(hop_limit - 1);
@@ -71,6 +76,23 @@ impl Ip {
             let _ = self.if_output(path.dev, family, fragment, path.next_hop);
         }
         Verdict::Forwarded
+    }
+
+    /// Fills in the options of an IPv4 packet that leaves by `path` (RFC 1812 section 5.3.13). The
+    /// checksum is left to the caller.
+    fn forward_options(&self, path: &Path, dst: &IpAddr, packet: &mut [u8]) -> Result<(), Refused> {
+        let header_len = usize::from(packet[0] & 0xf) * 4;
+        if dst.is_ipv6() || header_len <= IPV4_HEADER {
+            return Ok(());
+        }
+        let ifp = self.ifs.get(path.dev);
+        let own = ifp.and_then(|ifp| self.source(ifp, dst, &path.next_hop));
+        let Some(IpAddr::V4(own)) = own else {
+            return Ok(());
+        };
+        let is_ours = |addr: Ipv4Addr| self.ifs.is_local(&addr.into());
+        let options = &mut packet[IPV4_HEADER..header_len];
+        options::fill_in(options, own, is_ours, self.now.wall)
     }
 }
 

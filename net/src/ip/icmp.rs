@@ -4,12 +4,13 @@
 //! multicast or broadcast, a fragment other than the first (but for its fragment header), or a packet whose source is not a host.
 //! Their rate is limited.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::header::{
     Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, is_later_fragment, payload_of, proto,
 };
+use super::options;
 use super::output::HOP_LIMIT;
 use super::reassembly::First;
 use super::{Delivery, Ip, Quoted, Received, Verdict, checksum};
@@ -165,7 +166,7 @@ impl Ip {
         head[4..].copy_from_slice(&word);
         let quote = &packet[..packet.len().min(room)];
         let own = (self.ifs.is_local(&dst) && !dst.is_multicast()).then_some(dst);
-        self.icmp_send(rcvif, own, src, Packet::concat(&head, quote));
+        self.icmp_send(rcvif, own, src, &[], Packet::concat(&head, quote));
     }
 
     /// The error about a datagram whose fragments did not all come (RFC 8200 section 4.5).
@@ -216,8 +217,15 @@ impl Ip {
         one_sender && (unicast_dst || about_multicast) && !about_error
     }
 
-    /// Sends an ICMP message whose checksum is still zero.
-    fn icmp_send(&mut self, dev: IfIndex, own: Option<IpAddr>, dst: IpAddr, mut message: Packet) {
+    /// Sends an ICMP message whose checksum is still zero. `options` are those of an IPv4 header.
+    fn icmp_send(
+        &mut self,
+        dev: IfIndex,
+        own: Option<IpAddr>,
+        dst: IpAddr,
+        options: &[u8],
+        mut message: Packet,
+    ) {
         let way = |dev| match own {
             Some(_) => self.way_to(&dst, dev),
             None => self.route_to(&dst, dev),
@@ -238,7 +246,12 @@ impl Ip {
         };
         message[2..4].copy_from_slice(&sum.to_be_bytes());
         // A packet that finds the queue full is counted there.
-        let _ = self.ip_output(path, src, dst, protocol, HOP_LIMIT, message);
+        let _ = match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) if !options.is_empty() => {
+                self.ip_output_options(path, src, dst, protocol, options, message)
+            }
+            _ => self.ip_output(path, src, dst, protocol, HOP_LIMIT, message),
+        };
     }
 
     pub(super) fn icmp_input(&mut self, received: Received) -> Delivery {
@@ -298,12 +311,24 @@ impl Ip {
             header,
             packet: mut reply,
         } = received;
+        let mut options = Vec::new();
+        if let IpAddr::V4(own) = header.dst
+            && header.payload > IPV4_HEADER
+        {
+            let is_ours = |addr: Ipv4Addr| self.ifs.is_local(&addr.into());
+            let received = &mut reply[IPV4_HEADER..header.payload];
+            if let Err(refused) = options::fill_in(received, own, is_ours, self.now.wall) {
+                self.refuse_options(rcvif, &reply, refused);
+                return Delivery::Settled(Verdict::Dropped(DropReason::BadOption));
+            }
+            options = options::of_reply(received);
+        }
         reply.strip(header.payload);
         reply[0] = kind;
         reply[2..4].fill(0);
         // From the address that was asked; for a group, from one of the interface.
         let own = (header.addressee == Addressee::Host).then_some(header.dst);
-        self.icmp_send(rcvif, own, header.src, reply);
+        self.icmp_send(rcvif, own, header.src, &options, reply);
         Delivery::Settled(Verdict::Delivered)
     }
 

@@ -9,6 +9,7 @@ use super::header::{
     set_ipv6_payload, walk, walk_behind_fragment,
 };
 use super::icmp::Problem;
+use super::options::{self, Refused};
 use super::reassembly::{Added, Fragment, HeldFragments, Key};
 use super::{Delivery, Fate, Ip, Received, Verdict, checksum};
 use crate::ifnet::{Driver, DropReason, IfIndex, is_host};
@@ -33,13 +34,17 @@ impl Ip {
         let ident = ip.ident();
         let (more, offset) = (ip.more_frags(), usize::from(ip.frag_offset()));
         packet.truncate(total_len);
-        if refuses_options(&packet[IPV4_HEADER..header_len]) {
-            return DropReason::BadOption.into();
-        }
         let addressee = match self.check_addresses(rcvif, &src, &dst) {
             Ok(addressee) => addressee,
             Err(reason) => return reason.into(),
         };
+        if let Err(refused) = options::check(&packet[IPV4_HEADER..header_len]) {
+            // It is not ours to tell if it only came by.
+            if addressee != Addressee::OtherHost || self.forwarding {
+                self.refuse_options(rcvif, &packet, refused);
+            }
+            return DropReason::BadOption.into();
+        }
         let addressee = match addressee {
             Addressee::OtherHost if self.is_dhcp_reply(rcvif, protocol, &packet[header_len..]) => {
                 Addressee::Host
@@ -81,6 +86,14 @@ impl Ip {
         header.payload = IPV4_HEADER;
         let whole = whole_v4(&packet[..IPV4_HEADER], &payload);
         self.ours(rcvif, header, whole, held)
+    }
+
+    /// Tells the sender of a packet what is wrong with its options (RFC 1122 section 3.2.2.5).
+    pub(super) fn refuse_options(&mut self, rcvif: IfIndex, packet: &[u8], refused: Refused) {
+        if let Refused::At(at) = refused {
+            let (code, pointer) = (0, (IPV4_HEADER + at) as u32);
+            self.icmp_error(rcvif, packet, Problem::Parameter { code, pointer });
+        }
     }
 
     pub(super) fn ip6_input(&mut self, rcvif: IfIndex, mut packet: Packet) -> Fate {
@@ -421,26 +434,6 @@ fn udp_len(payload: &[u8]) -> Option<usize> {
     (len >= 8 && len <= payload.len()).then_some(len)
 }
 
-/// Whether the options of an IPv4 header are malformed, or ask for a source route, which we refuse.
-fn refuses_options(mut options: &[u8]) -> bool {
-    const END: u8 = 0;
-    const NOP: u8 = 1;
-    const LSRR: u8 = 0x83;
-    const SSRR: u8 = 0x89;
-
-    loop {
-        match options {
-            [] | [END, ..] => return false,
-            [NOP, rest @ ..] => options = rest,
-            [LSRR | SSRR, ..] => return true,
-            [_, len, ..] if *len >= 2 && usize::from(*len) <= options.len() => {
-                options = &options[usize::from(*len)..];
-            }
-            _ => return true,
-        }
-    }
-}
-
 /// A packet with the addresses of `head`, which has no options, and a reassembled payload.
 fn whole_v4(head: &[u8], payload: &[u8]) -> Packet {
     let mut packet = Packet::concat(head, payload);
@@ -451,21 +444,4 @@ fn whole_v4(head: &[u8], payload: &[u8]) -> Packet {
     ip.set_frag_offset(0);
     ip.fill_checksum();
     packet
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn source_routes_and_broken_options_are_refused() {
-        assert!(!refuses_options(&[]));
-        assert!(!refuses_options(&[1, 1, 0, 0]));
-        assert!(!refuses_options(&[0x94, 4, 0, 0]));
-        assert!(refuses_options(&[1, 0x83, 3, 4]));
-        assert!(refuses_options(&[0x89, 3, 4, 0]));
-        assert!(refuses_options(&[7]));
-        assert!(refuses_options(&[7, 1, 0, 0]));
-        assert!(refuses_options(&[7, 5, 0, 0]));
-    }
 }

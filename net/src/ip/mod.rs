@@ -13,7 +13,7 @@
 //! - [`groups`]: IGMP and MLD;
 //! - [`output`]: finds the route, makes the header, fragments, and hands packets to the interface;
 //! - [`ifioctl`]: sets addresses, mtu and flags of an interface, and updates routes and groups;
-//! - [`header`], [`checksum`]: the formats.
+//! - [`header`], [`options`], [`checksum`]: the formats.
 
 pub(crate) mod checksum;
 mod forward;
@@ -22,6 +22,7 @@ pub(crate) mod header;
 pub(crate) mod icmp;
 mod ifioctl;
 mod input;
+mod options;
 pub(crate) mod output;
 mod pmtu;
 mod reassembly;

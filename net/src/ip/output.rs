@@ -1,7 +1,7 @@
 //! The output path: route, header, fragments, interface.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use scheme::errno::{self, Errno};
 use smoltcp::wire::Ipv4Packet;
@@ -162,7 +162,7 @@ impl Ip {
     }
 
     /// The source address: of the interface, or of any other if it has none.
-    fn source(&self, ifp: &Ifnet, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
+    pub(super) fn source(&self, ifp: &Ifnet, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
         ifp.source_for(dst, next_hop).or_else(|| {
             let others = self.ifs.iter();
             let mut others = others.filter(|ifp| !ifp.flags.contains(IfFlags::LOOPBACK));
@@ -217,11 +217,7 @@ impl Ip {
                 let fragments = Fragments::Of(ident as u16);
                 let head = ipv4_header(src, dst, protocol, hop_limit, total, fragments);
                 packet.prepend(&head);
-                if packet.len() <= usize::from(mtu) {
-                    return self.if_output(path.dev, family, packet, path.next_hop);
-                }
-                let fragments = fragment_v4(&packet, mtu).ok_or(NetError::TooBig)?;
-                self.output_all(path, family, fragments)
+                self.output_v4(path, mtu, packet)
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let len = u16::try_from(payload_len).map_err(|_| NetError::TooBig)?;
@@ -235,6 +231,40 @@ impl Ip {
             }
             _ => Err(NetError::NoAddress),
         }
+    }
+
+    /// Sends an IPv4 payload behind a header with options, whose length is a multiple of four.
+    pub(crate) fn ip_output_options(
+        &mut self,
+        path: Path,
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+        protocol: u8,
+        options: &[u8],
+        mut packet: Packet,
+    ) -> Result<(), NetError> {
+        let ident = self.next_ident(&src.into(), &dst.into());
+        let mtu = self.path_mtu(&dst.into(), path.mtu);
+        let header_len = IPV4_HEADER + options.len();
+        let total = u16::try_from(header_len + packet.len()).map_err(|_| NetError::TooBig)?;
+        let fragments = Fragments::Of(ident as u16);
+        packet.prepend(options);
+        packet.prepend(&ipv4_header(
+            src, dst, protocol, HOP_LIMIT, total, fragments,
+        ));
+        let mut ip = Ipv4Packet::new_unchecked(&mut packet[..]);
+        ip.set_header_len(header_len as u8);
+        ip.fill_checksum();
+        self.output_v4(path, mtu, packet)
+    }
+
+    /// Sends a complete IPv4 packet that may be fragmented.
+    fn output_v4(&mut self, path: Path, mtu: u16, packet: Packet) -> Result<(), NetError> {
+        if packet.len() <= usize::from(mtu) {
+            return self.if_output(path.dev, Family::Inet, packet, path.next_hop);
+        }
+        let fragments = fragment_v4(&packet, mtu).ok_or(NetError::TooBig)?;
+        self.output_all(path, Family::Inet, fragments)
     }
 
     /// Sends a payload that its maker has fitted to the path. `whole` says that routers must not

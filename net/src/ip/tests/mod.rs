@@ -1,6 +1,7 @@
 //! Tests of the whole layer: packets in, and what becomes of them.
 
 mod fragments;
+mod options;
 
 use super::header::{ipv6_header, proto};
 use super::testing::{bare, give_addr, keep, sent};

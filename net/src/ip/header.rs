@@ -163,11 +163,14 @@ pub(crate) fn cuts_last_header(packet: &[u8], protocol: u8, at: usize) -> bool {
     packet.len() < at + whole
 }
 
+/// Router Alert (RFC 2711).
+const ROUTER_ALERT: u8 = 5;
+/// The one option without a length.
+const PAD1: u8 = 0;
+
 /// The first option that must not be ignored (RFC 8200 section 4.2).
 fn options(header: &[u8], at: usize) -> Option<Walk> {
-    const PAD1: u8 = 0;
     const PADN: u8 = 1;
-    const ROUTER_ALERT: u8 = 5;
 
     let mut rest = 2;
     while rest < header.len() {
@@ -191,6 +194,27 @@ fn options(header: &[u8], at: usize) -> Option<Walk> {
         rest += 2 + usize::from(len);
     }
     (rest != header.len()).then_some(Walk::Broken)
+}
+
+/// Whether the hop-by-hop options of a packet that was walked make routers look at it.
+pub(crate) fn has_router_alert(packet: &[u8]) -> bool {
+    if packet.get(6) != Some(&proto::HOP_BY_HOP) {
+        return false;
+    }
+    let len = packet
+        .get(IPV6_HEADER + 1)
+        .map_or(0, |&len| usize::from(len));
+    let options = packet.get(IPV6_HEADER + 2..IPV6_HEADER + (len + 1) * 8);
+    let mut rest = options.unwrap_or_default();
+    while let [kind, behind @ ..] = rest {
+        rest = match (*kind, behind) {
+            (ROUTER_ALERT, _) => return true,
+            (PAD1, _) => behind,
+            (_, [len, behind @ ..]) => behind.get(usize::from(*len)..).unwrap_or_default(),
+            _ => return false,
+        };
+    }
+    false
 }
 
 /// Both ends of a flow, as an address and a port each.

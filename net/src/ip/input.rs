@@ -12,7 +12,7 @@ use super::icmp::Problem;
 use super::options::{self, Refused};
 use super::reassembly::{Added, Fragment, HeldFragments, Key};
 use super::{Delivery, Fate, Ip, Received, Verdict, checksum};
-use crate::ifnet::{Driver, DropReason, IfIndex, is_host};
+use crate::ifnet::{Driver, DropReason, IfIndex, is_host, is_interface_local, is_mapped};
 use crate::packet::Packet;
 
 impl Ip {
@@ -296,8 +296,8 @@ impl Ip {
                 }
             }
             IpAddr::V6(v6) => {
-                let interface_local = v6.octets()[..2] == [0xff, 1] || v6.is_loopback();
-                if v6.is_unspecified() || (interface_local && !looped) {
+                let stays = is_interface_local(dst) || v6.is_loopback();
+                if v6.is_unspecified() || is_mapped(dst) || (stays && !looped) {
                     return Err(DropReason::BadDestination);
                 }
                 self.addressee(dst)

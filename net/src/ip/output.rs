@@ -12,6 +12,7 @@ use super::header::{
     ipv6_header, proto, set_ipv6_payload,
 };
 use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, OutputError, Sent};
+use crate::ifnet::{is_interface_local, is_link_local, is_mapped, scope};
 use crate::packet::Packet;
 use crate::route::LookupError;
 
@@ -109,7 +110,7 @@ impl Ip {
                 mtu: lo0.mtu,
             });
         }
-        if dst.is_unspecified() {
+        if dst.is_unspecified() || is_mapped(dst) {
             return Err(NetError::NoRoute);
         }
         if let Some(dev) = dev {
@@ -149,6 +150,10 @@ impl Ip {
         })
     }
 
+    pub(super) fn is_loopback(&self, dev: IfIndex) -> bool {
+        self.ifs.get(dev).is_some_and(Ifnet::is_loopback)
+    }
+
     fn direct(ifp: &Ifnet, dst: &IpAddr) -> Result<Path, NetError> {
         if !ifp.is_up() {
             return Err(NetError::Down);
@@ -161,13 +166,19 @@ impl Ip {
         })
     }
 
-    /// The source address: of the interface, or of any other if it has none.
+    /// The source address: of the interface, or of any other if it has none that reaches the
+    /// destination. An address of another link is of no use here (RFC 4007 section 6).
     pub(super) fn source(&self, ifp: &Ifnet, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
-        ifp.source_for(dst, next_hop).or_else(|| {
-            let others = self.ifs.iter();
-            let mut others = others.filter(|ifp| !ifp.flags.contains(IfFlags::LOOPBACK));
-            others.find_map(|ifp| ifp.source_for(dst, next_hop))
-        })
+        let own = ifp.source_for(dst, next_hop);
+        let reaches = |src: &IpAddr| scope(src) >= scope(dst);
+        own.filter(reaches)
+            .or_else(|| {
+                let others = self.ifs.iter();
+                let mut others = others.filter(|ifp| !ifp.flags.contains(IfFlags::LOOPBACK));
+                let fits = |src: &IpAddr| reaches(src) && !is_link_local(src);
+                others.find_map(|ifp| ifp.source_for(dst, next_hop).filter(fits))
+            })
+            .or(own)
     }
 
     /// The source address for packets to `dst`: the sender's choice, or that of the path. A group
@@ -221,6 +232,10 @@ impl Ip {
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let len = u16::try_from(payload_len).map_err(|_| NetError::TooBig)?;
+                // Members on this host have got it, and nobody else does.
+                if is_interface_local(&dst.into()) && !self.is_loopback(path.dev) {
+                    return Ok(());
+                }
                 let head = ipv6_header(src, dst, protocol, hop_limit, len);
                 if IPV6_HEADER + payload_len <= usize::from(mtu) {
                     packet.prepend(&head);

@@ -2,6 +2,7 @@
 
 mod fragments;
 mod options;
+mod scopes;
 
 use super::header::{ipv6_header, proto};
 use super::testing::{bare, give_addr, keep, sent};

@@ -345,7 +345,7 @@ mod tests {
     use super::*;
 
     /// An interface that sends nothing.
-    fn refuse(_: &mut Ifnet, _: Outgoing) -> Result<Sent, OutputError> {
+    fn refuse(_: &mut Ifnet, _: &mut Outgoing) -> Result<Sent, OutputError> {
         Err(OutputError::Down)
     }
 

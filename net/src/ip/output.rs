@@ -11,7 +11,9 @@ use super::header::{
     FRAGMENT_HEADER, Fragments, IPV4_HEADER, IPV6_HEADER, fragment_header, ipv4_header,
     ipv6_header, proto, set_ipv6_payload,
 };
-use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, OutputError, Sent};
+use crate::ifnet::{
+    Driver, DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, OutputError, Sent,
+};
 use crate::ifnet::{is_interface_local, is_link_local, is_mapped, scope};
 use crate::packet::Packet;
 use crate::route::LookupError;
@@ -314,18 +316,6 @@ impl Ip {
         self.if_output(path.dev, Family::of(&dst), packet, path.next_hop)
     }
 
-    fn output_all(
-        &mut self,
-        path: Path,
-        family: Family,
-        fragments: Vec<Packet>,
-    ) -> Result<(), NetError> {
-        for fragment in fragments {
-            self.if_output(path.dev, family, fragment, path.next_hop)?;
-        }
-        Ok(())
-    }
-
     /// `if_output`: gives a packet to an interface, and so to its driver.
     pub(crate) fn if_output(
         &mut self,
@@ -335,43 +325,82 @@ impl Ip {
         next_hop: IpAddr,
     ) -> Result<(), NetError> {
         let now = self.now;
+        let mut outgoing = Outgoing {
+            family,
+            packet,
+            next_hop,
+            now,
+        };
+        self.if_send(dev, &mut outgoing)
+    }
+
+    /// [`if_output`](Self::if_output) that leaves a packet behind that the interface cannot send.
+    pub(super) fn if_send(
+        &mut self,
+        dev: IfIndex,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), NetError> {
         let sent = self.ifs.with(dev, |ifp| {
             ifp.stats.output.offered += 1;
             let output = ifp.output;
-            output(
-                ifp,
-                Outgoing {
-                    family,
-                    packet,
-                    next_hop,
-                    now,
-                },
-            )
+            output(ifp, outgoing)
         });
         match sent.ok_or(NetError::NoRoute)?? {
             Sent::Queued => {}
-            Sent::Looped(packet) => self.netisr_enqueue(dev, family, packet),
+            Sent::Looped(packet) => self.netisr_enqueue(dev, outgoing.family, packet),
+        }
+        Ok(())
+    }
+
+    /// Sends the fragments of one packet. If the queue has no room for all of them, none is sent,
+    /// because the others would be useless.
+    pub(crate) fn output_all(
+        &mut self,
+        path: Path,
+        family: Family,
+        fragments: Vec<Packet>,
+    ) -> Result<(), NetError> {
+        /// The longest header that a driver puts before a packet, bytes.
+        const LINK_HEADER: usize = 20;
+
+        let count = fragments.len();
+        let bytes = fragments
+            .iter()
+            .map(|fragment| fragment.len() + LINK_HEADER);
+        let bytes = bytes.sum();
+        // What an interface cannot send at all is refused below, for its own reason.
+        let full = self
+            .ifs
+            .get_mut(path.dev)
+            .filter(|ifp| ifp.driver != Driver::Loopback && !ifp.snd.takes(count, bytes));
+        if let Some(ifp) = full {
+            ifp.stats.output.offered += count as u64;
+            ifp.stats.drop_output(DropReason::QueueFull, count as u64);
+            return Err(NetError::NoBuffers);
+        }
+        for fragment in fragments {
+            self.if_output(path.dev, family, fragment, path.next_hop)?;
         }
         Ok(())
     }
 }
 
 /// The output function of the loopback interface: the packet is received again.
-pub(crate) fn looutput(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
-    let Outgoing {
+pub(crate) fn looutput(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
+    let &mut Outgoing {
         family,
-        packet,
+        ref mut packet,
         now,
         ..
     } = outgoing;
-    ifp.tap(now.wall, family.dlt_null(), &packet);
+    ifp.tap(now.wall, family.dlt_null(), packet);
     if !matches!(family, Family::Inet | Family::Inet6) {
         return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family));
     }
     ifp.stats.opackets += 1;
     ifp.stats.obytes += packet.len() as u64;
     ifp.stats.output.delivered += 1;
-    Ok(Sent::Looped(packet))
+    Ok(Sent::Looped(std::mem::take(packet)))
 }
 
 /// Fragments a valid IPv4 packet (RFC 791 section 2.3). `None` if not even eight bytes fit.

@@ -2,6 +2,7 @@
 
 mod fragments;
 mod options;
+mod router;
 mod scopes;
 
 use super::header::{ipv6_header, proto};

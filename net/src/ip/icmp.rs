@@ -89,40 +89,85 @@ impl Problem {
     }
 }
 
-/// A token bucket, one token for each error: a thousand a second, fifty at once.
+/// Limits how many errors this host sends. No destination can take the share of the others, and the
+/// path mtu, without which a path is a black hole, has an allowance of its own.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
+    too_big: Allowance,
+    others: Allowance,
+    hasher: ahash::RandomState,
+}
+
+/// The errors of one kind: those to all destinations, and those to the destinations with one hash.
+#[derive(Debug)]
+struct Allowance {
+    all: Bucket,
+    shares: Vec<Bucket>,
+}
+
+/// A token bucket, with one token for each error.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
     tokens: u32,
     filled: Duration,
 }
 
 impl RateLimit {
-    const BURST: u32 = 50;
-    const PERIOD: Duration = Duration::from_millis(1);
-
-    fn take(&mut self, now: Duration) -> bool {
-        let periods = now.saturating_sub(self.filled).as_nanos() / Self::PERIOD.as_nanos();
-        if periods > 0 {
-            let more = u32::try_from(periods).unwrap_or(u32::MAX);
-            self.tokens = self.tokens.saturating_add(more).min(Self::BURST);
-            self.filled = now;
+    pub(crate) fn new(hasher: ahash::RandomState) -> Self {
+        Self {
+            too_big: Allowance::full(),
+            others: Allowance::full(),
+            hasher,
         }
-        match self.tokens.checked_sub(1) {
-            Some(left) => {
-                self.tokens = left;
-                true
-            }
-            None => false,
+    }
+
+    /// Whether an error of this kind may be sent now.
+    fn take(&mut self, problem: Problem, dst: &IpAddr, now: Duration) -> bool {
+        let hash = self.hasher.hash_one(dst) as usize;
+        match problem {
+            Problem::TooBig { .. } => self.too_big.take(hash, now),
+            _ => self.others.take(hash, now),
         }
     }
 }
 
-impl Default for RateLimit {
-    fn default() -> Self {
-        Self {
-            tokens: Self::BURST,
+impl Allowance {
+    /// To all: a thousand a second, 200 at once.
+    const ALL: (u32, Duration) = (200, Duration::from_millis(1));
+    /// To each: a quarter of it.
+    const SHARE: (u32, Duration) = (50, Duration::from_millis(4));
+    /// Number of shares. Destinations with one hash have a share in common.
+    const SHARES: usize = 256;
+
+    fn full() -> Self {
+        let full = |(burst, _): (u32, Duration)| Bucket {
+            tokens: burst,
             filled: Duration::ZERO,
+        };
+        Self {
+            all: full(Self::ALL),
+            shares: vec![full(Self::SHARE); Self::SHARES],
         }
+    }
+
+    fn take(&mut self, hash: usize, now: Duration) -> bool {
+        let share = &mut self.shares[hash % Self::SHARES];
+        share.take(Self::SHARE, now) && self.all.take(Self::ALL, now)
+    }
+}
+
+impl Bucket {
+    /// Takes a token of `burst`, of which one more comes each `period`.
+    fn take(&mut self, (burst, period): (u32, Duration), now: Duration) -> bool {
+        let periods = now.saturating_sub(self.filled).as_nanos() / period.as_nanos();
+        if periods > 0 {
+            let more = u32::try_from(periods).unwrap_or(u32::MAX);
+            self.tokens = self.tokens.saturating_add(more).min(burst);
+            self.filled = now;
+        }
+        let left = self.tokens.checked_sub(1);
+        self.tokens = left.unwrap_or(0);
+        left.is_some()
     }
 }
 
@@ -151,8 +196,9 @@ impl Ip {
         if !self.may_report(packet, &src, &dst, problem) {
             return;
         }
+        // What this host tells itself costs nobody anything.
         let now = self.now.monotonic;
-        if !self.rate_limit.take(now) {
+        if !self.is_loopback(rcvif) && !self.rate_limit.take(problem, &src, now) {
             return;
         }
         let ipv6 = src.is_ipv6();
@@ -165,7 +211,7 @@ impl Ip {
         let mut head = [kind, code, 0, 0, 0, 0, 0, 0];
         head[4..].copy_from_slice(&word);
         let quote = &packet[..packet.len().min(room)];
-        let own = (self.ifs.is_local(&dst) && !dst.is_multicast()).then_some(dst);
+        let own = self.ifs.is_local_on(&dst, rcvif).then_some(dst);
         self.icmp_send(rcvif, own, src, &[], Packet::concat(&head, quote));
     }
 
@@ -226,13 +272,7 @@ impl Ip {
         options: &[u8],
         mut message: Packet,
     ) {
-        let way = |dev| match own {
-            Some(_) => self.way_to(&dst, dev),
-            None => self.route_to(&dst, dev),
-        };
-        // Without a route it goes back by the interface that the packet came by: the sender may
-        // know one.
-        let Ok(path) = way(None).or_else(|_| way(Some(dev))) else {
+        let Ok(path) = self.route_back(dev, own, &dst) else {
             return;
         };
         let Some(src) = own.or(path.src) else {

@@ -212,7 +212,7 @@ impl Ip {
             queue: VecDeque::new(),
             bytes: 0,
             reassembly: Reassembly::new(hasher.clone()),
-            rate_limit: RateLimit::default(),
+            rate_limit: RateLimit::new(hasher.clone()),
             path_mtus: PathMtus::new(hasher.clone()),
             reports: Reports::default(),
             notices: VecDeque::new(),

@@ -300,6 +300,12 @@ impl Udp {
         socket.is_some_and(|socket| socket.recent.contains(&endpoints.remote))
     }
 
+    /// Whether a socket of ours has this address and port. That is enough to believe in the mtu of a
+    /// path: it costs little if it is false, and datagrams do not arrive if it is not believed.
+    pub(crate) fn holds(&self, local: (IpAddr, u16)) -> bool {
+        self.holder(local).is_some()
+    }
+
     /// Notes the destination of a datagram.
     fn note(&mut self, id: UdpId, dst: (IpAddr, u16)) {
         let Some(socket) = self.sockets.get_mut(id.0 as usize) else {
@@ -672,6 +678,7 @@ mod tests {
             remote: (PEER.into(), port),
         };
         assert!(!udp.knows(&endpoints(THERE.1)), "nothing was sent");
+        assert!(udp.holds((HOST.into(), PORT)) && !udp.holds((HOST.into(), 1)));
         udp.send(&mut ip, id, None, peer(), b"hello").unwrap();
         assert!(udp.knows(&endpoints(THERE.1)) && !udp.knows(&endpoints(1)));
         udp.notice(&endpoints(THERE.1), Notice::Refused);

@@ -416,14 +416,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_and_then_one_a_millisecond() {
-        let mut limit = RateLimit::default();
+    fn each_destination_has_a_share_of_each_kind() {
+        let mut limit = RateLimit::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
         let start = Duration::from_secs(5);
-        let taken = (0..100).filter(|_| limit.take(start)).count();
-        assert_eq!(taken, 50);
-        assert!(limit.take(start + Duration::from_millis(1)));
-        assert!(!limit.take(start + Duration::from_millis(1)));
+        let [flood, honest] = [[10, 9, 0, 66], [10, 9, 0, 2]].map(IpAddr::from);
+        let mut taken = |problem, dst: &IpAddr, times: u32, now| {
+            (0..times).filter(|_| limit.take(problem, dst, now)).count()
+        };
+        let mtu = Problem::TooBig { mtu: 1280 };
+        assert_eq!(taken(Problem::Port, &flood, 10_000, start), 50);
+        assert_eq!(taken(Problem::Port, &honest, 41, start), 41);
+        assert_eq!(taken(mtu, &flood, 41, start), 41);
+        assert_eq!(taken(mtu, &honest, 41, start), 41);
+        // All together get no more than they would from one bucket.
         let later = start + Duration::from_secs(60);
-        assert_eq!((0..100).filter(|_| limit.take(later)).count(), 50);
+        assert_eq!(taken(Problem::Port, &flood, 10_000, later), 50);
+        let soon = later + Duration::from_millis(4);
+        assert_eq!(taken(Problem::Port, &flood, 10, soon), 1);
+        let others = (0..60_000_u32).map(|host| IpAddr::V4((0x0b00_0000 + host).into()));
+        let all: usize = others.map(|dst| taken(Problem::Port, &dst, 1, soon)).sum();
+        assert!(all < 200, "{all}");
     }
 }

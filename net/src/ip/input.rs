@@ -292,7 +292,7 @@ impl Ip {
                 if self.ifs.is_broadcast(v4) && !looped {
                     Addressee::Broadcast
                 } else {
-                    self.addressee(dst)
+                    self.addressee(rcvif, dst)
                 }
             }
             IpAddr::V6(v6) => {
@@ -300,7 +300,7 @@ impl Ip {
                 if v6.is_unspecified() || is_mapped(dst) || (stays && !looped) {
                     return Err(DropReason::BadDestination);
                 }
-                self.addressee(dst)
+                self.addressee(rcvif, dst)
             }
         };
         if addressee == Addressee::Multicast && !ifp.hears(dst) {
@@ -316,7 +316,7 @@ impl Ip {
             IpAddr::V4(v4) => is_host(src) && !v4.is_loopback() && !self.ifs.is_broadcast(v4),
             IpAddr::V6(v6) => is_host(src) && !v6.is_loopback(),
         };
-        if !may_be || (!looped && self.ifs.is_local(src)) {
+        if !may_be || (!looped && self.ifs.is_local_on(src, rcvif)) {
             return Err(DropReason::BadSource);
         }
         Ok(addressee)
@@ -335,10 +335,10 @@ impl Ip {
     }
 
     #[inline]
-    fn addressee(&self, dst: &IpAddr) -> Addressee {
+    fn addressee(&self, rcvif: IfIndex, dst: &IpAddr) -> Addressee {
         if dst.is_multicast() {
             Addressee::Multicast
-        } else if self.ifs.is_local(dst) {
+        } else if self.ifs.is_local_on(dst, rcvif) {
             Addressee::Host
         } else {
             Addressee::OtherHost

@@ -102,7 +102,11 @@ impl Ip {
     /// The path for a packet that has a source already. This spares the search for one, which may
     /// look at every interface.
     pub(crate) fn way_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
-        if self.ifs.is_local(dst) {
+        let ours = match dev {
+            Some(dev) => self.ifs.is_local_on(dst, dev),
+            None => self.ifs.is_local(dst),
+        };
+        if ours {
             let lo0 = self.ifs.loopback().filter(|lo0| lo0.is_up());
             let lo0 = lo0.ok_or(NetError::Down)?;
             return Ok(Path {
@@ -150,6 +154,25 @@ impl Ip {
             src: route.src.filter(|src| self.ifs.is_local(src)),
             mtu: ifp.mtu,
         })
+    }
+
+    /// The path of an answer from `src`, or from the address of the path, to `dst`. It leaves by the
+    /// link that the question came by if `dst` means something only there (RFC 4007 section 9), or
+    /// if there is no route: the other end may know one.
+    pub(crate) fn route_back(
+        &self,
+        rcvif: IfIndex,
+        src: Option<IpAddr>,
+        dst: &IpAddr,
+    ) -> Result<Path, NetError> {
+        let way = |dev| match src {
+            Some(_) => self.way_to(dst, dev),
+            None => self.route_to(dst, dev),
+        };
+        match is_link_local(dst) {
+            true => way(Some(rcvif)),
+            false => way(None).or_else(|_| way(Some(rcvif))),
+        }
     }
 
     pub(super) fn is_loopback(&self, dev: IfIndex) -> bool {

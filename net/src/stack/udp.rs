@@ -463,7 +463,8 @@ impl Udp {
                 let dev = ip.ifs.holder(&addr.into());
                 Some(dev.ok_or(NetError::NoAddress)?)
             }
-            _ => None,
+            // What is from an address of one link stays on it (RFC 4007 section 9).
+            _ => src.and_then(|src| ip.ifs.link_of(&src, &dst.0)),
         };
         let path = ip.route_to(&dst.0, dev)?;
         // A DHCP client broadcasts before it has an address.

@@ -131,3 +131,32 @@ fn version_one_of_igmp_waits_ten_seconds() {
     );
     assert!(v2 <= Duration::from_secs(2), "{v2:?}");
 }
+
+#[test]
+fn an_address_of_a_link_is_ours_on_that_link_only() {
+    let (mut ip, [one, two]) = machine([&["fe80::1/64"], &["fe80::2/64"]]);
+    let mut ask = |dev, dst: &str| {
+        let echo = icmp6("fe80::99", dst, 128, b"");
+        let packet = ipv6("fe80::99", dst, proto::ICMPV6, &echo);
+        arrive(&mut ip, dev, &packet[..]);
+        (sent(&mut ip, one).len(), sent(&mut ip, two).len())
+    };
+    assert_eq!(ask(one, "fe80::1"), (1, 0));
+    assert_eq!(ask(two, "fe80::2"), (0, 1));
+    assert_eq!(ask(two, "fe80::1"), (0, 0));
+    assert_eq!(ask(one, "fe80::2"), (0, 0));
+    assert_eq!(ask(two, "ff02::1"), (0, 1));
+    // Another host may have there what is ours here, and this host still reaches its own.
+    let lo0 = ip.ifs.loopback().unwrap().index;
+    assert_eq!(ip.way_to(&addr("fe80::1"), Some(two)).unwrap().dev, two);
+    assert_eq!(ip.way_to(&addr("fe80::1"), Some(one)).unwrap().dev, lo0);
+    assert_eq!(ip.way_to(&addr("fe80::1"), None).unwrap().dev, lo0);
+    assert_eq!(
+        ip.ifs.link_of(&addr("fe80::2"), &addr("fe80::99")),
+        Some(two)
+    );
+    // An error goes back by the same link.
+    let packet = ipv6("fe80::99", "fe80::2", 99, b"");
+    arrive(&mut ip, two, &packet[..]);
+    assert_eq!((sent(&mut ip, one).len(), sent(&mut ip, two).len()), (0, 1));
+}

@@ -43,7 +43,10 @@ impl Tcp {
 
     /// Largest packet on the way between these ends, as far as routes tell.
     pub(super) fn mtu_to(&self, ip: &Ip, endpoints: &Endpoints) -> u16 {
-        let path = ip.way_to(&endpoints.remote.0, None);
+        let path = ip.way_to(
+            &endpoints.remote.0,
+            ip.ifs.link_of(&endpoints.local.0, &endpoints.remote.0),
+        );
         path.map_or(IPV6_MINMTU, |path| path.mtu)
     }
 
@@ -58,8 +61,10 @@ impl Tcp {
         {
             return Some(Some(path));
         }
-        let remote = flow.endpoints.remote.0;
-        let path = ip.way_to(&remote, None).ok();
+        let Endpoints { local, remote } = flow.endpoints;
+        let remote = remote.0;
+        // What is from an address of one link stays on it (RFC 4007 section 9).
+        let path = ip.way_to(&remote, ip.ifs.link_of(&local.0, &remote)).ok();
         flow.path = path.map(|path| (generation, path));
         if let Some(path) = path
             && before.is_none_or(|(_, before)| before.mtu != path.mtu)

@@ -124,3 +124,33 @@ fn of_a_packet_all_fragments_are_sent_or_none() {
     );
     assert!(sent(&mut ip, dev).len() > 1);
 }
+
+#[test]
+fn the_network_of_an_address_has_its_route_beside_others() {
+    use crate::route::{Origin, Route};
+
+    let (mut ip, [dev]) = machine([&["10.7.0.1/24"]]);
+    let (prefix, via) = ("10.8.0.0/24".parse().unwrap(), "10.7.0.9".parse().ok());
+    let route = |metric| Route {
+        dev,
+        via,
+        src: None,
+        metric,
+        origin: Origin::Static,
+    };
+    ip.routes.insert(prefix, route(50)).unwrap();
+    give_addr(&mut ip, dev, "10.8.0.1/24");
+    let neighbour = "10.8.0.2".parse().unwrap();
+    assert_eq!(ip.way_to(&neighbour, None).unwrap().next_hop, neighbour);
+    ip.routes.remove(prefix, |route| route.via.is_some());
+    assert_eq!(ip.way_to(&neighbour, None).unwrap().next_hop, neighbour);
+    // When there is no room for one, the address is not given.
+    let other = crate::ifnet::IfAddr::parse("10.6.0.1/24").unwrap();
+    let prefix = other.prefix().unwrap();
+    for metric in 0.. {
+        if ip.routes.insert(prefix, route(metric)).is_err() {
+            break;
+        }
+        assert_eq!(ip.can_connect(dev, &other), metric < 63, "{metric}");
+    }
+}

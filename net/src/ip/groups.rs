@@ -61,9 +61,11 @@ impl Reports {
         Some(key)
     }
 
-    pub(crate) fn detach(&mut self, dev: IfIndex) {
+    /// Cancels the reports of a family by an interface.
+    pub(crate) fn detach(&mut self, dev: IfIndex, family: Family) {
         let all = self.planned.keys().copied();
-        let gone: Vec<_> = all.filter(|(of, _)| *of == dev).collect();
+        let gone = |(of, group): &(IfIndex, IpAddr)| *of == dev && Family::of(group) == family;
+        let gone: Vec<_> = all.filter(gone).collect();
         for (dev, group) in gone {
             self.cancel(dev, group);
         }
@@ -141,6 +143,15 @@ impl Ip {
             }
             IpAddr::V6(group) => self.mld_send(dev, MLD_DONE, group, ALL_ROUTERS_V6),
         }
+    }
+
+    /// Forgets the groups of a family, which the interface carries no longer.
+    pub(super) fn groups_forget(&mut self, dev: IfIndex, family: Family) {
+        if let Some(ifp) = self.ifs.get_mut(dev) {
+            ifp.groups.retain(|group, _| Family::of(group) != family);
+        }
+        self.reports.detach(dev, family);
+        self.ifs.touch();
     }
 
     /// Joins the solicited-node groups of the addresses of an interface, and leaves those of

@@ -8,7 +8,8 @@ use scheme::errno::{self, Errno};
 use super::Ip;
 use super::output::looutput;
 use crate::ifnet::{
-    Activity, Discipline, Driver, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet,
+    Activity, Discipline, Driver, Family, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex,
+    Ifnet,
 };
 use crate::route::{Origin, Route, advertised_metric};
 
@@ -58,6 +59,7 @@ impl Ip {
             }
             self.routes
                 .purge(|prefix, route| route.dev == dev && prefix.network().is_ipv6());
+            self.groups_forget(dev, Family::Inet6);
         }
         // Connections keep the mtu of their path. This makes them look it up again.
         self.routes.touch();

@@ -347,7 +347,9 @@ impl Ip {
         for held in self.reassembly.detach(dev) {
             self.release(Verdict::Dropped(DropReason::FragmentLimit), held);
         }
-        self.reports.detach(dev);
+        for family in [Family::Inet, Family::Inet6] {
+            self.reports.detach(dev, family);
+        }
     }
 
     /// Counts the fate of a packet, and of the fragments that were held with it.

@@ -63,6 +63,7 @@ impl IfSetting {
             lastchange: ifp.stats.lastchange,
             mtu: ifp.mtu,
             routes: self.routes_touched(&net.ip, ifp),
+            groups: ifp.groups.clone(),
             auto_addrs: adapter.map_or(Vec::new(), |adapter| net.link.autoconf_addrs(adapter)),
         };
         match self {

@@ -160,3 +160,18 @@ fn an_address_of_a_link_is_ours_on_that_link_only() {
     arrive(&mut ip, two, &packet[..]);
     assert_eq!((sent(&mut ip, one).len(), sent(&mut ip, two).len()), (0, 1));
 }
+
+#[test]
+fn a_small_mtu_takes_the_groups_of_ipv6() {
+    let (mut ip, [dev]) = machine([&["fd09::1/64", "10.9.0.1/24"]]);
+    for group in ["ff05::5", "239.1.2.3"] {
+        assert!(ip.group_join(dev, addr(group), MemberKind::Setting, 9));
+    }
+    ip.set_mtu(dev, 1279).unwrap();
+    let ifp = ip.ifs.get(dev).unwrap();
+    assert!(ifp.groups.keys().all(IpAddr::is_ipv4) && ifp.groups.len() == 1);
+    sent(&mut ip, dev);
+    ip.now.monotonic = Duration::from_secs(20);
+    ip.netisr_expire();
+    assert_eq!(sent(&mut ip, dev).len(), 1);
+}

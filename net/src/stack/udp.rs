@@ -300,10 +300,13 @@ impl Udp {
         socket.is_some_and(|socket| socket.recent.contains(&endpoints.remote))
     }
 
-    /// Whether a socket of ours has this address and port. That is enough to believe in the mtu of a
-    /// path: it costs little if it is false, and datagrams do not arrive if it is not believed.
-    pub(crate) fn holds(&self, local: (IpAddr, u16)) -> bool {
-        self.holder(local).is_some()
+    /// Whether a socket of ours may have sent a datagram between these endpoints. One that has sent
+    /// to more destinations than it remembers is believed to have: an mtu that is false costs little,
+    /// and without a true one the path is a black hole.
+    pub(crate) fn may_have_sent(&self, endpoints: &Endpoints) -> bool {
+        let holder = self.holder(endpoints.local);
+        let socket = holder.and_then(|id| self.sockets.get(id as usize));
+        self.knows(endpoints) || socket.is_some_and(|socket| socket.recent.len() == RECENT)
     }
 
     /// Notes the destination of a datagram.
@@ -679,7 +682,7 @@ mod tests {
             remote: (PEER.into(), port),
         };
         assert!(!udp.knows(&endpoints(THERE.1)), "nothing was sent");
-        assert!(udp.holds((HOST.into(), PORT)) && !udp.holds((HOST.into(), 1)));
+        assert!(!udp.may_have_sent(&endpoints(THERE.1)));
         udp.send(&mut ip, id, None, peer(), b"hello").unwrap();
         assert!(udp.knows(&endpoints(THERE.1)) && !udp.knows(&endpoints(1)));
         udp.notice(&endpoints(THERE.1), Notice::Refused);
@@ -693,5 +696,10 @@ mod tests {
         assert_eq!(udp.poll_event().map(|event| event.owner), Some(Owner(9)));
         assert_eq!(udp.take_error(id), Some(errno::ECONNREFUSED));
         assert_eq!(udp.take_error(id), None, "told once");
+        for port in 1..=RECENT as u16 {
+            let other = (PEER.into(), port);
+            udp.send(&mut ip, id, None, other, b"").unwrap();
+        }
+        assert!(!udp.knows(&endpoints(THERE.1)) && udp.may_have_sent(&endpoints(THERE.1)));
     }
 }

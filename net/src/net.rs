@@ -174,6 +174,7 @@ impl Net {
         } = quoted;
         let known = match protocol {
             proto::TCP => self.tcp.knows(&endpoints),
+            proto::UDP if matches!(notice, Notice::Narrow(_)) => self.udp.may_have_sent(&endpoints),
             proto::UDP => self.udp.knows(&endpoints),
             proto::ICMP | proto::ICMPV6 => self.echo.knows(&quoted),
             _ => false,

@@ -145,6 +145,33 @@ pub(crate) fn is_link_local(addr: &IpAddr) -> bool {
     }
 }
 
+/// The scope of an address (RFC 4291 section 2.7, RFC 6724 section 3.1): how far it is valid, as the
+/// number that groups have. Unicast is valid everywhere, unless it belongs to one link.
+pub(crate) fn scope(addr: &IpAddr) -> u8 {
+    const LINK: u8 = 2;
+    const GLOBAL: u8 = 14;
+
+    match addr {
+        IpAddr::V6(addr) if addr.is_multicast() => addr.octets()[1] & 0xf,
+        _ if is_link_local(addr) || addr.is_loopback() => LINK,
+        _ => GLOBAL,
+    }
+}
+
+/// Whether it is a group that does not leave this host (RFC 4291 section 2.7), whatever its flags.
+/// Scope 0 is reserved, and goes nowhere either.
+pub(crate) fn is_interface_local(addr: &IpAddr) -> bool {
+    const INTERFACE: u8 = 1;
+
+    addr.is_multicast() && scope(addr) <= INTERFACE
+}
+
+/// Whether it is an IPv4 address in the form of IPv6, which is for programs and not for packets (RFC
+/// 4291 section 2.5.5.2).
+pub(crate) fn is_mapped(addr: &IpAddr) -> bool {
+    matches!(addr, IpAddr::V6(addr) if addr.to_ipv4_mapped().is_some())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

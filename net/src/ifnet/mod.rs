@@ -22,7 +22,10 @@ use scheme::Now;
 use crate::capture::Capture;
 
 pub use addr::{IfAddr, is_host};
-pub(crate) use addr::{common_prefix, is_link_local, parse_decimal, solicited_node};
+pub(crate) use addr::{
+    common_prefix, is_interface_local, is_link_local, is_mapped, parse_decimal, scope,
+    solicited_node,
+};
 pub use family::Family;
 pub use output::{Activity, IfOutput, Outgoing, OutputError, Sent};
 pub use queue::{Discipline, Fifo, FifoLimits, Frame, Full};
@@ -312,7 +315,7 @@ impl Ifnet {
     }
 
     /// The source address for packets to `dst` by way of `next_hop`. It prefers, in this order, an
-    /// address of the same scope, one that is not deprecated, one on the next hop's network, and
+    /// address of the smallest scope that reaches the destination (RFC 6724 section 5, rule 2), one that is not deprecated, one on the next hop's network, and
     /// the one with the longest prefix in common with the destination.
     pub fn source_for(&self, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
         let candidates = self
@@ -320,14 +323,16 @@ impl Ifnet {
             .iter()
             .filter(|own| own.addr.is_ipv4() == dst.is_ipv4());
         let rank = |own: &&IfAddr| {
-            let same_scope = is_link_local(&own.addr) == is_link_local(dst);
+            let (scope, wanted) = (scope(&own.addr), scope(dst));
+            let reaches = scope >= wanted;
+            let appropriate = (reaches, if reaches { u8::MAX - scope } else { scope });
             let common = if dst.is_ipv6() {
                 common_prefix(&own.addr, dst)
             } else {
                 0
             };
             let fresh = !self.deprecated.contains(&own.addr);
-            (same_scope, fresh, own.covers(next_hop), common)
+            (appropriate, fresh, own.covers(next_hop), common)
         };
         // Reversed, because max_by_key takes the last of equals, and the first is wanted.
         let best = candidates.rev().max_by_key(rank)?;
@@ -340,7 +345,7 @@ mod tests {
     use super::*;
 
     /// An interface that sends nothing.
-    fn refuse(_: &mut Ifnet, _: Outgoing) -> Result<Sent, OutputError> {
+    fn refuse(_: &mut Ifnet, _: &mut Outgoing) -> Result<Sent, OutputError> {
         Err(OutputError::Down)
     }
 
@@ -382,6 +387,9 @@ mod tests {
         assert_eq!(source("fd01::5", "fd01::5"), "fd01::1");
         assert_eq!(source("fe80::5", "fe80::5"), "fe80::1");
         assert_eq!(source("2001:db8::1", "fe80::5"), "fd00::1");
+        assert_eq!(source("ff02::fb", "ff02::fb"), "fe80::1");
+        assert_eq!(source("ff12::fb", "ff12::fb"), "fe80::1");
+        assert_eq!(source("ff05::fb", "ff05::fb"), "fd00::1");
     }
 
     #[test]

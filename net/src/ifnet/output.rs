@@ -23,12 +23,13 @@ pub struct Outgoing {
 }
 
 /// `if_output`: the driver's function that sends a packet. Whether it takes or refuses the packet,
-/// it has counted it and given it to captures.
+/// it has counted it and given it to captures. It leaves a packet that it cannot send where it was,
+/// so that its sender can be told; only one that a full queue refused is gone.
 ///
 /// It is a plain function, as in BSD's `struct ifnet`, so that the network layer sends through an
 /// interface without knowing its driver. It sees the interface only, so the driver keeps the state
 /// that it needs there.
-pub type IfOutput = fn(&mut Ifnet, Outgoing) -> Result<Sent, OutputError>;
+pub type IfOutput = fn(&mut Ifnet, &mut Outgoing) -> Result<Sent, OutputError>;
 
 /// The result for a packet that an interface took.
 #[derive(Debug)]

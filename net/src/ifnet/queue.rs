@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use scheme::Now;
 
-use super::Family;
+use super::{Family, Outgoing};
 use crate::packet::Packet;
 
 /// A packet in a send queue.
@@ -18,6 +18,21 @@ pub struct Frame {
     pub family: Family,
     /// The router, or the destination itself when it is on the link.
     pub next_hop: IpAddr,
+}
+
+impl Frame {
+    /// The frame of a packet without a header, and its length. It takes the packet.
+    pub(crate) fn of(outgoing: &mut Outgoing) -> (Self, usize) {
+        let bytes = std::mem::take(&mut outgoing.packet);
+        let len = bytes.len();
+        let (family, next_hop) = (outgoing.family, outgoing.next_hop);
+        let frame = Self {
+            bytes,
+            family,
+            next_hop,
+        };
+        (frame, len)
+    }
 }
 
 /// A queue refused the frame, which it returns.
@@ -43,6 +58,9 @@ pub trait Discipline: fmt::Debug + Send {
 
     /// Whether a frame of `len` bytes would be taken.
     fn has_room(&self, len: usize) -> bool;
+
+    /// Whether so many frames, of `bytes` in all, would be taken one after another.
+    fn takes(&self, frames: usize, bytes: usize) -> bool;
 
     /// Whether the queue is so full that senders that can wait should leave the rest to others.
     fn pressed(&self) -> bool;
@@ -185,7 +203,11 @@ impl Discipline for Fifo {
     }
 
     fn has_room(&self, len: usize) -> bool {
-        self.frames.len() < self.limits.packets && self.bytes + len <= self.limits.bytes
+        self.takes(1, len)
+    }
+
+    fn takes(&self, frames: usize, bytes: usize) -> bool {
+        self.frames.len() + frames <= self.limits.packets && self.bytes + bytes <= self.limits.bytes
     }
 
     fn len(&self) -> usize {

@@ -52,7 +52,7 @@ pub enum DropReason {
     TtlExceeded,
     /// In: to be forwarded, but there is no route.
     NoRoute,
-    /// In: to be forwarded over an interface that is down.
+    /// In: to be forwarded over an interface that is down, not open, or without the family.
     NetDown,
     /// In: to be forwarded, too big, and may not be fragmented.
     TooBig,

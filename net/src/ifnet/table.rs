@@ -7,7 +7,7 @@ use slab::Slab;
 
 use super::{
     Activity, Driver, Fifo, FifoLimits, IfAddr, IfFlags, IfIndex, IfOutput, IfStats, Ifnet,
-    MAX_ADDRS,
+    MAX_ADDRS, is_link_local,
 };
 
 /// All interfaces, and the index of their addresses.
@@ -243,6 +243,21 @@ impl IfTable {
             || matches!(addr, IpAddr::V4(addr) if addr.is_loopback())
     }
 
+    /// Whether the address is ours as seen from an interface. One that is valid on a single link is
+    /// ours on its own only (RFC 4007 section 6); lo0 is on all of them.
+    #[inline]
+    pub(crate) fn is_local_on(&self, addr: &IpAddr, dev: IfIndex) -> bool {
+        let on_link = |ifp: &Ifnet| ifp.is_loopback() || ifp.addr(addr).is_some();
+        self.is_local(addr) && (!is_link_local(addr) || self.get(dev).is_some_and(on_link))
+    }
+
+    /// The interface that packets leave by because both addresses are valid on a single link, that
+    /// of `src`; `None` if a route decides.
+    pub(crate) fn link_of(&self, src: &IpAddr, dst: &IpAddr) -> Option<IfIndex> {
+        let on_link = is_link_local(src) && is_link_local(dst);
+        on_link.then(|| self.holder(src)).flatten()
+    }
+
     /// An interface that has the address.
     pub fn holder(&self, addr: &IpAddr) -> Option<IfIndex> {
         self.locals.get(addr)?.first().copied()
@@ -267,7 +282,7 @@ mod tests {
     use super::*;
 
     /// An interface that sends nothing.
-    fn refuse(_: &mut Ifnet, _: Outgoing) -> Result<Sent, OutputError> {
+    fn refuse(_: &mut Ifnet, _: &mut Outgoing) -> Result<Sent, OutputError> {
         Err(OutputError::Down)
     }
 

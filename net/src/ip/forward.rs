@@ -1,14 +1,15 @@
 //! Forwarding: packets for other hosts.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet, TcpPacket};
 
 use super::header::{IPV4_HEADER, IPV6_HEADER, addresses, proto};
 use super::icmp::Problem;
-use super::output::{NetError, fragment_v4};
+use super::options::{self, Refused};
+use super::output::{NetError, Path, fragment_v4};
 use super::{Ip, Verdict};
-use crate::ifnet::{DropReason, Family, IfIndex, is_link_local};
+use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, is_link_local};
 use crate::packet::Packet;
 
 impl Ip {
@@ -25,6 +26,10 @@ impl Ip {
             return Verdict::Dropped(DropReason::NotForUs);
         }
         let hop_limit = if dst.is_ipv4() { packet[8] } else { packet[7] };
+        // Its way led through lo0 already, and would again.
+        if self.is_loopback(rcvif) {
+            return Verdict::Dropped(DropReason::NotForUs);
+        }
         if hop_limit <= 1 {
             self.icmp_error(rcvif, &packet, Problem::HopLimit);
             return Verdict::Dropped(DropReason::TtlExceeded);
@@ -39,6 +44,14 @@ impl Ip {
                 });
             }
         };
+        if path.dev == rcvif && self.is_other_end(rcvif, &dst) {
+            self.icmp_error(rcvif, &packet, Problem::Host);
+            return Verdict::Dropped(DropReason::NoRoute);
+        }
+        if let Err(refused) = self.forward_options(&path, &dst, &mut packet) {
+            self.refuse_options(rcvif, &packet, refused);
+            return Verdict::Dropped(DropReason::BadOption);
+        }
         if dst.is_ipv4() {
             let mut ip = Ipv4Packet::new_unchecked(&mut packet[..]);
             ip.set_hop_limit(hop_limit - 1);
@@ -52,8 +65,14 @@ impl Ip {
         clamp_mss(&mut packet, path.mtu.min(back));
         let family = Family::of(&dst);
         if packet.len() <= usize::from(path.mtu) {
-            let _ = self.if_output(path.dev, family, packet, path.next_hop);
-            return Verdict::Forwarded;
+            let mut outgoing = Outgoing {
+                family,
+                packet,
+                next_hop: path.next_hop,
+                now: self.now,
+            };
+            let sent = self.if_send(path.dev, &mut outgoing);
+            return self.forwarded(rcvif, &outgoing.packet, sent);
         }
         let may_split = match dst {
             IpAddr::V4(_) => !Ipv4Packet::new_unchecked(&packet[..]).dont_frag(),
@@ -67,10 +86,49 @@ impl Ip {
         let Some(fragments) = fragment_v4(&packet, path.mtu) else {
             return Verdict::Dropped(DropReason::TooBig);
         };
-        for fragment in fragments {
-            let _ = self.if_output(path.dev, family, fragment, path.next_hop);
+        let sent = self.output_all(path, family, fragments);
+        self.forwarded(rcvif, &packet, sent)
+    }
+
+    /// Whether a packet that came by an interface with one peer, for this IPv6 address of its own
+    /// network, would only go back and forth (RFC 4443 section 3.1).
+    fn is_other_end(&self, rcvif: IfIndex, dst: &IpAddr) -> bool {
+        let one_peer = |ifp: &&Ifnet| ifp.flags.contains(IfFlags::POINTOPOINT);
+        dst.is_ipv6()
+            && self
+                .ifs
+                .get(rcvif)
+                .filter(one_peer)
+                .is_some_and(|ifp| ifp.addrs.iter().any(|own| own.covers(dst)))
+    }
+
+    /// The verdict for a packet that was given to an interface. If that cannot send it, its sender
+    /// is told; one that found a full queue was on its way.
+    fn forwarded(&mut self, rcvif: IfIndex, packet: &[u8], sent: Result<(), NetError>) -> Verdict {
+        match sent {
+            Ok(()) | Err(NetError::NoBuffers) => Verdict::Forwarded,
+            Err(_) => {
+                self.icmp_error(rcvif, packet, Problem::Host);
+                Verdict::Dropped(DropReason::NetDown)
+            }
         }
-        Verdict::Forwarded
+    }
+
+    /// Fills in the options of an IPv4 packet that leaves by `path` (RFC 1812 section 5.3.13). The
+    /// checksum is left to the caller.
+    fn forward_options(&self, path: &Path, dst: &IpAddr, packet: &mut [u8]) -> Result<(), Refused> {
+        let header_len = usize::from(packet[0] & 0xf) * 4;
+        if dst.is_ipv6() || header_len <= IPV4_HEADER {
+            return Ok(());
+        }
+        let ifp = self.ifs.get(path.dev);
+        let own = ifp.and_then(|ifp| self.source(ifp, dst, &path.next_hop));
+        let Some(IpAddr::V4(own)) = own else {
+            return Ok(());
+        };
+        let is_ours = |addr: Ipv4Addr| self.ifs.is_local(&addr.into());
+        let options = &mut packet[IPV4_HEADER..header_len];
+        options::fill_in(options, own, is_ours, self.now.wall)
     }
 }
 

@@ -6,10 +6,11 @@ use std::time::Duration;
 
 use smoltcp::wire::{IgmpPacket, IgmpRepr, IgmpVersion, IpProtocol, Ipv4Packet};
 
-use super::header::{IPV4_HEADER, ipv6_header, proto};
+use super::header::{IPV4_HEADER, has_router_alert, ipv6_header, proto};
 use super::{Ip, Received, Verdict, checksum};
 use crate::ifnet::{
-    DropReason, Family, IfFlags, IfIndex, MemberKind, Members, is_link_local, solicited_node,
+    DropReason, Family, IfFlags, IfIndex, MemberKind, Members, is_interface_local, is_link_local,
+    solicited_node,
 };
 use crate::packet::Packet;
 use crate::timers::{Timer, Timers};
@@ -24,8 +25,6 @@ const ALL_ROUTERS_V4: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
 pub(crate) const ALL_ROUTERS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 const ALL_SYSTEMS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 pub(crate) const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
-/// Groups of this scope or a smaller one do not leave this host (RFC 4291 section 2.7).
-const SCOPE_INTERFACE: u8 = 1;
 /// The second report of a group is sent within this time, in case the first was lost (RFC 2236
 /// section 8.10).
 const UNSOLICITED: Duration = Duration::from_secs(10);
@@ -62,9 +61,11 @@ impl Reports {
         Some(key)
     }
 
-    pub(crate) fn detach(&mut self, dev: IfIndex) {
+    /// Cancels the reports of a family by an interface.
+    pub(crate) fn detach(&mut self, dev: IfIndex, family: Family) {
         let all = self.planned.keys().copied();
-        let gone: Vec<_> = all.filter(|(of, _)| *of == dev).collect();
+        let gone = |(of, group): &(IfIndex, IpAddr)| *of == dev && Family::of(group) == family;
+        let gone: Vec<_> = all.filter(gone).collect();
         for (dev, group) in gone {
             self.cancel(dev, group);
         }
@@ -76,7 +77,7 @@ impl Reports {
 fn is_reported(group: &IpAddr) -> bool {
     match group {
         IpAddr::V4(group) => *group != ALL_SYSTEMS,
-        IpAddr::V6(group) => *group != ALL_NODES && group.octets()[1] & 0xf > SCOPE_INTERFACE,
+        IpAddr::V6(v6) => *v6 != ALL_NODES && !is_interface_local(group),
     }
 }
 
@@ -194,6 +195,15 @@ impl Ip {
         }
     }
 
+    /// Forgets the groups of a family, which the interface carries no longer.
+    pub(super) fn groups_forget(&mut self, dev: IfIndex, family: Family) {
+        if let Some(ifp) = self.ifs.get_mut(dev) {
+            ifp.groups.retain(|group, _| Family::of(group) != family);
+        }
+        self.reports.detach(dev, family);
+        self.ifs.touch();
+    }
+
     /// Joins the solicited-node groups of the addresses of an interface, and leaves those of
     /// addresses that are gone. Switches pass multicasts on only to members.
     pub(crate) fn groups_follow(&mut self, dev: IfIndex) {
@@ -293,7 +303,9 @@ impl Ip {
             IGMP_QUERY => {
                 let group = Ipv4Addr::new(a, b, c, d);
                 let asked = (!group.is_unspecified()).then_some(IpAddr::V4(group));
-                let within = Duration::from_millis(u64::from(tenths.max(1)) * 100);
+                // Version 1 has no such field, and means ten seconds (RFC 2236 section 4).
+                let tenths = if tenths == 0 { 100 } else { tenths };
+                let within = Duration::from_millis(u64::from(tenths) * 100);
                 self.group_query(rcvif, asked, within, Family::Inet)
             }
             // The report of another host. We send our own all the same.
@@ -311,6 +323,10 @@ impl Ip {
         }
         if message[0] != MLD_QUERY {
             return Verdict::Delivered;
+        }
+        // RFC 3810 section 6.2: every router on the way has seen a query.
+        if !has_router_alert(&received.packet) {
+            return Verdict::Dropped(DropReason::NotWanted);
         }
         let millis = u16::from_be_bytes([message[4], message[5]]);
         let group: [u8; 16] = std::array::from_fn(|at| message[8 + at]);

@@ -62,6 +62,8 @@ pub(crate) enum Walk {
     Fragment { at: usize },
     /// The headers are broken, or there are too many.
     Broken,
+    /// It ends before its last header does.
+    Cut,
     /// An option or header must not be ignored. If there is a `code`, the sender gets a parameter
     /// problem at `pointer`; for a multicast only if `even_multicast`.
     Refused {
@@ -73,61 +75,102 @@ pub(crate) enum Walk {
 
 /// Walks the extension headers of a packet whose fixed header is valid.
 pub(crate) fn walk(packet: &[u8]) -> Walk {
-    let Some(&first) = packet.get(6) else {
-        return Walk::Broken;
+    let Some(&protocol) = packet.get(6) else {
+        return Walk::Cut;
     };
-    let (mut protocol, mut at) = (first, IPV6_HEADER);
-    // Offset of the field with the current header's number, for an error about it.
-    let mut number_at = 6;
-    for step in 0..MAX_EXTENSIONS {
+    // Hop-by-hop options may be the first header, and no other.
+    if protocol != proto::HOP_BY_HOP {
+        return walk_on(packet, protocol, 6, IPV6_HEADER, 0);
+    }
+    match extension(packet, protocol, IPV6_HEADER) {
+        Ok((next, end)) => walk_on(packet, next, IPV6_HEADER, end, 1),
+        Err(end) => end,
+    }
+}
+
+/// Walks the headers behind the fragment header at offset `at` of a first fragment. They go on from
+/// those before it, so there are no hop-by-hop options, and no second fragment header.
+pub(crate) fn walk_behind_fragment(packet: &[u8], at: usize) -> Walk {
+    let Some(&protocol) = packet.get(at) else {
+        return Walk::Cut;
+    };
+    match walk_on(packet, protocol, at, at + FRAGMENT_HEADER, 0) {
+        Walk::Fragment { .. } => Walk::Broken,
+        end => end,
+    }
+}
+
+/// Walks on at the header of this `protocol` at `at`, behind `seen` others. `number_at` is the
+/// offset of the field with its number, for an error about it.
+fn walk_on(
+    packet: &[u8],
+    mut protocol: u8,
+    mut number_at: usize,
+    mut at: usize,
+    seen: usize,
+) -> Walk {
+    for _ in seen..=MAX_EXTENSIONS {
         match protocol {
-            proto::HOP_BY_HOP if step > 0 => {
-                let (code, pointer) = (Some(1), number_at);
+            proto::HOP_BY_HOP => {
                 return Walk::Refused {
-                    code,
-                    pointer,
+                    code: Some(1),
+                    pointer: number_at,
                     even_multicast: true,
                 };
             }
-            proto::FRAGMENT => {
-                return match packet.len() >= at + FRAGMENT_HEADER {
-                    true => Walk::Fragment { at },
-                    false => Walk::Broken,
-                };
-            }
-            proto::HOP_BY_HOP | proto::DESTINATION | proto::ROUTING => {}
+            proto::FRAGMENT if packet.len() < at + FRAGMENT_HEADER => return Walk::Cut,
+            proto::FRAGMENT => return Walk::Fragment { at },
+            proto::DESTINATION | proto::ROUTING => {}
             _ => return Walk::Payload { protocol, at },
         }
-        let (Some(&next), Some(&len)) = (packet.get(at), packet.get(at + 1)) else {
-            return Walk::Broken;
-        };
-        let end = at + (usize::from(len) + 1) * 8;
-        let Some(header) = packet.get(at..end) else {
-            return Walk::Broken;
-        };
-        if protocol == proto::ROUTING {
-            // A source route that leads through us is refused (RFC 8200 section 4.4).
-            if header[3] != 0 {
-                let (code, pointer) = (Some(0), at + 2);
-                return Walk::Refused {
-                    code,
-                    pointer,
-                    even_multicast: false,
-                };
-            }
-        } else if let Some(refused) = options(header, at) {
-            return refused;
+        match extension(packet, protocol, at) {
+            Ok((next, end)) => (protocol, number_at, at) = (next, at, end),
+            Err(end) => return end,
         }
-        (protocol, number_at, at) = (next, at, end);
     }
     Walk::Broken
 }
 
+/// Checks the extension header at `at`. Returns the protocol behind it, and where that begins.
+fn extension(packet: &[u8], protocol: u8, at: usize) -> Result<(u8, usize), Walk> {
+    let (Some(&next), Some(&len)) = (packet.get(at), packet.get(at + 1)) else {
+        return Err(Walk::Cut);
+    };
+    let end = at + (usize::from(len) + 1) * 8;
+    let header = packet.get(at..end).ok_or(Walk::Cut)?;
+    if protocol != proto::ROUTING {
+        return options(header, at).map_or(Ok((next, end)), Err);
+    }
+    // A source route that leads through us is refused (RFC 8200 section 4.4).
+    match header[3] {
+        0 => Ok((next, end)),
+        _ => Err(Walk::Refused {
+            code: Some(0),
+            pointer: at + 2,
+            even_multicast: false,
+        }),
+    }
+}
+
+/// Whether the last header of a first fragment is not all there (RFC 7112).
+pub(crate) fn cuts_last_header(packet: &[u8], protocol: u8, at: usize) -> bool {
+    let whole = match protocol {
+        proto::TCP => 20,
+        proto::UDP | proto::ICMPV6 => 8,
+        proto::NO_NEXT => 0,
+        _ => 1,
+    };
+    packet.len() < at + whole
+}
+
+/// Router Alert (RFC 2711).
+const ROUTER_ALERT: u8 = 5;
+/// The one option without a length.
+const PAD1: u8 = 0;
+
 /// The first option that must not be ignored (RFC 8200 section 4.2).
 fn options(header: &[u8], at: usize) -> Option<Walk> {
-    const PAD1: u8 = 0;
     const PADN: u8 = 1;
-    const ROUTER_ALERT: u8 = 5;
 
     let mut rest = 2;
     while rest < header.len() {
@@ -151,6 +194,27 @@ fn options(header: &[u8], at: usize) -> Option<Walk> {
         rest += 2 + usize::from(len);
     }
     (rest != header.len()).then_some(Walk::Broken)
+}
+
+/// Whether the hop-by-hop options of a packet that was walked make routers look at it.
+pub(crate) fn has_router_alert(packet: &[u8]) -> bool {
+    if packet.get(6) != Some(&proto::HOP_BY_HOP) {
+        return false;
+    }
+    let len = packet
+        .get(IPV6_HEADER + 1)
+        .map_or(0, |&len| usize::from(len));
+    let options = packet.get(IPV6_HEADER + 2..IPV6_HEADER + (len + 1) * 8);
+    let mut rest = options.unwrap_or_default();
+    while let [kind, behind @ ..] = rest {
+        rest = match (*kind, behind) {
+            (ROUTER_ALERT, _) => return true,
+            (PAD1, _) => behind,
+            (_, [len, behind @ ..]) => behind.get(usize::from(*len)..).unwrap_or_default(),
+            _ => return false,
+        };
+    }
+    false
 }
 
 /// Both ends of a flow, as an address and a port each.
@@ -177,6 +241,13 @@ pub(crate) fn addresses(packet: &[u8]) -> Option<(IpAddr, IpAddr)> {
     }
 }
 
+/// Whether an IPv6 packet is a fragment other than the first, of a payload that does not begin with
+/// an ICMP message.
+pub(crate) fn is_later_fragment(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first >> 4 == 6)
+        && matches!(walk(packet), Walk::Fragment { at } if packet[at] != proto::ICMPV6)
+}
+
 /// Protocol of a packet's payload, and its offset; `None` for a fragment other than the first.
 pub(crate) fn payload_of(packet: &[u8]) -> Option<(u8, usize)> {
     match packet.first()? >> 4 {
@@ -185,16 +256,25 @@ pub(crate) fn payload_of(packet: &[u8]) -> Option<(u8, usize)> {
             let at = usize::from(packet[0] & 0xf) * 4;
             (offset == 0).then_some((*packet.get(9)?, at))
         }
-        6 => match walk(packet) {
-            Walk::Payload { protocol, at } => Some((protocol, at)),
-            Walk::Fragment { at } => {
-                let offset = u16::from_be_bytes([packet[at + 2], packet[at + 3]]) & !7;
-                (offset == 0).then_some((packet[at], at + FRAGMENT_HEADER))
+        6 => {
+            let end = match walk(packet) {
+                Walk::Fragment { at } => {
+                    let offset = u16::from_be_bytes([packet[at + 2], packet[at + 3]]) & !7;
+                    if offset != 0 {
+                        return None;
+                    }
+                    walk_behind_fragment(packet, at)
+                }
+                end => end,
+            };
+            match end {
+                Walk::Payload { protocol, at } => Some((protocol, at)),
+                // The rest is behind a header that is refused, or is not there: it is no ICMP
+                // message.
+                Walk::Refused { .. } | Walk::Cut => Some((proto::NO_NEXT, IPV6_HEADER)),
+                Walk::Fragment { .. } | Walk::Broken => None,
             }
-            // The rest is behind a header that is refused, so it is no ICMP message.
-            Walk::Refused { .. } => Some((proto::NO_NEXT, IPV6_HEADER)),
-            Walk::Broken => None,
-        },
+        }
         _ => None,
     }
 }
@@ -350,12 +430,23 @@ mod tests {
 
     #[test]
     fn what_cannot_be_told() {
-        assert_eq!(walk(&packet(0, &[17])), Walk::Broken);
-        assert_eq!(walk(&packet(0, &[17, 1, 1, 4, 0, 0, 0, 0])), Walk::Broken);
+        assert_eq!(walk(&packet(0, &[17])), Walk::Cut);
+        assert_eq!(walk(&packet(0, &[17, 1, 1, 4, 0, 0, 0, 0])), Walk::Cut);
         assert_eq!(walk(&packet(0, &[17, 0, 1, 5, 0, 0, 0, 0])), Walk::Broken);
-        assert_eq!(walk(&packet(44, &[17, 0, 0, 1])), Walk::Broken);
-        assert_eq!(walk(&[]), Walk::Broken);
+        assert_eq!(walk(&packet(44, &[17, 0, 0, 1])), Walk::Cut);
+        assert_eq!(walk(&[]), Walk::Cut);
         let endless = [60, 0, 1, 4, 0, 0, 0, 0].repeat(9);
         assert_eq!(walk(&packet(60, &endless)), Walk::Broken);
+        assert_eq!(walk(&packet(0, &endless)), Walk::Broken);
+    }
+
+    #[test]
+    fn as_many_headers_as_the_limit_says() {
+        for first in [proto::DESTINATION, proto::HOP_BY_HOP] {
+            let mut most = [60, 0, 1, 4, 0, 0, 0, 0].repeat(MAX_EXTENSIONS);
+            most[(MAX_EXTENSIONS - 1) * 8] = proto::UDP;
+            let (protocol, at) = (proto::UDP, IPV6_HEADER + most.len());
+            assert_eq!(walk(&packet(first, &most)), Walk::Payload { protocol, at });
+        }
     }
 }

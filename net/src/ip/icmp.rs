@@ -1,13 +1,16 @@
 //! ICMP for both families: echo replies, errors about packets, and errors that others send us.
 //!
 //! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4. None is sent about an error, a
-//! multicast or broadcast, a fragment other than the first, or a packet whose source is not a host.
+//! multicast or broadcast, a fragment other than the first (but for its fragment header), or a packet whose source is not a host.
 //! Their rate is limited.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
-use super::header::{Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, payload_of, proto};
+use super::header::{
+    Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, is_later_fragment, payload_of, proto,
+};
+use super::options;
 use super::output::HOP_LIMIT;
 use super::reassembly::First;
 use super::{Delivery, Ip, Quoted, Received, Verdict, checksum};
@@ -86,40 +89,85 @@ impl Problem {
     }
 }
 
-/// A token bucket, one token for each error: a thousand a second, fifty at once.
+/// Limits how many errors this host sends. No destination can take the share of the others, and the
+/// path mtu, without which a path is a black hole, has an allowance of its own.
 #[derive(Debug)]
 pub(crate) struct RateLimit {
+    too_big: Allowance,
+    others: Allowance,
+    hasher: ahash::RandomState,
+}
+
+/// The errors of one kind: those to all destinations, and those to the destinations with one hash.
+#[derive(Debug)]
+struct Allowance {
+    all: Bucket,
+    shares: Vec<Bucket>,
+}
+
+/// A token bucket, with one token for each error.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
     tokens: u32,
     filled: Duration,
 }
 
 impl RateLimit {
-    const BURST: u32 = 50;
-    const PERIOD: Duration = Duration::from_millis(1);
-
-    fn take(&mut self, now: Duration) -> bool {
-        let periods = now.saturating_sub(self.filled).as_nanos() / Self::PERIOD.as_nanos();
-        if periods > 0 {
-            let more = u32::try_from(periods).unwrap_or(u32::MAX);
-            self.tokens = self.tokens.saturating_add(more).min(Self::BURST);
-            self.filled = now;
+    pub(crate) fn new(hasher: ahash::RandomState) -> Self {
+        Self {
+            too_big: Allowance::full(),
+            others: Allowance::full(),
+            hasher,
         }
-        match self.tokens.checked_sub(1) {
-            Some(left) => {
-                self.tokens = left;
-                true
-            }
-            None => false,
+    }
+
+    /// Whether an error of this kind may be sent now.
+    fn take(&mut self, problem: Problem, dst: &IpAddr, now: Duration) -> bool {
+        let hash = self.hasher.hash_one(dst) as usize;
+        match problem {
+            Problem::TooBig { .. } => self.too_big.take(hash, now),
+            _ => self.others.take(hash, now),
         }
     }
 }
 
-impl Default for RateLimit {
-    fn default() -> Self {
-        Self {
-            tokens: Self::BURST,
+impl Allowance {
+    /// To all: a thousand a second, 200 at once.
+    const ALL: (u32, Duration) = (200, Duration::from_millis(1));
+    /// To each: a quarter of it.
+    const SHARE: (u32, Duration) = (50, Duration::from_millis(4));
+    /// Number of shares. Destinations with one hash have a share in common.
+    const SHARES: usize = 256;
+
+    fn full() -> Self {
+        let full = |(burst, _): (u32, Duration)| Bucket {
+            tokens: burst,
             filled: Duration::ZERO,
+        };
+        Self {
+            all: full(Self::ALL),
+            shares: vec![full(Self::SHARE); Self::SHARES],
         }
+    }
+
+    fn take(&mut self, hash: usize, now: Duration) -> bool {
+        let share = &mut self.shares[hash % Self::SHARES];
+        share.take(Self::SHARE, now) && self.all.take(Self::ALL, now)
+    }
+}
+
+impl Bucket {
+    /// Takes a token of `burst`, of which one more comes each `period`.
+    fn take(&mut self, (burst, period): (u32, Duration), now: Duration) -> bool {
+        let periods = now.saturating_sub(self.filled).as_nanos() / period.as_nanos();
+        if periods > 0 {
+            let more = u32::try_from(periods).unwrap_or(u32::MAX);
+            self.tokens = self.tokens.saturating_add(more).min(burst);
+            self.filled = now;
+        }
+        let left = self.tokens.checked_sub(1);
+        self.tokens = left.unwrap_or(0);
+        left.is_some()
     }
 }
 
@@ -151,8 +199,9 @@ impl Ip {
         if !self.may_report(packet, &src, &dst, problem) {
             return;
         }
+        // What this host tells itself costs nobody anything.
         let now = self.now.monotonic;
-        if !self.rate_limit.take(now) {
+        if !self.is_loopback(rcvif) && !self.rate_limit.take(problem, &src, now) {
             return;
         }
         let ipv6 = src.is_ipv6();
@@ -165,8 +214,8 @@ impl Ip {
         let mut head = [kind, code, 0, 0, 0, 0, 0, 0];
         head[4..].copy_from_slice(&word);
         let quote = &packet[..packet.len().min(room)];
-        let own = (self.ifs.is_local(&dst) && !dst.is_multicast()).then_some(dst);
-        self.icmp_send(rcvif, own, src, Packet::concat(&head, quote));
+        let own = self.ifs.is_local_on(&dst, rcvif).then_some(dst);
+        self.icmp_send(rcvif, own, src, &[], Packet::concat(&head, quote));
     }
 
     /// The error about a datagram whose fragments did not all come (RFC 8200 section 4.5).
@@ -187,6 +236,7 @@ impl Ip {
             IpAddr::V4(v4) => is_host(dst) && !self.ifs.is_broadcast(v4),
             IpAddr::V6(_) => !dst.is_multicast(),
         };
+        let is_parameter = matches!(problem, Problem::Parameter { .. });
         // RFC 4443 section 2.4 (e.3): these two may be about a multicast.
         let about_multicast = src.is_ipv6()
             && matches!(
@@ -197,9 +247,11 @@ impl Ip {
             IpAddr::V4(v4) => is_host(src) && !self.ifs.is_broadcast(v4),
             IpAddr::V6(_) => is_host(src),
         };
-        // A fragment that is not the first.
-        let Some((protocol, at)) = payload_of(packet) else {
-            return false;
+        let (protocol, at) = match payload_of(packet) {
+            Some(payload) => payload,
+            // The fields of a fragment other than the first (RFC 8200 section 4.5).
+            None if is_parameter && is_later_fragment(packet) => (proto::NO_NEXT, 0),
+            None => return false,
         };
         let about_error = match (protocol, packet.get(at)) {
             (proto::ICMP, Some(kind)) => matches!(
@@ -214,15 +266,16 @@ impl Ip {
         one_sender && (unicast_dst || about_multicast) && !about_error
     }
 
-    /// Sends an ICMP message whose checksum is still zero.
-    fn icmp_send(&mut self, dev: IfIndex, own: Option<IpAddr>, dst: IpAddr, mut message: Packet) {
-        let way = |dev| match own {
-            Some(_) => self.way_to(&dst, dev),
-            None => self.route_to(&dst, dev),
-        };
-        // Without a route it goes back by the interface that the packet came by: the sender may
-        // know one.
-        let Ok(path) = way(None).or_else(|_| way(Some(dev))) else {
+    /// Sends an ICMP message whose checksum is still zero. `options` are those of an IPv4 header.
+    fn icmp_send(
+        &mut self,
+        dev: IfIndex,
+        own: Option<IpAddr>,
+        dst: IpAddr,
+        options: &[u8],
+        mut message: Packet,
+    ) {
+        let Ok(path) = self.route_back(dev, own, &dst) else {
             return;
         };
         let Some(src) = own.or(path.src) else {
@@ -236,7 +289,12 @@ impl Ip {
         };
         message[2..4].copy_from_slice(&sum.to_be_bytes());
         // A packet that finds the queue full is counted there.
-        let _ = self.ip_output(path, src, dst, protocol, HOP_LIMIT, message);
+        let _ = match (src, dst) {
+            (IpAddr::V4(src), IpAddr::V4(dst)) if !options.is_empty() => {
+                self.ip_output_options(path, src, dst, protocol, options, message)
+            }
+            _ => self.ip_output(path, src, dst, protocol, HOP_LIMIT, message),
+        };
     }
 
     pub(super) fn icmp_input(&mut self, received: Received) -> Delivery {
@@ -296,12 +354,24 @@ impl Ip {
             header,
             packet: mut reply,
         } = received;
+        let mut options = Vec::new();
+        if let IpAddr::V4(own) = header.dst
+            && header.payload > IPV4_HEADER
+        {
+            let is_ours = |addr: Ipv4Addr| self.ifs.is_local(&addr.into());
+            let received = &mut reply[IPV4_HEADER..header.payload];
+            if let Err(refused) = options::fill_in(received, own, is_ours, self.now.wall) {
+                self.refuse_options(rcvif, &reply, refused);
+                return Delivery::Settled(Verdict::Dropped(DropReason::BadOption));
+            }
+            options = options::of_reply(received);
+        }
         reply.strip(header.payload);
         reply[0] = kind;
         reply[2..4].fill(0);
         // From the address that was asked; for a group, from one of the interface.
         let own = (header.addressee == Addressee::Host).then_some(header.dst);
-        self.icmp_send(rcvif, own, header.src, reply);
+        self.icmp_send(rcvif, own, header.src, &options, reply);
         Delivery::Settled(Verdict::Delivered)
     }
 
@@ -349,14 +419,25 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_burst_and_then_one_a_millisecond() {
-        let mut limit = RateLimit::default();
+    fn each_destination_has_a_share_of_each_kind() {
+        let mut limit = RateLimit::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
         let start = Duration::from_secs(5);
-        let taken = (0..100).filter(|_| limit.take(start)).count();
-        assert_eq!(taken, 50);
-        assert!(limit.take(start + Duration::from_millis(1)));
-        assert!(!limit.take(start + Duration::from_millis(1)));
+        let [flood, honest] = [[10, 9, 0, 66], [10, 9, 0, 2]].map(IpAddr::from);
+        let mut taken = |problem, dst: &IpAddr, times: u32, now| {
+            (0..times).filter(|_| limit.take(problem, dst, now)).count()
+        };
+        let mtu = Problem::TooBig { mtu: 1280 };
+        assert_eq!(taken(Problem::Port, &flood, 10_000, start), 50);
+        assert_eq!(taken(Problem::Port, &honest, 41, start), 41);
+        assert_eq!(taken(mtu, &flood, 41, start), 41);
+        assert_eq!(taken(mtu, &honest, 41, start), 41);
+        // All together get no more than they would from one bucket.
         let later = start + Duration::from_secs(60);
-        assert_eq!((0..100).filter(|_| limit.take(later)).count(), 50);
+        assert_eq!(taken(Problem::Port, &flood, 10_000, later), 50);
+        let soon = later + Duration::from_millis(4);
+        assert_eq!(taken(Problem::Port, &flood, 10, soon), 1);
+        let others = (0..60_000_u32).map(|host| IpAddr::V4((0x0b00_0000 + host).into()));
+        let all: usize = others.map(|dst| taken(Problem::Port, &dst, 1, soon)).sum();
+        assert!(all < 200, "{all}");
     }
 }

@@ -8,7 +8,8 @@ use scheme::errno::{self, Errno};
 use super::Ip;
 use super::output::looutput;
 use crate::ifnet::{
-    Activity, Discipline, Driver, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet,
+    Activity, Discipline, Driver, Family, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex,
+    Ifnet,
 };
 use crate::route::{Origin, Route, advertised_metric};
 
@@ -58,6 +59,7 @@ impl Ip {
             }
             self.routes
                 .purge(|prefix, route| route.dev == dev && prefix.network().is_ipv6());
+            self.groups_forget(dev, Family::Inet6);
         }
         // Connections keep the mtu of their path. This makes them look it up again.
         self.routes.touch();
@@ -123,11 +125,17 @@ impl Ip {
             return;
         }
         if let Some(prefix) = addr.prefix() {
-            self.routes.remove(prefix, |route| {
-                route.dev == dev && route.origin == Origin::Connected
-            });
+            self.routes.remove(prefix, |route| connects(route, dev));
         }
         self.connect_routes(dev);
+    }
+
+    /// Whether the table has room for the route of an address that an interface is to get.
+    pub(crate) fn can_connect(&self, dev: IfIndex, addr: &IfAddr) -> bool {
+        addr.prefix().is_none_or(|prefix| {
+            let there = self.routes.at(prefix);
+            self.routes.has_room(prefix) || there.iter().any(|route| connects(route, dev))
+        })
     }
 
     /// Adds the missing routes for the addresses of an interface.
@@ -140,8 +148,8 @@ impl Ip {
 
     /// Adds the route for one address: to its network, or its peer.
     fn connect_route(&mut self, dev: IfIndex, addr: &IfAddr) {
-        let connects = |ifp: &&Ifnet| ifp.is_up() && ifp.driver != Driver::Loopback;
-        let Some(ifp) = self.ifs.get(dev).filter(connects) else {
+        let may = |ifp: &&Ifnet| ifp.is_up() && ifp.driver != Driver::Loopback;
+        let Some(ifp) = self.ifs.get(dev).filter(may) else {
             return;
         };
         let Some(prefix) = addr.prefix() else {
@@ -160,7 +168,7 @@ impl Ip {
             }
         };
         let taken = self.routes.at(prefix);
-        if taken.iter().any(|route| route.dev == dev) {
+        if taken.iter().any(|route| connects(route, dev)) {
             return;
         }
         // The lowest metric that no other interface has: networks may overlap.
@@ -182,6 +190,11 @@ impl Ip {
         let ifp = self.ifs.get(dev);
         ifp.is_some_and(|ifp| ifp.addr(addr).is_some())
     }
+}
+
+/// Whether a route is that of an address of the interface.
+fn connects(route: &Route, dev: IfIndex) -> bool {
+    route.dev == dev && route.origin == Origin::Connected
 }
 
 fn trace(ifp: &Ifnet, what: &str) {

@@ -5,13 +5,14 @@ use std::net::IpAddr;
 use smoltcp::wire::{Ipv4Packet, Ipv6FragmentHeader, Ipv6Packet};
 
 use super::header::{
-    Addressee, FRAGMENT_HEADER, Header, IPV4_HEADER, IPV6_HEADER, Walk, proto, set_ipv6_payload,
-    walk,
+    Addressee, FRAGMENT_HEADER, Header, IPV4_HEADER, IPV6_HEADER, Walk, cuts_last_header, proto,
+    set_ipv6_payload, walk, walk_behind_fragment,
 };
 use super::icmp::Problem;
+use super::options::{self, Refused};
 use super::reassembly::{Added, Fragment, HeldFragments, Key};
 use super::{Delivery, Fate, Ip, Received, Verdict, checksum};
-use crate::ifnet::{Driver, DropReason, IfIndex, is_host};
+use crate::ifnet::{Driver, DropReason, IfIndex, is_host, is_interface_local, is_mapped};
 use crate::packet::Packet;
 
 impl Ip {
@@ -33,13 +34,17 @@ impl Ip {
         let ident = ip.ident();
         let (more, offset) = (ip.more_frags(), usize::from(ip.frag_offset()));
         packet.truncate(total_len);
-        if refuses_options(&packet[IPV4_HEADER..header_len]) {
-            return DropReason::BadOption.into();
-        }
         let addressee = match self.check_addresses(rcvif, &src, &dst) {
             Ok(addressee) => addressee,
             Err(reason) => return reason.into(),
         };
+        if let Err(refused) = options::check(&packet[IPV4_HEADER..header_len]) {
+            // It is not ours to tell if it only came by.
+            if addressee != Addressee::OtherHost || self.forwarding {
+                self.refuse_options(rcvif, &packet, refused);
+            }
+            return DropReason::BadOption.into();
+        }
         let addressee = match addressee {
             Addressee::OtherHost if self.is_dhcp_reply(rcvif, protocol, &packet[header_len..]) => {
                 Addressee::Host
@@ -83,6 +88,14 @@ impl Ip {
         self.ours(rcvif, header, whole, held)
     }
 
+    /// Tells the sender of a packet what is wrong with its options (RFC 1122 section 3.2.2.5).
+    pub(super) fn refuse_options(&mut self, rcvif: IfIndex, packet: &[u8], refused: Refused) {
+        if let Refused::At(at) = refused {
+            let (code, pointer) = (0, (IPV4_HEADER + at) as u32);
+            self.icmp_error(rcvif, packet, Problem::Parameter { code, pointer });
+        }
+    }
+
     pub(super) fn ip6_input(&mut self, rcvif: IfIndex, mut packet: Packet) -> Fate {
         let Ok(ip) = Ipv6Packet::new_checked(&packet[..]) else {
             return DropReason::Malformed.into();
@@ -117,22 +130,34 @@ impl Ip {
                 (header.protocol, header.payload) = (protocol, at);
                 self.ours(rcvif, header, packet, HeldFragments::new())
             }
-            Walk::Broken => DropReason::Malformed.into(),
-            Walk::Refused {
-                code,
-                pointer,
-                even_multicast,
-            } => {
-                if let Some(code) = code
-                    && (even_multicast || addressee == Addressee::Host)
-                {
-                    let pointer = pointer as u32;
-                    self.icmp_error(rcvif, &packet, Problem::Parameter { code, pointer });
-                }
-                DropReason::BadOption.into()
-            }
             Walk::Fragment { at } => self.ip6_fragment(rcvif, header, packet, at),
+            end => self.ip6_refuse(rcvif, addressee, &packet, end).into(),
         }
+    }
+
+    /// Reports why the headers of a packet for us lead to no payload, if the rules want that.
+    fn ip6_refuse(
+        &mut self,
+        rcvif: IfIndex,
+        addressee: Addressee,
+        packet: &[u8],
+        end: Walk,
+    ) -> DropReason {
+        let Walk::Refused {
+            code,
+            pointer,
+            even_multicast,
+        } = end
+        else {
+            return DropReason::Malformed;
+        };
+        if let Some(code) = code
+            && (even_multicast || addressee == Addressee::Host)
+        {
+            let pointer = pointer as u32;
+            self.icmp_error(rcvif, packet, Problem::Parameter { code, pointer });
+        }
+        DropReason::BadOption
     }
 
     fn ip6_fragment(
@@ -145,7 +170,45 @@ impl Ip {
         let next = packet[at];
         let fields = Ipv6FragmentHeader::new_unchecked(&packet[at + 2..at + FRAGMENT_HEADER]);
         let (more, offset) = (fields.more_frags(), usize::from(fields.frag_offset()) * 8);
+        let ident = fields.ident();
         let data = &packet[at + FRAGMENT_HEADER..];
+        let addressee = header.addressee;
+        let problem = |code, pointer| Walk::Refused {
+            code: Some(code),
+            pointer,
+            even_multicast: false,
+        };
+        // RFC 8200 section 4.5. The fields: the payload length, and the offset.
+        let refused = if more && !data.len().is_multiple_of(8) {
+            Some(problem(0, 4))
+        } else if offset + data.len() > usize::from(u16::MAX) {
+            Some(problem(0, at + 2))
+        } else if offset > 0 {
+            None
+        } else {
+            // A first fragment has all headers, so they are checked before the others come.
+            match walk_behind_fragment(&packet, at) {
+                Walk::Cut if more => Some(problem(3, 0)),
+                Walk::Payload { protocol, at }
+                    if more && cuts_last_header(&packet, protocol, at) =>
+                {
+                    Some(problem(3, 0))
+                }
+                // Neighbour discovery in fragments is refused: it evades filters in switches (RFC
+                // 6980).
+                Walk::Payload { protocol, at }
+                    if protocol == proto::ICMPV6
+                        && packet.get(at).is_none_or(|kind| super::icmp::is_nd(*kind)) =>
+                {
+                    return DropReason::BadOption.into();
+                }
+                Walk::Payload { .. } => None,
+                end => Some(end),
+            }
+        };
+        if let Some(refused) = refused {
+            return self.ip6_refuse(rcvif, addressee, &packet, refused).into();
+        }
         let (protocol, payload, held) = if !more && offset == 0 {
             // An atomic fragment is complete by itself, even if others have the same number (RFC
             // 6946).
@@ -154,7 +217,7 @@ impl Ip {
             let key = Key {
                 src: header.src,
                 dst: header.dst,
-                ident: fields.ident(),
+                ident,
                 protocol: proto::FRAGMENT,
             };
             let fragment = Fragment {
@@ -178,18 +241,11 @@ impl Ip {
         };
         set_ipv6_payload(&mut head, protocol, len);
         let whole = Packet::concat(&head, &payload);
-        match walk(&whole) {
-            // Neighbour discovery in fragments is refused: it evades filters in switches (RFC
-            // 6980).
-            Walk::Payload { protocol, at }
-                if protocol != proto::ICMPV6
-                    || whole.get(at).is_none_or(|kind| !super::icmp::is_nd(*kind)) =>
-            {
-                (header.protocol, header.payload) = (protocol, at);
-                self.ours(rcvif, header, whole, held)
-            }
-            _ => Fate::Decided(Verdict::Dropped(DropReason::BadOption), held),
-        }
+        let Walk::Payload { protocol, at } = walk(&whole) else {
+            return Fate::Decided(Verdict::Dropped(DropReason::Malformed), held);
+        };
+        (header.protocol, header.payload) = (protocol, at);
+        self.ours(rcvif, header, whole, held)
     }
 
     fn reassemble(
@@ -236,15 +292,15 @@ impl Ip {
                 if self.ifs.is_broadcast(v4) && !looped {
                     Addressee::Broadcast
                 } else {
-                    self.addressee(dst)
+                    self.addressee(rcvif, dst)
                 }
             }
             IpAddr::V6(v6) => {
-                let interface_local = v6.octets()[..2] == [0xff, 1] || v6.is_loopback();
-                if v6.is_unspecified() || (interface_local && !looped) {
+                let stays = is_interface_local(dst) || v6.is_loopback();
+                if v6.is_unspecified() || is_mapped(dst) || (stays && !looped) {
                     return Err(DropReason::BadDestination);
                 }
-                self.addressee(dst)
+                self.addressee(rcvif, dst)
             }
         };
         if addressee == Addressee::Multicast && !ifp.hears(dst) {
@@ -260,7 +316,7 @@ impl Ip {
             IpAddr::V4(v4) => is_host(src) && !v4.is_loopback() && !self.ifs.is_broadcast(v4),
             IpAddr::V6(v6) => is_host(src) && !v6.is_loopback(),
         };
-        if !may_be || (!looped && self.ifs.is_local(src)) {
+        if !may_be || (!looped && self.ifs.is_local_on(src, rcvif)) {
             return Err(DropReason::BadSource);
         }
         Ok(addressee)
@@ -279,10 +335,10 @@ impl Ip {
     }
 
     #[inline]
-    fn addressee(&self, dst: &IpAddr) -> Addressee {
+    fn addressee(&self, rcvif: IfIndex, dst: &IpAddr) -> Addressee {
         if dst.is_multicast() {
             Addressee::Multicast
-        } else if self.ifs.is_local(dst) {
+        } else if self.ifs.is_local_on(dst, rcvif) {
             Addressee::Host
         } else {
             Addressee::OtherHost
@@ -378,26 +434,6 @@ fn udp_len(payload: &[u8]) -> Option<usize> {
     (len >= 8 && len <= payload.len()).then_some(len)
 }
 
-/// Whether the options of an IPv4 header are malformed, or ask for a source route, which we refuse.
-fn refuses_options(mut options: &[u8]) -> bool {
-    const END: u8 = 0;
-    const NOP: u8 = 1;
-    const LSRR: u8 = 0x83;
-    const SSRR: u8 = 0x89;
-
-    loop {
-        match options {
-            [] | [END, ..] => return false,
-            [NOP, rest @ ..] => options = rest,
-            [LSRR | SSRR, ..] => return true,
-            [_, len, ..] if *len >= 2 && usize::from(*len) <= options.len() => {
-                options = &options[usize::from(*len)..];
-            }
-            _ => return true,
-        }
-    }
-}
-
 /// A packet with the addresses of `head`, which has no options, and a reassembled payload.
 fn whole_v4(head: &[u8], payload: &[u8]) -> Packet {
     let mut packet = Packet::concat(head, payload);
@@ -408,21 +444,4 @@ fn whole_v4(head: &[u8], payload: &[u8]) -> Packet {
     ip.set_frag_offset(0);
     ip.fill_checksum();
     packet
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn source_routes_and_broken_options_are_refused() {
-        assert!(!refuses_options(&[]));
-        assert!(!refuses_options(&[1, 1, 0, 0]));
-        assert!(!refuses_options(&[0x94, 4, 0, 0]));
-        assert!(refuses_options(&[1, 0x83, 3, 4]));
-        assert!(refuses_options(&[0x89, 3, 4, 0]));
-        assert!(refuses_options(&[7]));
-        assert!(refuses_options(&[7, 1, 0, 0]));
-        assert!(refuses_options(&[7, 5, 0, 0]));
-    }
 }

@@ -13,7 +13,7 @@
 //! - [`groups`]: IGMP and MLD;
 //! - [`output`]: finds the route, makes the header, fragments, and hands packets to the interface;
 //! - [`ifioctl`]: sets addresses, mtu and flags of an interface, and updates routes and groups;
-//! - [`header`], [`checksum`]: the formats.
+//! - [`header`], [`options`], [`checksum`]: the formats.
 
 pub(crate) mod checksum;
 mod forward;
@@ -22,11 +22,14 @@ pub(crate) mod header;
 pub(crate) mod icmp;
 mod ifioctl;
 mod input;
+mod options;
 pub(crate) mod output;
 mod pmtu;
 mod reassembly;
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -214,7 +217,7 @@ impl Ip {
             queue: VecDeque::new(),
             bytes: 0,
             reassembly: Reassembly::new(hasher.clone()),
-            rate_limit: RateLimit::default(),
+            rate_limit: RateLimit::new(hasher.clone()),
             path_mtus: PathMtus::new(hasher),
             reports: Reports::default(),
             notices: VecDeque::new(),
@@ -349,7 +352,9 @@ impl Ip {
         for held in self.reassembly.detach(dev) {
             self.release(Verdict::Dropped(DropReason::FragmentLimit), held);
         }
-        self.reports.detach(dev);
+        for family in [Family::Inet, Family::Inet6] {
+            self.reports.detach(dev, family);
+        }
     }
 
     /// Counts the fate of a packet, and of the fragments that were held with it.
@@ -396,20 +401,5 @@ pub(crate) fn destination_of(family: Family, packet: &[u8]) -> IpAddr {
     match family {
         Family::Inet6 => v6().unwrap_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED)),
         _ => v4().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)),
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn identifications_of_one_destination_do_not_tell_those_of_another() {
-        let [a, b, c] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|addr| addr.parse().unwrap());
-        let mut ip = Ip::new(&Seed::from(1));
-        let first = ip.next_ident(&a, &b);
-        assert_eq!(ip.next_ident(&a, &b), first.wrapping_add(1));
-        assert_ne!(ip.next_ident(&a, &c), first.wrapping_add(2));
-        assert_ne!(Ip::new(&Seed::from(5)).next_ident(&a, &b), first);
     }
 }

@@ -1,7 +1,7 @@
 //! The output path: route, header, fragments, interface.
 
 use std::fmt;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use scheme::errno::{self, Errno};
 use smoltcp::wire::Ipv4Packet;
@@ -11,7 +11,10 @@ use super::header::{
     FRAGMENT_HEADER, Fragments, IPV4_HEADER, IPV6_HEADER, fragment_header, ipv4_header,
     ipv6_header, proto, set_ipv6_payload,
 };
-use crate::ifnet::{DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, OutputError, Sent};
+use crate::ifnet::{
+    Driver, DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, OutputError, Sent,
+};
+use crate::ifnet::{is_interface_local, is_link_local, is_mapped, scope};
 use crate::packet::Packet;
 use crate::route::LookupError;
 
@@ -99,7 +102,11 @@ impl Ip {
     /// The path for a packet that has a source already. This spares the search for one, which may
     /// look at every interface.
     pub(crate) fn way_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
-        if self.ifs.is_local(dst) {
+        let ours = match dev {
+            Some(dev) => self.ifs.is_local_on(dst, dev),
+            None => self.ifs.is_local(dst),
+        };
+        if ours {
             let lo0 = self.ifs.loopback().filter(|lo0| lo0.is_up());
             let lo0 = lo0.ok_or(NetError::Down)?;
             return Ok(Path {
@@ -109,8 +116,7 @@ impl Ip {
                 mtu: lo0.mtu,
             });
         }
-        // IPv4-mapped addresses must not be on a wire (RFC 4291 section 2.5.5.2, RFC 5156).
-        if dst.is_unspecified() || dst.to_canonical() != *dst {
+        if dst.is_unspecified() || is_mapped(dst) {
             return Err(NetError::NoRoute);
         }
         if let Some(dev) = dev {
@@ -150,6 +156,29 @@ impl Ip {
         })
     }
 
+    /// The path of an answer from `src`, or from the address of the path, to `dst`. It leaves by the
+    /// link that the question came by if `dst` means something only there (RFC 4007 section 9), or
+    /// if there is no route: the other end may know one.
+    pub(crate) fn route_back(
+        &self,
+        rcvif: IfIndex,
+        src: Option<IpAddr>,
+        dst: &IpAddr,
+    ) -> Result<Path, NetError> {
+        let way = |dev| match src {
+            Some(_) => self.way_to(dst, dev),
+            None => self.route_to(dst, dev),
+        };
+        match is_link_local(dst) {
+            true => way(Some(rcvif)),
+            false => way(None).or_else(|_| way(Some(rcvif))),
+        }
+    }
+
+    pub(super) fn is_loopback(&self, dev: IfIndex) -> bool {
+        self.ifs.get(dev).is_some_and(Ifnet::is_loopback)
+    }
+
     fn direct(ifp: &Ifnet, dst: &IpAddr) -> Result<Path, NetError> {
         if !ifp.is_up() {
             return Err(NetError::Down);
@@ -162,13 +191,19 @@ impl Ip {
         })
     }
 
-    /// The source address: of the interface, or of any other if it has none.
-    fn source(&self, ifp: &Ifnet, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
-        ifp.source_for(dst, next_hop).or_else(|| {
-            let others = self.ifs.iter();
-            let mut others = others.filter(|ifp| !ifp.flags.contains(IfFlags::LOOPBACK));
-            others.find_map(|ifp| ifp.source_for(dst, next_hop))
-        })
+    /// The source address: of the interface, or of any other if it has none that reaches the
+    /// destination. An address of another link is of no use here (RFC 4007 section 6).
+    pub(super) fn source(&self, ifp: &Ifnet, dst: &IpAddr, next_hop: &IpAddr) -> Option<IpAddr> {
+        let own = ifp.source_for(dst, next_hop);
+        let reaches = |src: &IpAddr| scope(src) >= scope(dst);
+        own.filter(reaches)
+            .or_else(|| {
+                let others = self.ifs.iter();
+                let mut others = others.filter(|ifp| !ifp.flags.contains(IfFlags::LOOPBACK));
+                let fits = |src: &IpAddr| reaches(src) && !is_link_local(src);
+                others.find_map(|ifp| ifp.source_for(dst, next_hop).filter(fits))
+            })
+            .or(own)
     }
 
     /// The source address for packets to `dst`: the sender's choice, or that of the path. A group
@@ -225,14 +260,14 @@ impl Ip {
                 let fragments = Fragments::Of(ident as u16);
                 let head = ipv4_header(src, dst, protocol, hop_limit, total, fragments);
                 packet.prepend(&head);
-                if packet.len() <= usize::from(mtu) {
-                    return self.if_output(path.dev, family, packet, path.next_hop);
-                }
-                let fragments = fragment_v4(&packet, mtu).ok_or(NetError::TooBig)?;
-                self.output_all(path, family, fragments)
+                self.output_v4(path, mtu, packet)
             }
             (IpAddr::V6(src), IpAddr::V6(dst)) => {
                 let len = u16::try_from(payload_len).map_err(|_| NetError::TooBig)?;
+                // Members on this host have got it, and nobody else does.
+                if is_interface_local(&dst.into()) && !self.is_loopback(path.dev) {
+                    return Ok(());
+                }
                 let head = ipv6_header(src, dst, protocol, hop_limit, len);
                 if IPV6_HEADER + payload_len <= usize::from(mtu) {
                     packet.prepend(&head);
@@ -243,6 +278,40 @@ impl Ip {
             }
             _ => Err(NetError::NoAddress),
         }
+    }
+
+    /// Sends an IPv4 payload behind a header with options, whose length is a multiple of four.
+    pub(crate) fn ip_output_options(
+        &mut self,
+        path: Path,
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+        protocol: u8,
+        options: &[u8],
+        mut packet: Packet,
+    ) -> Result<(), NetError> {
+        let ident = self.next_ident(&src.into(), &dst.into());
+        let mtu = self.path_mtu(&dst.into(), path.mtu);
+        let header_len = IPV4_HEADER + options.len();
+        let total = u16::try_from(header_len + packet.len()).map_err(|_| NetError::TooBig)?;
+        let fragments = Fragments::Of(ident as u16);
+        packet.prepend(options);
+        packet.prepend(&ipv4_header(
+            src, dst, protocol, HOP_LIMIT, total, fragments,
+        ));
+        let mut ip = Ipv4Packet::new_unchecked(&mut packet[..]);
+        ip.set_header_len(header_len as u8);
+        ip.fill_checksum();
+        self.output_v4(path, mtu, packet)
+    }
+
+    /// Sends a complete IPv4 packet that may be fragmented.
+    fn output_v4(&mut self, path: Path, mtu: u16, packet: Packet) -> Result<(), NetError> {
+        if packet.len() <= usize::from(mtu) {
+            return self.if_output(path.dev, Family::Inet, packet, path.next_hop);
+        }
+        let fragments = fragment_v4(&packet, mtu).ok_or(NetError::TooBig)?;
+        self.output_all(path, Family::Inet, fragments)
     }
 
     /// Sends a payload that its maker has fitted to the path. `whole` says that routers must not
@@ -277,18 +346,6 @@ impl Ip {
         self.if_output(path.dev, Family::of(&dst), packet, path.next_hop)
     }
 
-    fn output_all(
-        &mut self,
-        path: Path,
-        family: Family,
-        fragments: Vec<Packet>,
-    ) -> Result<(), NetError> {
-        for fragment in fragments {
-            self.if_output(path.dev, family, fragment, path.next_hop)?;
-        }
-        Ok(())
-    }
-
     /// `if_output`: gives a packet to an interface, and so to its driver.
     pub(crate) fn if_output(
         &mut self,
@@ -298,43 +355,82 @@ impl Ip {
         next_hop: IpAddr,
     ) -> Result<(), NetError> {
         let now = self.now;
+        let mut outgoing = Outgoing {
+            family,
+            packet,
+            next_hop,
+            now,
+        };
+        self.if_send(dev, &mut outgoing)
+    }
+
+    /// [`if_output`](Self::if_output) that leaves a packet behind that the interface cannot send.
+    pub(super) fn if_send(
+        &mut self,
+        dev: IfIndex,
+        outgoing: &mut Outgoing,
+    ) -> Result<(), NetError> {
         let sent = self.ifs.with(dev, |ifp| {
             ifp.stats.output.offered += 1;
             let output = ifp.output;
-            output(
-                ifp,
-                Outgoing {
-                    family,
-                    packet,
-                    next_hop,
-                    now,
-                },
-            )
+            output(ifp, outgoing)
         });
         match sent.ok_or(NetError::NoRoute)?? {
             Sent::Queued => {}
-            Sent::Looped(packet) => self.netisr_enqueue(dev, family, packet),
+            Sent::Looped(packet) => self.netisr_enqueue(dev, outgoing.family, packet),
+        }
+        Ok(())
+    }
+
+    /// Sends the fragments of one packet. If the queue has no room for all of them, none is sent,
+    /// because the others would be useless.
+    pub(crate) fn output_all(
+        &mut self,
+        path: Path,
+        family: Family,
+        fragments: Vec<Packet>,
+    ) -> Result<(), NetError> {
+        /// The longest header that a driver puts before a packet, bytes.
+        const LINK_HEADER: usize = 20;
+
+        let count = fragments.len();
+        let bytes = fragments
+            .iter()
+            .map(|fragment| fragment.len() + LINK_HEADER);
+        let bytes = bytes.sum();
+        // What an interface cannot send at all is refused below, for its own reason.
+        let full = self
+            .ifs
+            .get_mut(path.dev)
+            .filter(|ifp| ifp.driver != Driver::Loopback && !ifp.snd.takes(count, bytes));
+        if let Some(ifp) = full {
+            ifp.stats.output.offered += count as u64;
+            ifp.stats.drop_output(DropReason::QueueFull, count as u64);
+            return Err(NetError::NoBuffers);
+        }
+        for fragment in fragments {
+            self.if_output(path.dev, family, fragment, path.next_hop)?;
         }
         Ok(())
     }
 }
 
 /// The output function of the loopback interface: the packet is received again.
-pub(crate) fn looutput(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
-    let Outgoing {
+pub(crate) fn looutput(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
+    let &mut Outgoing {
         family,
-        packet,
+        ref mut packet,
         now,
         ..
     } = outgoing;
-    ifp.tap(now.wall, family.dlt_null(), &packet);
+    ifp.tap(now.wall, family.dlt_null(), packet);
     if !matches!(family, Family::Inet | Family::Inet6) {
         return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family));
     }
     ifp.stats.opackets += 1;
     ifp.stats.obytes += packet.len() as u64;
     ifp.stats.output.delivered += 1;
-    Ok(Sent::Looped(packet))
+    Ok(Sent::Looped(std::mem::take(packet)))
 }
 
 /// Fragments a valid IPv4 packet (RFC 791 section 2.3). `None` if not even eight bytes fit.

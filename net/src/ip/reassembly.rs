@@ -17,8 +17,10 @@ const MAX_BYTES: usize = 4 << 20;
 /// The share of both that one source may take, as a divisor. A source that floods evicts its own
 /// fragments.
 const SHARE: usize = 4;
-/// Bytes charged for a fragment besides its data.
-const OVERHEAD: usize = 64;
+/// Bytes charged for a fragment besides its data: its places in tables, and what the allocator adds.
+const OVERHEAD: usize = 128;
+/// Bytes charged for a datagram besides its fragments, likewise.
+const DATAGRAM: usize = 640;
 /// How long a datagram waits for the rest, from the arrival of its first fragment. RFC 8200 section
 /// 4.5 says 60 seconds, and RFC 1122 section 3.3.2 allows it.
 const TIMEOUT: Duration = Duration::from_secs(60);
@@ -224,7 +226,7 @@ impl Reassembly {
             timer: Timer::default(),
             pieces: BTreeMap::new(),
             received: 0,
-            cost: 0,
+            cost: DATAGRAM,
             total: None,
             protocol,
             first: None,
@@ -232,7 +234,10 @@ impl Reassembly {
         };
         self.timers.arm(&mut datagram.timer, key, now + TIMEOUT);
         self.datagrams.insert(key, datagram);
-        self.sources.entry(key.src).or_default().0 += 1;
+        self.bytes += DATAGRAM;
+        let (datagrams, bytes) = self.sources.entry(key.src).or_default();
+        *datagrams += 1;
+        *bytes += DATAGRAM;
     }
 
     /// Evicts the oldest other datagrams until the bounds hold; only those of the same source, if
@@ -444,7 +449,10 @@ mod tests {
             assert_eq!(r.timers.len(), r.datagrams.len());
         }
         assert_eq!(evicted as usize + r.datagrams.len(), total as usize);
-        assert_eq!(r.detach(DEV).len(), MAX_BYTES / (32_000 + OVERHEAD));
+        assert_eq!(
+            r.detach(DEV).len(),
+            MAX_BYTES / (32_000 + OVERHEAD + DATAGRAM)
+        );
         assert!(r.bytes == 0 && r.sources.is_empty());
     }
 
@@ -470,7 +478,11 @@ mod tests {
                 add(&mut r, ident, 65_504, true, &[0; 8]),
                 Added::Held(_)
             ));
-            assert!(r.bytes < 10_000, "{}", r.bytes);
+            assert!(
+                r.bytes < 65 * (DATAGRAM + OVERHEAD + 8) + 900,
+                "{}",
+                r.bytes
+            );
         }
         assert_eq!(r.datagrams.len(), 1 + MAX_DATAGRAMS / SHARE);
         let rest = Fragment {

@@ -46,20 +46,9 @@ pub(crate) fn give_addr(ip: &mut Ip, dev: IfIndex, addr: &str) {
 }
 
 /// An output function that puts every packet on the send queue.
-fn keep(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
-    let Outgoing {
-        family,
-        packet,
-        next_hop,
-        now,
-    } = outgoing;
-    let len = packet.len();
-    let frame = Frame {
-        bytes: packet,
-        family,
-        next_hop,
-    };
-    ifp.enqueue(frame, len, now)
+pub(crate) fn keep(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
+    let (frame, len) = Frame::of(outgoing);
+    ifp.enqueue(frame, len, outgoing.now)
 }
 
 /// Takes the packets in the send queue of an interface.

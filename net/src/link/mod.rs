@@ -74,17 +74,17 @@ pub(crate) struct Link {
 
 /// `ether_output`: puts the packet on the send queue without a header. The header depends on a
 /// neighbour, which may have to be resolved first.
-fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
-    let Outgoing {
+fn output(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
+    let &mut Outgoing {
         family,
-        packet,
+        ref packet,
         next_hop,
         now,
     } = outgoing;
     if !ifp.present {
         return Err(ifp.refuse(DropReason::NotOpen, OutputError::Down));
     }
-    ifp.tap(now.wall, family.dlt_null(), &packet);
+    ifp.tap(now.wall, family.dlt_null(), packet);
     match family {
         Family::Inet6 if !ifp.has_ipv6() => {
             return Err(ifp.refuse(DropReason::NoIpv6, OutputError::Family));
@@ -92,12 +92,7 @@ fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
         Family::Inet | Family::Inet6 => {}
         _ => return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family)),
     }
-    let len = packet.len();
-    let frame = Frame {
-        bytes: packet,
-        family,
-        next_hop,
-    };
+    let (frame, len) = Frame::of(outgoing);
     let sent = ifp.enqueue(frame, len, now)?;
     if ifp.next_hops.last() != Some(&next_hop) {
         ifp.next_hops.push(next_hop);

@@ -63,12 +63,16 @@ impl IfSetting {
             lastchange: ifp.stats.lastchange,
             mtu: ifp.mtu,
             routes: self.routes_touched(&net.ip, ifp),
+            groups: ifp.groups.clone(),
             auto_addrs: adapter.map_or(Vec::new(), |adapter| net.link.autoconf_addrs(adapter)),
         };
         match self {
             Self::SetAddr(addr) => {
                 if addr.addr.is_ipv6() && !ipv6 {
                     return Err(errno::EINVAL);
+                }
+                if !net.ip.can_connect(dev, &addr) {
+                    return Err(errno::ENOSPC);
                 }
                 let self_made = |old: &IfAddr| {
                     adapter.is_some_and(|adapter| net.link.is_autoconfigured(adapter, &old.addr))
@@ -86,7 +90,7 @@ impl IfSetting {
                 if (addr.addr.is_ipv6() && !ipv6) || ifp.addr(&addr.addr).is_some() {
                     return Err(errno::EINVAL);
                 }
-                if ifp.addrs.len() >= MAX_ADDRS {
+                if ifp.addrs.len() >= MAX_ADDRS || !net.ip.can_connect(dev, &addr) {
                     return Err(errno::ENOSPC);
                 }
                 disown(net, dev, &addr.addr);
@@ -169,7 +173,8 @@ impl IfSetting {
 }
 
 /// Completes a route. If the line does not name an interface, the one that reaches the router is
-/// used. `EINVAL` if there is none, or the router is not on its link.
+/// used. `EINVAL` if there is none, the router is not on its link or is this host, or the interface
+/// does not carry IPv6.
 fn resolve_route(ip: &Ip, spec: &RouteSpec) -> Result<Route, Errno> {
     let dev = match (&spec.dev, spec.via) {
         (Some(name), _) => ip.ifs.by_name(name).ok_or(errno::EINVAL)?,
@@ -185,6 +190,12 @@ fn resolve_route(ip: &Ip, spec: &RouteSpec) -> Result<Route, Errno> {
         }
         (None, None) => return Err(errno::EINVAL),
     };
+    let ipv6 = spec.prefix.network().is_ipv6();
+    let carries = ip.ifs.get(dev).is_some_and(|ifp| !ipv6 || ifp.has_ipv6());
+    let ours = |via: IpAddr| ip.ifs.is_local_on(&via, dev);
+    if !carries || spec.via.is_some_and(ours) {
+        return Err(errno::EINVAL);
+    }
     Ok(Route {
         dev,
         via: spec.via,

@@ -1,12 +1,12 @@
 //! Undoing lines when a later one is refused, and announcing them when none was.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
 
-use crate::ifnet::{Family, IfAddr, IfFlags, IfIndex, MAX_GROUPS, MemberKind};
+use crate::ifnet::{Family, IfAddr, IfFlags, IfIndex, MAX_GROUPS, MemberKind, Members};
 use crate::ip::Ip;
 use crate::link::{AutoAddr, adapter_of};
 use crate::net::Net;
@@ -29,6 +29,8 @@ pub(super) enum Undo {
         mtu: u16,
         /// Its routes that the setting can touch.
         routes: Vec<(IpNet, Route)>,
+        /// Its groups, of which an mtu takes those of IPv6.
+        groups: BTreeMap<IpAddr, Members>,
         /// Addresses that it made from prefixes of routers.
         auto_addrs: Vec<AutoAddr>,
     },
@@ -44,9 +46,10 @@ impl Undo {
             Self::Interface {
                 addrs,
                 routes,
+                groups,
                 auto_addrs,
                 ..
-            } => 1 + addrs.len() + routes.len() + auto_addrs.len(),
+            } => 1 + addrs.len() + routes.len() + groups.len() + auto_addrs.len(),
             _ => 1,
         }
     }
@@ -78,6 +81,7 @@ impl Undo {
                 lastchange,
                 mtu,
                 routes,
+                groups,
                 auto_addrs,
             } => {
                 if let Some(adapter) = adapter_of(&net.ip, dev) {
@@ -86,6 +90,7 @@ impl Undo {
                 if let Some(ifp) = net.ip.ifs.get_mut(dev) {
                     ifp.flags = flags;
                     ifp.mtu = mtu;
+                    ifp.groups = groups;
                     ifp.stats.lastchange = lastchange;
                 }
                 let now = net.ip.addrs_of(dev);

@@ -80,23 +80,29 @@ impl RouteTable {
 
     /// Adds a route; one with the same prefix and metric is replaced and returned.
     pub fn insert(&mut self, prefix: IpNet, route: Route) -> Result<Option<Route>, RouteTableFull> {
-        if self.len >= MAX_ROUTES {
+        let prefix = prefix.trunc();
+        let replaces = |old: &Route| old.metric == route.metric;
+        if !self.at(prefix).iter().any(replaces) && !self.has_room(prefix) {
             return Err(RouteTableFull);
         }
         self.generation += 1;
         let routes = match prefix {
-            IpNet::V4(prefix) => self.v4.entry(prefix.trunc()).or_default(),
-            IpNet::V6(prefix) => self.v6.entry(prefix.trunc()).or_default(),
+            IpNet::V4(prefix) => self.v4.entry(prefix).or_default(),
+            IpNet::V6(prefix) => self.v6.entry(prefix).or_default(),
         };
         match routes.binary_search_by_key(&route.metric, |route| route.metric) {
             Ok(at) => Ok(Some(std::mem::replace(&mut routes[at], route))),
-            Err(_) if routes.len() >= MAX_METRICS => Err(RouteTableFull),
             Err(at) => {
                 routes.insert(at, route);
                 self.len += 1;
                 Ok(None)
             }
         }
+    }
+
+    /// Whether one more route of this prefix would be taken.
+    pub fn has_room(&self, prefix: IpNet) -> bool {
+        self.len < MAX_ROUTES && self.at(prefix).len() < MAX_METRICS
     }
 
     /// Removes the routes of one prefix for which `wanted` holds, and returns them.
@@ -273,6 +279,23 @@ mod tests {
         assert_eq!(table.remove(prefix, |route| route.dev.0 == 1), []);
         assert_eq!(table.remove(prefix, |_| true), [route(2, 0)]);
         assert_eq!(table.iter().count(), 0);
+    }
+
+    #[test]
+    fn a_full_table_still_replaces() {
+        let mut table = RouteTable::new();
+        let prefix = net("10.0.0.0/8");
+        for metric in 0..MAX_METRICS as u32 {
+            assert_eq!(table.insert(prefix, route(1, metric)), Ok(None));
+        }
+        let one_more = route(1, MAX_METRICS as u32);
+        assert_eq!(table.insert(prefix, one_more), Err(RouteTableFull));
+        assert_eq!(table.insert(prefix, route(2, 7)), Ok(Some(route(1, 7))));
+        table.len = MAX_ROUTES;
+        assert_eq!(table.insert(net("fd00::/8"), one_more), Err(RouteTableFull));
+        assert_eq!(table.insert(prefix, route(3, 7)), Ok(Some(route(2, 7))));
+        // What was refused has left nothing behind.
+        assert_eq!(table.v6.iter().count(), 0);
     }
 
     #[test]

@@ -163,13 +163,15 @@ impl Raw {
             if let Some(IpAddr::V4(src)) = fill {
                 header.set_src_addr(src);
             }
+            // As in BSD's `ip_output`: fragments of different packets must differ.
+            if header.ident() == 0 && may_split {
+                header.set_ident(ip.next_ident(&header.src_addr().into(), &dst) as u16);
+            }
             header.fill_checksum();
             if packet.len() > usize::from(path.mtu) {
                 let fragments = may_split.then(|| fragment_v4(&packet, path.mtu)).flatten();
-                for fragment in fragments.ok_or(errno::EMSGSIZE)? {
-                    ip.if_output(path.dev, family, fragment, path.next_hop)?;
-                }
-                return Ok(());
+                let fragments = fragments.ok_or(errno::EMSGSIZE)?;
+                return Ok(ip.output_all(path, family, fragments)?);
             }
         } else {
             let header = Ipv6Packet::new_checked(buf).map_err(|_| errno::EINVAL)?;

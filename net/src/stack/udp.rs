@@ -306,6 +306,15 @@ impl Udp {
         socket.is_some_and(|socket| socket.recent.contains(&endpoints.remote))
     }
 
+    /// Whether a socket of ours may have sent a datagram between these endpoints. One that has sent
+    /// to more destinations than it remembers is believed to have: an mtu that is false costs little,
+    /// and without a true one the path is a black hole.
+    pub(crate) fn may_have_sent(&self, endpoints: &Endpoints) -> bool {
+        let holder = self.holder(endpoints.local);
+        let socket = holder.and_then(|id| self.sockets.get(id as usize));
+        self.knows(endpoints) || socket.is_some_and(|socket| socket.recent.len() == RECENT)
+    }
+
     /// Notes the destination of a datagram.
     fn note(&mut self, id: UdpId, dst: (IpAddr, u16)) {
         let Some(socket) = self.sockets.get_mut(id.0 as usize) else {
@@ -471,7 +480,8 @@ impl Udp {
                 let dev = ip.ifs.holder(&addr.into());
                 Some(dev.ok_or(NetError::NoAddress)?)
             }
-            _ => None,
+            // What is from an address of one link stays on it (RFC 4007 section 9).
+            _ => src.and_then(|src| ip.ifs.link_of(&src, &dst.0)),
         };
         let path = ip.route_to(&dst.0, dev)?;
         // A DHCP client broadcasts before it has an address.
@@ -714,6 +724,7 @@ mod tests {
             remote: (PEER.into(), port),
         };
         assert!(!udp.knows(&endpoints(THERE.1)), "nothing was sent");
+        assert!(!udp.may_have_sent(&endpoints(THERE.1)));
         udp.send(&mut ip, id, None, peer(), b"hello").unwrap();
         assert!(udp.knows(&endpoints(THERE.1)) && !udp.knows(&endpoints(1)));
         udp.notice(&endpoints(THERE.1), Notice::Refused);
@@ -727,5 +738,10 @@ mod tests {
         assert_eq!(udp.poll_event().map(|event| event.owner), Some(Owner(9)));
         assert_eq!(udp.take_error(id), Some(errno::ECONNREFUSED));
         assert_eq!(udp.take_error(id), None, "told once");
+        for port in 1..=RECENT as u16 {
+            let other = (PEER.into(), port);
+            udp.send(&mut ip, id, None, other, b"").unwrap();
+        }
+        assert!(!udp.knows(&endpoints(THERE.1)) && udp.may_have_sent(&endpoints(THERE.1)));
     }
 }

@@ -9,10 +9,10 @@ use crate::ifnet::{DropReason, Family, Frame, Ifnet, Outgoing, OutputError, Sent
 
 /// Queues a packet from the system for the program that has the device open. The header of the
 /// current mode precedes it.
-pub(super) fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, OutputError> {
-    let Outgoing {
+pub(super) fn output(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
+    let &mut Outgoing {
         family,
-        mut packet,
+        ref packet,
         next_hop,
         now,
     } = outgoing;
@@ -21,28 +21,22 @@ pub(super) fn output(ifp: &mut Ifnet, outgoing: Outgoing) -> Result<Sent, Output
     if !flags.contains(TunFlags::OPEN) {
         return Err(ifp.refuse(DropReason::NotOpen, OutputError::HostDown));
     }
-    ifp.tap(now.wall, family.dlt_null(), &packet);
+    ifp.tap(now.wall, family.dlt_null(), packet);
     if family == Family::Inet6 && !ifp.has_ipv6() {
         return Err(ifp.refuse(DropReason::NoIpv6, OutputError::Family));
     }
-    if let Family::Other(_) = family {
+    let unknown = matches!(family, Family::Other(_));
+    if unknown || (family != Family::Inet && !flags.contains(TunFlags::IFHEAD)) {
         return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family));
     }
-    let len = packet.len();
+    let (mut frame, len) = Frame::of(outgoing);
     if flags.contains(TunFlags::LMODE)
         && let IpAddr::V4(next_hop) = next_hop
     {
-        packet.prepend(&sockaddr_in(next_hop));
+        frame.bytes.prepend(&sockaddr_in(next_hop));
     }
     if flags.contains(TunFlags::IFHEAD) {
-        packet.prepend(&family.af().to_be_bytes());
-    } else if family != Family::Inet {
-        return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family));
+        frame.bytes.prepend(&family.af().to_be_bytes());
     }
-    let frame = Frame {
-        bytes: packet,
-        family,
-        next_hop,
-    };
     ifp.enqueue(frame, len, now)
 }

@@ -89,8 +89,7 @@ impl Tcp {
     ) {
         fill_checksum(endpoints, &mut segment);
         let (src, dst) = (endpoints.local.0, endpoints.remote.0);
-        let path = ip.route_to(&dst, None);
-        if let Ok(path) = path.or_else(|_| ip.route_to(&dst, Some(rcvif))) {
+        if let Ok(path) = ip.route_back(rcvif, Some(src), &dst) {
             let _ = ip.ip_output(path, src, dst, proto::TCP, HOP_LIMIT, segment);
         }
     }

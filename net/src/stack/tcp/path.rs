@@ -44,7 +44,10 @@ impl Tcp {
 
     /// Largest packet on the way between these ends, as far as routes tell.
     pub(super) fn mtu_to(&self, ip: &Ip, endpoints: &Endpoints) -> u16 {
-        let path = ip.way_to(&endpoints.remote.0, None);
+        let path = ip.way_to(
+            &endpoints.remote.0,
+            ip.ifs.link_of(&endpoints.local.0, &endpoints.remote.0),
+        );
         path.map_or(IPV6_MINMTU, |path| path.mtu)
     }
 
@@ -59,9 +62,11 @@ impl Tcp {
         {
             return Some(Some(path));
         }
-        let (local, remote) = (flow.endpoints.local.0, flow.endpoints.remote.0);
+        let Endpoints { local, remote } = flow.endpoints;
+        let (local, remote) = (local.0, remote.0);
+        // What is from an address of one link stays on it (RFC 4007 section 9).
+        let path = ip.way_to(&remote, ip.ifs.link_of(&local, &remote)).ok();
         // While its own address is gone, it has no way either.
-        let path = ip.way_to(&remote, None).ok();
         let path = path.filter(|path| ip.ifs.is_local(&local) && ip.may_leave(path, &local));
         flow.path = path.map(|path| (generation, path));
         if let Some(path) = path

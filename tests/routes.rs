@@ -20,7 +20,7 @@ struct System {
 /// A machine with a tunnel that carries both families.
 fn system() -> System {
     let config = Config {
-        seed: 3,
+        seed: 3.into(),
         services: Services::all(),
     };
     let clock = Arc::new(ManualClock::default());

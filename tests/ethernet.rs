@@ -303,6 +303,8 @@ struct Opened {
     drivers: Drivers,
     name: String,
     serial: u32,
+    /// Whether a probe found that the driver is gone.
+    missed: bool,
 }
 
 impl Drivers {
@@ -352,6 +354,7 @@ impl Bus for Drivers {
             drivers: self.clone(),
             name: name.to_owned(),
             serial: driver.serial,
+            missed: false,
         };
         Ok((driver.mac, opened))
     }
@@ -388,8 +391,12 @@ impl FrameIo for Opened {
         self.with(|driver| driver.sent.push(frame.to_vec()))
     }
 
-    fn is_alive(&self) -> bool {
-        self.with(|_| ()).is_ok()
+    fn is_alive(&self, _now: Duration) -> bool {
+        !self.missed
+    }
+
+    fn probe(&mut self) {
+        self.missed = self.with(|_| ()).is_err();
     }
 }
 

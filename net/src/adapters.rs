@@ -1,10 +1,11 @@
 //! The network cards of a machine, which come and go, and the interfaces on them.
 
 use std::io::{self, ErrorKind};
+use std::time::Duration;
 
 use crate::host::Host;
 use crate::ifnet::AdapterId;
-use crate::link::Mac;
+use crate::link::{Found, Mac};
 
 /// Longest frame that any driver hands out, bytes. One driver ends itself when a buffer is shorter.
 const LONGEST: usize = 65_536;
@@ -19,14 +20,16 @@ pub trait Bus {
     /// The names of the adapters that are there.
     fn names(&mut self) -> Vec<String>;
 
-    /// Opens an adapter: its hardware address, and its frames.
+    /// Opens an adapter: its hardware address, and its frames. `WouldBlock` while that is under way:
+    /// it is asked for again at the next search.
     fn open(&mut self, name: &str) -> io::Result<(Mac, Self::Io)>;
 
     /// Removes the name of an adapter whose driver ended, so that a new driver can take it.
     fn clear(&mut self, name: &str);
 }
 
-/// The frames of one adapter, without their check sequences. No call waits.
+/// The frames of one adapter, without their check sequences. No call waits, and so none may call into
+/// another process: a call into a driver may take long, and may never end.
 pub trait FrameIo {
     /// Receives a frame; `WouldBlock` when there is none.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
@@ -34,8 +37,17 @@ pub trait FrameIo {
     /// Sends a frame; `WouldBlock` when there is no room.
     fn send(&mut self, frame: &[u8]) -> io::Result<()>;
 
-    /// Whether the driver is still there.
-    fn is_alive(&self) -> bool;
+    /// Whether there is room for a frame to send. Frames that wait for it stay in the interface's
+    /// queue, and are sent when the adapters are next asked to [transmit](Adapters::transmit).
+    fn has_room(&mut self) -> bool {
+        true
+    }
+
+    /// Whether the driver is still there, as far as is known at this monotonic time.
+    fn is_alive(&self, now: Duration) -> bool;
+
+    /// Starts to find out whether the driver is still there: [`is_alive`](Self::is_alive) tells later.
+    fn probe(&mut self) {}
 }
 
 struct Adapter<F> {
@@ -52,6 +64,8 @@ pub struct Adapters<B: Bus> {
     adapters: Vec<Adapter<B::Io>>,
     /// Numbers of the adapters opened since [`poll_opened`](Self::poll_opened) was called.
     opened: Vec<usize>,
+    /// Whether the last search found an adapter that is still being opened.
+    opening: bool,
     buffer: Vec<u8>,
 }
 
@@ -63,6 +77,7 @@ impl<B: Bus> Adapters<B> {
             bus,
             adapters: Vec::new(),
             opened: Vec::new(),
+            opening: false,
             buffer: vec![0; LONGEST],
         };
         adapters.search(host);
@@ -79,6 +94,11 @@ impl<B: Bus> Adapters<B> {
                 return Some((at, self.adapters.get(at)?.frames.as_ref()?));
             }
         }
+    }
+
+    /// The frames of the adapter with number `at`, while its driver is there.
+    pub fn frames(&mut self, at: usize) -> Option<&mut B::Io> {
+        self.adapters.get_mut(at)?.frames.as_mut()
     }
 
     /// Receives every frame that the adapter with number `at` has.
@@ -98,13 +118,19 @@ impl<B: Bus> Adapters<B> {
         }
     }
 
-    /// Sends every queued frame, and searches for adapters if that is due. True if the host needs a
-    /// turn because of it.
+    /// Whether the last search found an adapter that is still being opened.
+    pub fn is_opening(&self) -> bool {
+        self.opening
+    }
+
+    /// Sends every queued frame for which there is room, and searches for adapters if that is due.
+    /// True if the host needs a turn because of it.
     #[must_use]
     pub fn transmit(&mut self, host: &mut Host) -> bool {
         let mut sent = false;
         for adapter in &mut self.adapters {
             while let Some(frames) = &mut adapter.frames
+                && frames.has_room()
                 && let Some(frame) = host.poll_frame(adapter.id)
             {
                 sent = true;
@@ -116,6 +142,10 @@ impl<B: Bus> Adapters<B> {
                 }
             }
         }
+        let now = host.now();
+        for adapter in &mut self.adapters {
+            adapter.check(host, &mut self.bus, now);
+        }
         let search = host.wants_adapters();
         if search {
             self.search(host);
@@ -124,17 +154,17 @@ impl<B: Bus> Adapters<B> {
         search || (sent && host.has_work())
     }
 
-    fn search(&mut self, host: &mut Host) {
+    /// Searches for adapters.
+    pub fn search(&mut self, host: &mut Host) {
+        let now = host.now();
         for adapter in &mut self.adapters {
             // A driver that has nothing to do may end without our hearing of it.
-            if adapter
-                .frames
-                .as_ref()
-                .is_some_and(|frames| !frames.is_alive())
-            {
-                adapter.fail(host, &mut self.bus, &ErrorKind::NotConnected.into());
+            if let Some(frames) = &mut adapter.frames {
+                frames.probe();
             }
+            adapter.check(host, &mut self.bus, now);
         }
+        self.opening = false;
         let mut names = self.bus.names();
         names.sort();
         for name in names {
@@ -144,22 +174,35 @@ impl<B: Bus> Adapters<B> {
                 .position(|adapter| adapter.name == name);
             match known {
                 Some(at) if self.adapters[at].frames.is_some() => {}
-                Some(at) => {
-                    if let Err(error) = self.attach_again(host, at) {
+                Some(at) => match self.attach_again(host, at) {
+                    Ok(()) => {}
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => self.opening = true,
+                    Err(error) => {
                         log::debug!("{name}: {error}");
                         self.bus.clear(&name);
                     }
-                }
+                },
                 None if self.adapters.len() >= MAX_ADAPTERS => {}
-                None => {
-                    if let Err(error) = self.attach(host, &name) {
+                None => match self.attach(host, &name) {
+                    Ok(()) => {}
+                    // Interfaces are numbered in the order of these names.
+                    Err(error) if error.kind() == ErrorKind::WouldBlock => {
+                        self.opening = true;
+                        break;
+                    }
+                    Err(error) => {
                         log::warn!("{name}: {error}");
                         self.bus.clear(&name);
                     }
-                }
+                },
             }
         }
-        host.adapters_searched(self.adapters.iter().any(|adapter| adapter.frames.is_none()));
+        let gone = |adapter: &Adapter<_>| adapter.frames.is_none();
+        host.adapters_searched(match self.adapters.iter().any(gone) {
+            _ if self.opening => Found::Opening,
+            true => Found::Missing,
+            false => Found::All,
+        });
     }
 
     fn attach(&mut self, host: &mut Host, name: &str) -> io::Result<()> {
@@ -188,7 +231,15 @@ impl<B: Bus> Adapters<B> {
     }
 }
 
-impl<F> Adapter<F> {
+impl<F: FrameIo> Adapter<F> {
+    /// Notices that the driver is gone.
+    fn check(&mut self, host: &mut Host, bus: &mut impl Bus, now: Duration) {
+        let gone = |frames: &F| !frames.is_alive(now);
+        if self.frames.as_ref().is_some_and(gone) {
+            self.fail(host, bus, &ErrorKind::NotConnected.into());
+        }
+    }
+
     /// Handles the end of a driver. The interface waits for the next one.
     fn fail(&mut self, host: &mut Host, bus: &mut impl Bus, error: &io::Error) {
         log::error!("{}: {error}", self.name);

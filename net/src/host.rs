@@ -14,7 +14,7 @@ use crate::bpf;
 use crate::files::{Files, Held, Wakes};
 use crate::ifnet::{AdapterId, Ifnet, TapId};
 use crate::ip::Budget;
-use crate::link::Mac;
+use crate::link::{Found, Mac};
 use crate::net::{Event, Net};
 use crate::netcfg;
 use crate::packet::Packet;
@@ -179,16 +179,27 @@ impl Host {
         Some(frame)
     }
 
+    /// The monotonic time of the last turn.
+    pub fn now(&self) -> Duration {
+        self.net.ip.now.monotonic
+    }
+
+    /// Looks for adapters soon: one may have come.
+    pub fn ask_for_adapters(&mut self) {
+        self.schedule();
+        self.net.link.ask_for_adapters(&self.net.ip);
+    }
+
     /// Whether to look for adapters now. A program that has adapters asks after every turn, and
     /// [says](Self::adapters_searched) when it has looked.
     pub fn wants_adapters(&self) -> bool {
         self.net.link.wants_adapters(&self.net.ip)
     }
 
-    /// The program has looked for adapters. Some that were there before may still be `missing`.
-    pub fn adapters_searched(&mut self, missing: bool) {
+    /// The program has looked for adapters.
+    pub fn adapters_searched(&mut self, found: Found) {
         self.schedule();
-        self.net.link.adapters_searched(&self.net.ip, missing);
+        self.net.link.adapters_searched(&self.net.ip, found);
     }
 
     /// Whether a turn has packets, connections or events to handle.

@@ -37,6 +37,7 @@ pub(crate) use autoconf::AutoAddr;
 use autoconf::Autoconf;
 pub use mac::Mac;
 use neighbor::{Lookup, Neighbors, Overdue};
+pub use search::Found;
 use search::Search;
 
 const IFT_ETHER: u8 = 6;

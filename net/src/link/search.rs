@@ -19,6 +19,21 @@ const HEALTHY: Duration = LONGEST_PAUSE;
 /// Pause between two searches, however many requests there are.
 const ASKED_PAUSE: Duration = Duration::from_millis(100);
 
+/// An adapter that is being opened is looked for again after this time, if nobody asks before.
+const OPENING_PAUSE: Duration = Duration::from_secs(3);
+
+/// The outcome of a search for adapters.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Found {
+    /// Every adapter that was ever seen is there.
+    All,
+    /// Some that were there before are not.
+    Missing,
+    /// Some are still being opened. The program [asks](crate::Host::ask_for_adapters) for another
+    /// search when that is over.
+    Opening,
+}
+
 /// The schedule of searches for adapters. Nothing tells us of a new one, so we look when one is
 /// missing, and when a program lists the interfaces. Otherwise nothing is due.
 #[derive(Debug, Default)]
@@ -115,14 +130,20 @@ impl Link {
         due.is_some_and(|due| due <= ip.now.monotonic)
     }
 
-    /// The program has looked for adapters. Some that were there before may still be `missing`.
-    pub(crate) fn adapters_searched(&mut self, ip: &Ip, missing: bool) {
+    /// The program has looked for adapters.
+    pub(crate) fn adapters_searched(&mut self, ip: &Ip, found: Found) {
         let now = ip.now.monotonic;
         let search = &mut self.search;
         search.possible = true;
         search.rest = now + ASKED_PAUSE;
-        search.due = (missing && now < search.until).then_some(now + search.pause);
-        search.pause = (search.pause * 2).min(LONGEST_PAUSE);
+        search.due = match found {
+            Found::Opening => Some(now + OPENING_PAUSE),
+            Found::Missing if now < search.until => Some(now + search.pause),
+            Found::Missing | Found::All => None,
+        };
+        if found != Found::Opening {
+            search.pause = (search.pause * 2).min(LONGEST_PAUSE);
+        }
     }
 
     /// Handles a listing of the interfaces: looks for adapters soon.

@@ -1,13 +1,15 @@
 //! The daemon's threads, and the order of their work.
 //!
-//! One thread waits for each scheme's requests, and the first thread for everything else: the
-//! timer, the drivers, signals. Waiting for all of them in one place would cost every request a
-//! second system call and a second wake-up. There is one state behind one lock, so nothing runs
-//! concurrently; the thread that has a request does all the resulting work, for any scheme.
+//! One thread waits for each scheme's requests, threads of their own for the drivers, and the first
+//! thread for the timer and for signals. Waiting for all of them in one place would cost every
+//! request a second system call and a second wake-up. There is one state behind one lock, so nothing
+//! runs concurrently; the thread that has a request does all the resulting work, for any scheme.
+//! Calls into other processes, which may take long, are made without the lock.
 
 use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
+use std::os::fd::RawFd;
+use std::sync::{Arc, OnceLock};
 use std::thread;
 
 use event::{EventFlags, EventQueue};
@@ -19,7 +21,7 @@ use syscall::error::{EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, Error};
 
 use super::front::{AfterSend, Outgoing, ROOT, SchemeFront};
 use super::system::{self, Clocks, InitNotify, RedoxProcesses, Timer};
-use crate::server::{FileServer, Processes, Turn};
+use crate::server::{FileServer, Processes, SignalTarget, Turn};
 
 /// Most requests taken from one scheme at a time.
 const MAX_REQUESTS: usize = 64;
@@ -29,19 +31,63 @@ const TIMER: usize = usize::MAX;
 const STACK_SIZE: usize = 512 << 10;
 
 /// Drivers that the server exchanges bytes with, such as those of network cards. Each has a number,
-/// and may come and go.
+/// and may come and go. They are driven by threads of their own, which hold [`DriverWork`].
 pub trait Drivers<S>: Send {
-    /// Receives everything that a driver has.
+    /// Receives everything that a driver's thread has for the server.
     fn receive(&mut self, server: &mut S, driver: usize);
 
-    /// Sends everything there is to send. Drivers opened since the last call are passed to `watch`:
-    /// the descriptor that becomes readable when there is something to receive, and the driver's
-    /// number. True if the server needs a turn because of it.
-    fn transmit(
-        &mut self,
-        server: &mut S,
-        watch: &mut dyn FnMut(usize, usize) -> io::Result<()>,
-    ) -> bool;
+    /// A watched descriptor of a driver became readable: its thread is told.
+    fn readable(&mut self, driver: usize);
+
+    /// Hands everything there is to send to the drivers' threads. True if the server needs a turn
+    /// because of it.
+    fn transmit(&mut self, server: &mut S) -> bool;
+}
+
+/// With this, a driver's thread has the server work for it.
+pub struct DriverWork<S>(Arc<OnceLock<Loop<S>>>);
+
+/// The shared parts of the loop.
+struct Loop<S> {
+    state: Arc<Mutex<State<S>>>,
+    /// Made before the process leaves its namespace; another one could not be had afterwards.
+    queue: Arc<EventQueue<usize>>,
+}
+
+impl<S> Clone for DriverWork<S> {
+    fn clone(&self) -> Self {
+        Self(Arc::clone(&self.0))
+    }
+}
+
+impl<S> Default for DriverWork<S> {
+    fn default() -> Self {
+        Self(Arc::default())
+    }
+}
+
+impl<S: FileServer> DriverWork<S> {
+    /// Calls [`Drivers::receive`] for a driver, and does all the resulting work. The caller may hold
+    /// no lock that the drivers take. Waits until the server serves.
+    pub fn receive(&self, driver: usize) {
+        let state = &self.0.wait().state;
+        // If a driver's thread panics while it holds the state, the daemon must end.
+        let end = ExitOnDrop;
+        if let Err(error) = run(state, |state| state.receive(driver)) {
+            log::error!("timer: {error}");
+            drop(end);
+        } else {
+            std::mem::forget(end);
+        }
+    }
+
+    /// From now on [`Drivers::readable`] is called when this descriptor of a driver becomes readable.
+    /// That asks the driver, and so must be done without a lock.
+    pub fn watch(&self, fd: RawFd, driver: usize) -> io::Result<()> {
+        let fd = usize::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+        let queue = &self.0.wait().queue;
+        Ok(queue.subscribe(fd, driver, EventFlags::READ)?)
+    }
 }
 
 /// The responses to be written to a scheme's socket.
@@ -57,7 +103,6 @@ struct State<S> {
     front: SchemeFront<S>,
     outboxes: Vec<Outbox>,
     drivers: Box<dyn Drivers<S>>,
-    queue: Arc<EventQueue<usize>>,
     timer: Timer,
     clock: Clocks,
     /// Kept from call to call, so that its memory is reused.
@@ -70,6 +115,7 @@ pub fn serve<S: FileServer + Send + 'static>(
     server: S,
     names: &[&'static str],
     drivers: Box<dyn Drivers<S>>,
+    work: &DriverWork<S>,
 ) -> io::Result<()> {
     let notify = InitNotify::take();
     system::catch_signals();
@@ -93,11 +139,15 @@ pub fn serve<S: FileServer + Send + 'static>(
         front: SchemeFront::new(server, names),
         outboxes,
         drivers,
-        queue: Arc::clone(&queue),
         timer,
         clock: Clocks::default(),
         out: Vec::new(),
     }));
+    // It is set only here.
+    let _ = work.0.set(Loop {
+        state: Arc::clone(&state),
+        queue: Arc::clone(&queue),
+    });
     for (at, socket) in sockets.iter().enumerate() {
         let (socket, state) = (Arc::clone(socket), Arc::clone(&state));
         let builder = thread::Builder::new()
@@ -115,18 +165,21 @@ pub fn serve<S: FileServer + Send + 'static>(
     log::debug!("serving {names:?}");
 
     // The first time, for events from before the subscription.
-    let mut woken = Some(TIMER);
+    let mut due = true;
     while !system::stopped() {
-        if let Some(event) = woken {
-            run(&state, |state| state.receive(event))?;
+        if due {
+            run(&state, |_| {})?;
         }
-        woken = match queue.next_event() {
+        due = match queue.next_event() {
             Ok(event) if event.user_data == TIMER => {
                 state.lock().timer.fired();
-                Some(TIMER)
+                true
             }
-            Ok(event) => Some(event.user_data),
-            Err(error) if error.errno() == EINTR => None,
+            Ok(event) => {
+                state.lock().drivers.readable(event.user_data);
+                false
+            }
+            Err(error) if error.errno() == EINTR => false,
             Err(error) => return Err(error.into()),
         };
     }
@@ -185,12 +238,15 @@ fn run<S: FileServer>(
             first(&mut state);
             turn = state.turn();
         }
-        let came_back = state.finish();
-        if !turn.pending && !came_back {
-            return match turn.deadline {
-                Some(deadline) => state.timer.arm(deadline),
-                None => Ok(()),
-            };
+        let (came_back, signals) = state.finish();
+        let more = turn.pending || came_back;
+        if !more && let Some(deadline) = turn.deadline {
+            state.timer.arm(deadline)?;
+        }
+        drop(state);
+        signals.into_iter().for_each(system::signal);
+        if !more {
+            return Ok(());
         }
     }
 }
@@ -232,10 +288,8 @@ impl<S: FileServer> State<S> {
     }
 
     fn receive(&mut self, driver: usize) {
-        if driver != TIMER {
-            self.drivers
-                .receive(&mut self.front.dispatch.server, driver);
-        }
+        self.drivers
+            .receive(&mut self.front.dispatch.server, driver);
     }
 
     fn turn(&mut self) -> Turn {
@@ -244,9 +298,9 @@ impl<S: FileServer> State<S> {
         self.front.turn(now, alive, &mut self.out)
     }
 
-    /// Hands out the results of the turns: answers, events, frames, signals. True if there is more
-    /// to do, or if a packet came back for which others may have waited.
-    fn finish(&mut self) -> bool {
+    /// Hands out the results of the turns: answers, events, frames. True if there is more to do, or if
+    /// a packet came back for which others may have waited; and the signals to be sent.
+    fn finish(&mut self) -> (bool, Vec<SignalTarget>) {
         let mut came_back = false;
         for outgoing in self.out.drain(..) {
             let outbox = &mut self.outboxes[outgoing.scheme];
@@ -258,17 +312,10 @@ impl<S: FileServer> State<S> {
                 came_back |= outbox.flush(&mut self.front, &mut self.out);
             }
         }
-        let queue = &self.queue;
-        let mut watch = |fd, driver| {
-            queue.subscribe(fd, driver, EventFlags::READ)?;
-            Ok(())
-        };
         let server = &mut self.front.dispatch.server;
-        came_back |= self.drivers.transmit(server, &mut watch);
-        while let Some(target) = self.front.dispatch.server.poll_signal() {
-            system::signal(target);
-        }
-        came_back
+        came_back |= self.drivers.transmit(server);
+        let signals = std::iter::from_fn(|| server.poll_signal()).collect();
+        (came_back, signals)
     }
 }
 

@@ -113,8 +113,10 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         let mut net = Host::new(config(cli.serve)?, scheme::redox::RedoxProcesses);
         // The host is told the time before it gets adapters.
         let _ = net.turn(scheme::redox::now());
-        let adapters = network::attach(&mut net);
-        return Ok(scheme::redox::serve(net, &net::host::SCHEMES, adapters)?);
+        let work = scheme::redox::DriverWork::default();
+        let adapters = network::attach(&mut net, work.clone());
+        let names = &net::host::SCHEMES;
+        return Ok(scheme::redox::serve(net, names, adapters, &work)?);
     }
     let mut worker = Command::new(std::env::current_exe()?);
     worker.args(std::env::args_os().skip(1)).arg("--worker");

@@ -12,7 +12,10 @@ use redox_net::place::Place;
 use crate::ethernet::GATEWAY;
 use crate::{Test, icmp, skip};
 
-pub(crate) const TESTS: &[Test] = &[Test::eth("driver_starts_again", driver_starts_again)];
+pub(crate) const TESTS: &[Test] = &[
+    Test::eth("driver_starts_again", driver_starts_again),
+    Test::eth("driver_that_does_not_answer", driver_that_does_not_answer),
+];
 
 /// Starts the drivers of devices that have none.
 const SPAWNER: &str = "/usr/bin/pcid-spawner";
@@ -98,4 +101,61 @@ fn driver_starts_again(place: &Place) {
         assert!(addresses.contains(&place.target.to_string()), "{addresses}");
         icmp::answered(GATEWAY, 56);
     }
+}
+
+/// A driver that is stopped costs only its own interface: everything else goes on, however much is
+/// sent to it. When it goes on, or another takes its place, so does its interface.
+fn driver_that_does_not_answer(place: &Place) {
+    if !Path::new(FLAGS).exists() {
+        skip("no flags of interfaces: not tund");
+    }
+    let Some(pid) = driver().filter(|_| Path::new(SPAWNER).exists()) else {
+        skip("no driver that could be started again");
+    };
+    icmp::answered(GATEWAY, 56);
+    // SAFETY: a number and a number; the process is the driver.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGSTOP) }, 0);
+    let started = Instant::now();
+    let socket = UdpSocket::bind("0.0.0.0:0").expect("bind");
+    let (here, there) = [(); 2]
+        .map(|()| UdpSocket::bind("127.0.0.1:0").expect("bind"))
+        .into();
+    there.set_read_timeout(Some(LONG)).expect("a timeout");
+    let mut longest = Duration::ZERO;
+    // Until it is noticed that nobody answers.
+    while is_running() && started.elapsed() < LONG {
+        let turn = Instant::now();
+        for _ in 0..20 {
+            let _ = socket.send_to(&[0; 1400], (GATEWAY, 9));
+        }
+        let _ = fs::read_dir("/scheme/netcfg/ifaces");
+        let to = there.local_addr().expect("an address");
+        here.send_to(b"x", to).expect("a way");
+        let mut buffer = [0; 16];
+        let heard = there.recv(&mut buffer).expect("an answer");
+        assert_eq!(&buffer[..heard], b"x");
+        longest = longest.max(turn.elapsed());
+        thread::sleep(Duration::from_millis(20));
+    }
+    let noticed = !is_running();
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::kill(pid, libc::SIGCONT) }, 0);
+    assert!(noticed, "nobody misses the driver");
+    assert!(
+        longest < Duration::from_secs(1),
+        "others waited {longest:?}"
+    );
+    becomes("the interface does not come back", || {
+        // Drivers end when they are continued, since their wait is interrupted. One that is there
+        // already keeps its device.
+        let started = Command::new(SPAWNER).status().expect("the spawner");
+        assert!(started.success(), "{started}");
+        thread::sleep(Duration::from_millis(500));
+        let _ = fs::read_dir("/scheme/netcfg/ifaces");
+        is_running()
+    });
+    let addresses = fs::read_to_string("/scheme/netcfg/ifaces/eth0/addr/list");
+    let addresses = addresses.expect("addresses");
+    assert!(addresses.contains(&place.target.to_string()), "{addresses}");
+    icmp::answered(GATEWAY, 56);
 }

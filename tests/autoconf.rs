@@ -365,9 +365,11 @@ fn the_next_router_takes_over() {
     let icmp = icmp.unwrap();
     wire.wait(90_000);
     wire.process.write(icmp, &[0, 1, 9, 9]).unwrap();
-    for _ in 0..4 {
+    for _ in 0..7 {
         wire.wait(1000);
+        assert_eq!(via(&wire), ["fe80::b"]);
     }
+    wire.wait(1000);
     assert_eq!(via(&wire), ["fe80::a"]);
     // A static route is preferred.
     wire.set("route/add", "default via fe80::c dev eth0\n")

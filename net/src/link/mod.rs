@@ -23,6 +23,7 @@ mod search;
 mod tests;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use slab::Slab;
@@ -59,7 +60,10 @@ struct EtherSoftc {
     hardware: Mac,
     /// The time at which it was last found again, if ever.
     found: Option<Duration>,
-    neighbors: Neighbors,
+    /// Neighbours that speak IPv4, and those that speak IPv6: a flood of one family leaves the
+    /// other alone.
+    neighbors_v4: Neighbors,
+    neighbors_v6: Neighbors,
     autoconf: Autoconf,
     /// Frames that leave before those in the send queue. They are counted as queued.
     frames: VecDeque<Packet>,
@@ -111,8 +115,7 @@ impl Link {
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.adapters
             .iter()
-            .flat_map(|(_, softc)| [softc.neighbors.deadline(), softc.autoconf.deadline()])
-            .flatten()
+            .filter_map(|(_, softc)| softc.deadline())
             .chain(self.search.deadline())
             .min()
     }
@@ -149,7 +152,8 @@ impl Link {
             mac,
             hardware: mac,
             found: None,
-            neighbors: Neighbors::default(),
+            neighbors_v4: Neighbors::default(),
+            neighbors_v6: Neighbors::default(),
             autoconf: Autoconf::default(),
             frames: VecDeque::new(),
         });
@@ -212,7 +216,7 @@ impl Link {
             .collect();
         for id in ids {
             while let Some(softc) = self.get_mut(id)
-                && let Some(overdue) = softc.neighbors.poll(now)
+                && let Some(overdue) = softc.poll_overdue(now)
             {
                 let dev = softc.dev;
                 match overdue {
@@ -291,10 +295,15 @@ impl Link {
             let (Some(softc), Some(ifp)) = (self.get_mut(id), ip.ifs.get(dev)) else {
                 return;
             };
-            if Mac::mapped_from(&next_hop, ifp).is_none()
-                && let Some(known) = softc.neighbors.ask_early(next_hop, now)
-            {
-                self.solicit(ip, id, next_hop, known);
+            if Mac::mapped_from(&next_hop, ifp).is_some() {
+                continue;
+            }
+            let (ask, thrown_out) = softc.neighbors(&next_hop).look_early(next_hop, now);
+            if let Some(ifp) = ip.ifs.get_mut(dev) {
+                no_neighbor(ifp, thrown_out);
+            }
+            if ask {
+                self.solicit(ip, id, next_hop, None);
             }
         }
     }
@@ -320,29 +329,47 @@ impl Link {
         if let Some(mac) = Mac::mapped_from(&next_hop, ifp) {
             return softc.send_first(ifp, family, packet, mac);
         }
-        match softc.neighbors.look_up(next_hop, family, packet, now) {
-            Lookup::Known { packet, mac, ask } => {
-                softc.send_first(ifp, family, packet, mac);
-                if ask {
-                    self.solicit(ip, id, next_hop, Some(mac));
-                }
-            }
+        let neighbors = softc.neighbors(&next_hop);
+        match neighbors.look_up(next_hop, family, packet, now) {
+            Lookup::Known { packet, mac } => softc.send_first(ifp, family, packet, mac),
             Lookup::Kept { ask, thrown_out } => {
-                ifp.stats.output.queued -= thrown_out;
-                ifp.stats.drop_output(DropReason::NoNeighbor, thrown_out);
+                no_neighbor(ifp, thrown_out);
                 if ask {
                     self.solicit(ip, id, next_hop, None);
                 }
-            }
-            Lookup::Full => {
-                ifp.stats.output.queued -= 1;
-                ifp.stats.drop_output(DropReason::NoNeighbor, 1);
             }
         }
     }
 }
 
 impl EtherSoftc {
+    /// The neighbours of a family.
+    fn neighbors(&mut self, addr: &IpAddr) -> &mut Neighbors {
+        match addr {
+            IpAddr::V4(_) => &mut self.neighbors_v4,
+            IpAddr::V6(_) => &mut self.neighbors_v6,
+        }
+    }
+
+    /// Forgets all neighbours. Returns the number of packets that waited, which are lost.
+    fn forget_neighbors(&mut self) -> u64 {
+        self.neighbors_v4.forget() + self.neighbors_v6.forget()
+    }
+
+    fn poll_overdue(&mut self, now: Duration) -> Option<Overdue> {
+        let overdue = self.neighbors_v4.poll(now);
+        overdue.or_else(|| self.neighbors_v6.poll(now))
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        let timers = [
+            self.neighbors_v4.deadline(),
+            self.neighbors_v6.deadline(),
+            self.autoconf.deadline(),
+        ];
+        timers.into_iter().flatten().min()
+    }
+
     /// Makes a frame of a packet that is counted as queued. It leaves before the send queue.
     fn send_first(&mut self, ifp: &mut Ifnet, family: Family, mut packet: Packet, dst: Mac) {
         let ethertype = match family {
@@ -387,14 +414,18 @@ fn drop_frame(ip: &mut Ip, dev: IfIndex, reason: DropReason) {
     }
 }
 
+/// Counts packets that waited for a neighbour as dropped.
+fn no_neighbor(ifp: &mut Ifnet, lost: u64) {
+    ifp.stats.output.queued -= lost;
+    ifp.stats.drop_output(DropReason::NoNeighbor, lost);
+}
+
 /// Drops packets whose neighbour does not answer, and tells their senders.
 fn unreachable(ip: &mut Ip, dev: IfIndex, lost: Vec<(Family, Packet)>) {
     use crate::ip::icmp::Notice;
 
     if let Some(ifp) = ip.ifs.get_mut(dev) {
-        let lost = lost.len() as u64;
-        ifp.stats.output.queued -= lost;
-        ifp.stats.drop_output(DropReason::NoNeighbor, lost);
+        no_neighbor(ifp, lost.len() as u64);
     }
     for (_, packet) in lost {
         ip.notice(&packet, Notice::Unreachable);

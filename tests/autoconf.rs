@@ -73,7 +73,12 @@ fn prefix(net: &str, on_link: bool, valid: u32, preferred: u32) -> Vec<u8> {
 
 /// A router advertises itself for this many seconds.
 fn advertise(wire: &Wire, router: &str, seconds: u16, options: &[Vec<u8>]) {
-    let mut message = vec![134, 0, 0, 0, 64, 0];
+    advertise_as(wire, router, 0, seconds, options);
+}
+
+/// The same, with flags.
+fn advertise_as(wire: &Wire, router: &str, flags: u8, seconds: u16, options: &[Vec<u8>]) {
+    let mut message = vec![134, 0, 0, 0, 64, flags];
     message.extend_from_slice(&seconds.to_be_bytes());
     message.extend_from_slice(&[0; 8]);
     // The router's hardware address.
@@ -347,13 +352,6 @@ fn the_next_router_takes_over() {
     advertise(&wire, "fe80::a", 1800, &options);
     advertise(&wire, "fe80::b", 1800, &options);
     wire.wait(1000);
-    let via = |wire: &Wire| -> Vec<String> {
-        let defaults = defaults(wire);
-        let via = defaults
-            .iter()
-            .map(|line| line.split(' ').nth(2).unwrap().to_owned());
-        via.collect()
-    };
     assert_eq!(via(&wire), ["fe80::a"]);
     // The router says that it is no router any more.
     advertise(&wire, "fe80::a", 0, &[]);
@@ -917,4 +915,90 @@ fn however_many_addresses_somebody_sets() {
     advertise(&wire, ROUTER, 1800, &good());
     assert!(sent_of(&wire, NEIGHBOR_SOLICITATION).is_empty());
     assert_eq!(wire.set(ADD, "fd01::1/64\n"), Err(errno::ENOSPC));
+}
+
+/// The routers of the default routes.
+fn via(wire: &Wire) -> Vec<String> {
+    let defaults = defaults(wire);
+    let via = defaults.iter().map(|line| line.split(' ').nth(2).unwrap());
+    via.map(str::to_owned).collect()
+}
+
+const MEDIUM: u8 = 0;
+const HIGH: u8 = 0x08;
+const LOW: u8 = 0x18;
+
+/// A router answers the questions whether it is there, if it is one of these.
+fn answer(wire: &Wire, routers: &[&str]) {
+    for question in sent_of(wire, NEIGHBOR_SOLICITATION) {
+        let target = Ipv6Addr::from(<[u8; 16]>::try_from(&question.message[8..24]).unwrap());
+        if !routers.iter().any(|router| addr(router) == target) {
+            continue;
+        }
+        let mut message = vec![NEIGHBOR_ADVERTISEMENT, 0, 0, 0, 0xe0, 0, 0, 0];
+        message.extend_from_slice(&target.octets());
+        message.extend_from_slice(&[2, 1]);
+        message.extend_from_slice(&PEER.0);
+        let packet = packet::icmpv6(target, question.src, &message);
+        wire.send(US.0, 0x86dd, &packet);
+    }
+}
+
+#[test]
+fn routers_make_room_for_a_better_one() {
+    // One that is preferred, however many were there before.
+    let wire = Wire::new();
+    for number in 0..8 {
+        advertise(&wire, &format!("fe80::bad:{number}"), u16::MAX, &[]);
+    }
+    advertise_as(&wire, ROUTER, MEDIUM, 1800, &good());
+    assert_eq!(via(&wire), ["fe80::bad:0"]);
+    advertise_as(&wire, ROUTER, HIGH, 1800, &good());
+    assert_eq!(via(&wire), [ROUTER]);
+    // Its preference may change.
+    advertise_as(&wire, ROUTER, LOW, 1800, &good());
+    assert_eq!(via(&wire), ["fe80::bad:1"]);
+
+    // One that answers, when others do not.
+    let wire = Wire::new();
+    for number in 0..8 {
+        advertise_as(&wire, &format!("fe80::bad:{number}"), MEDIUM, u16::MAX, &[]);
+    }
+    wire.wait(1000);
+    let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
+    let icmp = icmp.unwrap();
+    for second in 0..100_u8 {
+        advertise_as(&wire, ROUTER, MEDIUM, 1800, &good());
+        // Those that do not answer go on advertising themselves.
+        for number in 0..8 {
+            advertise_as(&wire, &format!("fe80::bad:{number}"), MEDIUM, u16::MAX, &[]);
+        }
+        let _ = wire.process.write(icmp, &[0, second, 9, 9]);
+        wire.wait(1000);
+        answer(&wire, &[ROUTER]);
+    }
+    assert_eq!(via(&wire), [ROUTER]);
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn a_preferred_router_is_used_again_when_it_answers_again() {
+    let wire = Wire::new();
+    advertise_as(&wire, "fe80::a", HIGH, 1800, &good());
+    advertise_as(&wire, "fe80::b", MEDIUM, 1800, &good());
+    wire.wait(1000);
+    assert_eq!(via(&wire), ["fe80::a"]);
+    let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
+    wire.process.write(icmp.unwrap(), &[0, 1, 9, 9]).unwrap();
+    for _ in 0..8 {
+        wire.wait(1000);
+        answer(&wire, &["fe80::b"]);
+    }
+    assert_eq!(via(&wire), ["fe80::b"]);
+    // Its advertisement alone is no proof that it hears us.
+    advertise_as(&wire, "fe80::a", HIGH, 1800, &good());
+    assert_eq!(via(&wire), ["fe80::b"]);
+    answer(&wire, &["fe80::a", "fe80::b"]);
+    assert_eq!(via(&wire), ["fe80::a"]);
+    wire.assert_ledger_closes();
 }

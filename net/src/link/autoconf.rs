@@ -45,10 +45,40 @@ struct Solicit {
     left: u8,
 }
 
+/// How much a router is to be preferred to others (RFC 4191 section 2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Preference {
+    Low,
+    Medium,
+    High,
+}
+
+impl Preference {
+    /// The preference in the flags of an advertisement. The reserved value means medium.
+    pub(super) fn of(flags: u8) -> Self {
+        match flags >> 3 & 3 {
+            0b01 => Self::High,
+            0b11 => Self::Low,
+            _ => Self::Medium,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Router {
     addr: Ipv6Addr,
     until: Duration,
+    preference: Preference,
+    /// It did not answer when it was last asked.
+    silent: bool,
+}
+
+impl Router {
+    /// The value of a router: those that answer come before those that do not, and only among the
+    /// former does the preference count (RFC 4861 section 6.3.6, RFC 4191 section 3.2).
+    fn rank(&self) -> Option<Preference> {
+        (!self.silent).then_some(self.preference)
+    }
 }
 
 /// An address made from a router's prefix.
@@ -87,7 +117,7 @@ pub(super) struct Autoconf {
     pub(super) off: bool,
     tentative: Vec<Tentative>,
     solicit: Option<Solicit>,
-    /// Routers that advertised themselves. The first is used.
+    /// Routers that advertised themselves. Of equals the first is used.
     routers: Vec<Router>,
     addrs: Vec<AutoAddr>,
     deadline: Option<Duration>,
@@ -123,7 +153,9 @@ impl Autoconf {
 
     /// The router to use.
     pub(super) fn router(&self) -> Option<Ipv6Addr> {
-        self.routers.first().map(|router| router.addr)
+        // Reversed, because max_by_key takes the last of equals.
+        let best = self.routers.iter().rev().max_by_key(|router| router.rank());
+        best.map(|router| router.addr)
     }
 
     /// The deprecated addresses.
@@ -209,24 +241,55 @@ impl Autoconf {
     }
 
     /// Handles an advertisement of a router. A `lifetime` of zero means that it is no router any
-    /// more.
-    pub(super) fn router_advertised(&mut self, addr: Ipv6Addr, lifetime: Duration, now: Duration) {
+    /// more. True if it is one that did not answer, and should be asked whether it does now.
+    pub(super) fn router_advertised(
+        &mut self,
+        addr: Ipv6Addr,
+        preference: Preference,
+        lifetime: Duration,
+        now: Duration,
+    ) -> bool {
         if lifetime.is_zero() {
             // Such a station advertises prefixes, but does not forward. We go on asking (RFC 4861
             // section 6.3.7).
             self.retired(addr);
-            return;
+            return false;
         }
         let until = end(now, lifetime);
-        let room = self.routers.len() < MAX_ROUTERS;
-        let mut known = self.routers.iter_mut();
-        match known.find(|router| router.addr == addr) {
-            Some(router) => router.until = until,
-            None if room => self.routers.push(Router { addr, until }),
-            None => {}
+        let advertised = Router {
+            addr,
+            until,
+            preference,
+            silent: false,
+        };
+        let known = self.position(&addr.into());
+        let silent = known.is_some_and(|at| self.routers[at].silent);
+        match known {
+            // An advertisement is no proof that the router hears us.
+            Some(at) => {
+                self.routers[at] = Router {
+                    silent,
+                    ..advertised
+                };
+            }
+            None if self.routers.len() < MAX_ROUTERS => self.routers.push(advertised),
+            None => self.replace_router(advertised),
         }
         self.solicit = None;
         self.rearm();
+        silent
+    }
+
+    /// Puts a router in the place of the one of least value, if that is less than its own.
+    fn replace_router(&mut self, router: Router) {
+        let places = 0..self.routers.len();
+        let least = places.min_by_key(|&at| self.routers[at].rank());
+        if let Some(at) = least
+            && self.routers[at].rank() < router.rank()
+        {
+            self.routers.remove(at);
+            self.routers.push(router);
+        }
     }
 
     /// Forgets a router. False if it was not known.
@@ -237,14 +300,28 @@ impl Autoconf {
         self.routers.len() < before
     }
 
-    /// Notes that a station does not answer. If it is the router in use, the next router takes its
-    /// place (RFC 4861 section 6.3.6). True if that happened.
+    /// Notes that a station does not answer. If it is a router, any other is used instead; the
+    /// routers of which none answers are tried in turn (RFC 4861 section 6.3.6). True if the
+    /// station is a router.
     pub(super) fn unreachable(&mut self, addr: &IpAddr) -> bool {
-        let ours = self.router().map(IpAddr::V6) == Some(*addr) && self.routers.len() > 1;
-        if ours {
-            self.routers.rotate_left(1);
-        }
-        ours
+        let Some(at) = self.position(addr) else {
+            return false;
+        };
+        let mut router = self.routers.remove(at);
+        router.silent = true;
+        self.routers.push(router);
+        true
+    }
+
+    /// Notes that a station answers. True if it is a router that did not before.
+    pub(super) fn reachable(&mut self, addr: &IpAddr) -> bool {
+        let at = self.position(addr);
+        at.is_some_and(|at| std::mem::take(&mut self.routers[at].silent))
+    }
+
+    fn position(&self, addr: &IpAddr) -> Option<usize> {
+        let mut routers = self.routers.iter();
+        routers.position(|router| IpAddr::V6(router.addr) == *addr)
     }
 
     /// Handles an advertised prefix. Returns the address to take because of it, if any. `is_set`

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use smoltcp::wire::{EthernetAddress, Icmpv6Repr, NdiscOption, NdiscOptionRepr, NdiscRepr};
 
-use super::autoconf::{Action, AutoAddr, Autoconf};
+use super::autoconf::{Action, AutoAddr, Autoconf, Preference};
 use super::{EtherSoftc, Link};
 use crate::ifnet::{
     AdapterId, DropReason, Family, IfAddr, IfIndex, Ifnet, MAX_ADDRS, solicited_node,
@@ -98,13 +98,13 @@ impl Link {
         ours
     }
 
-    /// Handles a router advertisement with this `lifetime`, and with these `options` behind the
-    /// fixed part.
+    /// Handles the advertisement of a router with this `lifetime`, and with these `options` behind
+    /// the fixed part.
     pub(super) fn ra_input(
         &mut self,
         ip: &mut Ip,
         id: AdapterId,
-        router: Ipv6Addr,
+        (router, preference): (Ipv6Addr, Preference),
         lifetime: Duration,
         options: &[u8],
     ) -> Verdict {
@@ -116,8 +116,9 @@ impl Link {
         let set = ip.addrs_of(dev);
         let is_set = |addr: &IpAddr| set.iter().any(|own| own.addr == *addr);
         let mut found = Vec::new();
+        let mut silent = false;
         self.autoconf_change(ip, id, |autoconf| {
-            autoconf.router_advertised(router, lifetime, now);
+            silent = autoconf.router_advertised(router, preference, lifetime, now);
             let mut rest = options;
             // smoltcp's representation of the message has one prefix only, and two are usual.
             while let Ok(option) = NdiscOption::new_checked(rest) {
@@ -136,6 +137,13 @@ impl Link {
             self.autoconf_found(ip, id, dev, addr);
         }
         self.autoconf_changed(ip, id);
+        let router = IpAddr::V6(router);
+        if silent
+            && let Some(softc) = self.get_mut(id)
+            && let Some(mac) = softc.neighbors(&router).probe(router, now)
+        {
+            self.solicit(ip, id, router, Some(mac));
+        }
         Verdict::Delivered
     }
 
@@ -268,6 +276,14 @@ impl Link {
     pub(super) fn autoconf_unreachable(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
         let softc = self.get_mut(id);
         if softc.is_some_and(|softc| softc.autoconf.unreachable(addr)) {
+            self.autoconf_changed(ip, id);
+        }
+    }
+
+    /// Handles a neighbour that answered.
+    pub(super) fn autoconf_reachable(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
+        let softc = self.get_mut(id);
+        if softc.is_some_and(|softc| softc.autoconf.reachable(addr)) {
             self.autoconf_changed(ip, id);
         }
     }

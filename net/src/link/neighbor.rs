@@ -103,6 +103,8 @@ pub(super) struct Learned {
     pub(super) packets: VecDeque<(Family, Packet)>,
     /// Whether the neighbour is in the table, and the message was not in contradiction to it.
     pub(super) taken: bool,
+    /// Whether the neighbour is now known to be reachable.
+    pub(super) reachable: bool,
 }
 
 /// The action when an answer did not come.
@@ -296,6 +298,7 @@ impl Neighbors {
         Learned {
             packets,
             taken: true,
+            reachable: solicited,
         }
     }
 

@@ -8,6 +8,7 @@ use smoltcp::wire::{
     NdiscNeighborFlags, NdiscRepr,
 };
 
+use super::autoconf::Preference;
 use super::neighbor::Heard;
 use super::{ETHERTYPE_ARP, ETHERTYPE_IPV6, EtherSoftc, Link, Mac, adapter_of, drop_frame, header};
 use crate::ifnet::{AdapterId, DropReason, Family, Frame, Ifnet, is_host, solicited_node};
@@ -21,6 +22,8 @@ use crate::packet::Packet;
 const ND_HOP_LIMIT: u8 = 255;
 /// Bytes of a router advertisement before its options (RFC 4861 section 4.2).
 const RA_OPTIONS: usize = 16;
+/// Offset of its flags.
+const RA_FLAGS: usize = 5;
 
 impl Link {
     /// Asks for the hardware address of `addr`: all stations, or the one that had it before.
@@ -314,7 +317,9 @@ impl Link {
                     self.learned(ip, id, src.into(), Some(router), Heard::Talks);
                 }
                 let options = message.get(RA_OPTIONS..).unwrap_or_default();
-                self.ra_input(ip, id, src, router_lifetime.into(), options)
+                let preference = Preference::of(message[RA_FLAGS]);
+                let router = (src, preference);
+                self.ra_input(ip, id, router, router_lifetime.into(), options)
             }
             // This host sends no router advertisements, and does not follow redirects.
             _ => NOT_WANTED,
@@ -360,6 +365,9 @@ impl Link {
             if let Some(mac) = mac {
                 softc.send_first(ifp, family, packet, mac);
             }
+        }
+        if learned.reachable {
+            self.autoconf_reachable(ip, id, &addr);
         }
         learned.taken
     }

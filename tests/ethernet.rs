@@ -804,3 +804,64 @@ fn a_connection_waits_for_the_driver() {
     assert_eq!(payload_v4(&again)[..8], payload_v4(&syn)[..8]);
     wire.assert_ledger_closes();
 }
+
+/// Packets for one host in frames for many: each station would answer, complain or forward
+/// (RFC 1122 section 3.3.6, RFC 1812 section 5.3.4).
+#[test]
+fn a_packet_for_one_host_in_a_frame_for_many() {
+    let wire = Wire::new();
+    wire.take_address();
+    wire.set("ip/forwarding", "1\n").unwrap();
+    wire.send(
+        EVERYBODY,
+        0x0806,
+        &wire.arp(1, [10, 0, 0, 2], [10, 0, 0, 1]),
+    );
+    assert!(wire.sent().is_some());
+    let bound = wire.process.open("/scheme/udp", BOTH).unwrap();
+    let bound = wire.process.dup_verb(bound, b"/10.0.0.1:9").unwrap();
+    let heard = wire.process.dup_verb(bound, b"10.0.0.2:5").unwrap();
+    wire.process.set_nonblocking(heard, true).unwrap();
+    let mut syn = vec![
+        0, 5, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 1, 0, 0, 0, 0, 0,
+    ];
+    let [us, peer] = ["10.0.0.1", "10.0.0.2"].map(|addr| addr.parse().unwrap());
+    let sum = packet::checksum(&[&[10, 0, 0, 2, 10, 0, 0, 1, 0, 6, 0, 20], &syn]);
+    syn[16..18].copy_from_slice(&sum.to_be_bytes());
+    let syn = packet::ip(peer, us, 6, &syn);
+    let packets = [
+        syn,
+        udp(("10.0.0.2", 5), ("10.0.0.1", 999), b"closed"),
+        udp(("10.0.0.2", 5), ("10.0.0.1", 9), b"open"),
+        udp(("10.0.0.2", 5), ("10.0.0.3", 9), b"another's"),
+        ping(),
+    ];
+    for dst in [EVERYBODY, [1, 0, 0x5e, 0, 0, 1]] {
+        for packet in &packets {
+            wire.send(dst, 0x0800, packet);
+            assert_eq!(wire.sent(), None);
+        }
+    }
+    let mut buffer = [0; 100];
+    let read = wire.process.read(heard, &mut buffer);
+    assert_eq!(read, Err(errno::EAGAIN));
+    let stats = wire.text("ifaces/eth0/stats");
+    assert!(stats.contains("drop.bad_destination 10\n"), "{stats}");
+    // The same in IPv6.
+    let (us, peer) = (
+        "fe80::ff:fe00:1".parse().unwrap(),
+        "fe80::2".parse().unwrap(),
+    );
+    let echo = packet::icmpv6(peer, us, &[128, 0, 0, 0, 0, 1, 0, 1]);
+    wire.send([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &echo);
+    assert_eq!(wire.sent(), None);
+    // In frames for us alone, all of these have an effect.
+    wire.send(US.0, 0x86dd, &echo);
+    assert!(wire.sent().is_some());
+    for packet in &packets {
+        wire.send(US.0, 0x0800, packet);
+    }
+    assert_eq!(wire.process.read(heard, &mut buffer), Ok(4));
+    assert_eq!(std::iter::from_fn(|| wire.sent()).count(), 4);
+    wire.assert_ledger_closes();
+}

@@ -21,7 +21,7 @@ pub enum DropReason {
     BadChecksum,
     /// In: a source that no host can have (RFC 1122 section 3.2.1.3), or one of our own.
     BadSource,
-    /// In: a destination that must not appear on the wire.
+    /// In: a destination that must not appear on the wire, or not in a frame for many stations.
     BadDestination,
     /// In: an option or extension header we refuse: source routes, unknown ones marked so.
     BadOption,

@@ -10,12 +10,17 @@ use super::header::{
 };
 use super::icmp::Problem;
 use super::reassembly::{Added, Fragment, HeldFragments, Key};
-use super::{Delivery, Fate, Ip, Received, Verdict, checksum};
+use super::{Addressed, Delivery, Fate, Ip, Received, Verdict, checksum};
 use crate::ifnet::{Driver, DropReason, IfIndex, is_host};
 use crate::packet::Packet;
 
 impl Ip {
-    pub(super) fn ip_input(&mut self, rcvif: IfIndex, mut packet: Packet) -> Fate {
+    pub(super) fn ip_input(
+        &mut self,
+        rcvif: IfIndex,
+        mut packet: Packet,
+        addressed: Addressed,
+    ) -> Fate {
         let Ok(ip) = Ipv4Packet::new_checked(&packet[..]) else {
             return DropReason::Malformed.into();
         };
@@ -44,6 +49,7 @@ impl Ip {
             Addressee::OtherHost if self.is_dhcp_reply(rcvif, protocol, &packet[header_len..]) => {
                 Addressee::Host
             }
+            one if is_lost_unicast(one, addressed) => return DropReason::BadDestination.into(),
             Addressee::OtherHost => return self.ip_forward(rcvif, packet).into(),
             addressee => addressee,
         };
@@ -83,7 +89,12 @@ impl Ip {
         self.ours(rcvif, header, whole, held)
     }
 
-    pub(super) fn ip6_input(&mut self, rcvif: IfIndex, mut packet: Packet) -> Fate {
+    pub(super) fn ip6_input(
+        &mut self,
+        rcvif: IfIndex,
+        mut packet: Packet,
+        addressed: Addressed,
+    ) -> Fate {
         let Ok(ip) = Ipv6Packet::new_checked(&packet[..]) else {
             return DropReason::Malformed.into();
         };
@@ -101,6 +112,9 @@ impl Ip {
             Ok(addressee) => addressee,
             Err(reason) => return reason.into(),
         };
+        if is_lost_unicast(addressee, addressed) {
+            return DropReason::BadDestination.into();
+        }
         if addressee == Addressee::OtherHost {
             return self.ip_forward(rcvif, packet).into();
         }
@@ -356,6 +370,12 @@ impl Ip {
         };
         Delivery::Settled(verdict)
     }
+}
+
+/// Whether a packet for one host came in a frame for many. Each of these would forward it, answer
+/// it, or complain (RFC 1122 section 3.3.6, RFC 1812 section 5.3.4).
+fn is_lost_unicast(addressee: Addressee, addressed: Addressed) -> bool {
+    addressed == Addressed::Group && matches!(addressee, Addressee::Host | Addressee::OtherHost)
 }
 
 /// Offset of the field with the number of the header at `payload`.

@@ -32,7 +32,7 @@ use crate::ifnet::{
     Activity, AdapterId, Driver, DropReason, Family, Frame, IfFlags, IfIndex, Ifnet, Outgoing,
     OutputError, Sent,
 };
-use crate::ip::Ip;
+use crate::ip::{Addressed, Ip};
 use crate::packet::Packet;
 pub(crate) use autoconf::AutoAddr;
 use autoconf::Autoconf;
@@ -257,7 +257,11 @@ impl Link {
         let wall = ip.now.wall;
         ip.ifs
             .with(dev, |ifp| ifp.tap(wall, family.dlt_null(), payload));
-        ip.netisr_enqueue(dev, family, Packet::from(payload));
+        let addressed = match dst[0] & 1 {
+            0 => Addressed::Host,
+            _ => Addressed::Group,
+        };
+        ip.netisr_enqueue_from(dev, family, Packet::from(payload), addressed);
     }
 
     /// The next frame to send, if there is one.

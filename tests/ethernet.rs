@@ -296,6 +296,10 @@ struct Driver {
     serial: u32,
     received: VecDeque<Vec<u8>>,
     sent: Vec<Vec<u8>>,
+    /// Frames longer than this are refused, bytes.
+    longest: usize,
+    /// Frames that it has room for.
+    room: usize,
 }
 
 /// The frames of one driver, as long as it is the same driver.
@@ -319,6 +323,8 @@ impl Drivers {
             serial: state.serial,
             received: VecDeque::new(),
             sent: Vec::new(),
+            longest: 1514,
+            room: usize::MAX,
         };
         let before = state.drivers.insert(name.to_owned(), driver);
         assert!(before.is_none(), "{name} is there already");
@@ -385,7 +391,17 @@ impl FrameIo for Opened {
     }
 
     fn send(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.with(|driver| driver.sent.push(frame.to_vec()))
+        self.with(|driver| {
+            if driver.room == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            if frame.len() > driver.longest {
+                return Err(ErrorKind::InvalidInput.into());
+            }
+            driver.room -= 1;
+            driver.sent.push(frame.to_vec());
+            Ok(())
+        })?
     }
 
     fn is_alive(&self) -> bool {
@@ -864,4 +880,84 @@ fn a_packet_for_one_host_in_a_frame_for_many() {
     assert_eq!(wire.process.read(heard, &mut buffer), Ok(4));
     assert_eq!(std::iter::from_fn(|| wire.sent()).count(), 4);
     wire.assert_ledger_closes();
+}
+
+/// A ping in a frame to a driver.
+fn ping_frame(machine: &Machine, name: &str, data: &[u8]) -> Vec<u8> {
+    let ping = echo_request("10.0.0.2", "10.0.0.1", 1, data);
+    let mac = machine.drivers.state().drivers[name].mac;
+    [&mac.0[..], &PEER.0, &[8, 0], &ping].concat()
+}
+
+/// Gives the driver these frames, with the peer's address before them.
+fn arrive(machine: &mut Machine, at: usize, name: &str, frames: Vec<Vec<u8>>) {
+    let asked = [0, 1, 8, 0, 6, 4, 0, 1];
+    let arp = [&asked[..], &PEER.0, &[10, 0, 0, 2], &[0; 6], &[10, 0, 0, 1]].concat();
+    let arp = [&EVERYBODY[..], &PEER.0, &[8, 6], &arp].concat();
+    let mut state = machine.drivers.state();
+    let received = &mut state.drivers.get_mut(name).unwrap().received;
+    received.push_back(arp);
+    received.extend(frames);
+    drop(state);
+    machine.adapters.receive(&mut machine.net, at);
+}
+
+#[test]
+fn a_refused_frame_is_lost_and_its_driver_is_not() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    let mut machine = Machine::new(&drivers);
+    machine.set("ifaces/eth0/addr/set", "10.0.0.1/24\n");
+    machine.set("ifaces/eth0/mtu", "9000\n");
+    machine.wait(Duration::from_secs(15));
+    drivers.taken("network.a");
+    let searches = drivers.state().searches;
+    let frames = [3000, 100, 3000, 100].map(|len| ping_frame(&machine, "network.a", &vec![7; len]));
+    arrive(&mut machine, 0, "network.a", frames.to_vec());
+    machine.run();
+    // The answer to the request for our address, and the two short pings.
+    assert_eq!(drivers.taken("network.a").len(), 3);
+    assert_eq!(machine.flags("eth0"), RUNNING);
+    // Nor is a driver without room taken for one that ended.
+    drivers.state().drivers.get_mut("network.a").unwrap().room = 1;
+    let ping = ping_frame(&machine, "network.a", b"data");
+    arrive(&mut machine, 0, "network.a", vec![ping]);
+    machine.run();
+    assert_eq!(drivers.taken("network.a").len(), 1);
+    assert_eq!(drivers.state().searches, searches);
+    let stats = &machine.net.interface("eth0").unwrap().stats;
+    assert_eq!(stats.drops(net::ifnet::DropReason::Refused), 3);
+    assert!(stats.output().closes(), "{:?}", stats.output());
+}
+
+#[test]
+fn a_flood_on_one_adapter_leaves_the_others_their_turn() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    drivers.start("network.b", Mac([2, 0, 0, 0, 0, 0xb]));
+    let mut machine = Machine::new(&drivers);
+    machine.set("ifaces/eth1/addr/set", "10.0.0.1/24\n");
+    machine.wait(Duration::from_secs(15));
+    drivers.taken("network.b");
+    // Each is dropped, but only after it was looked at.
+    let noise = echo_request("10.0.0.2", "10.0.0.9", 1, b"noise");
+    let noise = [&US.0[..], &PEER.0, &[8, 0], &noise].concat();
+    arrive(&mut machine, 0, "network.a", vec![noise; 20_000]);
+    let ping = ping_frame(&machine, "network.b", b"data");
+    arrive(&mut machine, 1, "network.b", vec![ping]);
+    let now = Now {
+        monotonic: machine.now,
+        wall: machine.now,
+    };
+    for _ in 0..2 {
+        let _ = machine.net.turn(now);
+        assert!(machine.adapters.transmit(&mut machine.net), "there is more");
+    }
+    // Both the request for our address and the ping are answered.
+    assert_eq!(drivers.taken("network.b").len(), 2);
+    let left = |drivers: &Drivers| drivers.state().drivers["network.a"].received.len();
+    assert!(left(&drivers) > 19_000);
+    // Nothing is forgotten, and it comes to rest.
+    machine.run();
+    assert_eq!(left(&drivers), 0);
 }

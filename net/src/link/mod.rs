@@ -284,6 +284,15 @@ impl Link {
         }
     }
 
+    /// Counts the frame that was [polled](Self::poll_frame) last as dropped by the driver.
+    pub(crate) fn frame_refused(&self, ip: &mut Ip, id: AdapterId) {
+        let Some(ifp) = self.interface(id).and_then(|dev| ip.ifs.get_mut(dev)) else {
+            return;
+        };
+        ifp.stats.output.delivered = ifp.stats.output.delivered.saturating_sub(1);
+        ifp.stats.drop_output(DropReason::Refused, 1);
+    }
+
     /// `if_start`: packets were queued. Starts to resolve unknown neighbours at once, before the
     /// adapter takes the packets.
     pub(crate) fn start(&mut self, ip: &mut Ip, id: AdapterId) {

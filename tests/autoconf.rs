@@ -71,6 +71,13 @@ fn prefix(net: &str, on_link: bool, valid: u32, preferred: u32) -> Vec<u8> {
     option
 }
 
+/// The same, for a prefix of any length, with any flags.
+fn prefix_as(net: &str, len: u8, flags: u8, valid: u32) -> Vec<u8> {
+    let mut option = prefix(net, true, valid, valid);
+    option[2..4].copy_from_slice(&[len, flags]);
+    option
+}
+
 /// A router advertises itself for this many seconds.
 fn advertise(wire: &Wire, router: &str, seconds: u16, options: &[Vec<u8>]) {
     advertise_as(wire, router, 0, seconds, options);
@@ -493,7 +500,7 @@ fn one_router_knows_more_of_a_network_than_another() {
     for first in [true, false] {
         let wire = Wire::new();
         for on_link in [first, !first].repeat(5) {
-            let option = prefix("2001:db8:1::", on_link, 2 * HOUR, HOUR);
+            let option = prefix("2001:db8:1::", on_link, 3 * HOUR, HOUR);
             advertise(&wire, ROUTER, 9000, &[option]);
             wire.wait(u64::from(HOUR) * 1000);
         }
@@ -1000,5 +1007,97 @@ fn a_preferred_router_is_used_again_when_it_answers_again() {
     assert_eq!(via(&wire), ["fe80::b"]);
     answer(&wire, &["fe80::a", "fe80::b"]);
     assert_eq!(via(&wire), ["fe80::a"]);
+    wire.assert_ledger_closes();
+}
+
+/// What is on the link and which addresses to make are two questions (RFC 4861 section 6.3.4).
+#[test]
+fn a_prefix_may_be_on_the_link_without_an_address_in_it() {
+    const ON_LINK: u8 = 0x80;
+    const BOTH_FLAGS: u8 = 0xc0;
+    let route = |wire: &Wire, prefix: &str| {
+        let line = format!(
+            "{prefix} dev eth0 metric 1025
+"
+        );
+        wire.text("route/list").contains(&line)
+    };
+    let wire = Wire::new();
+    let options = [
+        prefix_as("2001:db8:1::", 64, ON_LINK, HOUR),
+        prefix_as("2001:db8:2::", 48, BOTH_FLAGS, HOUR),
+        // The bits behind the prefix do not count.
+        prefix_as("2001:db8:3::8888", 112, ON_LINK, HOUR),
+        prefix_as("2001:db8:4::9", 128, ON_LINK, 10),
+        prefix_as("2001:db8:5::", 64, BOTH_FLAGS, 3 * HOUR),
+    ];
+    // Neither is this one: it would be a default route, or none at all.
+    let senseless = [
+        ("::", 0),
+        ("fe80::", 64),
+        ("ff02::", 64),
+        ("2001:db8::", 129),
+    ];
+    let senseless = senseless.map(|(net, len)| prefix_as(net, len, ON_LINK, HOUR));
+    advertise(&wire, ROUTER, 1800, &options);
+    advertise(&wire, ROUTER, 1800, &senseless);
+    wire.wait(1000);
+    let all = [
+        "2001:db8:1::/64",
+        "2001:db8:2::/48",
+        "2001:db8:3::/112",
+        "2001:db8:4::9/128",
+        "2001:db8:5::/64",
+    ];
+    for prefix in all {
+        assert!(
+            route(&wire, prefix),
+            "{prefix}: {}",
+            wire.text("route/list")
+        );
+    }
+    assert_eq!(
+        wire.text("route/list").matches("eth0 metric 1025").count(),
+        6
+    );
+    assert_eq!(addrs(&wire)[1..], ["2001:db8:5::ff:fe00:1/64"]);
+    // Packets to such an address go to its neighbour, not to the router.
+    let icmp = wire
+        .process
+        .open("/scheme/icmp/echo/2001:db8:2:ffff::9", BOTH);
+    settle(&wire);
+    wire.process.write(icmp.unwrap(), &[0, 1, 9, 9]).unwrap();
+    assert_eq!(
+        sent_of(&wire, NEIGHBOR_SOLICITATION)[0].dst,
+        addr("ff02::1:ff00:9")
+    );
+    // Each ends with its lifetime.
+    wire.wait(10_000);
+    assert!(!route(&wire, all[3]));
+    // A lifetime of zero ends it at once. Only addresses live for two more hours.
+    let ends = [
+        prefix_as("2001:db8:1::", 64, ON_LINK, 0),
+        prefix_as("2001:db8:5::", 64, BOTH_FLAGS, 0),
+    ];
+    advertise(&wire, ROUTER, 1800, &ends);
+    assert!(!route(&wire, all[0]) && !route(&wire, all[4]));
+    assert!(route(&wire, all[1]) && route(&wire, all[2]));
+    assert_eq!(addrs(&wire).len(), 2);
+    // However many are advertised, and whatever becomes of the adapter.
+    for number in 0..100 {
+        let prefix = prefix_as(&format!("2001:db8:f{number:03}::"), 64, ON_LINK, HOUR);
+        advertise(&wire, ROUTER, 1800, &[prefix]);
+    }
+    assert_eq!(
+        wire.text("route/list").matches("eth0 metric 1025").count(),
+        17
+    );
+    wire.set(
+        "ifaces/eth0/autoconf",
+        "0
+",
+    )
+    .unwrap();
+    assert_eq!(wire.text("route/list").matches("metric 1025").count(), 0);
     wire.assert_ledger_closes();
 }

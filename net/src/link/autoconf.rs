@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv6Net};
 use smoltcp::wire::{NdiscPrefixInfoFlags, NdiscPrefixInformation};
 
 use super::Mac;
@@ -21,7 +22,7 @@ const SOLICITATIONS: u8 = 3;
 const SAFE_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 /// Most routers remembered.
 const MAX_ROUTERS: usize = 8;
-/// Most prefixes from which an adapter makes addresses.
+/// Most prefixes from which an adapter makes addresses, and most that are on its link.
 const MAX_PREFIXES: usize = 16;
 /// Length of such a prefix, bits. The rest of an address is made from the hardware address.
 const PREFIX_LEN: u8 = 64;
@@ -93,6 +94,13 @@ pub(crate) struct AutoAddr {
     refused: bool,
 }
 
+/// A prefix whose addresses are on the link, until a time.
+#[derive(Debug)]
+struct OnLink {
+    prefix: IpNet,
+    until: Duration,
+}
+
 /// Something to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -102,8 +110,8 @@ pub(super) enum Action {
     Unique(IfAddr),
     /// Ask for routers.
     Solicit,
-    /// The lifetime of a router is over.
-    RouterGone,
+    /// The lifetime of a router, or of a prefix on the link, is over.
+    RouteGone,
     /// One of the addresses is deprecated: no new connection uses it.
     Deprecated,
     /// The lifetime of this address is over.
@@ -120,6 +128,7 @@ pub(super) struct Autoconf {
     /// Routers that advertised themselves. Of equals the first is used.
     routers: Vec<Router>,
     addrs: Vec<AutoAddr>,
+    on_link: Vec<OnLink>,
     deadline: Option<Duration>,
 }
 
@@ -147,7 +156,8 @@ impl Autoconf {
             false => auto.preferred.min(auto.until),
         });
         let routers = self.routers.iter().map(|router| router.until);
-        let first = asked.chain(auto).chain(routers).min();
+        let on_link = self.on_link.iter().map(|on_link| on_link.until);
+        let first = asked.chain(auto).chain(routers).chain(on_link).min();
         self.deadline = first.filter(|at| *at < Duration::MAX);
     }
 
@@ -156,6 +166,11 @@ impl Autoconf {
         // Reversed, because max_by_key takes the last of equals.
         let best = self.routers.iter().rev().max_by_key(|router| router.rank());
         best.map(|router| router.addr)
+    }
+
+    /// The prefixes whose addresses are on the link.
+    pub(super) fn on_link(&self) -> impl Iterator<Item = IpNet> {
+        self.on_link.iter().map(|on_link| on_link.prefix)
     }
 
     /// The deprecated addresses.
@@ -324,6 +339,38 @@ impl Autoconf {
         routers.position(|router| IpAddr::V6(router.addr) == *addr)
     }
 
+    /// Handles what an advertised prefix says of the link (RFC 4861 section 6.3.4). A lifetime of
+    /// zero ends it at once. A prefix that is not said to be on the link is not said to be off it
+    /// either.
+    pub(super) fn prefix_on_link(&mut self, info: &NdiscPrefixInformation, now: Duration) {
+        // A prefix of all addresses would be a default route.
+        let prefix = match info.prefix_len {
+            1..=128 => Ipv6Net::new(info.prefix, info.prefix_len),
+            _ => return,
+        };
+        let Ok(prefix) = prefix.map(|prefix| IpNet::V6(prefix.trunc())) else {
+            return;
+        };
+        if !info.flags.contains(NdiscPrefixInfoFlags::ON_LINK)
+            || info.prefix.is_unicast_link_local()
+            || info.prefix.is_multicast()
+        {
+            return;
+        }
+        let until = end(now, info.valid_lifetime.into());
+        let room = self.on_link.len() < MAX_PREFIXES;
+        let mut known = self.on_link.iter_mut();
+        match known.find(|on_link| on_link.prefix == prefix) {
+            Some(on_link) => on_link.until = until,
+            None if room => {
+                self.on_link.push(OnLink { prefix, until });
+            }
+            None => {}
+        }
+        self.on_link.retain(|on_link| on_link.until > now);
+        self.rearm();
+    }
+
     /// Handles an advertised prefix. Returns the address to take because of it, if any. `is_set`
     /// tells whether the interface was given this address by a program.
     pub(super) fn prefix(
@@ -373,8 +420,6 @@ impl Autoconf {
         };
         auto.preferred = preferred_until;
         auto.deprecated = preferred.is_zero();
-        // A prefix that is not said to be on the link is not said to be off it either (RFC 4861
-        // section 6.3.4).
         if on_link {
             auto.addr.prefix_len = PREFIX_LEN;
         }
@@ -416,7 +461,12 @@ impl Autoconf {
         let over = |router: &Router| router.until <= now;
         if let Some(at) = self.routers.iter().position(over) {
             self.routers.remove(at);
-            return Some(Action::RouterGone);
+            return Some(Action::RouteGone);
+        }
+        let over = |on_link: &OnLink| on_link.until <= now;
+        if let Some(at) = self.on_link.iter().position(over) {
+            self.on_link.remove(at);
+            return Some(Action::RouteGone);
         }
         if let Some(at) = self.addrs.iter().position(|auto| auto.until <= now) {
             return Some(Action::Expired(self.addrs.remove(at).addr.addr));
@@ -430,6 +480,7 @@ impl Autoconf {
     pub(super) fn forget(&mut self) -> Vec<IpAddr> {
         self.solicit = None;
         self.routers.clear();
+        self.on_link.clear();
         let addrs = self.addrs.drain(..).map(|auto| auto.addr.addr).collect();
         self.rearm();
         addrs

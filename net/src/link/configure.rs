@@ -1,9 +1,11 @@
 //! The effects of autoconfiguration: carries out what [`autoconf`](super::autoconf) decides, on
 //! addresses, groups and routes.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use smoltcp::wire::{EthernetAddress, Icmpv6Repr, NdiscOption, NdiscOptionRepr, NdiscRepr};
 
 use super::autoconf::{Action, AutoAddr, Autoconf, Preference};
@@ -124,6 +126,7 @@ impl Link {
             while let Ok(option) = NdiscOption::new_checked(rest) {
                 let parsed = NdiscOptionRepr::parse(&option);
                 if let Ok(NdiscOptionRepr::PrefixInformation(info)) = parsed {
+                    autoconf.prefix_on_link(&info, now);
                     found.extend(autoconf.prefix(&info, mac, is_set, now));
                 }
                 let len = usize::from(option.data_len()) * 8;
@@ -160,35 +163,47 @@ impl Link {
         }
     }
 
-    /// Updates the default route and the deprecated addresses from what routers advertise.
+    /// Updates the routes and the deprecated addresses from what routers advertise.
     fn autoconf_changed(&mut self, ip: &mut Ip, id: AdapterId) {
         let Some(softc) = self.get(id) else {
             return;
         };
         let dev = softc.dev;
         let has_ipv6 = ip.ifs.get(dev).is_some_and(Ifnet::has_ipv6);
-        let via = softc.autoconf.router().map(IpAddr::V6).filter(|_| has_ipv6);
+        let router = softc.autoconf.router().map(IpAddr::V6);
+        let default = router.map(|router| (default_prefix(true), Some(router)));
+        let on_link = softc.autoconf.on_link().map(|prefix| (prefix, None));
+        let mut wanted: Vec<_> = default.into_iter().chain(on_link).collect();
+        wanted.retain(|_| has_ipv6);
         self.autoconf_deprecate(ip, id);
-        let prefix = default_prefix(true);
+        let routed: Vec<_> = wanted.iter().map(|(prefix, _)| *prefix).collect();
+        let old = match self.get_mut(id) {
+            Some(softc) => std::mem::replace(&mut softc.routed, routed),
+            None => return,
+        };
         let learned = |route: &Route| route.dev == dev && route.origin == Origin::Advertised;
-        let old = ip.routes.at(prefix).iter().find(|route| learned(route));
-        if old.and_then(|route| route.via) == via {
+        let via_of = |ip: &Ip, prefix| {
+            let routes = ip.routes.at(prefix).iter();
+            routes
+                .filter(|route| learned(route))
+                .map(|route| route.via)
+                .next()
+        };
+        let old = old.into_iter().map(|prefix| (prefix, None));
+        let all = old.chain(wanted.into_iter().map(|(prefix, via)| (prefix, Some(via))));
+        let all: BTreeMap<IpNet, Option<Option<IpAddr>>> = all.collect();
+        let changed = all
+            .into_iter()
+            .filter(|(prefix, via)| via_of(ip, *prefix) != *via);
+        let changed: Vec<_> = changed.collect();
+        if changed.is_empty() {
             return;
         }
-        ip.routes.remove(prefix, learned);
-        let metric = advertised_metric(dev);
-        let taken = |route: &Route| route.metric == metric;
-        // A route of another origin stays.
-        if via.is_some() && !ip.routes.at(prefix).iter().any(taken) {
-            let route = Route {
-                dev,
-                via,
-                src: None,
-                metric,
-                origin: Origin::Advertised,
-            };
-            // If the table is full, the next advertisement tries again.
-            let _ = ip.routes.insert(prefix, route);
+        for (prefix, via) in changed {
+            ip.routes.remove(prefix, learned);
+            if let Some(via) = via {
+                advertised_route(ip, dev, prefix, via);
+            }
         }
         ip.ifs.touch();
     }
@@ -226,7 +241,7 @@ impl Link {
                     self.autoconf_leave(ip, id, &addr);
                     self.autoconf_changed(ip, id);
                 }
-                Action::RouterGone | Action::Deprecated => self.autoconf_changed(ip, id),
+                Action::RouteGone | Action::Deprecated => self.autoconf_changed(ip, id),
             }
         }
     }
@@ -350,6 +365,24 @@ impl Link {
     pub(crate) fn autoconf_refuse(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
         self.autoconf_change(ip, id, |autoconf| autoconf.refuse(addr));
     }
+}
+
+/// Adds a route that a router advertised, unless it is there. A route of another origin stays.
+fn advertised_route(ip: &mut Ip, dev: IfIndex, prefix: IpNet, via: Option<IpAddr>) {
+    let metric = advertised_metric(dev);
+    let taken = |route: &Route| route.metric == metric;
+    if ip.routes.at(prefix).iter().any(taken) {
+        return;
+    }
+    let route = Route {
+        dev,
+        via,
+        src: None,
+        metric,
+        origin: Origin::Advertised,
+    };
+    // If the table is full, the next advertisement tries again.
+    let _ = ip.routes.insert(prefix, route);
 }
 
 /// Gives the interface an address that no other station has.

@@ -26,6 +26,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use slab::Slab;
 
 use crate::ifnet::{
@@ -65,6 +66,8 @@ struct EtherSoftc {
     neighbors_v4: Neighbors,
     neighbors_v6: Neighbors,
     autoconf: Autoconf,
+    /// The prefixes of the routes that were added because routers advertised them.
+    routed: Vec<IpNet>,
     /// Frames that leave before those in the send queue. They are counted as queued.
     frames: VecDeque<Packet>,
 }
@@ -155,6 +158,7 @@ impl Link {
             neighbors_v4: Neighbors::default(),
             neighbors_v6: Neighbors::default(),
             autoconf: Autoconf::default(),
+            routed: Vec::new(),
             frames: VecDeque::new(),
         });
         self.link_up(ip, id);

@@ -1101,3 +1101,37 @@ fn a_prefix_may_be_on_the_link_without_an_address_in_it() {
     assert_eq!(wire.text("route/list").matches("metric 1025").count(), 0);
     wire.assert_ledger_closes();
 }
+
+/// RFC 4862 section 5.4 is about addresses that somebody sets, too.
+#[test]
+fn an_address_that_somebody_sets_is_asked_for() {
+    let group = "ff02::1:ff00:5";
+    let rivals = [
+        (NEIGHBOR_ADVERTISEMENT, "fd00::5", ALL_NODES),
+        (NEIGHBOR_SOLICITATION, "::", group),
+    ];
+    for (kind, src, dst) in rivals {
+        let wire = Wire::new();
+        let claim = || {
+            wire.set(ADD, "fd00::5/64\n").unwrap();
+            let question = &sent_of(&wire, NEIGHBOR_SOLICITATION)[0];
+            assert_eq!((question.src, question.dst), (addr("::"), addr(group)));
+        };
+        claim();
+        assert_eq!(addrs(&wire).len(), 2, "it can be used meanwhile");
+        neighbor(&wire, kind, src, dst, "fd00::5");
+        assert_eq!(addrs(&wire), [format!("{LINK_LOCAL}/64")]);
+        assert!(!wire.text("route/list").contains("fd00::/64"));
+        assert!(!wire.text("ifaces/eth0/multicast").contains(group));
+        // It is free later on. From then on nobody can take it away.
+        claim();
+        wire.wait(1000);
+        settle(&wire);
+        for _ in 0..2 {
+            neighbor(&wire, kind, src, dst, "fd00::5");
+        }
+        assert!(!sent_of(&wire, NEIGHBOR_ADVERTISEMENT).is_empty());
+        assert_eq!(addrs(&wire).len(), 2);
+        wire.assert_ledger_closes();
+    }
+}

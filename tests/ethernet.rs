@@ -128,7 +128,9 @@ fn who_does_not_answer_is_unreachable() {
 fn neighbour_discovery() {
     let wire = Wire::new();
     wire.set("ifaces/eth0/addr/add", "fd00::1/64\n").unwrap();
-    // The address is announced to all stations.
+    // Other stations are asked for the address, and it is announced to all.
+    let (_, _, question) = wire.sent().unwrap();
+    assert_eq!((question[40], &question[8..24]), (135, &[0; 16][..]));
     let (dst, _, advert) = wire.sent().unwrap();
     assert_eq!((dst, advert[40]), ([0x33, 0x33, 0, 0, 0, 1], 136));
     let us: Ipv6Addr = "fd00::1".parse().unwrap();
@@ -230,7 +232,7 @@ fn dhcp_without_an_address() {
         wire.text("route/list")
             .starts_with("default via 10.0.0.254 dev eth0\n")
     );
-    wire.assert_announced();
+    wire.assert_claimed();
     wire.process.write(client, &[1; 548]).unwrap();
     let (dst, _, request) = wire.sent().unwrap();
     assert_eq!(dst, EVERYBODY);
@@ -255,8 +257,12 @@ fn frames_of_any_kind_are_counted() {
     wire.send(US.0, 0x0806, b"short");
     wire.local
         .with_server(|net| net.handle_frame(wire.port, &[1, 2, 3]));
-    // Messages that claim our own address as their source.
-    wire.send(US.0, 0x0806, &wire.arp(2, [10, 0, 0, 1], [10, 0, 0, 1]));
+    // Messages that claim our own address as their source. It is defended, once.
+    for _ in 0..2 {
+        wire.send(US.0, 0x0806, &wire.arp(2, [10, 0, 0, 1], [10, 0, 0, 1]));
+    }
+    wire.assert_announced();
+    assert_eq!(wire.sent(), None);
     wire.send(
         US.0,
         0x0800,
@@ -960,4 +966,24 @@ fn a_flood_on_one_adapter_leaves_the_others_their_turn() {
     // Nothing is forgotten, and it comes to rest.
     machine.run();
     assert_eq!(left(&drivers), 0);
+}
+
+/// RFC 5227 section 2.4: an address that another station uses is defended, but not in every frame.
+#[test]
+fn an_address_that_another_station_has_is_defended() {
+    let wire = Wire::new();
+    wire.take_address();
+    for _ in 0..2 {
+        // The answer to our question, another host's question, and its announcement.
+        for (operation, target) in [(2, 1), (1, 9), (1, 1)] {
+            let claim = wire.arp(operation, [10, 0, 0, 1], [10, 0, 0, target]);
+            wire.send(EVERYBODY, 0x0806, &claim);
+        }
+        wire.assert_announced();
+        wire.wait(9900);
+        assert_eq!(wire.sent(), None);
+        wire.wait(100);
+    }
+    assert!(wire.text("ifaces/eth0/addr/list").contains("10.0.0.1/24"));
+    wire.assert_ledger_closes();
 }

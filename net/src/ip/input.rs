@@ -110,6 +110,11 @@ impl Ip {
         packet.truncate(total_len);
         let addressee = match self.check_addresses(rcvif, &src, &dst) {
             Ok(addressee) => addressee,
+            // Another station that has an address of ours says so from there (RFC 4862 section
+            // 5.4.4).
+            Err(DropReason::BadSource) if self.ifs.is_local(&src) && is_advert(&packet) => {
+                self.addressee(&dst)
+            }
             Err(reason) => return reason.into(),
         };
         if is_lost_unicast(addressee, addressed) {
@@ -370,6 +375,13 @@ impl Ip {
         };
         Delivery::Settled(verdict)
     }
+}
+
+/// Whether a valid IPv6 packet is a neighbour advertisement, from its own link.
+fn is_advert(packet: &[u8]) -> bool {
+    const ADVERT: u8 = 136;
+
+    packet[6..8] == [proto::ICMPV6, 255] && packet.get(IPV6_HEADER) == Some(&ADVERT)
 }
 
 /// Whether a packet for one host came in a frame for many. Each of these would forward it, answer

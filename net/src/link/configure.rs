@@ -264,7 +264,7 @@ impl Link {
     }
 
     /// Asks whether another station has an address (RFC 4862 section 5.4.2).
-    fn autoconf_ask(&mut self, ip: &mut Ip, id: AdapterId, addr: &IfAddr) {
+    pub(super) fn autoconf_ask(&mut self, ip: &mut Ip, id: AdapterId, addr: &IfAddr) {
         if let IpAddr::V6(target_addr) = addr.addr {
             let probe = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
                 target_addr,

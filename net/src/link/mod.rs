@@ -11,9 +11,11 @@
 //! - [`autoconf`]: the state of autoconfiguration: addresses that an adapter gives itself, and
 //!   routers;
 //! - [`configure`]: its effects on addresses, groups and routes;
+//! - [`claim`]: whether another station has an address that somebody sets;
 //! - [`search`]: the times at which to look for drivers that ended.
 
 mod autoconf;
+mod claim;
 mod configure;
 mod mac;
 mod neighbor;
@@ -37,6 +39,7 @@ use crate::ip::{Addressed, Ip};
 use crate::packet::Packet;
 pub(crate) use autoconf::AutoAddr;
 use autoconf::Autoconf;
+use claim::Claims;
 pub use mac::Mac;
 use neighbor::{Lookup, Neighbors, Overdue};
 use search::Search;
@@ -66,6 +69,7 @@ struct EtherSoftc {
     neighbors_v4: Neighbors,
     neighbors_v6: Neighbors,
     autoconf: Autoconf,
+    claims: Claims,
     /// The prefixes of the routes that were added because routers advertised them.
     routed: Vec<IpNet>,
     /// Frames that leave before those in the send queue. They are counted as queued.
@@ -158,6 +162,7 @@ impl Link {
             neighbors_v4: Neighbors::default(),
             neighbors_v6: Neighbors::default(),
             autoconf: Autoconf::default(),
+            claims: Claims::default(),
             routed: Vec::new(),
             frames: VecDeque::new(),
         });

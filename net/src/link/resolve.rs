@@ -102,7 +102,7 @@ impl Link {
         self.nd_send(ip, id, target_addr, to.unwrap_or(ALL_NODES), &message);
     }
 
-    fn arp_send(
+    pub(super) fn arp_send(
         &mut self,
         ip: &mut Ip,
         id: AdapterId,
@@ -189,7 +189,10 @@ impl Link {
         let station = source_mac.is_station()
             && is_host(&source.into())
             && !ip.ifs.get(dev).is_some_and(broadcasts);
-        // A station that claims our own address is ignored.
+        if station && ip.has_addr(dev, &source.into()) {
+            return self.conflict(ip, id, source.into(), source_mac);
+        }
+        // A station that claims our own address is not believed.
         if station && !ip.ifs.is_local(&source.into()) {
             let softc = self.get_mut(id);
             let asked = softc.is_some_and(|softc| softc.neighbors_v4.asked(&source.into()));
@@ -269,6 +272,9 @@ impl Link {
                         false => NOT_WANTED,
                     };
                 };
+                if rival && self.rival(ip, id, target_addr.into()) {
+                    return Verdict::Delivered;
+                }
                 if let Some(asker) = station(lladdr) {
                     self.learned(ip, id, src.into(), Some(asker), Heard::Talks);
                 }
@@ -291,6 +297,11 @@ impl Link {
                     return Verdict::Delivered;
                 }
                 if ip.ifs.is_local(&target_addr.into()) {
+                    if let Some(mac) = station(lladdr)
+                        && ip.has_addr(rcvif, &target_addr.into())
+                    {
+                        self.conflict(ip, id, target_addr.into(), mac);
+                    }
                     return NOT_WANTED;
                 }
                 let heard = Heard::Advert {

@@ -71,9 +71,21 @@ fn prefix(net: &str, on_link: bool, valid: u32, preferred: u32) -> Vec<u8> {
     option
 }
 
+/// The same, for a prefix of any length, with any flags.
+fn prefix_as(net: &str, len: u8, flags: u8, valid: u32) -> Vec<u8> {
+    let mut option = prefix(net, true, valid, valid);
+    option[2..4].copy_from_slice(&[len, flags]);
+    option
+}
+
 /// A router advertises itself for this many seconds.
 fn advertise(wire: &Wire, router: &str, seconds: u16, options: &[Vec<u8>]) {
-    let mut message = vec![134, 0, 0, 0, 64, 0];
+    advertise_as(wire, router, 0, seconds, options);
+}
+
+/// The same, with flags.
+fn advertise_as(wire: &Wire, router: &str, flags: u8, seconds: u16, options: &[Vec<u8>]) {
+    let mut message = vec![134, 0, 0, 0, 64, flags];
     message.extend_from_slice(&seconds.to_be_bytes());
     message.extend_from_slice(&[0; 8]);
     // The router's hardware address.
@@ -347,13 +359,6 @@ fn the_next_router_takes_over() {
     advertise(&wire, "fe80::a", 1800, &options);
     advertise(&wire, "fe80::b", 1800, &options);
     wire.wait(1000);
-    let via = |wire: &Wire| -> Vec<String> {
-        let defaults = defaults(wire);
-        let via = defaults
-            .iter()
-            .map(|line| line.split(' ').nth(2).unwrap().to_owned());
-        via.collect()
-    };
     assert_eq!(via(&wire), ["fe80::a"]);
     // The router says that it is no router any more.
     advertise(&wire, "fe80::a", 0, &[]);
@@ -365,9 +370,11 @@ fn the_next_router_takes_over() {
     let icmp = icmp.unwrap();
     wire.wait(90_000);
     wire.process.write(icmp, &[0, 1, 9, 9]).unwrap();
-    for _ in 0..4 {
+    for _ in 0..7 {
         wire.wait(1000);
+        assert_eq!(via(&wire), ["fe80::b"]);
     }
+    wire.wait(1000);
     assert_eq!(via(&wire), ["fe80::a"]);
     // A static route is preferred.
     wire.set("route/add", "default via fe80::c dev eth0\n")
@@ -493,7 +500,7 @@ fn one_router_knows_more_of_a_network_than_another() {
     for first in [true, false] {
         let wire = Wire::new();
         for on_link in [first, !first].repeat(5) {
-            let option = prefix("2001:db8:1::", on_link, 2 * HOUR, HOUR);
+            let option = prefix("2001:db8:1::", on_link, 3 * HOUR, HOUR);
             advertise(&wire, ROUTER, 9000, &[option]);
             wire.wait(u64::from(HOUR) * 1000);
         }
@@ -915,4 +922,216 @@ fn however_many_addresses_somebody_sets() {
     advertise(&wire, ROUTER, 1800, &good());
     assert!(sent_of(&wire, NEIGHBOR_SOLICITATION).is_empty());
     assert_eq!(wire.set(ADD, "fd01::1/64\n"), Err(errno::ENOSPC));
+}
+
+/// The routers of the default routes.
+fn via(wire: &Wire) -> Vec<String> {
+    let defaults = defaults(wire);
+    let via = defaults.iter().map(|line| line.split(' ').nth(2).unwrap());
+    via.map(str::to_owned).collect()
+}
+
+const MEDIUM: u8 = 0;
+const HIGH: u8 = 0x08;
+const LOW: u8 = 0x18;
+
+/// A router answers the questions whether it is there, if it is one of these.
+fn answer(wire: &Wire, routers: &[&str]) {
+    for question in sent_of(wire, NEIGHBOR_SOLICITATION) {
+        let target = Ipv6Addr::from(<[u8; 16]>::try_from(&question.message[8..24]).unwrap());
+        if !routers.iter().any(|router| addr(router) == target) {
+            continue;
+        }
+        let mut message = vec![NEIGHBOR_ADVERTISEMENT, 0, 0, 0, 0xe0, 0, 0, 0];
+        message.extend_from_slice(&target.octets());
+        message.extend_from_slice(&[2, 1]);
+        message.extend_from_slice(&PEER.0);
+        let packet = packet::icmpv6(target, question.src, &message);
+        wire.send(US.0, 0x86dd, &packet);
+    }
+}
+
+#[test]
+fn routers_make_room_for_a_better_one() {
+    // One that is preferred, however many were there before.
+    let wire = Wire::new();
+    for number in 0..8 {
+        advertise(&wire, &format!("fe80::bad:{number}"), u16::MAX, &[]);
+    }
+    advertise_as(&wire, ROUTER, MEDIUM, 1800, &good());
+    assert_eq!(via(&wire), ["fe80::bad:0"]);
+    advertise_as(&wire, ROUTER, HIGH, 1800, &good());
+    assert_eq!(via(&wire), [ROUTER]);
+    // Its preference may change.
+    advertise_as(&wire, ROUTER, LOW, 1800, &good());
+    assert_eq!(via(&wire), ["fe80::bad:1"]);
+
+    // One that answers, when others do not.
+    let wire = Wire::new();
+    for number in 0..8 {
+        advertise_as(&wire, &format!("fe80::bad:{number}"), MEDIUM, u16::MAX, &[]);
+    }
+    wire.wait(1000);
+    let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
+    let icmp = icmp.unwrap();
+    for second in 0..100_u8 {
+        advertise_as(&wire, ROUTER, MEDIUM, 1800, &good());
+        // Those that do not answer go on advertising themselves.
+        for number in 0..8 {
+            advertise_as(&wire, &format!("fe80::bad:{number}"), MEDIUM, u16::MAX, &[]);
+        }
+        let _ = wire.process.write(icmp, &[0, second, 9, 9]);
+        wire.wait(1000);
+        answer(&wire, &[ROUTER]);
+    }
+    assert_eq!(via(&wire), [ROUTER]);
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn a_preferred_router_is_used_again_when_it_answers_again() {
+    let wire = Wire::new();
+    advertise_as(&wire, "fe80::a", HIGH, 1800, &good());
+    advertise_as(&wire, "fe80::b", MEDIUM, 1800, &good());
+    wire.wait(1000);
+    assert_eq!(via(&wire), ["fe80::a"]);
+    let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
+    wire.process.write(icmp.unwrap(), &[0, 1, 9, 9]).unwrap();
+    for _ in 0..8 {
+        wire.wait(1000);
+        answer(&wire, &["fe80::b"]);
+    }
+    assert_eq!(via(&wire), ["fe80::b"]);
+    // Its advertisement alone is no proof that it hears us.
+    advertise_as(&wire, "fe80::a", HIGH, 1800, &good());
+    assert_eq!(via(&wire), ["fe80::b"]);
+    answer(&wire, &["fe80::a", "fe80::b"]);
+    assert_eq!(via(&wire), ["fe80::a"]);
+    wire.assert_ledger_closes();
+}
+
+/// What is on the link and which addresses to make are two questions (RFC 4861 section 6.3.4).
+#[test]
+fn a_prefix_may_be_on_the_link_without_an_address_in_it() {
+    const ON_LINK: u8 = 0x80;
+    const BOTH_FLAGS: u8 = 0xc0;
+    let route = |wire: &Wire, prefix: &str| {
+        let line = format!(
+            "{prefix} dev eth0 metric 1025
+"
+        );
+        wire.text("route/list").contains(&line)
+    };
+    let wire = Wire::new();
+    let options = [
+        prefix_as("2001:db8:1::", 64, ON_LINK, HOUR),
+        prefix_as("2001:db8:2::", 48, BOTH_FLAGS, HOUR),
+        // The bits behind the prefix do not count.
+        prefix_as("2001:db8:3::8888", 112, ON_LINK, HOUR),
+        prefix_as("2001:db8:4::9", 128, ON_LINK, 10),
+        prefix_as("2001:db8:5::", 64, BOTH_FLAGS, 3 * HOUR),
+    ];
+    // Neither is this one: it would be a default route, or none at all.
+    let senseless = [
+        ("::", 0),
+        ("fe80::", 64),
+        ("ff02::", 64),
+        ("2001:db8::", 129),
+    ];
+    let senseless = senseless.map(|(net, len)| prefix_as(net, len, ON_LINK, HOUR));
+    advertise(&wire, ROUTER, 1800, &options);
+    advertise(&wire, ROUTER, 1800, &senseless);
+    wire.wait(1000);
+    let all = [
+        "2001:db8:1::/64",
+        "2001:db8:2::/48",
+        "2001:db8:3::/112",
+        "2001:db8:4::9/128",
+        "2001:db8:5::/64",
+    ];
+    for prefix in all {
+        assert!(
+            route(&wire, prefix),
+            "{prefix}: {}",
+            wire.text("route/list")
+        );
+    }
+    assert_eq!(
+        wire.text("route/list").matches("eth0 metric 1025").count(),
+        6
+    );
+    assert_eq!(addrs(&wire)[1..], ["2001:db8:5::ff:fe00:1/64"]);
+    // Packets to such an address go to its neighbour, not to the router.
+    let icmp = wire
+        .process
+        .open("/scheme/icmp/echo/2001:db8:2:ffff::9", BOTH);
+    settle(&wire);
+    wire.process.write(icmp.unwrap(), &[0, 1, 9, 9]).unwrap();
+    assert_eq!(
+        sent_of(&wire, NEIGHBOR_SOLICITATION)[0].dst,
+        addr("ff02::1:ff00:9")
+    );
+    // Each ends with its lifetime.
+    wire.wait(10_000);
+    assert!(!route(&wire, all[3]));
+    // A lifetime of zero ends it at once. Only addresses live for two more hours.
+    let ends = [
+        prefix_as("2001:db8:1::", 64, ON_LINK, 0),
+        prefix_as("2001:db8:5::", 64, BOTH_FLAGS, 0),
+    ];
+    advertise(&wire, ROUTER, 1800, &ends);
+    assert!(!route(&wire, all[0]) && !route(&wire, all[4]));
+    assert!(route(&wire, all[1]) && route(&wire, all[2]));
+    assert_eq!(addrs(&wire).len(), 2);
+    // However many are advertised, and whatever becomes of the adapter.
+    for number in 0..100 {
+        let prefix = prefix_as(&format!("2001:db8:f{number:03}::"), 64, ON_LINK, HOUR);
+        advertise(&wire, ROUTER, 1800, &[prefix]);
+    }
+    assert_eq!(
+        wire.text("route/list").matches("eth0 metric 1025").count(),
+        17
+    );
+    wire.set(
+        "ifaces/eth0/autoconf",
+        "0
+",
+    )
+    .unwrap();
+    assert_eq!(wire.text("route/list").matches("metric 1025").count(), 0);
+    wire.assert_ledger_closes();
+}
+
+/// RFC 4862 section 5.4 is about addresses that somebody sets, too.
+#[test]
+fn an_address_that_somebody_sets_is_asked_for() {
+    let group = "ff02::1:ff00:5";
+    let rivals = [
+        (NEIGHBOR_ADVERTISEMENT, "fd00::5", ALL_NODES),
+        (NEIGHBOR_SOLICITATION, "::", group),
+    ];
+    for (kind, src, dst) in rivals {
+        let wire = Wire::new();
+        let claim = || {
+            wire.set(ADD, "fd00::5/64\n").unwrap();
+            let question = &sent_of(&wire, NEIGHBOR_SOLICITATION)[0];
+            assert_eq!((question.src, question.dst), (addr("::"), addr(group)));
+        };
+        claim();
+        assert_eq!(addrs(&wire).len(), 2, "it can be used meanwhile");
+        neighbor(&wire, kind, src, dst, "fd00::5");
+        assert_eq!(addrs(&wire), [format!("{LINK_LOCAL}/64")]);
+        assert!(!wire.text("route/list").contains("fd00::/64"));
+        assert!(!wire.text("ifaces/eth0/multicast").contains(group));
+        // It is free later on. From then on nobody can take it away.
+        claim();
+        wire.wait(1000);
+        settle(&wire);
+        for _ in 0..2 {
+            neighbor(&wire, kind, src, dst, "fd00::5");
+        }
+        assert!(!sent_of(&wire, NEIGHBOR_ADVERTISEMENT).is_empty());
+        assert_eq!(addrs(&wire).len(), 2);
+        wire.assert_ledger_closes();
+    }
 }

@@ -128,7 +128,9 @@ fn who_does_not_answer_is_unreachable() {
 fn neighbour_discovery() {
     let wire = Wire::new();
     wire.set("ifaces/eth0/addr/add", "fd00::1/64\n").unwrap();
-    // The address is announced to all stations.
+    // Other stations are asked for the address, and it is announced to all.
+    let (_, _, question) = wire.sent().unwrap();
+    assert_eq!((question[40], &question[8..24]), (135, &[0; 16][..]));
     let (dst, _, advert) = wire.sent().unwrap();
     assert_eq!((dst, advert[40]), ([0x33, 0x33, 0, 0, 0, 1], 136));
     let us: Ipv6Addr = "fd00::1".parse().unwrap();
@@ -230,7 +232,7 @@ fn dhcp_without_an_address() {
         wire.text("route/list")
             .starts_with("default via 10.0.0.254 dev eth0\n")
     );
-    wire.assert_announced();
+    wire.assert_claimed();
     wire.process.write(client, &[1; 548]).unwrap();
     let (dst, _, request) = wire.sent().unwrap();
     assert_eq!(dst, EVERYBODY);
@@ -255,8 +257,12 @@ fn frames_of_any_kind_are_counted() {
     wire.send(US.0, 0x0806, b"short");
     wire.local
         .with_server(|net| net.handle_frame(wire.port, &[1, 2, 3]));
-    // Messages that claim our own address as their source.
-    wire.send(US.0, 0x0806, &wire.arp(2, [10, 0, 0, 1], [10, 0, 0, 1]));
+    // Messages that claim our own address as their source. It is defended, once.
+    for _ in 0..2 {
+        wire.send(US.0, 0x0806, &wire.arp(2, [10, 0, 0, 1], [10, 0, 0, 1]));
+    }
+    wire.assert_announced();
+    assert_eq!(wire.sent(), None);
     wire.send(
         US.0,
         0x0800,
@@ -296,6 +302,10 @@ struct Driver {
     serial: u32,
     received: VecDeque<Vec<u8>>,
     sent: Vec<Vec<u8>>,
+    /// Frames longer than this are refused, bytes.
+    longest: usize,
+    /// Frames that it has room for.
+    room: usize,
 }
 
 /// The frames of one driver, as long as it is the same driver.
@@ -321,6 +331,8 @@ impl Drivers {
             serial: state.serial,
             received: VecDeque::new(),
             sent: Vec::new(),
+            longest: 1514,
+            room: usize::MAX,
         };
         let before = state.drivers.insert(name.to_owned(), driver);
         assert!(before.is_none(), "{name} is there already");
@@ -388,7 +400,18 @@ impl FrameIo for Opened {
     }
 
     fn send(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.with(|driver| driver.sent.push(frame.to_vec()))
+        self.probe();
+        self.with(|driver| {
+            if driver.room == 0 {
+                return Err(ErrorKind::WouldBlock.into());
+            }
+            if frame.len() > driver.longest {
+                return Err(ErrorKind::InvalidInput.into());
+            }
+            driver.room -= 1;
+            driver.sent.push(frame.to_vec());
+            Ok(())
+        })?
     }
 
     fn is_alive(&self, _now: Duration) -> bool {
@@ -809,5 +832,166 @@ fn a_connection_waits_for_the_driver() {
     }
     let (_, _, again) = last(&wire).unwrap();
     assert_eq!(payload_v4(&again)[..8], payload_v4(&syn)[..8]);
+    wire.assert_ledger_closes();
+}
+
+/// Packets for one host in frames for many: each station would answer, complain or forward
+/// (RFC 1122 section 3.3.6, RFC 1812 section 5.3.4).
+#[test]
+fn a_packet_for_one_host_in_a_frame_for_many() {
+    let wire = Wire::new();
+    wire.take_address();
+    wire.set("ip/forwarding", "1\n").unwrap();
+    wire.send(
+        EVERYBODY,
+        0x0806,
+        &wire.arp(1, [10, 0, 0, 2], [10, 0, 0, 1]),
+    );
+    assert!(wire.sent().is_some());
+    let bound = wire.process.open("/scheme/udp", BOTH).unwrap();
+    let bound = wire.process.dup_verb(bound, b"/10.0.0.1:9").unwrap();
+    let heard = wire.process.dup_verb(bound, b"10.0.0.2:5").unwrap();
+    wire.process.set_nonblocking(heard, true).unwrap();
+    let mut syn = vec![
+        0, 5, 0, 7, 0, 0, 0, 0, 0, 0, 0, 0, 0x50, 2, 1, 0, 0, 0, 0, 0,
+    ];
+    let [us, peer] = ["10.0.0.1", "10.0.0.2"].map(|addr| addr.parse().unwrap());
+    let sum = packet::checksum(&[&[10, 0, 0, 2, 10, 0, 0, 1, 0, 6, 0, 20], &syn]);
+    syn[16..18].copy_from_slice(&sum.to_be_bytes());
+    let syn = packet::ip(peer, us, 6, &syn);
+    let packets = [
+        syn,
+        udp(("10.0.0.2", 5), ("10.0.0.1", 999), b"closed"),
+        udp(("10.0.0.2", 5), ("10.0.0.1", 9), b"open"),
+        udp(("10.0.0.2", 5), ("10.0.0.3", 9), b"another's"),
+        ping(),
+    ];
+    for dst in [EVERYBODY, [1, 0, 0x5e, 0, 0, 1]] {
+        for packet in &packets {
+            wire.send(dst, 0x0800, packet);
+            assert_eq!(wire.sent(), None);
+        }
+    }
+    let mut buffer = [0; 100];
+    let read = wire.process.read(heard, &mut buffer);
+    assert_eq!(read, Err(errno::EAGAIN));
+    let stats = wire.text("ifaces/eth0/stats");
+    assert!(stats.contains("drop.bad_destination 10\n"), "{stats}");
+    // The same in IPv6.
+    let (us, peer) = (
+        "fe80::ff:fe00:1".parse().unwrap(),
+        "fe80::2".parse().unwrap(),
+    );
+    let echo = packet::icmpv6(peer, us, &[128, 0, 0, 0, 0, 1, 0, 1]);
+    wire.send([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &echo);
+    assert_eq!(wire.sent(), None);
+    // In frames for us alone, all of these have an effect.
+    wire.send(US.0, 0x86dd, &echo);
+    assert!(wire.sent().is_some());
+    for packet in &packets {
+        wire.send(US.0, 0x0800, packet);
+    }
+    assert_eq!(wire.process.read(heard, &mut buffer), Ok(4));
+    assert_eq!(std::iter::from_fn(|| wire.sent()).count(), 4);
+    wire.assert_ledger_closes();
+}
+
+/// A ping in a frame to a driver.
+fn ping_frame(machine: &Machine, name: &str, data: &[u8]) -> Vec<u8> {
+    let ping = echo_request("10.0.0.2", "10.0.0.1", 1, data);
+    let mac = machine.drivers.state().drivers[name].mac;
+    [&mac.0[..], &PEER.0, &[8, 0], &ping].concat()
+}
+
+/// Gives the driver these frames, with the peer's address before them.
+fn arrive(machine: &mut Machine, at: usize, name: &str, frames: Vec<Vec<u8>>) {
+    let asked = [0, 1, 8, 0, 6, 4, 0, 1];
+    let arp = [&asked[..], &PEER.0, &[10, 0, 0, 2], &[0; 6], &[10, 0, 0, 1]].concat();
+    let arp = [&EVERYBODY[..], &PEER.0, &[8, 6], &arp].concat();
+    let mut state = machine.drivers.state();
+    let received = &mut state.drivers.get_mut(name).unwrap().received;
+    received.push_back(arp);
+    received.extend(frames);
+    drop(state);
+    machine.adapters.receive(&mut machine.net, at);
+}
+
+#[test]
+fn a_refused_frame_is_lost_and_its_driver_is_not() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    let mut machine = Machine::new(&drivers);
+    machine.set("ifaces/eth0/addr/set", "10.0.0.1/24\n");
+    machine.set("ifaces/eth0/mtu", "9000\n");
+    machine.wait(Duration::from_secs(15));
+    drivers.taken("network.a");
+    let searches = drivers.state().searches;
+    let frames = [3000, 100, 3000, 100].map(|len| ping_frame(&machine, "network.a", &vec![7; len]));
+    arrive(&mut machine, 0, "network.a", frames.to_vec());
+    machine.run();
+    // The answer to the request for our address, and the two short pings.
+    assert_eq!(drivers.taken("network.a").len(), 3);
+    assert_eq!(machine.flags("eth0"), RUNNING);
+    // Nor is a driver without room taken for one that ended.
+    drivers.state().drivers.get_mut("network.a").unwrap().room = 1;
+    let ping = ping_frame(&machine, "network.a", b"data");
+    arrive(&mut machine, 0, "network.a", vec![ping]);
+    machine.run();
+    assert_eq!(drivers.taken("network.a").len(), 1);
+    assert_eq!(drivers.state().searches, searches);
+    let stats = &machine.net.interface("eth0").unwrap().stats;
+    assert_eq!(stats.drops(net::ifnet::DropReason::Refused), 3);
+    assert!(stats.output().closes(), "{:?}", stats.output());
+}
+
+#[test]
+fn a_flood_on_one_adapter_leaves_the_others_their_turn() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    drivers.start("network.b", Mac([2, 0, 0, 0, 0, 0xb]));
+    let mut machine = Machine::new(&drivers);
+    machine.set("ifaces/eth1/addr/set", "10.0.0.1/24\n");
+    machine.wait(Duration::from_secs(15));
+    drivers.taken("network.b");
+    // Each is dropped, but only after it was looked at.
+    let noise = echo_request("10.0.0.2", "10.0.0.9", 1, b"noise");
+    let noise = [&US.0[..], &PEER.0, &[8, 0], &noise].concat();
+    arrive(&mut machine, 0, "network.a", vec![noise; 20_000]);
+    let ping = ping_frame(&machine, "network.b", b"data");
+    arrive(&mut machine, 1, "network.b", vec![ping]);
+    let now = Now {
+        monotonic: machine.now,
+        wall: machine.now,
+    };
+    for _ in 0..2 {
+        let _ = machine.net.turn(now);
+        assert!(machine.adapters.transmit(&mut machine.net), "there is more");
+    }
+    // Both the request for our address and the ping are answered.
+    assert_eq!(drivers.taken("network.b").len(), 2);
+    let left = |drivers: &Drivers| drivers.state().drivers["network.a"].received.len();
+    assert!(left(&drivers) > 19_000);
+    // Nothing is forgotten, and it comes to rest.
+    machine.run();
+    assert_eq!(left(&drivers), 0);
+}
+
+/// RFC 5227 section 2.4: an address that another station uses is defended, but not in every frame.
+#[test]
+fn an_address_that_another_station_has_is_defended() {
+    let wire = Wire::new();
+    wire.take_address();
+    for _ in 0..2 {
+        // The answer to our question, another host's question, and its announcement.
+        for (operation, target) in [(2, 1), (1, 9), (1, 1)] {
+            let claim = wire.arp(operation, [10, 0, 0, 1], [10, 0, 0, target]);
+            wire.send(EVERYBODY, 0x0806, &claim);
+        }
+        wire.assert_announced();
+        wire.wait(9900);
+        assert_eq!(wire.sent(), None);
+        wire.wait(100);
+    }
+    assert!(wire.text("ifaces/eth0/addr/list").contains("10.0.0.1/24"));
     wire.assert_ledger_closes();
 }

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use crate::host::Host;
 use crate::ifnet::AdapterId;
+use crate::ip::Budget;
 use crate::link::{Found, Mac};
 
 /// Longest frame that any driver hands out, bytes. One driver ends itself when a buffer is shorter.
@@ -34,7 +35,8 @@ pub trait FrameIo {
     /// Receives a frame; `WouldBlock` when there is none.
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize>;
 
-    /// Sends a frame; `WouldBlock` when there is no room.
+    /// Sends a frame. After an error the frame is lost, and so is the driver unless it [is
+    /// alive](Self::is_alive): one that has no room (`WouldBlock`), or finds the frame too long.
     fn send(&mut self, frame: &[u8]) -> io::Result<()>;
 
     /// Whether there is room for a frame to send. Frames that wait for it stay in the interface's
@@ -55,6 +57,8 @@ struct Adapter<F> {
     id: AdapterId,
     /// `None` while the driver is gone.
     frames: Option<F>,
+    /// Whether it may have more frames than were received in this turn.
+    pending: bool,
 }
 
 /// Every adapter that was ever seen. They are numbered from 0 in the order in which they were
@@ -101,20 +105,18 @@ impl<B: Bus> Adapters<B> {
         self.adapters.get_mut(at)?.frames.as_mut()
     }
 
-    /// Receives every frame that the adapter with number `at` has.
+    /// Receives the frames that the adapter with number `at` has. Those beyond its share of a turn
+    /// are received in the next ones, which [`transmit`](Self::transmit) asks for: an adapter on a
+    /// flooded link does not take the turn of the others, and its own driver drops what is too
+    /// much.
     pub fn receive(&mut self, host: &mut Host, at: usize) {
+        let share = self.share();
         let Some(adapter) = self.adapters.get_mut(at) else {
             return;
         };
-        // The driver wakes us once for everything it has, so this reads until there is no more.
-        while let Some(frames) = &mut adapter.frames {
-            match frames.receive(&mut self.buffer) {
-                Ok(0) => return,
-                Ok(len) => host.handle_frame(adapter.id, &self.buffer[..len]),
-                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                Err(error) => adapter.fail(host, &mut self.bus, &error),
-            }
+        // The driver wakes us once for everything it has, so this has to be remembered.
+        if !adapter.pending {
+            adapter.receive(host, &mut self.bus, &mut self.buffer, share);
         }
     }
 
@@ -123,27 +125,34 @@ impl<B: Bus> Adapters<B> {
         self.opening
     }
 
-    /// Sends every queued frame for which there is room, and searches for adapters if that is due.
-    /// True if the host needs a turn because of it.
+    /// Most frames of one adapter in a turn: together no more than a turn can handle.
+    fn share(&self) -> usize {
+        (Budget::TURN.get() / self.adapters.len().max(1)).max(1)
+    }
+
+    /// Sends every queued frame for which there is room, receives frames that were left in the last
+    /// turn, and searches for adapters if that is due. True if the host needs a turn because of it.
     #[must_use]
     pub fn transmit(&mut self, host: &mut Host) -> bool {
-        let mut sent = false;
+        let (mut sent, mut received) = (false, false);
+        let (share, now) = (self.share(), host.now());
         for adapter in &mut self.adapters {
             while let Some(frames) = &mut adapter.frames
                 && frames.has_room()
                 && let Some(frame) = host.poll_frame(adapter.id)
             {
                 sent = true;
-                // A frame that the driver has no room for is lost, as on a wire.
-                if let Err(error) = frames.send(&frame)
-                    && error.kind() != ErrorKind::WouldBlock
-                {
-                    adapter.fail(host, &mut self.bus, &error);
+                if let Err(error) = frames.send(&frame) {
+                    host.frame_refused(adapter.id);
+                    if error.kind() != ErrorKind::WouldBlock && !frames.is_alive(now) {
+                        adapter.fail(host, &mut self.bus, &error);
+                    }
                 }
             }
-        }
-        let now = host.now();
-        for adapter in &mut self.adapters {
+            if std::mem::take(&mut adapter.pending) {
+                received = true;
+                adapter.receive(host, &mut self.bus, &mut self.buffer, share);
+            }
             adapter.check(host, &mut self.bus, now);
         }
         let search = host.wants_adapters();
@@ -151,7 +160,7 @@ impl<B: Bus> Adapters<B> {
             self.search(host);
         }
         // Connections may have waited for the room that this made in a queue.
-        search || (sent && host.has_work())
+        search || received || (sent && host.has_work())
     }
 
     /// Searches for adapters.
@@ -215,6 +224,7 @@ impl<B: Bus> Adapters<B> {
             name: name.to_owned(),
             id,
             frames: Some(frames),
+            pending: false,
         });
         Ok(())
     }
@@ -240,11 +250,29 @@ impl<F: FrameIo> Adapter<F> {
         }
     }
 
+    /// Receives frames, `share` of them at most.
+    fn receive(&mut self, host: &mut Host, bus: &mut impl Bus, buffer: &mut [u8], share: usize) {
+        for _ in 0..share {
+            let Some(frames) = &mut self.frames else {
+                return;
+            };
+            match frames.receive(buffer) {
+                Ok(0) => return,
+                Ok(len) => host.handle_frame(self.id, &buffer[..len]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return self.fail(host, bus, &error),
+            }
+        }
+        self.pending = true;
+    }
+
     /// Handles the end of a driver. The interface waits for the next one.
     fn fail(&mut self, host: &mut Host, bus: &mut impl Bus, error: &io::Error) {
         log::error!("{}: {error}", self.name);
         host.ethernet_lost(self.id);
         self.frames = None;
+        self.pending = false;
         bus.clear(&self.name);
     }
 }

@@ -190,6 +190,13 @@ impl Host {
         self.net.link.ask_for_adapters(&self.net.ip);
     }
 
+    /// Notes that the driver did not send the last frame that it was given: it had no room, or
+    /// refused it.
+    pub fn frame_refused(&mut self, id: AdapterId) {
+        self.net.link.frame_refused(&mut self.net.ip, id);
+        self.counted();
+    }
+
     /// Whether to look for adapters now. A program that has adapters asks after every turn, and
     /// [says](Self::adapters_searched) when it has looked.
     pub fn wants_adapters(&self) -> bool {

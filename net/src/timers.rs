@@ -57,6 +57,11 @@ impl<K: Ord + Copy> Timers<K> {
         self.order.first().map(|&(at, _)| at)
     }
 
+    /// The key of the timer that is due first.
+    pub(crate) fn first(&self) -> Option<K> {
+        self.order.first().map(|&(_, key)| key)
+    }
+
     /// The keys of all timers that are armed, in the order in which they are due.
     pub(crate) fn iter(&self) -> impl Iterator<Item = K> {
         self.order.iter().map(|&(_, key)| key)

@@ -96,6 +96,19 @@ impl Wire {
     /// Gives the adapter 10.0.0.1.
     pub fn take_address(&self) {
         self.set("ifaces/eth0/addr/set", "10.0.0.1/24\n").unwrap();
+        self.assert_claimed();
+    }
+
+    /// Checks that every station is asked for 10.0.0.1 (RFC 5227 section 2.1.1), and that it is
+    /// announced.
+    pub fn assert_claimed(&self) {
+        let (dst, ethertype, arp) = self.sent().unwrap();
+        assert_eq!((dst, ethertype), (EVERYBODY, 0x0806));
+        assert_eq!(arp[6..8], [0, 1]);
+        assert_eq!(
+            (&arp[14..18], &arp[24..28]),
+            (&[0; 4][..], &[10, 0, 0, 1][..])
+        );
         self.assert_announced();
     }
 

@@ -21,7 +21,7 @@ pub enum DropReason {
     BadChecksum,
     /// In: a source that no host can have (RFC 1122 section 3.2.1.3), or one of our own.
     BadSource,
-    /// In: a destination that must not appear on the wire.
+    /// In: a destination that must not appear on the wire, or not in a frame for many stations.
     BadDestination,
     /// In: an option or extension header we refuse: source routes, unknown ones marked so.
     BadOption,
@@ -70,11 +70,14 @@ pub enum DropReason {
     Purged,
     /// Out: the neighbour does not answer, or too many packets wait for one.
     NoNeighbor,
+    /// Out: the driver of the adapter had no room for the frame, or refused it, as it does with one
+    /// that is too long for its link.
+    Refused,
 }
 
 impl DropReason {
     /// Every reason, in the order in which `stats` shows them.
-    pub const ALL: [Self; 29] = [
+    pub const ALL: [Self; 30] = [
         Self::UnknownFamily,
         Self::NetisrFull,
         Self::Malformed,
@@ -104,6 +107,7 @@ impl DropReason {
         Self::Truncated,
         Self::Purged,
         Self::NoNeighbor,
+        Self::Refused,
     ];
 
     /// The name in `stats`, behind `drop.`.
@@ -138,6 +142,7 @@ impl DropReason {
             Self::Truncated => "truncated",
             Self::Purged => "purged",
             Self::NoNeighbor => "no_neighbor",
+            Self::Refused => "refused",
         }
     }
 }

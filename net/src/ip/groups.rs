@@ -15,6 +15,10 @@ use crate::ifnet::{
 use crate::packet::Packet;
 use crate::timers::{Timer, Timers};
 
+/// Bytes of a query of IGMP version 1 or 2.
+const IGMP_V2_QUERY: usize = 8;
+/// Bytes of a query of MLD version 1.
+const MLD_V1_QUERY: usize = 24;
 const IGMP_QUERY: u8 = 0x11;
 const IGMP_REPORT: u8 = 0x16;
 const IGMP_LEAVE: u8 = 0x17;
@@ -79,6 +83,20 @@ fn is_reported(group: &IpAddr) -> bool {
         IpAddr::V4(group) => *group != ALL_SYSTEMS,
         IpAddr::V6(v6) => *v6 != ALL_NODES && !is_interface_local(group),
     }
+}
+
+/// Whether a query is as long as its version says. The first version ends after `first` bytes. The
+/// later ones go on with four bytes, the last two of which count the sources behind, of `size` bytes
+/// each (RFC 3376 section 7.1, RFC 3810 section 8.1).
+fn names_its_sources(query: &[u8], first: usize, size: usize) -> bool {
+    if query.len() == first {
+        return true;
+    }
+    let Some(&[_, _, high, low]) = query.get(first..).and_then(|rest| rest.first_chunk()) else {
+        return false;
+    };
+    let sources = usize::from(u16::from_be_bytes([high, low]));
+    query.len() >= first + 4 + sources * size
 }
 
 impl Ip {
@@ -301,6 +319,9 @@ impl Ip {
         };
         match kind {
             IGMP_QUERY => {
+                if !names_its_sources(received.payload(), IGMP_V2_QUERY, 4) {
+                    return Verdict::Dropped(DropReason::Malformed);
+                }
                 let group = Ipv4Addr::new(a, b, c, d);
                 let asked = (!group.is_unspecified()).then_some(IpAddr::V4(group));
                 // Version 1 has no such field, and means ten seconds (RFC 2236 section 4).
@@ -327,6 +348,9 @@ impl Ip {
         // RFC 3810 section 6.2: every router on the way has seen a query.
         if !has_router_alert(&received.packet) {
             return Verdict::Dropped(DropReason::NotWanted);
+        }
+        if !names_its_sources(message, MLD_V1_QUERY, 16) {
+            return Verdict::Dropped(DropReason::Malformed);
         }
         let millis = u16::from_be_bytes([message[4], message[5]]);
         let group: [u8; 16] = std::array::from_fn(|at| message[8 + at]);
@@ -412,5 +436,27 @@ impl Ip {
         let len = packet.len() as u16;
         packet.prepend(&ipv6_header(src, dst, proto::HOP_BY_HOP, 1, len));
         let _ = self.if_output(dev, Family::Inet6, packet, dst.into());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_query_is_as_long_as_it_says() {
+        for (first, size) in [(IGMP_V2_QUERY, 4), (MLD_V1_QUERY, 16)] {
+            let query = |len: usize, sources: u8| {
+                let mut query = vec![0; len];
+                if let Some(count) = query.get_mut(first + 3) {
+                    *count = sources;
+                }
+                names_its_sources(&query, first, size)
+            };
+            assert!(query(first, 0) && query(first + 4, 0));
+            assert!(query(first + 4 + 2 * size, 2) && query(first + 4 + 3 * size, 2));
+            assert!(!query(first + 1, 0) && !query(first + 3, 0));
+            assert!(!query(first + 4, 1) && !query(first + 3 + 2 * size, 2));
+        }
     }
 }

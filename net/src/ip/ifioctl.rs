@@ -11,7 +11,7 @@ use crate::ifnet::{
     Activity, Discipline, Driver, Family, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex,
     Ifnet,
 };
-use crate::route::{Origin, Route, advertised_metric};
+use crate::route::{Origin, Route};
 
 impl Ip {
     /// Makes `lo0`, which is up from the beginning.
@@ -155,24 +155,18 @@ impl Ip {
         let Some(prefix) = addr.prefix() else {
             return;
         };
-        // Addresses that a router advertised come after those that somebody set.
-        let behind = advertised_metric(dev);
-        let lowest = match ifp.advertised.contains(&addr.addr) {
-            true => behind,
-            false => {
-                let learned =
-                    |route: &Route| route.origin == Origin::Connected && route.metric >= behind;
-                self.routes
-                    .remove(prefix, |route| route.dev == dev && learned(route));
-                0
-            }
-        };
+        // The router says which prefixes are on the link: not every address that it leads to is in
+        // one (RFC 5942 section 4).
+        if ifp.advertised.contains(&addr.addr) {
+            return;
+        }
         let taken = self.routes.at(prefix);
-        if taken.iter().any(|route| connects(route, dev)) {
+        let there = |route: &Route| connects(route, dev) && route.origin != Origin::Advertised;
+        if taken.iter().any(there) {
             return;
         }
         // The lowest metric that no other interface has: networks may overlap.
-        let metric = (lowest..).find(|&metric| taken.iter().all(|route| route.metric != metric));
+        let metric = (0..).find(|&metric| taken.iter().all(|route| route.metric != metric));
         let route = Route {
             dev,
             via: None,

@@ -11,12 +11,17 @@ use super::header::{
 use super::icmp::Problem;
 use super::options::{self, Refused};
 use super::reassembly::{Added, Fragment, HeldFragments, Key};
-use super::{Delivery, Fate, Ip, Received, Verdict, checksum};
+use super::{Addressed, Delivery, Fate, Ip, Received, Verdict, checksum};
 use crate::ifnet::{Driver, DropReason, IfIndex, is_host, is_interface_local, is_mapped};
 use crate::packet::Packet;
 
 impl Ip {
-    pub(super) fn ip_input(&mut self, rcvif: IfIndex, mut packet: Packet) -> Fate {
+    pub(super) fn ip_input(
+        &mut self,
+        rcvif: IfIndex,
+        mut packet: Packet,
+        addressed: Addressed,
+    ) -> Fate {
         let Ok(ip) = Ipv4Packet::new_checked(&packet[..]) else {
             return DropReason::Malformed.into();
         };
@@ -49,6 +54,7 @@ impl Ip {
             Addressee::OtherHost if self.is_dhcp_reply(rcvif, protocol, &packet[header_len..]) => {
                 Addressee::Host
             }
+            one if is_lost_unicast(one, addressed) => return DropReason::BadDestination.into(),
             Addressee::OtherHost => return self.ip_forward(rcvif, packet).into(),
             addressee => addressee,
         };
@@ -96,7 +102,12 @@ impl Ip {
         }
     }
 
-    pub(super) fn ip6_input(&mut self, rcvif: IfIndex, mut packet: Packet) -> Fate {
+    pub(super) fn ip6_input(
+        &mut self,
+        rcvif: IfIndex,
+        mut packet: Packet,
+        addressed: Addressed,
+    ) -> Fate {
         let Ok(ip) = Ipv6Packet::new_checked(&packet[..]) else {
             return DropReason::Malformed.into();
         };
@@ -112,8 +123,16 @@ impl Ip {
         packet.truncate(total_len);
         let addressee = match self.check_addresses(rcvif, &src, &dst) {
             Ok(addressee) => addressee,
+            // Another station that has an address of ours says so from there (RFC 4862 section
+            // 5.4.4).
+            Err(DropReason::BadSource) if self.ifs.is_local(&src) && is_advert(&packet) => {
+                self.addressee(rcvif, &dst)
+            }
             Err(reason) => return reason.into(),
         };
+        if is_lost_unicast(addressee, addressed) {
+            return DropReason::BadDestination.into();
+        }
         if addressee == Addressee::OtherHost {
             return self.ip_forward(rcvif, packet).into();
         }
@@ -412,6 +431,19 @@ impl Ip {
         };
         Delivery::Settled(verdict)
     }
+}
+
+/// Whether a valid IPv6 packet is a neighbour advertisement, from its own link.
+fn is_advert(packet: &[u8]) -> bool {
+    const ADVERT: u8 = 136;
+
+    packet[6..8] == [proto::ICMPV6, 255] && packet.get(IPV6_HEADER) == Some(&ADVERT)
+}
+
+/// Whether a packet for one host came in a frame for many. Each of these would forward it, answer
+/// it, or complain (RFC 1122 section 3.3.6, RFC 1812 section 5.3.4).
+fn is_lost_unicast(addressee: Addressee, addressed: Addressed) -> bool {
+    addressed == Addressed::Group && matches!(addressee, Addressee::Host | Addressee::OtherHost)
 }
 
 /// Offset of the field with the number of the header at `payload`.

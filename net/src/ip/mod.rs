@@ -171,6 +171,16 @@ struct Queued {
     rcvif: IfIndex,
     family: Family,
     packet: Packet,
+    addressed: Addressed,
+}
+
+/// How the frame of a packet was addressed on its link: BSD's `M_BCAST` and `M_MCAST`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Addressed {
+    /// To this host, or the link has no hardware addresses.
+    Host,
+    /// To many stations.
+    Group,
 }
 
 /// The network layer of one machine.
@@ -267,6 +277,17 @@ impl Ip {
     /// `netisr_dispatch`: queues a packet that an interface received. If the queue is full, the
     /// packet is dropped and counted; that is not an error.
     pub(crate) fn netisr_enqueue(&mut self, rcvif: IfIndex, family: Family, packet: Packet) {
+        self.netisr_enqueue_from(rcvif, family, packet, Addressed::Host);
+    }
+
+    /// The same, for a packet from a frame.
+    pub(crate) fn netisr_enqueue_from(
+        &mut self,
+        rcvif: IfIndex,
+        family: Family,
+        packet: Packet,
+        addressed: Addressed,
+    ) {
         let Some(ifp) = self.ifs.get_mut(rcvif) else {
             return;
         };
@@ -283,6 +304,7 @@ impl Ip {
             rcvif,
             family,
             packet,
+            addressed,
         });
     }
 
@@ -295,14 +317,15 @@ impl Ip {
                 rcvif,
                 family,
                 packet,
+                addressed,
             } = self.queue.pop_front()?;
             self.bytes -= packet.len();
             if let Some(ifp) = self.ifs.get_mut(rcvif) {
                 ifp.stats.input.queued -= 1;
             }
             let fate = match family {
-                Family::Inet6 => self.ip6_input(rcvif, packet),
-                _ => self.ip_input(rcvif, packet),
+                Family::Inet6 => self.ip6_input(rcvif, packet, addressed),
+                _ => self.ip_input(rcvif, packet, addressed),
             };
             match fate {
                 Fate::Ours(received, held) => return Some((received, Receipt { rcvif, held })),

@@ -4,6 +4,7 @@
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::{IpNet, Ipv6Net};
 use smoltcp::wire::{NdiscPrefixInfoFlags, NdiscPrefixInformation};
 
 use super::Mac;
@@ -21,7 +22,7 @@ const SOLICITATIONS: u8 = 3;
 const SAFE_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 /// Most routers remembered.
 const MAX_ROUTERS: usize = 8;
-/// Most prefixes from which an adapter makes addresses.
+/// Most prefixes from which an adapter makes addresses, and most that are on its link.
 const MAX_PREFIXES: usize = 16;
 /// Length of such a prefix, bits. The rest of an address is made from the hardware address.
 const PREFIX_LEN: u8 = 64;
@@ -45,10 +46,40 @@ struct Solicit {
     left: u8,
 }
 
+/// How much a router is to be preferred to others (RFC 4191 section 2.1).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Preference {
+    Low,
+    Medium,
+    High,
+}
+
+impl Preference {
+    /// The preference in the flags of an advertisement. The reserved value means medium.
+    pub(super) fn of(flags: u8) -> Self {
+        match flags >> 3 & 3 {
+            0b01 => Self::High,
+            0b11 => Self::Low,
+            _ => Self::Medium,
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Router {
     addr: Ipv6Addr,
     until: Duration,
+    preference: Preference,
+    /// It did not answer when it was last asked.
+    silent: bool,
+}
+
+impl Router {
+    /// The value of a router: those that answer come before those that do not, and only among the
+    /// former does the preference count (RFC 4861 section 6.3.6, RFC 4191 section 3.2).
+    fn rank(&self) -> Option<Preference> {
+        (!self.silent).then_some(self.preference)
+    }
 }
 
 /// An address made from a router's prefix.
@@ -63,6 +94,13 @@ pub(crate) struct AutoAddr {
     refused: bool,
 }
 
+/// A prefix whose addresses are on the link, until a time.
+#[derive(Debug)]
+struct OnLink {
+    prefix: IpNet,
+    until: Duration,
+}
+
 /// Something to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -72,8 +110,8 @@ pub(super) enum Action {
     Unique(IfAddr),
     /// Ask for routers.
     Solicit,
-    /// The lifetime of a router is over.
-    RouterGone,
+    /// The lifetime of a router, or of a prefix on the link, is over.
+    RouteGone,
     /// One of the addresses is deprecated: no new connection uses it.
     Deprecated,
     /// The lifetime of this address is over.
@@ -87,9 +125,10 @@ pub(super) struct Autoconf {
     pub(super) off: bool,
     tentative: Vec<Tentative>,
     solicit: Option<Solicit>,
-    /// Routers that advertised themselves. The first is used.
+    /// Routers that advertised themselves. Of equals the first is used.
     routers: Vec<Router>,
     addrs: Vec<AutoAddr>,
+    on_link: Vec<OnLink>,
     deadline: Option<Duration>,
 }
 
@@ -117,13 +156,21 @@ impl Autoconf {
             false => auto.preferred.min(auto.until),
         });
         let routers = self.routers.iter().map(|router| router.until);
-        let first = asked.chain(auto).chain(routers).min();
+        let on_link = self.on_link.iter().map(|on_link| on_link.until);
+        let first = asked.chain(auto).chain(routers).chain(on_link).min();
         self.deadline = first.filter(|at| *at < Duration::MAX);
     }
 
     /// The router to use.
     pub(super) fn router(&self) -> Option<Ipv6Addr> {
-        self.routers.first().map(|router| router.addr)
+        // Reversed, because max_by_key takes the last of equals.
+        let best = self.routers.iter().rev().max_by_key(|router| router.rank());
+        best.map(|router| router.addr)
+    }
+
+    /// The prefixes whose addresses are on the link.
+    pub(super) fn on_link(&self) -> impl Iterator<Item = IpNet> {
+        self.on_link.iter().map(|on_link| on_link.prefix)
     }
 
     /// The deprecated addresses.
@@ -209,24 +256,55 @@ impl Autoconf {
     }
 
     /// Handles an advertisement of a router. A `lifetime` of zero means that it is no router any
-    /// more.
-    pub(super) fn router_advertised(&mut self, addr: Ipv6Addr, lifetime: Duration, now: Duration) {
+    /// more. True if it is one that did not answer, and should be asked whether it does now.
+    pub(super) fn router_advertised(
+        &mut self,
+        addr: Ipv6Addr,
+        preference: Preference,
+        lifetime: Duration,
+        now: Duration,
+    ) -> bool {
         if lifetime.is_zero() {
             // Such a station advertises prefixes, but does not forward. We go on asking (RFC 4861
             // section 6.3.7).
             self.retired(addr);
-            return;
+            return false;
         }
         let until = end(now, lifetime);
-        let room = self.routers.len() < MAX_ROUTERS;
-        let mut known = self.routers.iter_mut();
-        match known.find(|router| router.addr == addr) {
-            Some(router) => router.until = until,
-            None if room => self.routers.push(Router { addr, until }),
-            None => {}
+        let advertised = Router {
+            addr,
+            until,
+            preference,
+            silent: false,
+        };
+        let known = self.position(&addr.into());
+        let silent = known.is_some_and(|at| self.routers[at].silent);
+        match known {
+            // An advertisement is no proof that the router hears us.
+            Some(at) => {
+                self.routers[at] = Router {
+                    silent,
+                    ..advertised
+                };
+            }
+            None if self.routers.len() < MAX_ROUTERS => self.routers.push(advertised),
+            None => self.replace_router(advertised),
         }
         self.solicit = None;
         self.rearm();
+        silent
+    }
+
+    /// Puts a router in the place of the one of least value, if that is less than its own.
+    fn replace_router(&mut self, router: Router) {
+        let places = 0..self.routers.len();
+        let least = places.min_by_key(|&at| self.routers[at].rank());
+        if let Some(at) = least
+            && self.routers[at].rank() < router.rank()
+        {
+            self.routers.remove(at);
+            self.routers.push(router);
+        }
     }
 
     /// Forgets a router. False if it was not known.
@@ -237,14 +315,60 @@ impl Autoconf {
         self.routers.len() < before
     }
 
-    /// Notes that a station does not answer. If it is the router in use, the next router takes its
-    /// place (RFC 4861 section 6.3.6). True if that happened.
+    /// Notes that a station does not answer. If it is a router, any other is used instead; the
+    /// routers of which none answers are tried in turn (RFC 4861 section 6.3.6). True if the
+    /// station is a router.
     pub(super) fn unreachable(&mut self, addr: &IpAddr) -> bool {
-        let ours = self.router().map(IpAddr::V6) == Some(*addr) && self.routers.len() > 1;
-        if ours {
-            self.routers.rotate_left(1);
+        let Some(at) = self.position(addr) else {
+            return false;
+        };
+        let mut router = self.routers.remove(at);
+        router.silent = true;
+        self.routers.push(router);
+        true
+    }
+
+    /// Notes that a station answers. True if it is a router that did not before.
+    pub(super) fn reachable(&mut self, addr: &IpAddr) -> bool {
+        let at = self.position(addr);
+        at.is_some_and(|at| std::mem::take(&mut self.routers[at].silent))
+    }
+
+    fn position(&self, addr: &IpAddr) -> Option<usize> {
+        let mut routers = self.routers.iter();
+        routers.position(|router| IpAddr::V6(router.addr) == *addr)
+    }
+
+    /// Handles what an advertised prefix says of the link (RFC 4861 section 6.3.4). A lifetime of
+    /// zero ends it at once. A prefix that is not said to be on the link is not said to be off it
+    /// either.
+    pub(super) fn prefix_on_link(&mut self, info: &NdiscPrefixInformation, now: Duration) {
+        // A prefix of all addresses would be a default route.
+        let prefix = match info.prefix_len {
+            1..=128 => Ipv6Net::new(info.prefix, info.prefix_len),
+            _ => return,
+        };
+        let Ok(prefix) = prefix.map(|prefix| IpNet::V6(prefix.trunc())) else {
+            return;
+        };
+        if !info.flags.contains(NdiscPrefixInfoFlags::ON_LINK)
+            || info.prefix.is_unicast_link_local()
+            || info.prefix.is_multicast()
+        {
+            return;
         }
-        ours
+        let until = end(now, info.valid_lifetime.into());
+        let room = self.on_link.len() < MAX_PREFIXES;
+        let mut known = self.on_link.iter_mut();
+        match known.find(|on_link| on_link.prefix == prefix) {
+            Some(on_link) => on_link.until = until,
+            None if room => {
+                self.on_link.push(OnLink { prefix, until });
+            }
+            None => {}
+        }
+        self.on_link.retain(|on_link| on_link.until > now);
+        self.rearm();
     }
 
     /// Handles an advertised prefix. Returns the address to take because of it, if any. `is_set`
@@ -296,8 +420,6 @@ impl Autoconf {
         };
         auto.preferred = preferred_until;
         auto.deprecated = preferred.is_zero();
-        // A prefix that is not said to be on the link is not said to be off it either (RFC 4861
-        // section 6.3.4).
         if on_link {
             auto.addr.prefix_len = PREFIX_LEN;
         }
@@ -339,7 +461,12 @@ impl Autoconf {
         let over = |router: &Router| router.until <= now;
         if let Some(at) = self.routers.iter().position(over) {
             self.routers.remove(at);
-            return Some(Action::RouterGone);
+            return Some(Action::RouteGone);
+        }
+        let over = |on_link: &OnLink| on_link.until <= now;
+        if let Some(at) = self.on_link.iter().position(over) {
+            self.on_link.remove(at);
+            return Some(Action::RouteGone);
         }
         if let Some(at) = self.addrs.iter().position(|auto| auto.until <= now) {
             return Some(Action::Expired(self.addrs.remove(at).addr.addr));
@@ -353,6 +480,7 @@ impl Autoconf {
     pub(super) fn forget(&mut self) -> Vec<IpAddr> {
         self.solicit = None;
         self.routers.clear();
+        self.on_link.clear();
         let addrs = self.addrs.drain(..).map(|auto| auto.addr.addr).collect();
         self.rearm();
         addrs

@@ -1,12 +1,14 @@
 //! The effects of autoconfiguration: carries out what [`autoconf`](super::autoconf) decides, on
 //! addresses, groups and routes.
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv6Addr};
 use std::time::Duration;
 
+use ipnet::IpNet;
 use smoltcp::wire::{EthernetAddress, Icmpv6Repr, NdiscOption, NdiscOptionRepr, NdiscRepr};
 
-use super::autoconf::{Action, AutoAddr, Autoconf};
+use super::autoconf::{Action, AutoAddr, Autoconf, Preference};
 use super::{EtherSoftc, Link};
 use crate::ifnet::{
     AdapterId, DropReason, Family, IfAddr, IfIndex, Ifnet, MAX_ADDRS, solicited_node,
@@ -98,13 +100,13 @@ impl Link {
         ours
     }
 
-    /// Handles a router advertisement with this `lifetime`, and with these `options` behind the
-    /// fixed part.
+    /// Handles the advertisement of a router with this `lifetime`, and with these `options` behind
+    /// the fixed part.
     pub(super) fn ra_input(
         &mut self,
         ip: &mut Ip,
         id: AdapterId,
-        router: Ipv6Addr,
+        (router, preference): (Ipv6Addr, Preference),
         lifetime: Duration,
         options: &[u8],
     ) -> Verdict {
@@ -116,13 +118,15 @@ impl Link {
         let set = ip.addrs_of(dev);
         let is_set = |addr: &IpAddr| set.iter().any(|own| own.addr == *addr);
         let mut found = Vec::new();
+        let mut silent = false;
         self.autoconf_change(ip, id, |autoconf| {
-            autoconf.router_advertised(router, lifetime, now);
+            silent = autoconf.router_advertised(router, preference, lifetime, now);
             let mut rest = options;
             // smoltcp's representation of the message has one prefix only, and two are usual.
             while let Ok(option) = NdiscOption::new_checked(rest) {
                 let parsed = NdiscOptionRepr::parse(&option);
                 if let Ok(NdiscOptionRepr::PrefixInformation(info)) = parsed {
+                    autoconf.prefix_on_link(&info, now);
                     found.extend(autoconf.prefix(&info, mac, is_set, now));
                 }
                 let len = usize::from(option.data_len()) * 8;
@@ -136,6 +140,13 @@ impl Link {
             self.autoconf_found(ip, id, dev, addr);
         }
         self.autoconf_changed(ip, id);
+        let router = IpAddr::V6(router);
+        if silent
+            && let Some(softc) = self.get_mut(id)
+            && let Some(mac) = softc.neighbors(&router).probe(router, now)
+        {
+            self.solicit(ip, id, router, Some(mac));
+        }
         Verdict::Delivered
     }
 
@@ -152,35 +163,47 @@ impl Link {
         }
     }
 
-    /// Updates the default route and the deprecated addresses from what routers advertise.
+    /// Updates the routes and the deprecated addresses from what routers advertise.
     fn autoconf_changed(&mut self, ip: &mut Ip, id: AdapterId) {
         let Some(softc) = self.get(id) else {
             return;
         };
         let dev = softc.dev;
         let has_ipv6 = ip.ifs.get(dev).is_some_and(Ifnet::has_ipv6);
-        let via = softc.autoconf.router().map(IpAddr::V6).filter(|_| has_ipv6);
+        let router = softc.autoconf.router().map(IpAddr::V6);
+        let default = router.map(|router| (default_prefix(true), Some(router)));
+        let on_link = softc.autoconf.on_link().map(|prefix| (prefix, None));
+        let mut wanted: Vec<_> = default.into_iter().chain(on_link).collect();
+        wanted.retain(|_| has_ipv6);
         self.autoconf_deprecate(ip, id);
-        let prefix = default_prefix(true);
+        let routed: Vec<_> = wanted.iter().map(|(prefix, _)| *prefix).collect();
+        let old = match self.get_mut(id) {
+            Some(softc) => std::mem::replace(&mut softc.routed, routed),
+            None => return,
+        };
         let learned = |route: &Route| route.dev == dev && route.origin == Origin::Advertised;
-        let old = ip.routes.at(prefix).iter().find(|route| learned(route));
-        if old.and_then(|route| route.via) == via {
+        let via_of = |ip: &Ip, prefix| {
+            let routes = ip.routes.at(prefix).iter();
+            routes
+                .filter(|route| learned(route))
+                .map(|route| route.via)
+                .next()
+        };
+        let old = old.into_iter().map(|prefix| (prefix, None));
+        let all = old.chain(wanted.into_iter().map(|(prefix, via)| (prefix, Some(via))));
+        let all: BTreeMap<IpNet, Option<Option<IpAddr>>> = all.collect();
+        let changed = all
+            .into_iter()
+            .filter(|(prefix, via)| via_of(ip, *prefix) != *via);
+        let changed: Vec<_> = changed.collect();
+        if changed.is_empty() {
             return;
         }
-        ip.routes.remove(prefix, learned);
-        let metric = advertised_metric(dev);
-        let taken = |route: &Route| route.metric == metric;
-        // A route of another origin stays.
-        if via.is_some() && !ip.routes.at(prefix).iter().any(taken) {
-            let route = Route {
-                dev,
-                via,
-                src: None,
-                metric,
-                origin: Origin::Advertised,
-            };
-            // If the table is full, the next advertisement tries again.
-            let _ = ip.routes.insert(prefix, route);
+        for (prefix, via) in changed {
+            ip.routes.remove(prefix, learned);
+            if let Some(via) = via {
+                advertised_route(ip, dev, prefix, via);
+            }
         }
         ip.ifs.touch();
     }
@@ -218,7 +241,7 @@ impl Link {
                     self.autoconf_leave(ip, id, &addr);
                     self.autoconf_changed(ip, id);
                 }
-                Action::RouterGone | Action::Deprecated => self.autoconf_changed(ip, id),
+                Action::RouteGone | Action::Deprecated => self.autoconf_changed(ip, id),
             }
         }
     }
@@ -241,7 +264,7 @@ impl Link {
     }
 
     /// Asks whether another station has an address (RFC 4862 section 5.4.2).
-    fn autoconf_ask(&mut self, ip: &mut Ip, id: AdapterId, addr: &IfAddr) {
+    pub(super) fn autoconf_ask(&mut self, ip: &mut Ip, id: AdapterId, addr: &IfAddr) {
         if let IpAddr::V6(target_addr) = addr.addr {
             let probe = Icmpv6Repr::Ndisc(NdiscRepr::NeighborSolicit {
                 target_addr,
@@ -268,6 +291,14 @@ impl Link {
     pub(super) fn autoconf_unreachable(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
         let softc = self.get_mut(id);
         if softc.is_some_and(|softc| softc.autoconf.unreachable(addr)) {
+            self.autoconf_changed(ip, id);
+        }
+    }
+
+    /// Handles a neighbour that answered.
+    pub(super) fn autoconf_reachable(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
+        let softc = self.get_mut(id);
+        if softc.is_some_and(|softc| softc.autoconf.reachable(addr)) {
             self.autoconf_changed(ip, id);
         }
     }
@@ -334,6 +365,24 @@ impl Link {
     pub(crate) fn autoconf_refuse(&mut self, ip: &mut Ip, id: AdapterId, addr: &IpAddr) {
         self.autoconf_change(ip, id, |autoconf| autoconf.refuse(addr));
     }
+}
+
+/// Adds a route that a router advertised, unless it is there. A route of another origin stays.
+fn advertised_route(ip: &mut Ip, dev: IfIndex, prefix: IpNet, via: Option<IpAddr>) {
+    let metric = advertised_metric(dev);
+    let taken = |route: &Route| route.metric == metric;
+    if ip.routes.at(prefix).iter().any(taken) {
+        return;
+    }
+    let route = Route {
+        dev,
+        via,
+        src: None,
+        metric,
+        origin: Origin::Advertised,
+    };
+    // If the table is full, the next advertisement tries again.
+    let _ = ip.routes.insert(prefix, route);
 }
 
 /// Gives the interface an address that no other station has.

@@ -11,9 +11,11 @@
 //! - [`autoconf`]: the state of autoconfiguration: addresses that an adapter gives itself, and
 //!   routers;
 //! - [`configure`]: its effects on addresses, groups and routes;
+//! - [`claim`]: whether another station has an address that somebody sets;
 //! - [`search`]: the times at which to look for drivers that ended.
 
 mod autoconf;
+mod claim;
 mod configure;
 mod mac;
 mod neighbor;
@@ -23,18 +25,21 @@ mod search;
 mod tests;
 
 use std::collections::VecDeque;
+use std::net::IpAddr;
 use std::time::Duration;
 
+use ipnet::IpNet;
 use slab::Slab;
 
 use crate::ifnet::{
     Activity, AdapterId, Driver, DropReason, Family, Frame, IfFlags, IfIndex, Ifnet, Outgoing,
     OutputError, Sent,
 };
-use crate::ip::Ip;
+use crate::ip::{Addressed, Ip};
 use crate::packet::Packet;
 pub(crate) use autoconf::AutoAddr;
 use autoconf::Autoconf;
+use claim::Claims;
 pub use mac::Mac;
 use neighbor::{Lookup, Neighbors, Overdue};
 pub use search::Found;
@@ -60,8 +65,14 @@ struct EtherSoftc {
     hardware: Mac,
     /// The time at which it was last found again, if ever.
     found: Option<Duration>,
-    neighbors: Neighbors,
+    /// Neighbours that speak IPv4, and those that speak IPv6: a flood of one family leaves the
+    /// other alone.
+    neighbors_v4: Neighbors,
+    neighbors_v6: Neighbors,
     autoconf: Autoconf,
+    claims: Claims,
+    /// The prefixes of the routes that were added because routers advertised them.
+    routed: Vec<IpNet>,
     /// Frames that leave before those in the send queue. They are counted as queued.
     frames: VecDeque<Packet>,
 }
@@ -107,8 +118,7 @@ impl Link {
     pub(crate) fn deadline(&self) -> Option<Duration> {
         self.adapters
             .iter()
-            .flat_map(|(_, softc)| [softc.neighbors.deadline(), softc.autoconf.deadline()])
-            .flatten()
+            .filter_map(|(_, softc)| softc.deadline())
             .chain(self.search.deadline())
             .min()
     }
@@ -145,8 +155,11 @@ impl Link {
             mac,
             hardware: mac,
             found: None,
-            neighbors: Neighbors::default(),
+            neighbors_v4: Neighbors::default(),
+            neighbors_v6: Neighbors::default(),
             autoconf: Autoconf::default(),
+            claims: Claims::default(),
+            routed: Vec::new(),
             frames: VecDeque::new(),
         });
         self.link_up(ip, id);
@@ -208,7 +221,7 @@ impl Link {
             .collect();
         for id in ids {
             while let Some(softc) = self.get_mut(id)
-                && let Some(overdue) = softc.neighbors.poll(now)
+                && let Some(overdue) = softc.poll_overdue(now)
             {
                 let dev = softc.dev;
                 match overdue {
@@ -249,7 +262,11 @@ impl Link {
         let wall = ip.now.wall;
         ip.ifs
             .with(dev, |ifp| ifp.tap(wall, family.dlt_null(), payload));
-        ip.netisr_enqueue(dev, family, Packet::from(payload));
+        let addressed = match dst[0] & 1 {
+            0 => Addressed::Host,
+            _ => Addressed::Group,
+        };
+        ip.netisr_enqueue_from(dev, family, Packet::from(payload), addressed);
     }
 
     /// The next frame to send, if there is one.
@@ -272,6 +289,15 @@ impl Link {
         }
     }
 
+    /// Counts the frame that was [polled](Self::poll_frame) last as dropped by the driver.
+    pub(crate) fn frame_refused(&self, ip: &mut Ip, id: AdapterId) {
+        let Some(ifp) = self.interface(id).and_then(|dev| ip.ifs.get_mut(dev)) else {
+            return;
+        };
+        ifp.stats.output.delivered = ifp.stats.output.delivered.saturating_sub(1);
+        ifp.stats.drop_output(DropReason::Refused, 1);
+    }
+
     /// `if_start`: packets were queued. Starts to resolve unknown neighbours at once, before the
     /// adapter takes the packets.
     pub(crate) fn start(&mut self, ip: &mut Ip, id: AdapterId) {
@@ -287,10 +313,15 @@ impl Link {
             let (Some(softc), Some(ifp)) = (self.get_mut(id), ip.ifs.get(dev)) else {
                 return;
             };
-            if Mac::mapped_from(&next_hop, ifp).is_none()
-                && let Some(known) = softc.neighbors.ask_early(next_hop, now)
-            {
-                self.solicit(ip, id, next_hop, known);
+            if Mac::mapped_from(&next_hop, ifp).is_some() {
+                continue;
+            }
+            let (ask, thrown_out) = softc.neighbors(&next_hop).look_early(next_hop, now);
+            if let Some(ifp) = ip.ifs.get_mut(dev) {
+                no_neighbor(ifp, thrown_out);
+            }
+            if ask {
+                self.solicit(ip, id, next_hop, None);
             }
         }
     }
@@ -316,29 +347,47 @@ impl Link {
         if let Some(mac) = Mac::mapped_from(&next_hop, ifp) {
             return softc.send_first(ifp, family, packet, mac);
         }
-        match softc.neighbors.look_up(next_hop, family, packet, now) {
-            Lookup::Known { packet, mac, ask } => {
-                softc.send_first(ifp, family, packet, mac);
-                if ask {
-                    self.solicit(ip, id, next_hop, Some(mac));
-                }
-            }
+        let neighbors = softc.neighbors(&next_hop);
+        match neighbors.look_up(next_hop, family, packet, now) {
+            Lookup::Known { packet, mac } => softc.send_first(ifp, family, packet, mac),
             Lookup::Kept { ask, thrown_out } => {
-                ifp.stats.output.queued -= thrown_out;
-                ifp.stats.drop_output(DropReason::NoNeighbor, thrown_out);
+                no_neighbor(ifp, thrown_out);
                 if ask {
                     self.solicit(ip, id, next_hop, None);
                 }
-            }
-            Lookup::Full => {
-                ifp.stats.output.queued -= 1;
-                ifp.stats.drop_output(DropReason::NoNeighbor, 1);
             }
         }
     }
 }
 
 impl EtherSoftc {
+    /// The neighbours of a family.
+    fn neighbors(&mut self, addr: &IpAddr) -> &mut Neighbors {
+        match addr {
+            IpAddr::V4(_) => &mut self.neighbors_v4,
+            IpAddr::V6(_) => &mut self.neighbors_v6,
+        }
+    }
+
+    /// Forgets all neighbours. Returns the number of packets that waited, which are lost.
+    fn forget_neighbors(&mut self) -> u64 {
+        self.neighbors_v4.forget() + self.neighbors_v6.forget()
+    }
+
+    fn poll_overdue(&mut self, now: Duration) -> Option<Overdue> {
+        let overdue = self.neighbors_v4.poll(now);
+        overdue.or_else(|| self.neighbors_v6.poll(now))
+    }
+
+    fn deadline(&self) -> Option<Duration> {
+        let timers = [
+            self.neighbors_v4.deadline(),
+            self.neighbors_v6.deadline(),
+            self.autoconf.deadline(),
+        ];
+        timers.into_iter().flatten().min()
+    }
+
     /// Makes a frame of a packet that is counted as queued. It leaves before the send queue.
     fn send_first(&mut self, ifp: &mut Ifnet, family: Family, mut packet: Packet, dst: Mac) {
         let ethertype = match family {
@@ -383,14 +432,18 @@ fn drop_frame(ip: &mut Ip, dev: IfIndex, reason: DropReason) {
     }
 }
 
+/// Counts packets that waited for a neighbour as dropped.
+fn no_neighbor(ifp: &mut Ifnet, lost: u64) {
+    ifp.stats.output.queued -= lost;
+    ifp.stats.drop_output(DropReason::NoNeighbor, lost);
+}
+
 /// Drops packets whose neighbour does not answer, and tells their senders.
 fn unreachable(ip: &mut Ip, dev: IfIndex, lost: Vec<(Family, Packet)>) {
     use crate::ip::icmp::Notice;
 
     if let Some(ifp) = ip.ifs.get_mut(dev) {
-        let lost = lost.len() as u64;
-        ifp.stats.output.queued -= lost;
-        ifp.stats.drop_output(DropReason::NoNeighbor, lost);
+        no_neighbor(ifp, lost.len() as u64);
     }
     for (_, packet) in lost {
         ip.notice(&packet, Notice::Unreachable);

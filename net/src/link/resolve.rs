@@ -8,6 +8,8 @@ use smoltcp::wire::{
     NdiscNeighborFlags, NdiscRepr,
 };
 
+use super::autoconf::Preference;
+use super::neighbor::Heard;
 use super::{ETHERTYPE_ARP, ETHERTYPE_IPV6, EtherSoftc, Link, Mac, adapter_of, drop_frame, header};
 use crate::ifnet::{AdapterId, DropReason, Family, Frame, Ifnet, is_host, solicited_node};
 use crate::ip::groups::ALL_NODES;
@@ -20,6 +22,8 @@ use crate::packet::Packet;
 const ND_HOP_LIMIT: u8 = 255;
 /// Bytes of a router advertisement before its options (RFC 4861 section 4.2).
 const RA_OPTIONS: usize = 16;
+/// Offset of its flags.
+const RA_FLAGS: usize = 5;
 
 impl Link {
     /// Asks for the hardware address of `addr`: all stations, or the one that had it before.
@@ -44,11 +48,11 @@ impl Link {
                     lladdr: Some(EthernetAddress(mac.0).into()),
                 });
                 let group = solicited_node(&target);
-                let packet = nd_packet(src, group, &message);
+                let packet = nd_packet(src, of.map_or(group, |_| target), &message);
                 let wall = ip.now.wall;
                 let tap = |ifp: &mut Ifnet| {
                     ifp.tap(wall, Family::Inet6.dlt_null(), &packet);
-                    Mac::mapped_from(&group.into(), ifp)
+                    of.or(Mac::mapped_from(&group.into(), ifp))
                 };
                 if let Some(Some(dst)) = ip.ifs.with(dev, tap) {
                     self.send_own(ip, id, ETHERTYPE_IPV6, packet, dst, true);
@@ -98,7 +102,7 @@ impl Link {
         self.nd_send(ip, id, target_addr, to.unwrap_or(ALL_NODES), &message);
     }
 
-    fn arp_send(
+    pub(super) fn arp_send(
         &mut self,
         ip: &mut Ip,
         id: AdapterId,
@@ -176,19 +180,39 @@ impl Link {
         };
         let source_mac = Mac(source_hardware_addr.0);
         let for_us = ip.has_addr(dev, &target.into());
-        // A station that claims our own address is ignored.
-        let believable = source_mac.is_station()
-            && source_mac == from
-            && is_host(&source.into())
-            && !ip.ifs.is_local(&source.into());
+        let reply = operation == ArpOperation::Reply;
         if let Some(ifp) = ip.ifs.get_mut(dev) {
             ifp.stats.input.offered += 1;
             ifp.stats.input.delivered += 1;
         }
-        if believable {
-            self.learned(ip, id, source.into(), source_mac, for_us);
+        let broadcasts = |ifp: &Ifnet| ifp.broadcasts(&source);
+        let station = source_mac.is_station()
+            && is_host(&source.into())
+            && !ip.ifs.get(dev).is_some_and(broadcasts);
+        if station && ip.has_addr(dev, &source.into()) {
+            return self.conflict(ip, id, source.into(), source_mac);
         }
-        if for_us && operation == ArpOperation::Request && source_mac.is_station() {
+        // A station that claims our own address is not believed.
+        if station && !ip.ifs.is_local(&source.into()) {
+            let softc = self.get_mut(id);
+            let asked = softc.is_some_and(|softc| softc.neighbors_v4.asked(&source.into()));
+            // Of the cards that share one address, another may send than the one that the answer
+            // names. Whatever nobody asked for has to name its sender.
+            let answer = reply && for_us && asked;
+            let heard = match operation {
+                ArpOperation::Request if for_us => Heard::Talks,
+                _ => Heard::Advert {
+                    solicited: answer,
+                    overrides: true,
+                },
+            };
+            if answer || source_mac == from {
+                self.learned(ip, id, source.into(), Some(source_mac), heard);
+            }
+        }
+        // A station that is about to take the address asks from the unspecified one (RFC 5227).
+        let asker = from.is_station() && (station || source.is_unspecified());
+        if for_us && operation == ArpOperation::Request && asker && source_mac.is_station() {
             let answer = (ArpOperation::Reply, mac, target);
             self.arp_send(ip, id, source_mac, answer, (source_mac, source));
         }
@@ -248,8 +272,11 @@ impl Link {
                         false => NOT_WANTED,
                     };
                 };
+                if rival && self.rival(ip, id, target_addr.into()) {
+                    return Verdict::Delivered;
+                }
                 if let Some(asker) = station(lladdr) {
-                    self.learned(ip, id, src.into(), asker, true);
+                    self.learned(ip, id, src.into(), Some(asker), Heard::Talks);
                 }
                 // A station that is about to take the address has none yet, so all stations get the
                 // answer (RFC 4861 section 7.2.4).
@@ -261,20 +288,33 @@ impl Link {
                 target_addr,
                 lladdr,
             } => {
+                let solicited = flags.contains(NdiscNeighborFlags::SOLICITED);
+                // RFC 4861 section 7.1.2.
+                if target_addr.is_multicast() || (solicited && dst.is_multicast()) {
+                    return Verdict::Dropped(DropReason::Malformed);
+                }
                 if self.autoconf_duplicate(ip, id, target_addr) {
                     return Verdict::Delivered;
+                }
+                if ip.ifs.is_local(&target_addr.into()) {
+                    if let Some(mac) = station(lladdr)
+                        && ip.has_addr(rcvif, &target_addr.into())
+                    {
+                        self.conflict(ip, id, target_addr.into(), mac);
+                    }
+                    return NOT_WANTED;
+                }
+                let heard = Heard::Advert {
+                    solicited,
+                    overrides: flags.contains(NdiscNeighborFlags::OVERRIDE),
+                };
+                if !self.learned(ip, id, target_addr.into(), station(lladdr), heard) {
+                    return NOT_WANTED;
                 }
                 if !flags.contains(NdiscNeighborFlags::ROUTER) {
                     self.autoconf_retired(ip, id, target_addr);
                 }
-                let ours = ip.ifs.is_local(&target_addr.into());
-                match station(lladdr).filter(|_| !ours) {
-                    Some(mac) => {
-                        self.learned(ip, id, target_addr.into(), mac, false);
-                        Verdict::Delivered
-                    }
-                    None => NOT_WANTED,
-                }
+                Verdict::Delivered
             }
             NdiscRepr::RouterAdvert {
                 router_lifetime,
@@ -285,10 +325,12 @@ impl Link {
                     return Verdict::Dropped(DropReason::Malformed);
                 }
                 if let Some(router) = station(lladdr) {
-                    self.learned(ip, id, src.into(), router, true);
+                    self.learned(ip, id, src.into(), Some(router), Heard::Talks);
                 }
                 let options = message.get(RA_OPTIONS..).unwrap_or_default();
-                self.ra_input(ip, id, src, router_lifetime.into(), options)
+                let preference = Preference::of(message[RA_FLAGS]);
+                let router = (src, preference);
+                self.ra_input(ip, id, router, router_lifetime.into(), options)
             }
             // This host sends no router advertisements, and does not follow redirects.
             _ => NOT_WANTED,
@@ -310,18 +352,35 @@ impl Link {
         }
     }
 
-    /// Notes a neighbour and sends the packets that waited for it.
-    fn learned(&mut self, ip: &mut Ip, id: AdapterId, addr: IpAddr, mac: Mac, new: bool) {
+    /// Notes what was heard of a neighbour, and sends the packets that waited for it. False if it
+    /// says nothing to us: nobody looked for the neighbour, or we believe another.
+    fn learned(
+        &mut self,
+        ip: &mut Ip,
+        id: AdapterId,
+        addr: IpAddr,
+        mac: Option<Mac>,
+        heard: Heard,
+    ) -> bool {
         let now = ip.now.monotonic;
         let Some(softc) = self.get_mut(id) else {
-            return;
+            return false;
         };
         let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
-            return;
+            return false;
         };
-        for (family, packet) in softc.neighbors.learn(addr, mac, new, now) {
-            softc.send_first(ifp, family, packet, mac);
+        let chance = ip.rng.f64();
+        let neighbors = softc.neighbors(&addr);
+        let learned = neighbors.learn(addr, mac, heard, now, chance);
+        for (family, packet) in learned.packets {
+            if let Some(mac) = mac {
+                softc.send_first(ifp, family, packet, mac);
+            }
         }
+        if learned.reachable {
+            self.autoconf_reachable(ip, id, &addr);
+        }
+        learned.taken
     }
 }
 

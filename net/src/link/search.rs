@@ -74,7 +74,7 @@ impl Link {
             .is_none_or(|found| now.monotonic >= found + HEALTHY);
         let dev = softc.dev;
         let frames = std::mem::take(&mut softc.frames);
-        let lost = softc.neighbors.forget() + frames.len() as u64;
+        let lost = softc.forget_neighbors() + frames.len() as u64;
         if let Some(ifp) = ip.ifs.get_mut(dev) {
             ifp.present = false;
             ifp.flags.remove(IfFlags::RUNNING);

@@ -57,9 +57,21 @@ impl Bench {
 
     /// Delivers a frame of the peer with an ARP message.
     fn arp(&mut self, dst: Mac, operation: u8, sender: Ipv4Addr, target: Ipv4Addr) {
-        let mut frame = header(dst, THEIRS, ETHERTYPE_ARP).to_vec();
+        self.arp_by(THEIRS, dst, operation, (THEIRS, sender), target);
+    }
+
+    /// The same, in a frame of any station about any other.
+    fn arp_by(
+        &mut self,
+        src: Mac,
+        dst: Mac,
+        operation: u8,
+        (mac, sender): (Mac, Ipv4Addr),
+        target: Ipv4Addr,
+    ) {
+        let mut frame = header(dst, src, ETHERTYPE_ARP).to_vec();
         frame.extend_from_slice(&[0, 1, 8, 0, 6, 4, 0, operation]);
-        frame.extend_from_slice(&THEIRS.0);
+        frame.extend_from_slice(&mac.0);
         frame.extend_from_slice(&sender.octets());
         frame.extend_from_slice(&[0; 6]);
         frame.extend_from_slice(&target.octets());
@@ -150,6 +162,86 @@ fn a_question_for_us_is_answered_and_the_asker_noted() {
     assert_eq!(bench.frames()[0][..6], THEIRS.0, "nobody has to ask");
     bench.arp(Mac::BROADCAST, 1, PEER, [10, 0, 0, 9].into());
     assert!(bench.frames().is_empty(), "another's question");
+}
+
+const ANOTHER: Mac = Mac([2, 0, 0, 0, 0, 3]);
+
+/// The stations that frames with packets are sent to.
+fn destinations(bench: &mut Bench) -> Vec<Mac> {
+    let frames = bench.frames();
+    let packets = frames.iter().filter(|frame| frame[12..14] == [8, 0]);
+    packets
+        .map(|frame| Mac(frame[..6].try_into().unwrap()))
+        .collect()
+}
+
+#[test]
+fn an_answer_counts_if_somebody_asked() {
+    let mut bench = Bench::new();
+    // Not asked for: it makes no entry, whether it is for us or for all.
+    for dst in [OURS, Mac::BROADCAST] {
+        bench.arp(dst, 2, PEER, HOST);
+        bench.arp(dst, 2, PEER, PEER);
+    }
+    bench.output();
+    assert_eq!(question(&bench.frames()[0]), (PEER, Mac::BROADCAST));
+    // A card of several that share an address may answer for another.
+    bench.arp_by(ANOTHER, OURS, 2, (THEIRS, PEER), HOST);
+    assert_eq!(destinations(&mut bench), [THEIRS]);
+    // But it cannot take the address over when nobody asks.
+    bench.arp_by(THEIRS, OURS, 2, (ANOTHER, PEER), HOST);
+    bench.output();
+    assert_eq!(destinations(&mut bench), [THEIRS]);
+    // Only the new owner itself can.
+    bench.arp_by(ANOTHER, Mac::BROADCAST, 1, (ANOTHER, PEER), PEER);
+    bench.output();
+    assert_eq!(destinations(&mut bench), [ANOTHER]);
+    bench.check_ledger();
+}
+
+#[test]
+fn what_was_only_said_is_asked_about_when_it_is_used() {
+    let mut bench = Bench::new();
+    bench.arp(Mac::BROADCAST, 1, PEER, HOST);
+    bench.frames();
+    bench.advance(60);
+    assert!(bench.frames().is_empty(), "nobody uses it");
+    bench.output();
+    assert_eq!(destinations(&mut bench), [THEIRS]);
+    for (second, dst) in [(65, THEIRS), (66, THEIRS), (67, Mac::BROADCAST)] {
+        bench.advance(second);
+        assert_eq!(question(&bench.frames()[0]), (PEER, dst));
+    }
+    // What others hear is no proof; an answer to us is.
+    bench.arp(Mac::BROADCAST, 1, PEER, [10, 0, 0, 9].into());
+    bench.advance(68);
+    assert!(bench.frames().is_empty());
+    bench.output();
+    assert_eq!(question(&bench.frames()[0]), (PEER, Mac::BROADCAST));
+    bench.arp(OURS, 2, PEER, HOST);
+    bench.frames();
+    bench.output();
+    assert_eq!(destinations(&mut bench), [THEIRS]);
+    assert_eq!(bench.link.deadline(), None);
+    bench.check_ledger();
+}
+
+#[test]
+fn a_question_comes_from_one_station() {
+    let broadcast = [10, 0, 0, 255].into();
+    let group = [224, 0, 0, 1].into();
+    let mut bench = Bench::new();
+    for sender in [broadcast, group, Ipv4Addr::BROADCAST] {
+        bench.arp(Mac::BROADCAST, 1, sender, HOST);
+        assert!(bench.frames().is_empty(), "{sender}");
+    }
+    let all = Mac([0x01, 0, 0x5e, 0, 0, 1]);
+    bench.arp_by(all, Mac::BROADCAST, 1, (THEIRS, PEER), HOST);
+    bench.arp_by(THEIRS, Mac::BROADCAST, 1, (all, PEER), HOST);
+    assert!(bench.frames().is_empty());
+    // One that is about to take the address has none yet.
+    bench.arp(Mac::BROADCAST, 1, Ipv4Addr::UNSPECIFIED, HOST);
+    assert_eq!(bench.frames().len(), 1);
 }
 
 #[test]

@@ -190,7 +190,7 @@ impl Change {
             return net.link.link_up(&mut net.ip, adapter);
         }
         for new in addrs.iter().filter(|addr| !self.addrs.contains(addr)) {
-            net.link.announce(&mut net.ip, adapter, new.addr);
+            net.link.claim(&mut net.ip, adapter, new.addr);
         }
         if runs_ipv6 && (!self.ipv6 || self.interrupted) {
             net.link.autoconf_start(&mut net.ip, adapter);

@@ -381,8 +381,7 @@ fn receive(card: &Card, file: &File, work: &DriverWork<Host>, number: usize) -> 
                 return Ok(());
             }
             if !frames.is_empty() {
-                // The network took all that came before.
-                queues.incoming = frames;
+                queues.incoming.extend(frames);
                 drop(queues);
                 work.receive(number);
             }

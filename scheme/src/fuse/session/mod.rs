@@ -32,6 +32,7 @@ const MAX_PAGES: u16 = 256;
 const REQUESTS_PER_TURN: usize = 64;
 
 /// Serves `server` at `mount` until `stop` becomes readable or somebody unmounts it.
+/// `ECONNABORTED` if the kernel aborts the connection, and the mount is still there.
 pub fn serve<S: FileServer>(
     server: S,
     mount: &Mount,
@@ -57,7 +58,7 @@ pub fn serve<S: FileServer>(
                 Err(Sys::AGAIN) => break,
                 // The request was interrupted before it was handed out.
                 Err(Sys::INTR | Sys::NOENT) => {}
-                Err(Sys::NODEV) => session.connected = false,
+                Err(Sys::NODEV | Sys::CONNABORTED) => session.connected = false,
                 Err(error) => return Err(error.into()),
             }
             served += 1;
@@ -67,7 +68,7 @@ pub fn serve<S: FileServer>(
             turn = session.turn(clock.now());
         }
         if !session.connected {
-            return Ok(());
+            return mount.ended();
         }
         if turn.pending || served == REQUESTS_PER_TURN {
             continue;

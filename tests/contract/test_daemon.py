@@ -198,6 +198,30 @@ class Daemon(unittest.TestCase):
         outcome(lambda: os.close(file))
         tree.lost()
 
+    def test_ends_while_it_is_busy(self):
+        """SIGTERM ends it though there is always another request."""
+        tree = Tree()
+        path = tree.path("netcfg", "ip", "forwarding")
+
+        def work(pipe):
+            file = os.open(path, os.O_RDONLY)
+            pipe.send("reads")
+            try:
+                while True:
+                    os.pread(file, 10, 0)
+            except OSError:
+                pass
+
+        readers = [Child(work, NOBODY) for _ in range(100)]
+        for reader in readers:
+            self.addCleanup(reader.finish)
+            reader.hear()
+        tree.daemon.send_signal(signal.SIGTERM)
+        self.assertEqual(tree.daemon.wait(PATIENCE), 0)
+        for reader in readers:
+            reader.wait()
+        tree.stop()
+
     def test_nohup(self):
         """A SIGHUP that was ignored when it was started does not end it."""
         before = signal.signal(signal.SIGHUP, signal.SIG_IGN)

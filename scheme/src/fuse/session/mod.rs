@@ -70,16 +70,18 @@ pub fn serve<S: FileServer>(
         if !session.connected {
             return mount.ended();
         }
-        if turn.pending || served == REQUESTS_PER_TURN {
-            continue;
-        }
-        let timeout = turn.deadline.map(|deadline| {
-            let pause = deadline.saturating_sub(clock.now().monotonic);
-            Timespec {
-                tv_sec: pause.as_secs().min(86_400) as i64,
-                tv_nsec: pause.subsec_nanos().into(),
+        let timeout = match turn.deadline {
+            // There is more to do, but the stop signal is looked at first.
+            _ if turn.pending || served == REQUESTS_PER_TURN => Some(Timespec::default()),
+            Some(deadline) => {
+                let pause = deadline.saturating_sub(clock.now().monotonic);
+                Some(Timespec {
+                    tv_sec: pause.as_secs().min(86_400) as i64,
+                    tv_nsec: pause.subsec_nanos().into(),
+                })
             }
-        });
+            None => None,
+        };
         let mut fds = [
             PollFd::new(&session.channel, PollFlags::IN),
             PollFd::new(&stop, PollFlags::IN),

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::Session;
 use crate::errno;
 use crate::fuse::message::{Reply, file, name, parse};
-use crate::fuse::processes::{Sharing, process_of};
+use crate::fuse::processes::process_of;
 use crate::server::{Caller, DirEntry, FileKind, FileServer, OpenFlags, Stat};
 
 /// The kernel allows several writes at once (`FOPEN_PARALLEL_DIRECT_WRITES`); without it a waiting
@@ -87,13 +87,11 @@ impl<S: FileServer> Session<'_, S> {
         flags.set(OpenFlags::TRUNCATE, sys.contains(OFlags::TRUNC));
         let path = self.nodes.path(nodeid)?.to_owned();
         let stat = self.dispatch.server.stat(&path)?;
-        let thread = caller.pid;
         let caller = Caller {
-            pid: process_of(thread),
+            pid: process_of(caller.pid),
             ..caller
         };
         let id = self.dispatch.open(&path, flags, caller)?;
-        self.sharing.insert(id, Sharing::new(caller.pid, thread));
         let open_flags = match stat.kind {
             FileKind::Device => {
                 abi::FOPEN_DIRECT_IO

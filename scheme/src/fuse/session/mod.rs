@@ -147,7 +147,7 @@ impl<S: FileServer> Session<'_, S> {
             abi::FUSE_FSYNCDIR => Ok(Vec::new()),
             abi::FUSE_ACCESS => self.access(header.nodeid, body, caller),
             abi::FUSE_RELEASE | abi::FUSE_RELEASEDIR => self.release(body),
-            abi::FUSE_STATFS => Ok(abi::fuse_statfs_out::default().as_bytes().to_vec()),
+            abi::FUSE_STATFS => Ok(tree::statistics()),
             abi::FUSE_INTERRUPT => {
                 if let Ok(interrupt) = parse::<abi::fuse_interrupt_in>(body) {
                     self.cancel(interrupt.unique);
@@ -160,6 +160,8 @@ impl<S: FileServer> Session<'_, S> {
             | abi::FUSE_MKDIR
             | abi::FUSE_UNLINK
             | abi::FUSE_RMDIR
+            | abi::FUSE_SYMLINK
+            | abi::FUSE_LINK
             | abi::FUSE_RENAME
             | abi::FUSE_RENAME2 => Err(errno::EPERM),
             _ => Err(errno::ENOSYS),

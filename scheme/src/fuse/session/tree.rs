@@ -16,6 +16,8 @@ const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
 /// The size of a file that has none, bytes.
 const DEVICE_SIZE: u64 = 1 << 40;
+/// Bytes of a block, for those that ask.
+const BLOCK: u32 = 4096;
 
 impl<S: FileServer> Session<'_, S> {
     pub(super) fn look_up(&mut self, parent: u64, body: &[u8]) -> Reply {
@@ -87,6 +89,11 @@ impl<S: FileServer> Session<'_, S> {
         flags.set(OpenFlags::TRUNCATE, sys.contains(OFlags::TRUNC));
         let path = self.nodes.path(nodeid)?.to_owned();
         let stat = self.dispatch.server.stat(&path)?;
+        // A file of this size cannot be opened without O_LARGEFILE. The kernel itself does, to ask
+        // for the attributes of chattr(1), which there are not.
+        if stat.kind == FileKind::Device && !sys.contains(OFlags::LARGEFILE) {
+            return Err(errno::ENOTTY);
+        }
         let caller = Caller {
             pid: process_of(caller.pid),
             ..caller
@@ -157,6 +164,19 @@ impl<S: FileServer> Session<'_, S> {
     }
 }
 
+/// The statistics of the file system: it takes no blocks, like `/proc`.
+pub(super) fn statistics() -> Vec<u8> {
+    let out = abi::fuse_statfs_out {
+        st: abi::fuse_kstatfs {
+            bsize: BLOCK,
+            frsize: BLOCK,
+            namelen: 255,
+            ..Default::default()
+        },
+    };
+    out.as_bytes().to_vec()
+}
+
 fn kind_bits(kind: FileKind) -> u32 {
     match kind {
         FileKind::Directory => 0o040_000,
@@ -176,7 +196,7 @@ fn attributes(nodeid: u64, stat: Stat) -> abi::fuse_attr {
         },
         mode: kind_bits(stat.kind) | u32::from(stat.mode),
         nlink: 1,
-        blksize: 4096,
+        blksize: BLOCK,
         ..Default::default()
     }
 }

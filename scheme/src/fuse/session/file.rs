@@ -25,6 +25,18 @@ impl<S: FileServer> Session<'_, S> {
             Err(error) => return self.channel.reply_error(unique, error),
         };
         let file = file(read.fh);
+        if self.devices.contains(&file) {
+            // The kernel fills a page for a private mapping, which no program can ask to be a
+            // packet. It names no owner for that.
+            if read.read_flags & abi::FUSE_READ_LOCKOWNER == 0 {
+                return self.channel.reply_error(unique, errno::ENODEV);
+            }
+            // The rest of a call that the kernel cut. What came before is all that was there.
+            if read.offset != 0 {
+                self.channel.reply(unique, Ok(&[]));
+                return;
+            }
+        }
         let size = (read.size as usize).min(MAX_OPERATION);
         self.submit(Request {
             tag: unique,
@@ -45,6 +57,12 @@ impl<S: FileServer> Session<'_, S> {
         };
         let file = file(write.fh);
         let flags = flags(write.flags);
+        // The rest of a call that the kernel cut is no packet of its own. (With O_APPEND every write
+        // has an offset, and the rest of one cannot be told.)
+        let rest = write.offset != 0 && !flags.contains(OFlags::APPEND);
+        if rest && self.devices.contains(&file) {
+            return self.channel.reply_error(unique, errno::EMSGSIZE);
+        }
         self.submit(Request {
             tag: unique,
             file,
@@ -138,6 +156,7 @@ impl<S: FileServer> Session<'_, S> {
     pub(super) fn release(&mut self, body: &[u8]) -> Reply {
         let file = file(parse::<abi::fuse_release_in>(body)?.fh);
         self.pollers.remove(&file);
+        self.devices.remove(&file);
         self.listings.remove(&file);
         for answer in self.dispatch.close(file) {
             self.answer(answer);

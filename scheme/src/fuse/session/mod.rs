@@ -44,6 +44,7 @@ pub fn serve<S: FileServer>(
         dispatch: Dispatch::new(server),
         nodes: Nodes::default(),
         pollers: BTreeMap::new(),
+        devices: BTreeSet::new(),
         waiting: BTreeSet::new(),
         listings: BTreeMap::new(),
         connected: true,
@@ -100,6 +101,8 @@ struct Session<'a, S> {
     nodes: Nodes,
     /// The kernel's handle for each file that is polled.
     pollers: BTreeMap<FileId, u64>,
+    /// The open files whose reads and writes are packets or parts of a stream, without offsets.
+    devices: BTreeSet<FileId>,
     /// Every request that waits: its file, the table of descriptors it came by, and its tag.
     waiting: BTreeSet<(FileId, u64, u64)>,
     /// The entries of each open directory. Offsets are indices into them, which must stay stable.

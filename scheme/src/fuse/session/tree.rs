@@ -101,6 +101,7 @@ impl<S: FileServer> Session<'_, S> {
         let id = self.dispatch.open(&path, flags, caller)?;
         let open_flags = match stat.kind {
             FileKind::Device => {
+                self.devices.insert(id);
                 abi::FOPEN_DIRECT_IO
                     | abi::FOPEN_STREAM
                     | abi::FOPEN_NONSEEKABLE

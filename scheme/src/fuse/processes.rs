@@ -38,10 +38,11 @@ pub struct LinuxProcesses;
 
 impl Processes for LinuxProcesses {
     fn session(&self, target: SignalTarget) -> Option<Pid> {
+        // A kernel thread has session 0, which is no process and no number for getsid(2)'s callers.
         let session = |pid: Pid| {
-            let pid = SysPid::from_raw(i32::try_from(pid.0).ok()?)?;
-            let session = rustix::process::getsid(Some(pid)).ok()?;
-            Some(Pid(session.as_raw_nonzero().get().unsigned_abs()))
+            stat_field(pid, 3)
+                .and_then(|session| u32::try_from(session).ok())
+                .map(Pid)
         };
         match target {
             SignalTarget::Process(pid) => session(pid),
@@ -118,5 +119,24 @@ pub(super) fn send_sigio(target: SignalTarget) {
     };
     if let Some(Err(error)) = sent {
         log::debug!("SIGIO to {target:?}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_process_has_a_session() {
+        let own = Pid(std::process::id());
+        let session = rustix::process::getsid(None).map_or(0, |pid| pid.as_raw_nonzero().get());
+        let found = LinuxProcesses.session(SignalTarget::Process(own)).unwrap();
+        assert_eq!(found, Pid(session.unsigned_abs()));
+        // The first kernel thread, where it can be seen, belongs to none.
+        let _ = LinuxProcesses.session(SignalTarget::Process(Pid(2)));
+        assert_eq!(
+            LinuxProcesses.session(SignalTarget::Process(Pid(u32::MAX))),
+            None
+        );
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
-use crate::interrupt::at_interrupt;
+use crate::interrupt::{at_interrupt, retry};
 use crate::tree::{Failure, Tree};
 
 /// Bytes of the header of a pcap stream, and of that of each packet.
@@ -121,10 +121,9 @@ fn read(mut from: File, events: &SyncSender<Event>) {
 
     let mut piece = vec![0; 256 << 10];
     loop {
-        let event = match from.read(&mut piece) {
+        let event = match retry(|| from.read(&mut piece)) {
             Ok(0) => Event::End,
             Ok(len) => Event::Piece(piece[..len].to_vec()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.raw_os_error() == Some(ENXIO) => Event::End,
             Err(error) => Event::Failed(error),
         };

@@ -1,13 +1,16 @@
 """tunctl on a mount: what it says, and that nothing that it cannot say ends it the wrong way."""
 
 import os
+import shutil
 import signal
 import subprocess
 import unittest
 
 from case import Contract
+from procs import LIBC
 from tree import PATIENCE, PROGRAM
 
+PIDFD_GETFD = 438
 TUNCTL = os.path.join(os.path.dirname(PROGRAM), "tunctl")
 
 
@@ -48,3 +51,31 @@ class Tools(Contract):
             ping.send_signal(number)
         out, _ = ping.communicate(timeout=PATIENCE)
         self.assertIn("4 sent, 4 received", out)
+
+    @unittest.skipUnless(os.path.exists("/dev/net/tun") and shutil.which("ip"), "no tun of the kernel")
+    def test_bridge_ends_with_either_end(self):
+        """The end of one device ends the bridge, which says which it was and gives our unit back."""
+        for ending in ("theirs", "ours"):
+            with self.subTest(ending=ending):
+                host = f"cut{os.getpid() % 10**9}"
+                bridge = self.start("bridge", str(self.unit), host)
+                self.assertIn("Pumping", bridge.stderr.readline())
+                if ending == "theirs":
+                    subprocess.run(["ip", "link", "del", host], check=True)
+                else:
+                    self.shut_as_another(bridge.pid)
+                _, said = bridge.communicate(timeout=PATIENCE)
+                self.assertEqual(bridge.returncode, 1)
+                self.assertRegex(said, host if ending == "theirs" else f"tun/{self.unit}")
+                os.close(self.tree.tun(self.unit))
+
+    def shut_as_another(self, pid):
+        """Shuts the unit by way of the descriptor of the process that has it open."""
+        names = os.listdir(f"/proc/{pid}/fd")
+        [name] = [name for name in names if os.readlink(f"/proc/{pid}/fd/{name}") == self.tree.path("tun", self.unit)]
+        process = os.pidfd_open(pid)
+        file = LIBC.syscall(PIDFD_GETFD, process, int(name), 0)
+        os.close(process)
+        self.assertGreater(file, 0)
+        self.set(file, "TUNSHUT")
+        os.close(file)

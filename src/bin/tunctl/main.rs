@@ -1,5 +1,6 @@
 //! Shows and changes tund's network through its files alone: on Redox, and on a Linux mount.
 
+#[cfg_attr(not(target_os = "linux"), path = "bridge_none.rs")]
 mod bridge;
 mod capture;
 mod interrupt;

@@ -198,6 +198,23 @@ class Daemon(unittest.TestCase):
         outcome(lambda: os.close(file))
         tree.lost()
 
+    def test_output_that_cannot_be_written(self):
+        """A pipe without a reader, or a full disk, does not end a daemon, nor leave its mount."""
+        reader, broken = os.pipe()
+        os.close(reader)
+        full = os.open("/dev/full", os.O_WRONLY)
+        for file in (broken, full):
+            with self.subTest(file=file), tempfile.TemporaryDirectory() as root:
+                daemon = subprocess.Popen([PROGRAM, "-vv", "--mount", root], stdout=file, stderr=file)
+                wait_until(lambda root=root: os.path.exists(os.path.join(root, "tun")), "a tree")
+                self.assertTrue(os.path.exists(os.path.join(root, "netcfg", "ifaces")))
+                daemon.send_signal(signal.SIGTERM)
+                self.assertEqual(daemon.wait(PATIENCE), 0)
+                self.assertFalse(os.path.ismount(root))
+                failed = subprocess.run([PROGRAM, "--mount", "/dev/null"], stderr=file, check=False)
+                self.assertEqual(failed.returncode, 1)
+            os.close(file)
+
     def test_ends_while_it_is_busy(self):
         """SIGTERM ends it though there is always another request."""
         tree = Tree()

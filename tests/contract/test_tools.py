@@ -1,5 +1,6 @@
 """tunctl on a mount: what it says, and that nothing that it cannot say ends it the wrong way."""
 
+import json
 import os
 import shutil
 import signal
@@ -41,6 +42,31 @@ class Tools(Contract):
         out, err = process.communicate(timeout=PATIENCE)
         self.assertNotIn("panicked", err or "")
         return process.returncode, out, err
+
+    def test_output_that_cannot_be_written(self):
+        """A full device is status 1, a reader that is gone is no error."""
+        with open("/dev/full", "w", encoding="ascii") as full:
+            self.assertEqual(self.run_tool("list", stdout=full)[0], 1)
+            self.assertEqual(self.run_tool("--json", "route", stdout=full)[0], 1)
+            self.assertEqual(self.run_tool("show", "tun99999", stderr=full)[0], 1)
+            self.assertEqual(self.run_tool("show", "tun99999", stdout=full, stderr=full)[0], 1)
+        for stream, status in (("stdout", 0), ("stderr", 1)):
+            reader, writer = os.pipe()
+            os.close(reader)
+            words = ("list",) if stream == "stdout" else ("show", "tun99999")
+            self.assertEqual(self.run_tool(*words, **{stream: writer})[0], status)
+            os.close(writer)
+
+    def test_capture_whose_messages_nobody_reads(self):
+        """A capture goes on without its messages."""
+        link = self.link()
+        file = os.path.join(self.tree.base, "capture")
+        with open("/dev/full", "w", encoding="ascii") as full:
+            capture = self.start("capture", link.name, file, "--packets", "1", stderr=full)
+            while capture.poll() is None:
+                self.assertEqual(link.before_pong(), [])
+        self.assertEqual(capture.returncode, 0)
+        self.assertGreater(os.path.getsize(file), 24 + 16)
 
     def test_ping_that_was_stopped(self):
         """Ctrl-Z and fg, as signals: every reply is still heard."""

@@ -1,5 +1,8 @@
 //! Shows and changes tund's network through its files alone: on Redox, and on a Linux mount.
 
+// They panic when the output cannot be written: `say` and `note` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 #[cfg_attr(not(target_os = "linux"), path = "bridge_none.rs")]
 mod bridge;
 mod capture;
@@ -165,7 +168,7 @@ fn main() -> ExitCode {
     match run(&tree, cli.json, cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("tunctl: {failure}");
+            report::note(&format!("tunctl: {failure}"));
             ExitCode::FAILURE
         }
     }

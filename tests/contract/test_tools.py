@@ -78,6 +78,49 @@ class Tools(Contract):
         out, _ = ping.communicate(timeout=PATIENCE)
         self.assertIn("4 sent, 4 received", out)
 
+    def test_any_time(self):
+        """Times that no clock reaches are only long."""
+        words = ("ping", "-c", "1", "-W", "1e19", "-i", "1e19", "127.0.0.1")
+        status, out, _ = self.run_tool(*words)
+        self.assertEqual(status, 0, out)
+
+    def test_words(self):
+        """What it shows can be set, and what was refused is named."""
+        self.addCleanup(self.tree.write, "ip/forwarding", "0\n")
+        for switch, shown in (("1", "on"), ("off", "off"), ("on", "on"), ("0", "off")):
+            self.assertEqual(self.run_tool("forwarding", switch)[0], 0)
+            self.assertEqual(self.run_tool("forwarding")[1], f"{shown}\n")
+            self.assertEqual(json.loads(self.run_tool("--json", "forwarding")[1]), shown == "on")
+        link = self.link()
+        for verb in ("add", "rm"):
+            status, _, said = self.run_tool("route", verb, "10.1.0.1/16", "dev", link.name)
+            self.assertEqual(status, 1)
+            self.assertIn("10.1.0.0/16", said)
+        self.assertIn("not a name", self.run_tool("ping", "www.example.org")[2])
+        self.assertNotIn("--root", self.run_tool("ping")[2])
+        self.assertEqual(self.run_tool("ping", "-c", "0", "127.0.0.1")[0], 2)
+        self.assertTrue(self.run_tool("--version")[1].startswith("tunctl "))
+
+    def test_refusals(self):
+        """A line that is refused is status 1, at every file."""
+        link = self.link()
+        for words in (
+            ("addr", link.name, "add", "bad"),
+            ("addr", link.name, "rm", "10.99.0.1/24"),
+            ("route", "add", "bad"),
+            ("queue", link.name, "bad"),
+        ):
+            self.assertEqual(self.run_tool(*words)[0], 1, words)
+
+    def test_order(self):
+        """Interfaces are listed as people count."""
+        units = (100, 20, 3)
+        for unit in units:
+            self.open(unit)
+        found = [entry["name"] for entry in json.loads(self.run_tool("--json", "list")[1])]
+        found = [name for name in found if name in {f"tun{unit}" for unit in units}]
+        self.assertEqual(found, ["tun3", "tun20", "tun100"])
+
     @unittest.skipUnless(os.path.exists("/dev/net/tun") and shutil.which("ip"), "no tun of the kernel")
     def test_bridge_ends_with_either_end(self):
         """The end of one device ends the bridge, which says which it was and gives our unit back."""

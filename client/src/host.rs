@@ -16,7 +16,7 @@ const IFF_NO_PI: i16 = 0x1000;
 /// let tun = tun::Tun::open("/tmp/net", tun::Unit::Clone)?;
 /// let mut packet = [0; 65_536];
 /// loop {
-///     let len = host0.read(&mut packet)?;
+///     let len = host0.read(&mut packet)?; // EINTR as in `Tun::read`
 ///     tun.write(&packet[..len])?; // the kernel's packets reach the stack
 /// }
 /// # }

@@ -8,7 +8,10 @@
 //! println!("reading packets of {}", tun.name()?);
 //! let mut packet = [0; 65_536];
 //! loop {
-//!     let len = tun.read(&mut packet)?;
+//!     let len = match tun.read(&mut packet) {
+//!         Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+//!         read => read?,
+//!     };
 //!     println!("{len} bytes");
 //! }
 //! # }
@@ -130,8 +133,12 @@ impl Tun {
     /// let reader = tun.try_clone()?;
     /// std::thread::spawn(move || {
     ///     let mut packet = [0; 65_536];
-    ///     while let Ok(len) = reader.read(&mut packet) {
-    ///         println!("{len} bytes");
+    ///     loop {
+    ///         match reader.read(&mut packet) {
+    ///             Ok(len) => println!("{len} bytes"),
+    ///             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+    ///             Err(_) => return, // the device was closed
+    ///         }
     ///     }
     /// });
     /// tun.close()?; // ends the read of the thread
@@ -145,15 +152,18 @@ impl Tun {
 
     /// Reads one packet, with its header if one is on; waits for it unless
     /// [nonblocking](Self::set_nonblocking). A packet longer than `buf` is truncated. `EHOSTDOWN`
-    /// when the device was shut or taken over, `EINTR` on a signal.
+    /// when the device was shut or taken over. `EINTR` when a signal interrupts the wait, also one
+    /// that the program does not handle, such as those of Ctrl-Z and `fg`: read again.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {
     /// # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
     /// let mut packet = [0; 65_536];
-    /// let len = match tun.read(&mut packet) {
-    ///     Err(error) if error.kind() == std::io::ErrorKind::Interrupted => return Ok(()),
-    ///     read => read?,
+    /// let len = loop {
+    ///     match tun.read(&mut packet) {
+    ///         Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+    ///         read => break read?,
+    ///     }
     /// };
     /// println!("{:02x?}", &packet[..len]);
     /// # Ok(())
@@ -328,7 +338,7 @@ impl Tun {
     ///
     /// tun.set_batch(true)?;
     /// let mut buf = vec![0; 256 * 1024];
-    /// let len = tun.read(&mut buf)?;
+    /// let len = tun.read(&mut buf)?; // EINTR as in `read`
     /// for packet in batch::packets(&buf[..len]) {
     ///     println!("{} bytes", packet.len());
     /// }

@@ -19,6 +19,15 @@
 #include <sys/ioctl.h>
 #endif
 
+/* C89 has no inline, but its compilers have. */
+#if defined(__cplusplus) || (defined(__STDC_VERSION__) && __STDC_VERSION__ >= 199901L)
+#define _TUN_INLINE static inline
+#elif defined(__GNUC__)
+#define _TUN_INLINE static __inline__
+#else
+#define _TUN_INLINE static
+#endif
+
 #ifdef __cplusplus
 extern "C" {
 #endif
@@ -86,13 +95,13 @@ struct tun_sockaddr_in {
 extern size_t redox_sys_call_v0(size_t fd, void *payload, size_t payload_len, size_t flags,
     const uint64_t *metadata, size_t metadata_len);
 
-static inline int
+_TUN_INLINE int
 tun_ioctl(int fd, uint32_t request, void *arg)
 {
-	uint64_t metadata[1] = { request };
+	uint64_t metadata = request;
 	size_t size = (request >> 16) & 0x1fff;
 	/* CallFlags::WRITE | CallFlags::READ */
-	size_t result = redox_sys_call_v0((size_t)fd, arg, size, 0x600, metadata, 1);
+	size_t result = redox_sys_call_v0((size_t)fd, arg, size, 0x600, &metadata, 1);
 
 	if (result > (size_t)-4096) {
 		errno = (int)-result;
@@ -103,7 +112,7 @@ tun_ioctl(int fd, uint32_t request, void *arg)
 
 #else
 
-static inline int
+_TUN_INLINE int
 tun_ioctl(int fd, uint32_t request, void *arg)
 {
 	return ioctl(fd, (unsigned long)request, arg);

@@ -282,11 +282,6 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         answers(waiters, errno::EBADF)
     }
 
-    /// Whether a request waits for this file.
-    pub fn has_waiters(&self, file: FileId) -> bool {
-        self.waits.occupied(file, Direction::Read) || self.waits.occupied(file, Direction::Write)
-    }
-
     /// The number of waiting requests.
     pub fn waiting(&self) -> usize {
         self.waits.len()

@@ -1,6 +1,7 @@
 //! Requests that wait, first come first served for each file and direction.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use crate::server::FileId;
@@ -25,12 +26,18 @@ pub(crate) struct Waiter<T, W> {
     pub(crate) deadline: Option<Duration>,
 }
 
-/// Every request that waits.
+/// The place of a request in its queue. Later requests have higher numbers.
+type Place = (FileId, Direction, u64);
+
+/// Every request that waits. An operation costs the logarithm of their number.
 #[derive(Debug)]
 pub(crate) struct Waits<T, W> {
-    queues: BTreeMap<(FileId, Direction), VecDeque<Waiter<T, W>>>,
-    places: BTreeMap<T, (FileId, Direction)>,
+    /// All queues, one after the other.
+    queues: BTreeMap<Place, Waiter<T, W>>,
+    places: BTreeMap<T, Place>,
     deadlines: BTreeSet<(Duration, T)>,
+    /// The number of the next request.
+    next: u64,
 }
 
 impl<T, W> Default for Waits<T, W> {
@@ -39,6 +46,7 @@ impl<T, W> Default for Waits<T, W> {
             queues: BTreeMap::new(),
             places: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            next: 0,
         }
     }
 }
@@ -46,18 +54,17 @@ impl<T, W> Default for Waits<T, W> {
 impl<T: Copy + Ord, W> Waits<T, W> {
     /// Queues a request behind those that wait already.
     pub(crate) fn park(&mut self, file: FileId, direction: Direction, waiter: Waiter<T, W>) {
-        self.places.insert(waiter.tag, (file, direction));
+        let place = (file, direction, self.next);
+        self.next += 1;
+        self.places.insert(waiter.tag, place);
         self.deadlines
             .extend(waiter.deadline.map(|deadline| (deadline, waiter.tag)));
-        self.queues
-            .entry((file, direction))
-            .or_default()
-            .push_back(waiter);
+        self.queues.insert(place, waiter);
     }
 
     /// Whether a new request would have to queue behind another.
     pub(crate) fn occupied(&self, file: FileId, direction: Direction) -> bool {
-        self.queues.contains_key(&(file, direction))
+        self.queues.range(queue(file, direction)).next().is_some()
     }
 
     /// The request that has waited longest.
@@ -66,30 +73,22 @@ impl<T: Copy + Ord, W> Waits<T, W> {
         file: FileId,
         direction: Direction,
     ) -> Option<&mut Waiter<T, W>> {
-        self.queues.get_mut(&(file, direction))?.front_mut()
+        let (_, waiter) = self.queues.range_mut(queue(file, direction)).next()?;
+        Some(waiter)
     }
 
     /// Takes the request that has waited longest.
     pub(crate) fn pop(&mut self, file: FileId, direction: Direction) -> Option<Waiter<T, W>> {
-        let queue = self.queues.get_mut(&(file, direction))?;
-        let waiter = queue.pop_front()?;
-        if queue.is_empty() {
-            self.queues.remove(&(file, direction));
-        }
-        self.forget(&waiter);
-        Some(waiter)
+        let tag = self.front(file, direction)?.tag;
+        self.cancel(tag)
     }
 
     /// Takes the request with this tag, wherever it is in its queue.
     pub(crate) fn cancel(&mut self, tag: T) -> Option<Waiter<T, W>> {
-        let place = *self.places.get(&tag)?;
-        let queue = self.queues.get_mut(&place)?;
-        let at = queue.iter().position(|waiter| waiter.tag == tag)?;
-        let waiter = queue.remove(at)?;
-        if queue.is_empty() {
-            self.queues.remove(&place);
+        let waiter = self.queues.remove(&self.places.remove(&tag)?)?;
+        if let Some(deadline) = waiter.deadline {
+            self.deadlines.remove(&(deadline, tag));
         }
-        self.forget(&waiter);
         Some(waiter)
     }
 
@@ -99,21 +98,15 @@ impl<T: Copy + Ord, W> Waits<T, W> {
         file: FileId,
         wanted: impl Fn(&Waiter<T, W>) -> bool,
     ) -> Vec<Waiter<T, W>> {
-        let mut taken = Vec::new();
-        for direction in [Direction::Read, Direction::Write] {
-            let Some(queue) = self.queues.remove(&(file, direction)) else {
-                continue;
-            };
-            let (out, kept): (VecDeque<_>, VecDeque<_>) = queue.into_iter().partition(&wanted);
-            if !kept.is_empty() {
-                self.queues.insert((file, direction), kept);
-            }
-            taken.extend(out);
-        }
-        for waiter in &taken {
-            self.forget(waiter);
-        }
-        taken
+        let both = (file, Direction::Read, 0)..=(file, Direction::Write, u64::MAX);
+        let all = self.queues.range(both).map(|(_, waiter)| waiter);
+        let tags: Vec<T> = all
+            .filter(|waiter| wanted(waiter))
+            .map(|waiter| waiter.tag)
+            .collect();
+        tags.into_iter()
+            .filter_map(|tag| self.cancel(tag))
+            .collect()
     }
 
     /// The time of the next timeout.
@@ -130,17 +123,15 @@ impl<T: Copy + Ord, W> Waits<T, W> {
         self.cancel(tag)
     }
 
-    fn forget(&mut self, waiter: &Waiter<T, W>) {
-        self.places.remove(&waiter.tag);
-        if let Some(deadline) = waiter.deadline {
-            self.deadlines.remove(&(deadline, waiter.tag));
-        }
-    }
-
     /// The number of waiting requests.
     pub(crate) fn len(&self) -> usize {
         self.places.len()
     }
+}
+
+/// All places of a queue.
+fn queue(file: FileId, direction: Direction) -> RangeInclusive<Place> {
+    (file, direction, 0)..=(file, direction, u64::MAX)
 }
 
 #[cfg(test)]

@@ -9,8 +9,8 @@ import tempfile
 import unittest
 
 import packet as wire
-from procs import NOBODY, Background, outcome, raw_read, wait_in_call
-from tree import PATIENCE, PROGRAM, Tree
+from procs import NOBODY, Background, Child, outcome, raw_read, wait_in_call
+from tree import PATIENCE, PROGRAM, Tree, wait_until
 
 
 class Daemon(unittest.TestCase):
@@ -93,6 +93,151 @@ class Daemon(unittest.TestCase):
                 self.assertEqual(tree.daemon.wait(PATIENCE), 0)
                 self.assertEqual(tree.said(), "")
                 tree.lost()
+
+    def ended(self, tree, status):
+        """Waits for the end of a daemon, and returns what it said."""
+        self.assertEqual(tree.daemon.wait(PATIENCE), status)
+        said = tree.said()
+        self.assertNotIn("panicked", said)
+        return said
+
+    def mount(self, *words):
+        """Mounts something until the end of the test."""
+        subprocess.run(["mount", *words], check=True)
+        where = words[-1]
+        self.addCleanup(subprocess.run, ["umount", "-l", where], check=False, stderr=subprocess.DEVNULL)
+
+    def kind(self, path):
+        """The kind of the mount that is on top at a path, None if there is none."""
+        with open("/proc/self/mounts", encoding="utf-8") as mounts:
+            words = [line.split(" ") for line in mounts]
+        return ([None] + [word[2] for word in words if word[1] == path])[-1]
+
+    def test_covered(self):
+        """What somebody else mounted over ours stays, and we say that ours does."""
+        tree = Tree()
+        self.mount("-t", "tmpfs", "none", tree.root)
+        tree.daemon.send_signal(signal.SIGTERM)
+        self.assertIn("covers", self.ended(tree, 0))
+        self.assertEqual(self.kind(tree.root), "tmpfs")
+        subprocess.run(["umount", tree.root], check=True)
+        self.assertEqual(self.kind(tree.root), "fuse.tund")
+        tree.lost()
+
+    def test_replaced(self):
+        """What somebody else mounted in the place of ours stays."""
+        tree = Tree()
+        file = tree.tun(0)  # With it open, the connection outlives the mount.
+        subprocess.run(["umount", "-l", tree.root], check=True)
+        self.mount("-t", "tmpfs", "none", tree.root)
+        tree.daemon.send_signal(signal.SIGTERM)
+        self.assertEqual(self.ended(tree, 0), "")
+        self.assertEqual(self.kind(tree.root), "tmpfs")
+        outcome(lambda: os.close(file))
+        subprocess.run(["umount", tree.root], check=True)
+        tree.lost()
+
+    def test_bound(self):
+        """A second mount of the tree, made by mount --bind, is not ours to take away."""
+        tree = Tree()
+        other = os.path.join(tree.base, "other")
+        os.mkdir(other)
+        self.mount("--bind", tree.root, other)
+        tree.daemon.send_signal(signal.SIGTERM)
+        self.assertEqual(self.ended(tree, 0), "")
+        self.assertIsNone(self.kind(tree.root))
+        self.assertEqual(self.kind(other), "fuse.tund")
+        subprocess.run(["umount", "-l", other], check=True)
+        tree.lost()
+
+    def test_moved(self):
+        """A mount that was moved is unmounted where it is; another one at its old place stays."""
+        where = tempfile.mkdtemp()
+        self.addCleanup(os.rmdir, where)
+        self.mount("-t", "tmpfs", "none", where)
+        subprocess.run(["mount", "--make-private", where], check=True)
+        old, new = os.path.join(where, "old"), os.path.join(where, "new place")
+        os.mkdir(old)
+        os.mkdir(new)
+        daemon = subprocess.Popen([PROGRAM, "--mount", old], stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        self.assertIn(b"serving", daemon.stdout.readline())
+        subprocess.run(["mount", "--move", old, new], check=True)
+        subprocess.run(["mount", "-t", "tmpfs", "none", old], check=True)
+        daemon.send_signal(signal.SIGTERM)
+        _, said = daemon.communicate(timeout=PATIENCE)
+        self.assertEqual(daemon.returncode, 0)
+        self.assertIn(b"moved", said)
+        self.assertEqual(self.kind(old), "tmpfs")
+        self.assertIsNone(self.kind(new.replace(" ", "\\040")))
+        subprocess.run(["umount", old], check=True)
+
+    def test_aborted(self):
+        """A connection that the kernel aborts is an error, and leaves no dead mount."""
+        tree = Tree()
+        number = os.minor(os.stat(tree.root).st_dev)
+        with tempfile.TemporaryDirectory() as control:
+            if subprocess.run(["mount", "-t", "fusectl", "none", control], check=False).returncode:
+                tree.stop()
+                self.skipTest("no fusectl")
+            try:
+                with open(os.path.join(control, str(number), "abort"), "w", encoding="ascii") as abort:
+                    abort.write("1")
+                self.assertIn("abort", self.ended(tree, 1))
+            finally:
+                subprocess.run(["umount", control], check=True)
+        self.assertFalse(tree.mounted())
+        tree.lost()
+
+    def test_forced(self):
+        """umount -f of a tree that is in use is an error as well, and leaves no dead mount."""
+        tree = Tree()
+        file = tree.tun(0)
+        subprocess.run(["umount", "-f", tree.root], check=False, stderr=subprocess.DEVNULL)
+        self.assertIn("abort", self.ended(tree, 1))
+        self.assertFalse(tree.mounted())
+        outcome(lambda: os.close(file))
+        tree.lost()
+
+    def test_output_that_cannot_be_written(self):
+        """A pipe without a reader, or a full disk, does not end a daemon, nor leave its mount."""
+        reader, broken = os.pipe()
+        os.close(reader)
+        full = os.open("/dev/full", os.O_WRONLY)
+        for file in (broken, full):
+            with self.subTest(file=file), tempfile.TemporaryDirectory() as root:
+                daemon = subprocess.Popen([PROGRAM, "-vv", "--mount", root], stdout=file, stderr=file)
+                wait_until(lambda root=root: os.path.exists(os.path.join(root, "tun")), "a tree")
+                self.assertTrue(os.path.exists(os.path.join(root, "netcfg", "ifaces")))
+                daemon.send_signal(signal.SIGTERM)
+                self.assertEqual(daemon.wait(PATIENCE), 0)
+                self.assertFalse(os.path.ismount(root))
+                failed = subprocess.run([PROGRAM, "--mount", "/dev/null"], stderr=file, check=False)
+                self.assertEqual(failed.returncode, 1)
+            os.close(file)
+
+    def test_ends_while_it_is_busy(self):
+        """SIGTERM ends it though there is always another request."""
+        tree = Tree()
+        path = tree.path("netcfg", "ip", "forwarding")
+
+        def work(pipe):
+            file = os.open(path, os.O_RDONLY)
+            pipe.send("reads")
+            try:
+                while True:
+                    os.pread(file, 10, 0)
+            except OSError:
+                pass
+
+        readers = [Child(work, NOBODY) for _ in range(100)]
+        for reader in readers:
+            self.addCleanup(reader.finish)
+            reader.hear()
+        tree.daemon.send_signal(signal.SIGTERM)
+        self.assertEqual(tree.daemon.wait(PATIENCE), 0)
+        for reader in readers:
+            reader.wait()
+        tree.stop()
 
     def test_nohup(self):
         """A SIGHUP that was ignored when it was started does not end it."""

@@ -33,12 +33,12 @@ class Header(Contract):
             self.assertEqual(found.returncode, 0, found.stdout + found.stderr)
 
     def test_strict(self):
-        """The header is good C of 1999 and 2011 by the book as well."""
+        """The header is good C of 1989, 1999 and 2011 by the book as well."""
         with tempfile.TemporaryDirectory() as where:
             source = os.path.join(where, "only.c")
             with open(source, "w", encoding="ascii") as file:
                 file.write("#include <net/if_tun.h>\nint main(void) { return 0; }\n")
-            for standard in ("c99", "c11"):
+            for standard in ("c89", "c99", "c11"):
                 command = ["cc", f"-std={standard}", "-pedantic", "-Wall", "-Werror", "-I", INCLUDE]
                 found = subprocess.run(
                     [*command, "-fsyntax-only", source], capture_output=True, text=True, check=False

@@ -322,3 +322,39 @@ class Read(Contract):
         for reader in readers:
             self.assertEqual(reader.result(30), ("value", None))
         self.assertEqual(sorted(seen), list(range(total)))
+
+
+class Heirs(Contract):
+    """A file that a process shares with a child that has not used it yet."""
+
+    def inherited(self, number):
+        """A reader that waits and is ended by a signal takes no packet from its child."""
+
+        def work(pipe):
+            file = self.tree.tun(self.unit)
+            if os.fork() == 0:
+                pipe.recv()
+                os.set_blocking(file, False)
+                pipe.send([len(os.read(file, 100)) for _ in range(3)])
+                os._exit(0)
+            pipe.send(file)
+            os.read(file, 100)
+
+        parent = self.child(work)
+        file = parent.hear()
+        tap = self.keep(self.tree.bpf(self.name, os.O_WRONLY))
+        wait_in_call(file, pid=parent.pid)
+        parent.kill(number)
+        for size in (41, 42, 43):
+            os.write(tap, struct.pack("=I", 2) + sample(size))
+        parent.wait()
+        parent.pipe.send("read")
+        self.assertEqual(parent.hear(), [41, 42, 43])
+
+    def test_killed(self):
+        """SIGKILL."""
+        self.inherited(signal.SIGKILL)
+
+    def test_terminated(self):
+        """A signal whose default is to end the process, which the kernel turns into a kill."""
+        self.inherited(signal.SIGTERM)

@@ -38,10 +38,11 @@ pub struct LinuxProcesses;
 
 impl Processes for LinuxProcesses {
     fn session(&self, target: SignalTarget) -> Option<Pid> {
+        // A kernel thread has session 0, which is no process and no number for getsid(2)'s callers.
         let session = |pid: Pid| {
-            let pid = SysPid::from_raw(i32::try_from(pid.0).ok()?)?;
-            let session = rustix::process::getsid(Some(pid)).ok()?;
-            Some(Pid(session.as_raw_nonzero().get().unsigned_abs()))
+            stat_field(pid, 3)
+                .and_then(|session| u32::try_from(session).ok())
+                .map(Pid)
         };
         match target {
             SignalTarget::Process(pid) => session(pid),
@@ -97,49 +98,12 @@ pub(super) fn process_of(thread: Pid) -> Pid {
     process.map_or(thread, Pid)
 }
 
-/// Whether a thread is gone, or will end before it sees an answer.
+/// Whether a thread that waits will end before it sees an answer.
 pub(super) fn is_killed(thread: Pid) -> bool {
-    let Some(pending) = status_of(thread, "SigPnd:") else {
-        return true;
-    };
-    let pending = u64::from_str_radix(&pending, 16).unwrap_or(0);
-    pending & 1 << (Signal::KILL.as_raw() - 1) != 0
-}
-
-/// Whether several processes use an open file.
-#[derive(Debug)]
-pub(super) struct Sharing {
-    process: Pid,
-    /// Threads of the first process that used it.
-    threads: Vec<Pid>,
-    /// Whether another process uses it too, or too many threads do to be sure.
-    pub(super) shared: bool,
-}
-
-impl Sharing {
-    /// Most threads that are remembered.
-    const MAX_THREADS: usize = 16;
-
-    pub(super) fn new(process: Pid, thread: Pid) -> Self {
-        Self {
-            process,
-            threads: vec![thread],
-            shared: false,
-        }
-    }
-
-    pub(super) fn note(&mut self, thread: Pid) {
-        if self.shared || self.threads.contains(&thread) {
-            return;
-        }
-        let process = self.process;
-        if self.threads.len() >= Self::MAX_THREADS {
-            // Threads that have ended since then are dropped.
-            self.threads.retain(|&thread| process_of(thread) == process);
-        }
-        self.shared = self.threads.len() >= Self::MAX_THREADS || process_of(thread) != process;
-        self.threads.push(thread);
-    }
+    // Until it is answered it exists. If it cannot be seen, it is in another namespace.
+    let pending = status_of(thread, "SigPnd:");
+    let pending = pending.and_then(|pending| u64::from_str_radix(&pending, 16).ok());
+    pending.unwrap_or(0) & 1 << (Signal::KILL.as_raw() - 1) != 0
 }
 
 /// Sends `SIGIO`.
@@ -155,5 +119,24 @@ pub(super) fn send_sigio(target: SignalTarget) {
     };
     if let Some(Err(error)) = sent {
         log::debug!("SIGIO to {target:?}: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_process_has_a_session() {
+        let own = Pid(std::process::id());
+        let session = rustix::process::getsid(None).map_or(0, |pid| pid.as_raw_nonzero().get());
+        let found = LinuxProcesses.session(SignalTarget::Process(own)).unwrap();
+        assert_eq!(found, Pid(session.unsigned_abs()));
+        // The first kernel thread, where it can be seen, belongs to none.
+        let _ = LinuxProcesses.session(SignalTarget::Process(Pid(2)));
+        assert_eq!(
+            LinuxProcesses.session(SignalTarget::Process(Pid(u32::MAX))),
+            None
+        );
     }
 }

@@ -8,12 +8,21 @@ use crate::server::{FileServer, Outcome};
 /// Most bytes of a write that waits. Only streams wait for room, and they accept partial writes.
 const MAX_WAITING_WRITE: usize = 64 << 10;
 
-/// The offset and size, or the bytes, of a transfer. In the first attempt the bytes are borrowed
-/// from the kernel's message.
+/// A read or write, and the table of descriptors that it came by. In the first attempt the bytes of
+/// a write are borrowed from the kernel's message.
 #[derive(Debug)]
-pub(super) enum Transfer<'a> {
-    Read { offset: u64, size: usize },
-    Write { offset: u64, bytes: Cow<'a, [u8]> },
+pub(super) struct Transfer<'a> {
+    /// The kernel's number for the table, which the threads of a process share (`lock_owner`).
+    pub(super) owner: u64,
+    pub(super) offset: u64,
+    pub(super) data: Data<'a>,
+}
+
+/// The size, or the bytes, of a transfer.
+#[derive(Debug)]
+pub(super) enum Data<'a> {
+    Read(usize),
+    Write(Cow<'a, [u8]>),
 }
 
 impl Operation for Transfer<'_> {
@@ -24,9 +33,9 @@ impl Operation for Transfer<'_> {
     type Buffer = Vec<u8>;
 
     fn method(&mut self) -> Method<'_> {
-        match self {
-            Self::Read { size, .. } => Method::Read(*size),
-            Self::Write { .. } => Method::Write,
+        match self.data {
+            Data::Read(size) => Method::Read(size),
+            Data::Write(_) => Method::Write,
         }
     }
 
@@ -36,25 +45,30 @@ impl Operation for Transfer<'_> {
         buffer: &mut Vec<u8>,
     ) -> Outcome<usize> {
         let Request { file, caller, .. } = *request;
-        match &request.operation {
-            &Self::Read { offset, size } => {
+        let offset = request.operation.offset;
+        match &request.operation.data {
+            &Data::Read(size) => {
                 if buffer.len() < size {
                     buffer.resize(size, 0);
                 }
                 server.read(file, &mut buffer[..size], offset, caller)
             }
-            Self::Write { offset, bytes } => server.write(file, bytes, *offset, caller),
+            Data::Write(bytes) => server.write(file, bytes, offset, caller),
         }
     }
 
     fn into_waiting(self) -> Transfer<'static> {
-        match self {
-            Self::Read { offset, size } => Transfer::Read { offset, size },
-            Self::Write { offset, bytes } => {
+        let data = match self.data {
+            Data::Read(size) => Data::Read(size),
+            Data::Write(bytes) => {
                 let bytes = &bytes[..bytes.len().min(MAX_WAITING_WRITE)];
-                let bytes = Cow::Owned(bytes.to_vec());
-                Transfer::Write { offset, bytes }
+                Data::Write(Cow::Owned(bytes.to_vec()))
             }
+        };
+        Transfer {
+            owner: self.owner,
+            offset: self.offset,
+            data,
         }
     }
 }
@@ -162,7 +176,12 @@ mod tests {
         dispatch
     }
 
-    fn request(tag: u64, operation: Transfer<'_>) -> Request<Transfer<'_>> {
+    fn request(tag: u64, data: Data<'_>) -> Request<Transfer<'_>> {
+        let operation = Transfer {
+            owner: 0,
+            offset: 0,
+            data,
+        };
         Request {
             tag,
             file: FileId(0),
@@ -173,13 +192,11 @@ mod tests {
     }
 
     fn read(tag: u64) -> Request<Transfer<'static>> {
-        let (offset, size) = (0, 1 << 16);
-        request(tag, Transfer::Read { offset, size })
+        request(tag, Data::Read(1 << 16))
     }
 
     fn write(tag: u64, bytes: &[u8]) -> Request<Transfer<'_>> {
-        let (offset, bytes) = (0, Cow::Borrowed(bytes));
-        request(tag, Transfer::Write { offset, bytes })
+        request(tag, Data::Write(Cow::Borrowed(bytes)))
     }
 
     /// Wakes the file. Returns, for each answer, its tag and the bytes read.
@@ -223,12 +240,9 @@ mod tests {
     fn a_read_of_no_bytes_stands_behind_nobody() {
         let mut dispatch = dispatch(true);
         assert!(dispatch.submit(read(1)).is_none());
-        let (offset, size) = (0, 0);
-        assert!(
-            dispatch
-                .submit(request(2, Transfer::Read { offset, size }))
-                .is_none()
-        );
+        let mut empty = read(2);
+        empty.operation.data = Data::Read(0);
+        assert!(dispatch.submit(empty).is_none());
         assert_eq!(dispatch.server.seen.len(), 2, "it was tried at once");
     }
 

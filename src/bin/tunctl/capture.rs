@@ -6,7 +6,8 @@ use std::path::Path;
 use std::sync::mpsc::{self, SyncSender};
 use std::thread;
 
-use crate::interrupt::at_interrupt;
+use crate::interrupt::{at_interrupt, retry};
+use crate::report::note;
 use crate::tree::{Failure, Tree};
 
 /// Bytes of the header of a pcap stream, and of that of each packet.
@@ -76,10 +77,10 @@ pub(crate) fn run(
     } else {
         let file = File::create(to);
         let file = file.map_err(|error| Failure::new(format!("{}: {error}", to.display())))?;
-        eprintln!(
+        note(&format!(
             "Capturing {interface} to {}; interrupt to stop.",
             to.display()
-        );
+        ));
         Box::new(file)
     };
     let (sender, events) = mpsc::sync_channel(4);
@@ -110,7 +111,7 @@ pub(crate) fn run(
     }
     if !to_stdout {
         let plural = if counter.packets == 1 { "" } else { "s" };
-        eprintln!("{} packet{plural}", counter.packets);
+        note(&format!("{} packet{plural}", counter.packets));
     }
     Ok(())
 }
@@ -121,10 +122,9 @@ fn read(mut from: File, events: &SyncSender<Event>) {
 
     let mut piece = vec![0; 256 << 10];
     loop {
-        let event = match from.read(&mut piece) {
+        let event = match retry(|| from.read(&mut piece)) {
             Ok(0) => Event::End,
             Ok(len) => Event::Piece(piece[..len].to_vec()),
-            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
             Err(error) if error.raw_os_error() == Some(ENXIO) => Event::End,
             Err(error) => Event::Failed(error),
         };

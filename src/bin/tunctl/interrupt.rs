@@ -1,4 +1,4 @@
-//! Ctrl-C, for commands that print something at their end.
+//! Signals: Ctrl-C, for commands that print something at their end, and calls that one interrupts.
 
 use std::io::{self, Read};
 use std::thread;
@@ -24,4 +24,14 @@ pub(crate) fn at_interrupt(then: impl FnOnce() + Send + 'static) -> io::Result<(
         }
     });
     Ok(())
+}
+
+/// Makes a call again for as long as a signal interrupts it, such as that of Ctrl-Z.
+pub(crate) fn retry<T>(mut call: impl FnMut() -> io::Result<T>) -> io::Result<T> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            result => return result,
+        }
+    }
 }

@@ -1,5 +1,9 @@
 //! Shows and changes tund's network through its files alone: on Redox, and on a Linux mount.
 
+// They panic when the output cannot be written: `say` and `note` do not.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
+#[cfg_attr(not(target_os = "linux"), path = "bridge_none.rs")]
 mod bridge;
 mod capture;
 mod interrupt;
@@ -7,6 +11,7 @@ mod ping;
 mod report;
 mod tree;
 
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -17,17 +22,13 @@ use tree::{Failure, Tree};
 
 /// Look at the network of tund, and change it.
 #[derive(Debug, Parser)]
-#[command(version, arg_required_else_help = true)]
+#[command(name = "tunctl", version, arg_required_else_help = true)]
 struct Cli {
     /// Where tund serves its tree: /scheme on Redox, the directory of `tund --mount` on Linux
-    #[arg(
-        long,
-        value_name = "DIR",
-        env = "TUND_ROOT",
-        default_value = "/scheme",
-        global = true
-    )]
-    root: PathBuf,
+    /// [default: the environment's TUND_ROOT, or /scheme]
+    // With a default of its own, every usage line would show it as if it were required.
+    #[arg(long, value_name = "DIR", global = true)]
+    root: Option<PathBuf>,
     /// Print JSON, for programs
     #[arg(long, global = true)]
     json: bool,
@@ -120,9 +121,10 @@ enum Command {
     /// Send echo requests
     Ping {
         /// Address of the host: IPv4 or IPv6
-        address: std::net::IpAddr,
+        #[arg(value_parser = host_address)]
+        address: IpAddr,
         /// How many; without it, until interrupted
-        #[arg(short, long)]
+        #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
         count: Option<u16>,
         /// Seconds between two, at least 0.01
         #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
@@ -136,8 +138,8 @@ enum Command {
     },
     /// Forward packets of other hosts: on, off, or show
     Forwarding {
-        #[arg(value_parser = ["on", "off"])]
-        switch: Option<String>,
+        #[arg(value_parser = switch, value_name = "on|off")]
+        switch: Option<bool>,
     },
     /// Remove a tun interface that nobody has open
     Destroy {
@@ -160,11 +162,14 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let tree = Tree::new(cli.root);
+    let root = cli
+        .root
+        .or_else(|| std::env::var_os("TUND_ROOT").map(PathBuf::from));
+    let tree = Tree::new(root.unwrap_or_else(|| "/scheme".into()));
     match run(&tree, cli.json, cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            eprintln!("tunctl: {failure}");
+            report::note(&format!("tunctl: {failure}"));
             ExitCode::FAILURE
         }
     }
@@ -230,24 +235,43 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
             };
             ping::run(tree, &options, json)
         }
-        Command::Forwarding { switch } => match switch.as_deref() {
-            None => report::value(&tree.read("netcfg/ip/forwarding")?, json, |on| {
-                (on == "1").into()
-            }),
-            Some("on") => tree.write("netcfg/ip/forwarding", "1"),
-            Some(_) => tree.write("netcfg/ip/forwarding", "0"),
+        Command::Forwarding { switch } => match switch {
+            None => {
+                let on = tree.read("netcfg/ip/forwarding")?.trim() == "1";
+                let word = if on { "on" } else { "off" };
+                report::value(word, json, |_| on.into())
+            }
+            Some(on) => tree.write("netcfg/ip/forwarding", if on { "1" } else { "0" }),
         },
         Command::Destroy { interface } => tree.set(&interface, "destroy", "1"),
         Command::Bridge { unit, hostif } => bridge::run(tree, unit, &hostif),
     }
 }
 
-/// Parses a time to wait.
+/// Parses a time to wait. What is longer than a clock can count to is a year.
 fn seconds(text: &str) -> Result<Duration, String> {
+    const YEAR: f64 = 365.0 * 86_400.0;
+
     let seconds = text.parse().ok();
     seconds
+        .map(|seconds| if seconds > YEAR { YEAR } else { seconds })
         .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
         .ok_or_else(|| "not a number of seconds".to_owned())
+}
+
+/// Parses an address. Names are not looked up.
+fn host_address(text: &str) -> Result<IpAddr, String> {
+    text.parse()
+        .map_err(|_| "an address is wanted, such as 10.0.0.2 or fd00::2, not a name".to_owned())
+}
+
+/// Parses on and off, and what the file says.
+fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "on" | "1" => Ok(true),
+        "off" | "0" => Ok(false),
+        _ => Err("on or off".to_owned()),
+    }
 }
 
 /// Parses an interval, which must not be too short.
@@ -266,5 +290,42 @@ fn host_interface(name: &str) -> Result<String, String> {
     match name.len() {
         1..=15 if !name.bytes().any(odd) => Ok(name.to_owned()),
         _ => Err("the name of an interface has 1 to 15 bytes, without blanks, / and :".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn any_time_can_be_waited_for() {
+        for text in ["1e19", "1e300", "inf"] {
+            let end = std::time::Instant::now().checked_add(seconds(text).unwrap());
+            assert!(end.is_some(), "{text}");
+            assert!(interval(text).is_ok(), "{text}");
+        }
+        for text in ["", "-1", "NaN", "a while"] {
+            assert!(seconds(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_program_speaks_of_itself() {
+        let error = |args: &[&str]| Cli::try_parse_from(args).unwrap_err().to_string();
+        assert!(error(&["tunctl", "--version"]).starts_with("tunctl "));
+        let usage = error(&["tunctl", "addr", "tun0", "add"]);
+        assert!(!usage.contains("--root"), "{usage}");
+        let name = error(&["tunctl", "ping", "www.example.org"]);
+        assert!(name.contains("not a name"), "{name}");
+        let none = error(&["tunctl", "ping", "-c", "0", "10.0.0.2"]);
+        assert!(none.contains("is not in 1..=65535"), "{none}");
+    }
+
+    #[test]
+    fn a_switch_is_set_by_what_it_shows() {
+        for (text, on) in [("on", true), ("1", true), ("off", false), ("0", false)] {
+            assert_eq!(switch(text), Ok(on));
+        }
+        assert!(switch("yes").is_err());
     }
 }

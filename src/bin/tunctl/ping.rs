@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
-use crate::interrupt::at_interrupt;
+use crate::interrupt::{at_interrupt, retry};
 use crate::report::{print_json, say};
 use crate::tree::{Failure, Tree};
 
@@ -29,6 +29,7 @@ enum Event {
         len: usize,
         at: Instant,
     },
+    Failed(std::io::Error),
     Interrupted,
 }
 
@@ -59,7 +60,11 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
     // This thread lasts as long as the process: nothing else would end its wait.
     thread::spawn(move || {
         let mut reply = vec![0; 65_536];
-        while let Ok(len) = replies.read(&mut reply) {
+        loop {
+            let len = match retry(|| replies.read(&mut reply)) {
+                Ok(len) => len,
+                Err(error) => return drop(sender.send(Event::Failed(error))),
+            };
             let told = reply
                 .get(..2)
                 .map(|sequence| u16::from_be_bytes([sequence[0], sequence[1]]));
@@ -99,8 +104,10 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
         };
         let end = start + pause;
         while let Ok(event) = receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            let Event::Reply { sequence, len, at } = event else {
-                break 'sending;
+            let (sequence, len, at) = match event {
+                Event::Reply { sequence, len, at } => (sequence, len, at),
+                Event::Failed(error) => return Err(explain(&error)),
+                Event::Interrupted => break 'sending,
             };
             let Some(start) = sent_at.remove(&sequence) else {
                 continue;

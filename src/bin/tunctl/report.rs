@@ -80,6 +80,11 @@ pub(crate) fn say(text: &str) -> Result<(), Failure> {
     }
 }
 
+/// Tells the user something beside the output. Where that cannot be printed, nothing can.
+pub(crate) fn note(text: &str) {
+    let _ = writeln!(std::io::stderr(), "{text}");
+}
+
 fn table(header: &[&str]) -> Table {
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED).set_header(header);

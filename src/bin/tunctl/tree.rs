@@ -80,7 +80,7 @@ impl Tree {
             for entry in fs::read_dir(self.path(path))? {
                 names.push(entry?.file_name().to_string_lossy().into_owned());
             }
-            names.sort();
+            names.sort_by(|a, b| by_number(a).cmp(&by_number(b)));
             Ok(names)
         };
         list().map_err(|error| self.explain(path, None, &error))
@@ -152,6 +152,9 @@ impl Tree {
 
     /// The reason why a file did not accept this line, or the lines that it accepts.
     fn hint(&self, path: &str, line: &str) -> String {
+        if let (true, Some(network)) = (path.contains("/route/"), network_of(line)) {
+            return format!("the destination has host bits set; its network is {network}");
+        }
         let hint = match path.rsplit('/').next().unwrap_or_default() {
             "set" | "add" if path.contains("/addr/") => return self.address_hint(path, line),
             "rm" if path.contains("/addr/") => {
@@ -196,6 +199,19 @@ impl Tree {
     }
 }
 
+/// The order in which people count: tun2 before tun10.
+fn by_number(name: &str) -> (&str, usize, &str) {
+    let word = name.trim_end_matches(|digit: char| digit.is_ascii_digit());
+    let number = name[word.len()..].trim_start_matches('0');
+    (word, number.len(), number)
+}
+
+/// The network of a route's destination that has host bits, which no route may have.
+fn network_of(line: &str) -> Option<IpNet> {
+    let prefix: IpNet = line.split_ascii_whitespace().next()?.parse().ok()?;
+    (prefix.addr() != prefix.network()).then(|| prefix.trunc())
+}
+
 /// The interface that a path is about.
 fn interface_of(path: &str) -> Option<String> {
     match path.split('/').collect::<Vec<_>>()[..] {
@@ -217,5 +233,34 @@ fn address(line: &str) -> Option<IpAddr> {
             address.parse().ok()
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn interfaces_are_in_the_order_of_their_numbers() {
+        let mut names = [
+            "tun10", "tun1", "lo0", "tun2", "eth0.7", "eth0.12", "tun", "8",
+        ];
+        names.sort_by(|a, b| by_number(a).cmp(&by_number(b)));
+        let sorted = [
+            "8", "eth0.7", "eth0.12", "lo0", "tun", "tun1", "tun2", "tun10",
+        ];
+        assert_eq!(names, sorted);
+    }
+
+    #[test]
+    fn host_bits_are_named() {
+        let network = |line: &str| network_of(line).map(|network| network.to_string());
+        assert_eq!(
+            network("10.1.0.1/16 dev tun0"),
+            Some("10.1.0.0/16".to_owned())
+        );
+        assert_eq!(network("fd00::1/64"), Some("fd00::/64".to_owned()));
+        assert_eq!(network("10.1.0.0/16 dev tun0"), None);
+        assert_eq!(network("default via 10.0.0.2"), None);
     }
 }

@@ -410,7 +410,7 @@ impl Demo {
         bar.finish_and_clear();
         let both = HumanBytes(sent + received);
         say(&format!(
-            "{both} over TCP, echoed, every byte checked, in {}.",
+            "{both} over TCP, half of it each way, every byte checked, in {}.",
             HumanDuration(took)
         ))?;
         let rate = (sent + received) as f64 / took.as_secs_f64() / 1e6;

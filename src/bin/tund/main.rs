@@ -1,10 +1,14 @@
 //! The daemon: wiring only.
 
+// They panic when nobody reads the output. What cannot be printed must not end a daemon.
+#![deny(clippy::print_stdout, clippy::print_stderr)]
+
 #[cfg(target_os = "linux")]
 mod demo;
 #[cfg(target_os = "redox")]
 mod network;
 
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -54,7 +58,7 @@ fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("tund: {error}");
+            let _ = writeln!(io::stderr(), "tund: {error}");
             ExitCode::FAILURE
         }
     }
@@ -93,7 +97,9 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
             let mount = Mount::new(&dir)
                 .map_err(|error| format!("cannot mount at {}: {error}", dir.display()))?;
             let net = Host::new(config, LinuxProcesses);
-            println!("tund: serving {}", mount.dir().display());
+            if let Err(error) = writeln!(io::stdout(), "tund: serving {}", mount.dir().display()) {
+                log::debug!("standard output: {error}");
+            }
             fuse::serve(net, &mount, &SystemClock::default(), stop.as_fd())?;
             Ok(())
         }

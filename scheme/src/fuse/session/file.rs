@@ -6,14 +6,14 @@ use polyfuse_kernel as abi;
 use rustix::fs::OFlags;
 use zerocopy::{FromBytes, IntoBytes};
 
-use super::Session;
-use crate::dispatch::Request;
+use super::{Session, wait_of};
+use crate::dispatch::{Dispatch, Request};
 use crate::errno;
 use crate::fuse::MAX_OPERATION;
 use crate::fuse::message::{Reply, file, parse};
 use crate::fuse::processes::process_of;
-use crate::fuse::transfer::Transfer;
-use crate::server::{Argument, Caller, FileServer, Pid, Ready};
+use crate::fuse::transfer::{Data, Transfer};
+use crate::server::{Argument, Caller, FileServer, Ready};
 
 const POLLIN: u32 = 0x0001 | 0x0040;
 const POLLOUT: u32 = 0x0004 | 0x0100;
@@ -24,15 +24,29 @@ impl<S: FileServer> Session<'_, S> {
             Ok(read) => read,
             Err(error) => return self.channel.reply_error(unique, error),
         };
+        let file = file(read.fh);
+        if self.devices.contains(&file) {
+            // The kernel fills a page for a private mapping, which no program can ask to be a
+            // packet. It names no owner for that.
+            if read.read_flags & abi::FUSE_READ_LOCKOWNER == 0 {
+                return self.channel.reply_error(unique, errno::ENODEV);
+            }
+            // The rest of a call that the kernel cut. What came before is all that was there.
+            if read.offset != 0 {
+                self.channel.reply(unique, Ok(&[]));
+                return;
+            }
+        }
         let size = (read.size as usize).min(MAX_OPERATION);
         self.submit(Request {
             tag: unique,
-            file: file(read.fh),
+            file,
             caller,
-            nonblocking: nonblocking(read.flags),
-            operation: Transfer::Read {
+            nonblocking: flags(read.flags).contains(OFlags::NONBLOCK),
+            operation: Transfer {
+                owner: read.lock_owner,
                 offset: read.offset,
-                size,
+                data: Data::Read(size),
             },
         });
     }
@@ -41,24 +55,38 @@ impl<S: FileServer> Session<'_, S> {
         let Ok((write, bytes)) = abi::fuse_write_in::read_from_prefix(body) else {
             return self.channel.reply_error(unique, errno::EINVAL);
         };
+        let file = file(write.fh);
+        let flags = flags(write.flags);
+        // The rest of a call that the kernel cut is no packet of its own. (With O_APPEND every write
+        // has an offset, and the rest of one cannot be told.)
+        let rest = write.offset != 0 && !flags.contains(OFlags::APPEND);
+        if rest && self.devices.contains(&file) {
+            return self.channel.reply_error(unique, errno::EMSGSIZE);
+        }
         self.submit(Request {
             tag: unique,
-            file: file(write.fh),
+            file,
             caller,
-            nonblocking: nonblocking(write.flags),
-            operation: Transfer::Write {
+            nonblocking: flags.contains(OFlags::NONBLOCK),
+            operation: Transfer {
+                owner: write.lock_owner,
                 offset: write.offset,
-                bytes: Cow::Borrowed(bytes),
+                data: Data::Write(Cow::Borrowed(bytes)),
             },
         });
     }
 
     pub(super) fn submit(&mut self, request: Request<Transfer<'_>>) {
-        if let Some(sharing) = self.sharing.get_mut(&request.file) {
-            sharing.note(request.caller.pid);
+        let wait = wait_of(&request);
+        match self.dispatch.submit(request) {
+            Some(answer) => {
+                let Dispatch { server, buffer, .. } = &mut self.dispatch;
+                self.channel.answer(answer, server, buffer);
+            }
+            None => {
+                self.waiting.insert(wait);
+            }
         }
-        let answer = self.dispatch.submit(request);
-        answer.into_iter().for_each(|answer| self.answer(answer));
     }
 
     pub(super) fn ioctl(&mut self, body: &[u8], caller: Caller) -> Reply {
@@ -108,24 +136,28 @@ impl<S: FileServer> Session<'_, S> {
 
     /// Handles the close of a descriptor, perhaps not the last: ends the process's waits on the
     /// file.
-    pub(super) fn flush(&mut self, body: &[u8], caller: Caller) -> Reply {
-        let file = file(parse::<abi::fuse_flush_in>(body)?.fh);
-        // Every process outside our pid namespace has number 0, so two of them may not be the same.
-        if caller.pid != Pid(0) && self.dispatch.has_waiters(file) {
-            let closer = process_of(caller.pid);
-            let same = |request: &Request<Transfer<'_>>| process_of(request.caller.pid) == closer;
-            for answer in self.dispatch.interrupt(file, same) {
-                self.answer(answer);
-            }
+    pub(super) fn flush(&mut self, body: &[u8]) -> Reply {
+        let flush = parse::<abi::fuse_flush_in>(body)?;
+        let waits = |tag| (file(flush.fh), flush.lock_owner, tag);
+        let waiting = self.waiting.range(waits(0)..=waits(u64::MAX));
+        for (_, _, tag) in waiting.copied().collect::<Vec<_>>() {
+            self.cancel(tag);
         }
         Ok(Vec::new())
+    }
+
+    /// Ends a wait, if there is one with this tag, with `EINTR`.
+    pub(super) fn cancel(&mut self, tag: u64) {
+        if let Some(answer) = self.dispatch.cancel(tag, errno::EINTR) {
+            self.answer(answer);
+        }
     }
 
     pub(super) fn release(&mut self, nodeid: u64, body: &[u8]) -> Reply {
         let file = file(parse::<abi::fuse_release_in>(body)?.fh);
         self.opened.remove(&(nodeid, file));
         self.pollers.remove(&file);
-        self.sharing.remove(&file);
+        self.devices.remove(&file);
         self.listings.remove(&file);
         for answer in self.dispatch.close(file) {
             self.answer(answer);
@@ -134,6 +166,6 @@ impl<S: FileServer> Session<'_, S> {
     }
 }
 
-fn nonblocking(flags: u32) -> bool {
-    OFlags::from_bits_retain(flags).contains(OFlags::NONBLOCK)
+fn flags(bits: u32) -> OFlags {
+    OFlags::from_bits_retain(bits)
 }

@@ -21,8 +21,8 @@ use crate::fuse::MAX_OPERATION;
 use crate::fuse::message::{Channel, Reply, file, parse};
 use crate::fuse::mount::Mount;
 use crate::fuse::nodes::Nodes;
-use crate::fuse::processes::{Sharing, is_killed, send_sigio};
-use crate::fuse::transfer::Transfer;
+use crate::fuse::processes::{is_killed, send_sigio};
+use crate::fuse::transfer::{Data, Transfer};
 use crate::local::Clock;
 use crate::server::{Caller, DirEntry, FileId, FileServer, Now, Pid, Turn};
 
@@ -32,6 +32,7 @@ const MAX_PAGES: u16 = 256;
 const REQUESTS_PER_TURN: usize = 64;
 
 /// Serves `server` at `mount` until `stop` becomes readable or somebody unmounts it.
+/// `ECONNABORTED` if the kernel aborts the connection, and the mount is still there.
 pub fn serve<S: FileServer>(
     server: S,
     mount: &Mount,
@@ -43,8 +44,9 @@ pub fn serve<S: FileServer>(
         dispatch: Dispatch::new(server),
         nodes: Nodes::default(),
         pollers: BTreeMap::new(),
-        sharing: BTreeMap::new(),
         opened: BTreeSet::new(),
+        devices: BTreeSet::new(),
+        waiting: BTreeSet::new(),
         listings: BTreeMap::new(),
         connected: true,
     };
@@ -58,7 +60,7 @@ pub fn serve<S: FileServer>(
                 Err(Sys::AGAIN) => break,
                 // The request was interrupted before it was handed out.
                 Err(Sys::INTR | Sys::NOENT) => {}
-                Err(Sys::NODEV) => session.connected = false,
+                Err(Sys::NODEV | Sys::CONNABORTED) => session.connected = false,
                 Err(error) => return Err(error.into()),
             }
             served += 1;
@@ -68,18 +70,20 @@ pub fn serve<S: FileServer>(
             turn = session.turn(clock.now());
         }
         if !session.connected {
-            return Ok(());
+            return mount.ended();
         }
-        if turn.pending || served == REQUESTS_PER_TURN {
-            continue;
-        }
-        let timeout = turn.deadline.map(|deadline| {
-            let pause = deadline.saturating_sub(clock.now().monotonic);
-            Timespec {
-                tv_sec: pause.as_secs().min(86_400) as i64,
-                tv_nsec: pause.subsec_nanos().into(),
+        let timeout = match turn.deadline {
+            // There is more to do, but the stop signal is looked at first.
+            _ if turn.pending || served == REQUESTS_PER_TURN => Some(Timespec::default()),
+            Some(deadline) => {
+                let pause = deadline.saturating_sub(clock.now().monotonic);
+                Some(Timespec {
+                    tv_sec: pause.as_secs().min(86_400) as i64,
+                    tv_nsec: pause.subsec_nanos().into(),
+                })
             }
-        });
+            None => None,
+        };
         let mut fds = [
             PollFd::new(&session.channel, PollFlags::IN),
             PollFd::new(&stop, PollFlags::IN),
@@ -98,10 +102,12 @@ struct Session<'a, S> {
     nodes: Nodes,
     /// The kernel's handle for each file that is polled.
     pollers: BTreeMap<FileId, u64>,
-    /// Whether several processes use an open file.
-    sharing: BTreeMap<FileId, Sharing>,
     /// The open files of each node, which may outlive the path.
     opened: BTreeSet<(u64, FileId)>,
+    /// The open files whose reads and writes are packets or parts of a stream, without offsets.
+    devices: BTreeSet<FileId>,
+    /// Every request that waits: its file, the table of descriptors it came by, and its tag.
+    waiting: BTreeSet<(FileId, u64, u64)>,
     /// The entries of each open directory. Offsets are indices into them, which must stay stable.
     listings: BTreeMap<FileId, Vec<DirEntry>>,
     connected: bool,
@@ -140,18 +146,17 @@ impl<S: FileServer> Session<'_, S> {
             abi::FUSE_WRITE => return self.write(header.unique, body, caller),
             abi::FUSE_IOCTL => self.ioctl(body, caller),
             abi::FUSE_POLL => self.poll(body),
-            abi::FUSE_FLUSH => self.flush(body, caller),
+            abi::FUSE_FLUSH => self.flush(body),
             abi::FUSE_FSYNC => parse::<abi::fuse_fsync_in>(body)
                 .and_then(|fsync| self.dispatch.server.sync(file(fsync.fh)))
                 .map(|()| Vec::new()),
             abi::FUSE_FSYNCDIR => Ok(Vec::new()),
             abi::FUSE_ACCESS => self.access(header.nodeid, body, caller),
             abi::FUSE_RELEASE | abi::FUSE_RELEASEDIR => self.release(header.nodeid, body),
-            abi::FUSE_STATFS => Ok(abi::fuse_statfs_out::default().as_bytes().to_vec()),
+            abi::FUSE_STATFS => Ok(tree::statistics()),
             abi::FUSE_INTERRUPT => {
                 if let Ok(interrupt) = parse::<abi::fuse_interrupt_in>(body) {
-                    let answer = self.dispatch.cancel(interrupt.unique, errno::EINTR);
-                    answer.into_iter().for_each(|answer| self.answer(answer));
+                    self.cancel(interrupt.unique);
                 }
                 return;
             }
@@ -161,6 +166,8 @@ impl<S: FileServer> Session<'_, S> {
             | abi::FUSE_MKDIR
             | abi::FUSE_UNLINK
             | abi::FUSE_RMDIR
+            | abi::FUSE_SYMLINK
+            | abi::FUSE_LINK
             | abi::FUSE_RENAME
             | abi::FUSE_RENAME2 => Err(errno::EPERM),
             _ => Err(errno::ENOSYS),
@@ -191,17 +198,17 @@ impl<S: FileServer> Session<'_, S> {
     /// Runs [`Dispatch::turn`], and sends answers and notifications.
     fn turn(&mut self, now: Now) -> Turn {
         let mut edges = Vec::new();
-        let (channel, pollers, sharing) = (self.channel, &self.pollers, &self.sharing);
+        let (channel, pollers, waiting) = (self.channel, &self.pollers, &mut self.waiting);
         let watched = |file| pollers.contains_key(&file);
         // A killed reader still takes the answer it is given, until the kernel tells us that it is
-        // gone. That is a loss only on a shared file, where another process could have had it.
+        // gone; but another process may have the file, and would miss the packet. Nothing tells us
+        // of a process that inherited the file and has not used it yet, so every waiter is looked at.
         let alive = |request: &Request<Transfer<'_>>| {
-            let sharing = sharing.get(&request.file);
-            let shared = sharing.is_some_and(|sharing| sharing.shared);
             let thread = request.caller.pid;
-            !shared || thread == Pid(0) || !is_killed(thread)
+            thread == Pid(0) || !is_killed(thread)
         };
         let answer = |answer: Answer<Transfer<'_>>, server: &mut S, buffer: &Vec<u8>| {
+            waiting.remove(&wait_of(&answer.request));
             channel.answer(answer, server, buffer);
         };
         let turn = self.dispatch.turn(now, answer, &mut edges, alive, watched);
@@ -216,10 +223,17 @@ impl<S: FileServer> Session<'_, S> {
         turn
     }
 
+    /// Answers a request that waited.
     fn answer(&mut self, answer: Answer<Transfer<'_>>) {
+        self.waiting.remove(&wait_of(&answer.request));
         let Dispatch { server, buffer, .. } = &mut self.dispatch;
         self.channel.answer(answer, server, buffer);
     }
+}
+
+/// What a request is called in `Session::waiting`.
+fn wait_of(request: &Request<Transfer<'_>>) -> (FileId, u64, u64) {
+    (request.file, request.operation.owner, request.tag)
 }
 
 impl Channel<'_> {
@@ -230,13 +244,13 @@ impl Channel<'_> {
             size: len as u32,
             padding: 0,
         };
-        match (request.operation, result) {
-            (Transfer::Read { .. }, Ok(len)) => {
+        match (request.operation.data, result) {
+            (Data::Read(_), Ok(len)) => {
                 let bytes = &buffer[..len.min(buffer.len())];
                 let delivered = self.reply(request.tag, Ok(bytes));
                 server.complete_read(request.file, delivered);
             }
-            (Transfer::Write { .. }, Ok(len)) => {
+            (Data::Write(_), Ok(len)) => {
                 self.reply(request.tag, Ok(size(len).as_bytes()));
             }
             (_, Err(error)) => self.reply_error(request.tag, error),

@@ -7,7 +7,7 @@ use zerocopy::{FromBytes, IntoBytes};
 use super::Session;
 use crate::errno;
 use crate::fuse::message::{Reply, file, name, parse};
-use crate::fuse::processes::{Sharing, process_of};
+use crate::fuse::processes::process_of;
 use crate::server::{Caller, DirEntry, FileId, FileKind, FileServer, OpenFlags, Stat};
 
 /// The kernel allows several writes at once (`FOPEN_PARALLEL_DIRECT_WRITES`); without it a waiting
@@ -16,6 +16,8 @@ const PARALLEL_DIRECT_WRITES: u32 = 1 << 6;
 
 /// The size of a file that has none, bytes.
 const DEVICE_SIZE: u64 = 1 << 40;
+/// Bytes of a block, for those that ask.
+const BLOCK: u32 = 4096;
 
 impl<S: FileServer> Session<'_, S> {
     pub(super) fn look_up(&mut self, parent: u64, body: &[u8]) -> Reply {
@@ -96,16 +98,20 @@ impl<S: FileServer> Session<'_, S> {
         flags.set(OpenFlags::TRUNCATE, sys.contains(OFlags::TRUNC));
         let path = self.nodes.path(nodeid)?.to_owned();
         let stat = self.dispatch.server.stat(&path)?;
-        let thread = caller.pid;
+        // A file of this size cannot be opened without O_LARGEFILE. The kernel itself does, to ask
+        // for the attributes of chattr(1), which there are not.
+        if stat.kind == FileKind::Device && !sys.contains(OFlags::LARGEFILE) {
+            return Err(errno::ENOTTY);
+        }
         let caller = Caller {
-            pid: process_of(thread),
+            pid: process_of(caller.pid),
             ..caller
         };
         let id = self.dispatch.open(&path, flags, caller)?;
-        self.sharing.insert(id, Sharing::new(caller.pid, thread));
         self.opened.insert((nodeid, id));
         let open_flags = match stat.kind {
             FileKind::Device => {
+                self.devices.insert(id);
                 abi::FOPEN_DIRECT_IO
                     | abi::FOPEN_STREAM
                     | abi::FOPEN_NONSEEKABLE
@@ -169,6 +175,19 @@ impl<S: FileServer> Session<'_, S> {
     }
 }
 
+/// The statistics of the file system: it takes no blocks, like `/proc`.
+pub(super) fn statistics() -> Vec<u8> {
+    let out = abi::fuse_statfs_out {
+        st: abi::fuse_kstatfs {
+            bsize: BLOCK,
+            frsize: BLOCK,
+            namelen: 255,
+            ..Default::default()
+        },
+    };
+    out.as_bytes().to_vec()
+}
+
 fn kind_bits(kind: FileKind) -> u32 {
     match kind {
         FileKind::Directory => 0o040_000,
@@ -188,7 +207,7 @@ fn attributes(nodeid: u64, stat: Stat) -> abi::fuse_attr {
         },
         mode: kind_bits(stat.kind) | u32::from(stat.mode),
         nlink: 1,
-        blksize: 4096,
+        blksize: BLOCK,
         ..Default::default()
     }
 }

@@ -25,8 +25,9 @@ use crate::table::Table;
 pub const ROOT: usize = 0;
 /// The first handle number of files, one after the root.
 const FIRST_FILE: usize = 1;
-/// The first number of handles that are only used for stat.
-const FIRST_STAT_HANDLE: usize = 1 << 40;
+/// The first number of handles that are only used for stat: above any number of open files, on a
+/// machine of 32 bits too.
+const FIRST_STAT_HANDLE: usize = 1 << (usize::BITS - 8);
 /// Most of these handles at a time.
 const MAX_STAT_HANDLES: usize = 65_536;
 

@@ -94,10 +94,11 @@ fn queue_tells_edges() {
         assert_eq!(event, Some((1, EventFlags::READ)), "round {round}");
         // There is not one event for every packet: they would pile up.
         assert_eq!(events.count(QUIET), 0, "round {round}");
-        tun.read_now();
-        tun.read_now();
-        assert_eq!(events.count(QUIET), 0, "round {round}");
-        tun.read_now();
+        // But a read that leaves something is followed by one.
+        for left in [1, 1, 0] {
+            tun.read_now();
+            assert_eq!(events.count(QUIET), left, "round {round}");
+        }
     }
 }
 

@@ -6,6 +6,7 @@ part of their name.
 """
 
 import os
+import signal
 import sys
 import threading
 import time
@@ -103,6 +104,8 @@ def selected(suite, words):
 
 def main():
     """Runs what was selected."""
+    # Under nohup it is ignored, and so it would be by the daemons of these tests.
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
     watchdog = Watchdog()
     result = Lines(watchdog)
     suite = unittest.TestLoader().discover(HERE, "test_*.py")

@@ -28,7 +28,16 @@ pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
     }
     while !system::stopped() {
         let started = Instant::now();
-        let mut child = command.spawn()?;
+        let mut child = match command.spawn() {
+            Ok(child) => child,
+            Err(error) => {
+                // Memory, or a place for a process, may be there again later.
+                log::error!("the daemon cannot be started: {error}");
+                rest(pause);
+                pause = (pause * 2).min(LONGEST_PAUSE);
+                continue;
+            }
+        };
         system::set_child(child.id());
         // A signal may have come before there was a child to pass it on to.
         if system::stopped() {
@@ -53,12 +62,16 @@ pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
         if started.elapsed() > HEALTHY {
             pause = Duration::from_millis(100);
         }
-        let until = Instant::now() + pause;
-        // A signal does not interrupt a sleep.
-        while !system::stopped() && Instant::now() < until {
-            std::thread::sleep(STOP_INTERVAL);
-        }
+        rest(pause);
         pause = (pause * 2).min(LONGEST_PAUSE);
     }
     Ok(())
+}
+
+/// Pauses, until a SIGTERM at the longest. A signal does not interrupt a sleep.
+fn rest(pause: Duration) {
+    let until = Instant::now() + pause;
+    while !system::stopped() && Instant::now() < until {
+        std::thread::sleep(STOP_INTERVAL);
+    }
 }

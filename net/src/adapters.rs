@@ -9,7 +9,7 @@ use crate::ip::Budget;
 use crate::link::{Found, Mac};
 
 /// Longest frame that any driver hands out, bytes. One driver ends itself when a buffer is shorter.
-const LONGEST: usize = 65_536;
+pub const LONGEST: usize = 65_536;
 /// Most adapters ever seen: the interface of an adapter that is gone waits for its return.
 const MAX_ADAPTERS: usize = 64;
 

@@ -17,15 +17,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use net::Host;
-use net::adapters::{Adapters, Bus, FrameIo};
+use net::adapters::{Adapters, Bus, FrameIo, LONGEST};
 use net::link::Mac;
 use parking_lot::{Condvar, Mutex, MutexGuard};
 use scheme::redox::{DriverWork, Namespace};
 
 /// The prefix of the names of such schemes.
 const PREFIX: &str = "network.";
-/// Longest frame that any driver hands out, bytes. One driver ends itself when a buffer is shorter.
-const LONGEST: usize = 65_536;
 /// Most frames that wait for a driver to take them. The others wait in the interface's queue.
 const MAX_OUTGOING: usize = 32;
 /// Most frames received before the network handles them.
@@ -164,15 +162,8 @@ impl Bus for Schemes {
         }
     }
 
-    fn clear(&mut self, name: &str) {
-        let Some(namespace) = self.namespace.clone() else {
-            return;
-        };
-        let name = name.to_owned();
-        if let Err(error) = spawn(&self.threads, move || namespace.clear(&name)) {
-            log::warn!("network adapters: {error}");
-        }
-    }
+    /// The thread that opened a driver, or tries to, does it.
+    fn clear(&mut self, _name: &str) {}
 }
 
 impl Schemes {
@@ -220,14 +211,16 @@ impl Card {
     }
 
     /// Ends a driver that cannot be used any more. Its name is free for another when that is seen.
-    fn fail(&self, error: io::Error, namespace: &Namespace, work: &DriverWork<Host>) {
+    fn fail(
+        &self,
+        error: io::Error,
+        namespace: &Namespace,
+        work: &DriverWork<Host>,
+        number: usize,
+    ) {
         namespace.clear(&self.name);
-        let number = {
-            let mut queues = self.lock();
-            queues.failed.get_or_insert(error);
-            queues.number
-        };
-        work.receive(number.unwrap_or(SEARCH));
+        self.lock().failed.get_or_insert(error);
+        work.receive(number);
     }
 }
 
@@ -245,12 +238,12 @@ fn serve(
             // A daemon that ended leaves the name of its scheme behind.
             card.sending.make(|| namespace.clear(name));
             card.lock().opened = Some(Err(error));
-            return search(work);
+            return work.receive(SEARCH);
         }
     };
     let file = Arc::new(file);
     card.lock().opened = Some(Ok(mac));
-    search(work);
+    work.receive(SEARCH);
     let Some(number) = wait(card, &card.serve, |queues| queues.number) else {
         return;
     };
@@ -259,17 +252,13 @@ fn serve(
         let (namespace, work) = (Arc::clone(namespace), work.clone());
         spawn(threads, move || {
             if let Err(error) = receive(&card, &file, &work, number) {
-                card.fail(error, &namespace, &work);
+                card.fail(error, &namespace, &work, number);
             }
         })
     };
     if let Err(error) = receiver.and_then(|()| send(card, &file, work, number)) {
-        card.fail(error, namespace, work);
+        card.fail(error, namespace, work, number);
     }
-}
-
-fn search(work: &DriverWork<Host>) {
-    work.receive(SEARCH);
 }
 
 fn open(namespace: &Namespace, name: &str) -> io::Result<(Mac, File)> {

@@ -229,6 +229,12 @@ impl Host {
     /// Collects the events of the network.
     #[inline]
     fn collect(&mut self) {
+        if self.net.has_news() {
+            self.collect_news();
+        }
+    }
+
+    fn collect_news(&mut self) {
         self.net.handle_activity();
         while let Some(event) = self.net.poll_event() {
             match event {
@@ -477,19 +483,12 @@ impl Host {
     /// Tells the programs that watch a file again if its reader left something: those that are told
     /// of edges read once for each.
     fn tell_rest(&mut self, id: FileId) {
-        let Self {
-            net, files, wakes, ..
-        } = self;
-        let ready = match files.get_mut(id) {
-            Ok(File::Tun(handle)) => net.tun.ready(&net.ip, handle),
-            Ok(File::Bpf(handle)) => handle.ready(&mut net.ip),
-            Ok(&mut File::Echo(echo)) => echo::ready(net, echo),
-            Ok(&mut File::Raw(raw)) => raw::ready(net, raw),
-            Ok(File::Inet(socket)) => socket.ready(net),
-            _ => Ready::empty(),
-        };
-        if ready.contains(Ready::READ) {
-            wakes.wake(id, Ready::READ);
+        let has_queue = matches!(
+            self.files.get(id),
+            Ok(File::Tun(_) | File::Bpf(_) | File::Echo(_) | File::Raw(_) | File::Inet(_))
+        );
+        if has_queue && self.ready(id).contains(Ready::READ) {
+            self.wakes.wake(id, Ready::READ);
         }
     }
 
@@ -579,16 +578,12 @@ impl FileServer for Host {
     }
 
     fn poll_wakeup(&mut self) -> Option<Wakeup> {
-        if self.net.has_news() {
-            self.collect();
-        }
+        self.collect();
         self.wakes.poll()
     }
 
     fn poll_signal(&mut self) -> Option<SignalTarget> {
-        if self.net.has_news() {
-            self.collect();
-        }
+        self.collect();
         // Checked once for all packets of a turn, because it takes system calls.
         let owners = std::iter::from_fn(|| self.signals.pop_front());
         let mut there = owners.filter(|owner| owner.exists(&*self.processes));
@@ -601,8 +596,7 @@ impl FileServer for Host {
         if below.is_some_and(|below| matches!(below, "" | "/") || stat.is_err()) {
             // A program that lists interfaces may be waiting for one that is not there yet. It may
             // never open one, so the listing is all we see of it.
-            self.schedule();
-            self.net.link.ask_for_adapters(&self.net.ip);
+            self.ask_for_adapters();
         }
         stat
     }

@@ -38,6 +38,7 @@ pub mod ifnet;
 mod ioctl;
 mod ip;
 pub mod link;
+mod memory;
 mod net;
 mod netcfg;
 pub mod packet;

@@ -1,18 +1,17 @@
-//! The memory that the queues of all sockets of one kind take together.
+//! The memory that all things of one kind take together, such as the queues of sockets.
 
 /// Most bytes.
-const LIMIT: usize = 64 << 20;
-/// Of these, how many are reserved for the superuser's sockets, so that nobody else can take what
-/// they need.
-const RESERVED: usize = 16 << 20;
+pub(crate) const LIMIT: usize = 64 << 20;
+/// Of these, how many are reserved for the superuser, so that nobody else can take what it needs.
+pub(crate) const RESERVED: usize = 16 << 20;
 
-/// Bytes in the queues of all sockets of one kind.
+/// Bytes that all things of one kind take.
 #[derive(Debug, Default)]
-pub(super) struct Memory(usize);
+pub(crate) struct Memory(usize);
 
 impl Memory {
-    /// Whether a queue of a socket of `uid` may grow by so many bytes.
-    pub(super) fn has_room(&self, bytes: usize, uid: u32) -> bool {
+    /// Whether something of `uid` may grow by so many bytes.
+    pub(crate) fn has_room(&self, bytes: usize, uid: u32) -> bool {
         let limit = match uid {
             0 => LIMIT,
             _ => LIMIT - RESERVED,
@@ -20,19 +19,24 @@ impl Memory {
         self.0 + bytes <= limit
     }
 
-    /// A queue grew by so many bytes.
-    pub(super) fn take(&mut self, bytes: usize) {
+    /// Something grew by so many bytes.
+    pub(crate) fn take(&mut self, bytes: usize) {
         self.0 += bytes;
     }
 
-    /// A queue shrank by so many bytes.
-    pub(super) fn give_back(&mut self, bytes: usize) {
+    /// Something shrank by so many bytes.
+    pub(crate) fn give_back(&mut self, bytes: usize) {
         self.0 -= bytes;
     }
 
     #[cfg(test)]
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.0 == 0
+    }
+
+    #[cfg(test)]
+    pub(crate) fn bytes(&self) -> usize {
+        self.0
     }
 }
 

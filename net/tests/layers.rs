@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 
 /// From the ground up. What stands on one floor does not know each other.
 const FLOORS: &[&[&str]] = &[
-    &["packet", "capture", "files", "ioctl", "timers", "seed"],
+    &[
+        "packet", "capture", "files", "ioctl", "memory", "timers", "seed",
+    ],
     &["ifnet"],
     &["route"],
     &["ip"],

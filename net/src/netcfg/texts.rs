@@ -7,19 +7,16 @@ use std::sync::Arc;
 use scheme::errno::{self, Errno};
 
 use super::node::Node;
-
-/// Most bytes of all texts. A routing table of a hundred thousand routes is some 5 MB.
-const LIMIT: usize = 64 << 20;
-/// Of these, how many are reserved for the superuser.
-const RESERVED: usize = 16 << 20;
+use crate::memory::Memory;
 
 /// The texts of all open files.
 #[derive(Debug, Default)]
 pub(super) struct Texts {
     /// The text of each file that was read last, as long as it has readers.
     latest: BTreeMap<Node, Arc<str>>,
-    /// Bytes of these, and of older ones that have readers.
-    bytes: usize,
+    /// Of these, and of older ones that have readers. A routing table of a hundred thousand routes is
+    /// some 5 MB.
+    memory: Memory,
 }
 
 impl Texts {
@@ -31,14 +28,10 @@ impl Texts {
         {
             return Ok(Arc::clone(latest));
         }
-        let limit = match uid {
-            0 => LIMIT,
-            _ => LIMIT - RESERVED,
-        };
-        if self.bytes + text.len() > limit {
+        if !self.memory.has_room(text.len(), uid) {
             return Err(errno::ENOBUFS);
         }
-        self.bytes += text.len();
+        self.memory.take(text.len());
         let text = Arc::<str>::from(text);
         self.latest.insert(node.clone(), Arc::clone(&text));
         Ok(text)
@@ -54,7 +47,7 @@ impl Texts {
         if Arc::strong_count(&text) > 1 + usize::from(is_latest) {
             return;
         }
-        self.bytes -= text.len();
+        self.memory.give_back(text.len());
         if is_latest {
             self.latest.remove(node);
         }
@@ -64,6 +57,7 @@ impl Texts {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{LIMIT, RESERVED};
 
     const NODE: Node = Node::RouteList;
 
@@ -74,15 +68,15 @@ mod tests {
             |texts: &mut Texts, text: &str| texts.keep(&NODE, text.to_owned(), 1000).unwrap();
         let one = keep(&mut texts, "old\n");
         let two = keep(&mut texts, "old\n");
-        assert!(Arc::ptr_eq(&one, &two) && texts.bytes == 4);
+        assert!(Arc::ptr_eq(&one, &two) && texts.memory.bytes() == 4);
         let new = keep(&mut texts, "newer\n");
-        assert_eq!(texts.bytes, 10);
+        assert_eq!(texts.memory.bytes(), 10);
         texts.release(&NODE, Some(one));
-        assert_eq!((&*two, texts.bytes), ("old\n", 10));
+        assert_eq!((&*two, texts.memory.bytes()), ("old\n", 10));
         texts.release(&NODE, Some(two));
-        assert_eq!(texts.bytes, 6);
+        assert_eq!(texts.memory.bytes(), 6);
         texts.release(&NODE, Some(new));
-        assert!(texts.bytes == 0 && texts.latest.is_empty());
+        assert!(texts.memory.bytes() == 0 && texts.latest.is_empty());
     }
 
     #[test]
@@ -103,6 +97,6 @@ mod tests {
         for text in kept {
             texts.release(&NODE, Some(text));
         }
-        assert!(texts.bytes == 0 && texts.latest.is_empty());
+        assert!(texts.memory.bytes() == 0 && texts.latest.is_empty());
     }
 }

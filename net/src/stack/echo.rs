@@ -6,12 +6,12 @@ use std::net::IpAddr;
 use scheme::errno::{self, Errno};
 use slab::Slab;
 
-use super::memory::Memory;
 use super::{OVERHEAD, Owner};
 use crate::ifnet::DropReason;
 use crate::ip::header::proto;
 use crate::ip::output::HOP_LIMIT;
 use crate::ip::{Ip, Quoted, Received, Verdict, checksum};
+use crate::memory::Memory;
 use crate::packet::Packet;
 
 /// Most sockets: each has an identifier of its own.

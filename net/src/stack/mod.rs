@@ -3,13 +3,11 @@
 //! - [`tcp`]: connections, found by hash; listeners with a real accept queue; one timer for each.
 //! - [`udp`]: sockets with bounded queues, and fan-out of multicast to all of them.
 //! - [`mod@echo`]: sockets for pings; [`raw`]: sockets for whole packets;
-//! - [`memory`]: what the queues of all sockets of a kind take.
 //!
 //! Each is given the [network layer](crate::ip::Ip) as an argument, and its events are taken with
 //! its `poll_event`.
 
 mod echo;
-mod memory;
 mod raw;
 mod tcp;
 mod udp;

@@ -7,12 +7,12 @@ use scheme::errno::{self, Errno};
 use slab::Slab;
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
 
-use super::memory::Memory;
 use super::{OVERHEAD, Owner};
-use crate::ifnet::Family;
+use crate::ifnet::{Family, is_mapped};
 use crate::ip::header::{IPV6_HEADER, addresses};
 use crate::ip::output::fragment_v4;
 use crate::ip::{Ip, Received};
+use crate::memory::Memory;
 use crate::packet::Packet;
 
 /// Most sockets.
@@ -146,8 +146,7 @@ impl Raw {
         let mut packet = Packet::from(buf);
         let (src, dst) = addresses(buf).ok_or(errno::EINVAL)?;
         let path = ip.route_to(&dst, None)?;
-        let mapped = |addr: &IpAddr| addr.to_canonical() != *addr;
-        if mapped(&src) || !ip.may_leave(&path, &src) {
+        if is_mapped(&src) || !ip.may_leave(&path, &src) {
             return Err(errno::EADDRNOTAVAIL);
         }
         let fill = if src.is_unspecified() { path.src } else { None };

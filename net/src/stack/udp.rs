@@ -9,13 +9,13 @@ use slab::Slab;
 use smallvec::SmallVec;
 use smoltcp::wire::UdpPacket;
 
-use super::memory::Memory;
 use super::{OVERHEAD, Owner, unspecified};
 use crate::ifnet::{DropReason, IfIndex, Ifnet};
 use crate::ip::header::{Addressee, Endpoints, proto};
 use crate::ip::icmp::{Notice, Problem};
 use crate::ip::output::HOP_LIMIT;
 use crate::ip::{Ip, NetError, Received, Verdict, checksum};
+use crate::memory::Memory;
 use crate::packet::Packet;
 
 /// Bytes of a UDP header.

@@ -52,12 +52,7 @@ impl System {
     }
 
     fn text(&self, path: &str) -> String {
-        let path = format!("/scheme/netcfg/{path}");
-        let fd = self.root.open(&path, OpenFlags::READ).unwrap();
-        let mut buf = [0; 4096];
-        let len = self.root.read(fd, &mut buf).unwrap();
-        self.root.close(fd).unwrap();
-        String::from_utf8(buf[..len].to_vec()).unwrap()
+        common::program::text(&self.root, path)
     }
 
     /// Every packet that is queued for the tunnel.

@@ -7,7 +7,6 @@ use std::sync::Arc;
 
 use common::system::TestProcesses;
 use net::{Config, Host, Services};
-use scheme::OpenFlags;
 use scheme::errno::{self, Errno};
 use scheme::local::{Local, ManualClock, Process};
 
@@ -40,12 +39,7 @@ impl System {
     }
 
     fn text(&self, path: &str) -> String {
-        let path = format!("/scheme/netcfg/{path}");
-        let fd = self.root.open(&path, OpenFlags::READ).unwrap();
-        let mut buf = [0; 4096];
-        let len = self.root.read(fd, &mut buf).unwrap();
-        self.root.close(fd).unwrap();
-        String::from_utf8(buf[..len].to_vec()).unwrap()
+        common::program::text(&self.root, path)
     }
 }
 

@@ -13,6 +13,16 @@ pub fn set(program: &Process<Host>, path: &str, text: &str) -> Result<usize, Err
     written
 }
 
+/// The text of a file of `netcfg`, of which 4096 bytes are read.
+pub fn text(program: &Process<Host>, path: &str) -> String {
+    let path = format!("/scheme/netcfg/{path}");
+    let fd = program.open(&path, OpenFlags::READ).unwrap();
+    let mut buf = [0; 4096];
+    let len = program.read(fd, &mut buf).unwrap();
+    program.close(fd).unwrap();
+    String::from_utf8(buf[..len].to_vec()).unwrap()
+}
+
 /// Tunnel `tunN` with this address, with nonblocking reads.
 pub fn tunnel(program: &Process<Host>, unit: u32, address: &str) -> Fd {
     let both = OpenFlags::READ | OpenFlags::WRITE;

@@ -2,17 +2,15 @@
 
 use std::time::Duration;
 
-use net::{Config, Host, Services};
 use scheme::errno;
 use scheme::local::Fd;
-use scheme::{Caller, FileServer, Now, OpenFlags, Outcome, Pid, Ready};
+use scheme::{FileServer, Now, OpenFlags, Outcome, Ready};
 
 use crate::common::libc::{
     IP, IP_ADD_MEMBERSHIP, IP_DROP_MEMBERSHIP, IPV6, IPV6_JOIN_GROUP, IPV6_LEAVE_GROUP, Libc, mreq,
 };
 use crate::common::packet::{ipv4, udp};
-use crate::common::system::TestProcesses;
-use crate::{BOTH, sent, set, system, system_by_hand, tunnel, tunnel_with_head};
+use crate::{BOTH, host, sent, set, system, system_by_hand, tunnel, tunnel_with_head};
 
 #[test]
 fn a_socket_joins_groups_and_leaves_them_with_its_last_file() {
@@ -161,15 +159,7 @@ fn groups_that_everybody_is_in_are_never_reported() {
 
 #[test]
 fn who_watches_groups_hears_of_sockets() {
-    let caller = Caller {
-        pid: Pid(1),
-        uid: 0,
-    };
-    let config = Config {
-        seed: 3.into(),
-        services: Services::empty(),
-    };
-    let mut net = Host::new(config, TestProcesses);
+    let (mut net, caller) = host();
     let path = "netcfg/ifaces/lo0/multicast";
     let text = net.open(path, OpenFlags::READ, caller).unwrap();
     let sockets = [(); 2].map(|()| net.open("udp", BOTH, caller).unwrap());

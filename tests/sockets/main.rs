@@ -18,6 +18,7 @@ use common::libc::{BOTH, Libc};
 use common::system::TestProcesses;
 use net::{Config, Host, Services};
 use scheme::local::{Fd, Local, ManualClock};
+use scheme::{Caller, Pid};
 
 fn system() -> Arc<Local<Host>> {
     let config = Config {
@@ -27,14 +28,23 @@ fn system() -> Arc<Local<Host>> {
     Local::new(Host::new(config, TestProcesses))
 }
 
-/// The system with a clock that is set by hand.
-fn system_by_hand() -> (Arc<Local<Host>>, Arc<ManualClock>) {
+/// A machine without a front, and a caller that is root.
+fn host() -> (Host, Caller) {
     let config = Config {
         seed: 3.into(),
         services: Services::empty(),
     };
+    let root = Caller {
+        pid: Pid(1),
+        uid: 0,
+    };
+    (Host::new(config, TestProcesses), root)
+}
+
+/// The system with a clock that is set by hand.
+fn system_by_hand() -> (Arc<Local<Host>>, Arc<ManualClock>) {
     let clock = Arc::new(ManualClock::default());
-    let net = Host::new(config, TestProcesses);
+    let (net, _) = host();
     (Local::with_clock(net, Arc::clone(&clock)), clock)
 }
 

@@ -4,14 +4,13 @@ use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use net::{Config, Host, Services};
+use net::Host;
 use scheme::errno;
-use scheme::{Caller, FileServer, Now, Outcome, Pid, Ready};
+use scheme::{FileServer, Now, Outcome, Ready};
 
 use crate::common::libc::Libc;
 use crate::common::packet::ipv4;
-use crate::common::system::TestProcesses;
-use crate::{BOTH, system};
+use crate::{BOTH, host, system};
 
 #[test]
 fn connecting_without_waiting() {
@@ -184,15 +183,7 @@ fn in_time<T: Send + 'static>(
 
 #[test]
 fn who_left_something_is_told_again() {
-    let caller = Caller {
-        pid: Pid(1),
-        uid: 0,
-    };
-    let config = Config {
-        seed: 3.into(),
-        services: Services::empty(),
-    };
-    let mut net = Host::new(config, TestProcesses);
+    let (mut net, caller) = host();
     let mut open = |path: &str| net.open(path, BOTH, caller).unwrap();
     let tun = open("tun/0");
     let addr = open("netcfg/ifaces/tun0/addr/set");

@@ -124,15 +124,43 @@ pub(super) fn send_sigio(target: SignalTarget) {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
     fn every_process_has_a_session() {
+        // Its leader is itself; ours may be outside this namespace of processes, with number 0.
+        let mut leader = Command::new("setsid")
+            .args(["sh", "-c", "echo; read line"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut started = [0];
+        leader
+            .stdout
+            .take()
+            .unwrap()
+            .read_exact(&mut started)
+            .unwrap();
+        let pid = Pid(leader.id());
+        assert_eq!(
+            LinuxProcesses.session(SignalTarget::Process(pid)),
+            Some(pid)
+        );
+        assert_eq!(LinuxProcesses.session(SignalTarget::Group(pid)), Some(pid));
+        drop(leader.stdin.take());
+        leader.wait().unwrap();
+        assert_eq!(LinuxProcesses.session(SignalTarget::Process(pid)), None);
+    }
+
+    #[test]
+    fn a_process_without_a_leader_to_be_seen_is_no_mistake() {
         let own = Pid(std::process::id());
-        let session = rustix::process::getsid(None).map_or(0, |pid| pid.as_raw_nonzero().get());
-        let found = LinuxProcesses.session(SignalTarget::Process(own)).unwrap();
-        assert_eq!(found, Pid(session.unsigned_abs()));
-        // The first kernel thread, where it can be seen, belongs to none.
+        assert!(LinuxProcesses.session(SignalTarget::Process(own)).is_some());
+        // The first kernel thread, where it can be seen, belongs to session 0.
         let _ = LinuxProcesses.session(SignalTarget::Process(Pid(2)));
         assert_eq!(
             LinuxProcesses.session(SignalTarget::Process(Pid(u32::MAX))),

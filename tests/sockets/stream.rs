@@ -4,11 +4,12 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
-use scheme::Ready;
 use scheme::errno;
+use scheme::{OpenFlags, Ready};
 
 use crate::common::libc::Libc;
-use crate::system;
+use crate::common::system::counter;
+use crate::{system, system_by_hand};
 
 #[test]
 fn every_byte_both_ways_and_the_end_of_each() {
@@ -148,4 +149,36 @@ fn a_time_wait_does_not_refuse_a_new_connection() {
         assert_eq!(libc.0.read(client, &mut [0; 1]), Ok(0));
         libc.0.close(client).unwrap();
     }
+}
+
+#[test]
+fn nothing_is_lost_while_no_time_passes() {
+    const TOTAL: usize = 1 << 20;
+
+    let (system, _) = system_by_hand();
+    let libc = Libc::new(&system);
+    let (client, server) = libc.pair();
+    for fd in [client, server] {
+        libc.0.set_nonblocking(fd, true).unwrap();
+    }
+    let chunk = vec![1; 16 << 10];
+    let mut buf = vec![0; 64 << 10];
+    let mut read = [0; 2];
+    let mut written = [0; 2];
+    while read != [TOTAL; 2] {
+        for (side, fd) in [client, server].into_iter().enumerate() {
+            let len = chunk.len().min(TOTAL - written[side]);
+            written[side] += libc.0.write(fd, &chunk[..len]).unwrap_or(0);
+            read[side] += libc.0.read(fd, &mut buf).unwrap_or(0);
+        }
+    }
+    let mut stats = [0; 8192];
+    let file = libc
+        .0
+        .open("/scheme/netcfg/ifaces/lo0/stats", OpenFlags::READ)
+        .unwrap();
+    let len = libc.0.read(file, &mut stats).unwrap();
+    let sent = counter(str::from_utf8(&stats[..len]).unwrap(), "obytes");
+    let needed = 2 * TOTAL as u64;
+    assert!(sent < needed + needed / 20, "{sent} bytes for {needed}");
 }

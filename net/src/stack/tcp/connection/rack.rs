@@ -13,10 +13,8 @@ const PERSIST: u8 = 16;
 /// The segment sent last of those that arrived, and how late others may be.
 #[derive(Debug, Default)]
 pub(super) struct Rack {
-    /// When that segment was sent.
-    sent: Duration,
-    /// Where it ends.
-    end: SeqNumber,
+    /// When that segment was sent, and where it ends.
+    latest: Option<(Duration, SeqNumber)>,
     /// Its round-trip time.
     rtt: Duration,
     /// One past the highest number that arrived.
@@ -39,10 +37,12 @@ impl Rack {
             Some(highest) if end < highest => self.reordered |= !flight.resent,
             _ => self.highest = Some(end),
         }
-        if !stale && flight.is_after(self.sent, self.end) {
+        let later = self
+            .latest
+            .is_none_or(|(sent, end)| flight.is_after(sent, end));
+        if !stale && later {
             self.rtt = now.saturating_sub(flight.sent);
-            self.sent = flight.sent;
-            self.end = end;
+            self.latest = Some((flight.sent, end));
         }
     }
 
@@ -103,10 +103,13 @@ impl Rack {
         (least, smoothed): (Duration, Duration),
         now: Duration,
     ) -> (u32, Option<Duration>) {
+        let Some((sent, end)) = self.latest else {
+            return (0, None);
+        };
         let late = self.rtt + self.window(send, mss, recovering, least, smoothed);
         let mut wait = None;
         let lost = send.mark_lost(|flight| {
-            if flight.is_after(self.sent, self.end) {
+            if flight.is_after(sent, end) {
                 // Those that went once are in the order in which they went.
                 return if flight.resent { Some(false) } else { None };
             }

@@ -4,6 +4,8 @@ use std::collections::VecDeque;
 
 /// Most bytes of a chunk that is filled bit by bit.
 pub(super) const CHUNK: usize = 16 * 1024;
+/// Bytes of a chunk that does not grow any more.
+const LONG: usize = CHUNK / 4;
 /// Bytes of the first chunk, at the least.
 const SMALLEST: usize = 64;
 /// A chunk of so few bytes is kept when it is empty, for the next few.
@@ -58,10 +60,11 @@ impl Queue {
     /// Adds bytes at the end.
     pub(super) fn push(&mut self, mut bytes: &[u8]) {
         while !bytes.is_empty() {
-            let full = self
-                .chunks
-                .back()
-                .is_none_or(|last| last.bytes.len() >= CHUNK);
+            // A long chunk is not made longer, which would copy it.
+            let full = self.chunks.back().is_none_or(|last| {
+                let len = last.bytes.len();
+                len >= CHUNK || len >= LONG && len == last.bytes.capacity()
+            });
             if full {
                 // Where one chunk was filled, more is to be expected.
                 let size = if self.chunks.is_empty() {

@@ -697,12 +697,18 @@ impl FileServer for Host {
             net,
             processes,
             files,
+            wakes,
+            inet,
             ..
         } = self;
         match files.get_mut(id)? {
             File::Tun(handle) => {
                 let tun = &mut net.tun;
                 tun.ioctl(&mut net.ip, handle, request, arg, caller, &**processes)
+            }
+            File::Inet(socket) => {
+                let mut cx = Context::new(net, inet, wakes, id);
+                socket.ioctl(&mut cx, request.into(), arg, caller)
             }
             File::Bpf(handle) => handle.ioctl(&mut net.ip, request, arg),
             _ => Err(errno::ENOTTY),
@@ -737,6 +743,11 @@ impl FileServer for Host {
                     *idle = None;
                 }
                 let mut cx = Context::new(net, inet, wakes, id);
+                if let Some(request) = inet::request(metadata) {
+                    let arg = Argument::new(payload);
+                    let done = socket.ioctl(&mut cx, request, arg, caller);
+                    return done.map(|()| 0).into();
+                }
                 let outcome = socket.call(&mut cx, payload, metadata);
                 if net.tcp.has_work() {
                     *idle = None;

@@ -8,10 +8,12 @@
 //! - [`datagram`]: binding, and the files that share a socket;
 //! - [`group`]: membership in groups;
 //! - [`transfer`]: reading and writing, with flags or without;
-//! - [`option`]: the options of sockets, and [`level`]: those of protocols.
+//! - [`option`]: the options of sockets, and [`level`]: those of protocols;
+//! - [`ioctl`]: device controls.
 
 mod datagram;
 mod group;
+mod ioctl;
 mod level;
 mod option;
 mod stream;
@@ -33,6 +35,8 @@ use crate::files::Wakes;
 use crate::ifnet::IfIndex;
 use crate::net::Net;
 use crate::stack::{FlowId, ListenerId, Owner, TcpState, UdpId};
+
+pub(crate) use ioctl::request;
 
 use group::{Memberships, SocketKey};
 use level::Level;

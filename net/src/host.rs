@@ -309,7 +309,8 @@ impl Host {
                 Ok(stat.unwrap_or(DIRECTORY))
             }
             ("icmp", rest) => Ok(echo::stat(rest)?.unwrap_or(DIRECTORY)),
-            ("tcp" | "udp", rest) => inet::stat(rest),
+            ("tcp", rest) => Ok(Transport::Tcp.stat(rest)?.unwrap_or(DIRECTORY)),
+            ("udp", rest) => Ok(Transport::Udp.stat(rest)?.unwrap_or(DIRECTORY)),
             ("ip", rest) => raw::stat(rest),
             _ => Err(errno::ENOENT),
         }
@@ -324,7 +325,8 @@ impl Host {
             ("", "") => Ok(SCHEMES.into_iter().map(directory).collect()),
             ("tun", "") => Ok(self.net.tun.list()),
             ("bpf", "") => Ok(bpf::list(&self.net.ip)),
-            ("tcp" | "udp" | "icmp" | "ip", "") | ("icmp", "echo") => Ok(Vec::new()),
+            ("udp", "") => Ok(vec![directory(inet::BIND)]),
+            ("tcp" | "icmp" | "ip", "") | ("icmp", "echo") | ("udp", inet::BIND) => Ok(Vec::new()),
             ("netcfg", rest) => netcfg::list(&self.net, rest),
             _ => Err(errno::ENOTDIR),
         }

@@ -3,7 +3,9 @@
 use scheme::errno::{self, Errno};
 use scheme::{Argument, Caller};
 
-use super::{Context, Socket};
+use super::batch::{ADDRESS, encode};
+use super::{Context, Socket, State, Transport};
+use crate::ioctl::triple;
 
 /// A call on Redox whose first word is smaller than this is a `SocketCall`, else a device control.
 /// Every request with an argument is larger, because its number has the size of the argument.
@@ -15,15 +17,56 @@ pub(crate) fn request(metadata: &[u64]) -> Option<u64> {
     request.filter(|&request| request >= FIRST_REQUEST)
 }
 
+/// The requests of the contract.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Request {
+    SetBatch,
+    GetBatch,
+    GetName,
+}
+
+impl Request {
+    fn decode(request: u64) -> Option<Self> {
+        const T: u32 = b't' as u32;
+        const NAME: u32 = ADDRESS as u32;
+
+        Some(match triple(u32::try_from(request).ok()?) {
+            (T, 130, 4) => Self::SetBatch,
+            (T, 131, 4) => Self::GetBatch,
+            (T, 134, NAME) => Self::GetName,
+            _ => return None,
+        })
+    }
+}
+
 impl Socket {
     /// Handles a device control. `ENOTTY` if sockets of this transport do not have it.
     pub(crate) fn ioctl(
         &mut self,
         _cx: &mut Context<'_>,
-        _request: u64,
-        _arg: Argument<'_>,
+        request: u64,
+        mut arg: Argument<'_>,
         _caller: Caller,
     ) -> Result<(), Errno> {
-        Err(errno::ENOTTY)
+        let request = Request::decode(request).ok_or(errno::ENOTTY)?;
+        match (request, self.transport) {
+            (Request::SetBatch, Transport::Udp) => {
+                self.options.batch = i32::from_ne_bytes(arg.get()?) != 0;
+                Ok(())
+            }
+            (Request::GetBatch, Transport::Udp) => {
+                arg.put(i32::from(self.options.batch).to_ne_bytes())
+            }
+            (Request::GetName, _) => {
+                let local = match self.state {
+                    State::Listening { local, .. }
+                    | State::Flow { local, .. }
+                    | State::Datagrams { local, .. } => Some(local),
+                    State::Fresh | State::Moved => None,
+                };
+                arg.put(local.map_or([0; ADDRESS], encode))
+            }
+            (Request::SetBatch | Request::GetBatch, Transport::Tcp) => Err(errno::ENOTTY),
+        }
     }
 }

@@ -35,13 +35,20 @@
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+#[allow(unsafe_code)]
+mod asynchronous;
 pub mod batch;
+mod builder;
 mod device;
+mod events;
 mod frames;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub mod host;
+mod netcfg;
 mod pages;
+mod stats;
 #[allow(unsafe_code)]
 mod sys;
 pub mod udp;
@@ -53,7 +60,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "tokio")]
+pub use self::asynchronous::{AsyncDevice, AsyncEvents, AsyncUdpSocket};
+pub use self::builder::{Builder, SetupError, Tunnel};
 pub use self::device::Device;
+pub use self::events::{Event, Events};
+pub use self::stats::Stats;
 
 use self::batch::Format;
 

@@ -1,51 +1,119 @@
-//! The client library for programs that use the tun device.
+//! The client library for programs that use the tun device, on Redox and on Linux alike.
+//!
+//! A tunnel program sets its interface up, and moves packets, many at a time:
 //!
 //! ```no_run
-//! # fn main() -> std::io::Result<()> {
-//! use tun::{Tun, Unit};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tun::batch::{Incoming, Outgoing};
+//! use tun::{Builder, Device};
 //!
-//! let tun = Tun::open("/scheme", Unit::Clone)?;
-//! println!("reading packets of {}", tun.name()?);
-//! let mut packet = [0; 65_536];
+//! let tunnel = Builder::new("/scheme") // on Linux where `tund --mount` serves its tree
+//!     .address("10.9.0.1/24")
+//!     .address("fd09::1/64")
+//!     .mtu(1420)
+//!     .route("10.0.0.0/8")
+//!     .build()?;
+//! println!("{} is up", tunnel.name()?);
+//!
+//! let mut incoming = Incoming::default();
+//! let mut outgoing = Outgoing::new(tunnel.format(), 128 * 1024);
 //! loop {
-//!     let len = match tun.read(&mut packet) {
-//!         Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-//!         read => read?,
-//!     };
-//!     println!("{len} bytes");
+//!     for packet in tunnel.recv(&mut incoming)? {
+//!         // The room for an answer is the batch's own; headers and padding it adds itself.
+//!         let Some(room) = outgoing.lend(packet.len()) else {
+//!             break; // full, which cannot be: the memory of both is the same
+//!         };
+//!         room.copy_from_slice(packet);
+//!         outgoing.commit(packet.len()).ok(); // one that is no packet is refused alone
+//!     }
+//!     tunnel.send(&mut outgoing)?;
 //! }
 //! # }
 //! ```
 //!
-//! One read is one packet and one write is one packet, unless [batch mode](Tun::set_batch) is on;
-//! [`batch`] builds and takes apart what is read and written then. On Redox the root is `/scheme`;
-//! on Linux it is where `tund --mount` serves its tree. Interfaces get addresses, and routes, by
-//! lines written to files of `netcfg` beside it:
+//! - [`Builder`] and [`Tunnel`]: a device whose interface is set up, and undone when it is dropped.
+//!   What the builder sets goes with the device's close, so that `kill -9` leaves nothing behind
+//!   either.
+//! - [`Tun`]: the device itself, with every ioctl as a method, one packet in a read or write, or a
+//!   batch.
+//! - [`Device`]: what our device and the Linux kernel's (`host::HostTun`) have in common, and
+//!   [`batch`], the packets it moves.
+//! - [`udp`]: the socket that carries a tunnel, many datagrams in one operation where it can.
+//! - [`Stats`] and [`Events`]: what an interface counted, and what changes about it.
+//! - `AsyncDevice`, `AsyncUdpSocket` and `AsyncEvents`, with the feature `tokio`.
 //!
-//! ```no_run
-//! # fn main() -> std::io::Result<()> {
-//! # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
-//! let addresses = format!("/scheme/netcfg/ifaces/{}/addr/set", tun.name()?);
-//! std::fs::write(addresses, "10.9.0.1/24\n")?;
-//! # Ok(())
-//! # }
-//! ```
+//! Everything that can wait is a descriptor ([`AsFd`], [`AsRawFd`]) for poll(2), epoll or Redox's
+//! event queue.
 //!
-//! `examples/` has whole programs: `echo`, `batch` and `watch`.
+//! # Interrupted operations
+//!
+//! [`Tun::read`] is read(2): a signal ends a wait with `EINTR`, also one that the program does not
+//! handle, such as those of Ctrl-Z and `fg`, and on Linux the close of another descriptor of the
+//! device in the same process. `recv`, `send` and [`Events::read`] try again. A program that a signal
+//! is to end waits with poll(2), which it does interrupt.
+//!
+//! # Beside other libraries
+//!
+//! | | here | `tun-rs` 2.8 | `tun` 0.8 | wireguard-go's `tun` |
+//! |---|---|---|---|---|
+//! | systems | Redox; Linux, through a mount | Linux, macOS, Windows, BSDs, mobile ones | Linux, macOS, Windows, BSDs, mobile ones | Linux, macOS, Windows, FreeBSD, OpenBSD |
+//! | set up | [`Builder`]: unit, addresses, peers, mtu, mode, up, routes, bypasses | `DeviceBuilder`: name, addresses, mtu, up, queues | `Configuration`: name, one address and netmask, destination, mtu, up, queues | `CreateTUN(name, mtu)`; addresses and routes are `wg-quick`'s |
+//! | routes | yes, also later ([`Tunnel::add_route`]) | of its addresses, on some systems | of its address, by `route` on some | no |
+//! | at the end | undone on drop; gone with the process however it ends | the interface goes with its descriptor, or on drop | the same | the same |
+//! | a routing loop | [`Builder::bypass`], for each packet | no | no | `fwmark`, in the socket's code |
+//! | name, mtu | [`Device::name`], [`Device::mtu`], [`Tunnel::set_mtu`] | yes | yes | `Name`, `MTU` |
+//! | counters | [`Tunnel::stats`], with a reason for every drop | no | no | no |
+//! | events | [`Tunnel::events`]: up, down, running, mtu, addresses, gone; a descriptor | no | no | `Events()`: up, down, mtu; a channel |
+//! | one packet | [`Tun::read`], [`Tun::write`], [`Tun::write_vectored`] | `recv`, `send`, vectored | `Read`, `Write` | a batch of one |
+//! | many packets | [`Device::recv`], [`Device::send`]; as many as fit the memory | `recv_multiple`, `send_multiple`, on Linux with offload | no | `Read(bufs, sizes, offset)`, `BatchSize()`, on Linux with offload |
+//! | their memory | one block, page-aligned; packets where they are, headers and padding unseen | a buffer for each, and an offset | | a buffer for each, and an offset |
+//! | one bad packet | refused alone ([`Refused`](batch::Refused)) | an error of the call | an error of the call | an error of the call |
+//! | family before packets | set and hidden | hidden | `PACKET_INFORMATION_LENGTH`, for the program to skip | hidden in the offset |
+//! | the kernel's device | `host::HostTun`, the same [`Device`] | yes | yes | yes |
+//! | segmentation offload | no: the stack makes whole packets | Linux | no | Linux |
+//! | link layer (tap) | no | yes | no | no |
+//! | async | tokio; else any poller | tokio, async-io | tokio, with a codec | goroutines |
+//! | end a read from elsewhere | [`Tun::close`], [`Tun::shut`] | `InterruptEvent` | no | `Close` |
+//! | SIGIO, `FIONREAD`, owner | [`Tun::set_async`], [`Tun::pending`], [`Tun::claim`] | no | no | no |
+//! | datagrams of the tunnel | [`udp::UdpSocket`] | no | no | `conn`, a package of its own |
+//!
+//! `examples/` has whole programs: `tunnel`, `echo`, `batch` and `watch`.
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+#[allow(unsafe_code)]
+mod asynchronous;
 pub mod batch;
+mod builder;
+mod device;
+mod events;
+mod frames;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub mod host;
+mod netcfg;
+mod pages;
+mod stats;
 #[allow(unsafe_code)]
 mod sys;
+pub mod udp;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+#[cfg(feature = "tokio")]
+pub use self::asynchronous::{AsyncDevice, AsyncEvents, AsyncUdpSocket};
+pub use self::builder::{Builder, SetupError, Tunnel};
+pub use self::device::Device;
+pub use self::events::{Event, Events};
+pub use self::stats::Stats;
+
+use self::batch::Format;
 
 /// The code of the README.
 #[cfg(doctest)]
@@ -100,6 +168,15 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Tun {
     file: File,
+    root: Arc<Path>,
+    modes: Arc<Modes>,
+}
+
+/// The modes that were set last through any descriptor made by this library.
+#[derive(Debug)]
+struct Modes {
+    batch: AtomicBool,
+    ifhead: AtomicBool,
 }
 
 impl Tun {
@@ -120,9 +197,22 @@ impl Tun {
             Unit::Number(unit) => unit.to_string(),
             Unit::Clone => "clone".to_owned(),
         };
-        let path = root.as_ref().join("tun").join(name);
+        let root: Arc<Path> = root.as_ref().into();
+        let path = root.join("tun").join(name);
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Self { file })
+        let modes = Modes {
+            batch: false.into(),
+            ifhead: false.into(),
+        };
+        let tun = Self {
+            file,
+            root,
+            modes: modes.into(),
+        };
+        // This survives a close.
+        let ifhead = tun.ifhead()?;
+        tun.modes.ifhead.store(ifhead, Ordering::Relaxed);
+        Ok(tun)
     }
 
     /// Another descriptor of the same open device.
@@ -146,8 +236,11 @@ impl Tun {
     /// # }
     /// ```
     pub fn try_clone(&self) -> io::Result<Self> {
-        let file = self.file.try_clone()?;
-        Ok(Self { file })
+        Ok(Self {
+            file: self.file.try_clone()?,
+            root: Arc::clone(&self.root),
+            modes: Arc::clone(&self.modes),
+        })
     }
 
     /// Reads one packet, with its header if one is on; waits for it unless
@@ -283,7 +376,9 @@ impl Tun {
     /// # }
     /// ```
     pub fn set_ifhead(&self, on: bool) -> io::Result<()> {
-        self.set_int(request::TUNSIFHEAD, on.into())
+        self.set_int(request::TUNSIFHEAD, on.into())?;
+        self.modes.ifhead.store(on, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether the address family precedes every packet (`TUNGIFHEAD`).
@@ -292,8 +387,13 @@ impl Tun {
     }
 
     /// Sets whether the `sockaddr_in` of the next hop precedes every packet read (`TUNSLMODE`).
+    /// [`recv`](Device::recv) leaves it in front.
     pub fn set_lmode(&self, on: bool) -> io::Result<()> {
-        self.set_int(request::TUNSLMODE, on.into())
+        self.set_int(request::TUNSLMODE, on.into())?;
+        if on {
+            self.modes.ifhead.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Sets the kind of interface (`TUNSIFMODE`). `EBUSY` while it is up.
@@ -346,7 +446,9 @@ impl Tun {
     /// # }
     /// ```
     pub fn set_batch(&self, on: bool) -> io::Result<()> {
-        self.set_int(request::TUNSBATCH, on.into())
+        self.set_int(request::TUNSBATCH, on.into())?;
+        self.modes.batch.store(on, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether one read or write carries many packets (`TUNGBATCH`).
@@ -424,6 +526,36 @@ impl Tun {
     }
 }
 
+impl Device for Tun {
+    fn name(&self) -> io::Result<String> {
+        self.name()
+    }
+
+    fn mtu(&self) -> io::Result<u16> {
+        Ok(self.info()?.mtu)
+    }
+
+    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.set_nonblocking(on)
+    }
+
+    /// As it was set through this library; what others do with the device's file it does not see.
+    fn format(&self) -> Format {
+        Format {
+            batch: self.modes.batch.load(Ordering::Relaxed),
+            ifhead: self.modes.ifhead.load(Ordering::Relaxed),
+        }
+    }
+
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read(buf)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.write(bytes)
+    }
+}
+
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -486,6 +618,10 @@ pub mod request {
     pub const TUNGBATCH: u32 = ior(b't', 131, 4);
     /// End all waits and release the unit.
     pub const TUNSHUT: u32 = io(b't', 132);
+    /// The interface by which nothing of a socket leaves, in 16 bytes, in.
+    pub const TUNSBYPASS: u32 = iow(b't', 133, 16);
+    /// Address and port of a socket, out.
+    pub const TUNGSOCKNAME: u32 = ior(b't', 134, 24);
     /// `SIGIO` on every packet, in.
     pub const FIOASYNC: u32 = iow(b'f', 125, 4);
     /// Bytes of the first packet, out.

@@ -22,6 +22,7 @@ REQUESTS = {
     "TUNSBATCH": ("t", 130, 4, WRITE),
     "TUNGBATCH": ("t", 131, 4, READ),
     "TUNSHUT": ("t", 132, 0, NONE),
+    "TUNGSOCKNAME": ("t", 134, 24, READ),
     "FIOGETOWN": ("f", 123, 4, READ),
     "FIOSETOWN": ("f", 124, 4, WRITE),
     "FIOASYNC": ("f", 125, 4, WRITE),
@@ -47,3 +48,7 @@ def bsd(name):
     """The number of a request as BSD encodes it."""
     group, number, size, way = REQUESTS[name]
     return triple(group, number, size) | (VOID_BSD, OUT_BSD, IN_BSD)[way]
+
+
+# Of udp and tcp: the name of an interface, with zeros behind it.
+TUNSBYPASS = triple("t", 133, 16) | IN_LINUX

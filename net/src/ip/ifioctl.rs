@@ -33,7 +33,7 @@ impl Ip {
     /// `if_detach`: removes an interface, with its routes, its packets and its fragments.
     pub(crate) fn if_detach(&mut self, dev: IfIndex) {
         self.netisr_detach(dev);
-        self.routes.purge(|_, route| route.dev == dev);
+        self.routes.purge(dev, |_| true);
         self.ifs.detach(dev);
         self.routes.touch();
     }
@@ -57,8 +57,7 @@ impl Ip {
             for addr in addrs.iter().filter(|addr| addr.addr.is_ipv6()) {
                 self.remove_addr(dev, addr);
             }
-            self.routes
-                .purge(|prefix, route| route.dev == dev && prefix.network().is_ipv6());
+            self.routes.purge(dev, |prefix| prefix.network().is_ipv6());
             self.groups_forget(dev, Family::Inet6);
         }
         // Connections keep the mtu of their path. This makes them look it up again.

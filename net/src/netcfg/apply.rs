@@ -159,7 +159,7 @@ impl IfSetting {
         let own = |(_, route): &(IpNet, &Route)| route.dev == ifp.index;
         let copy = |(prefix, route): (IpNet, &Route)| (prefix, *route);
         let new = match self {
-            Self::Mtu(_) => return ip.routes.iter().filter(own).map(copy).collect(),
+            Self::Mtu(_) => return ip.routes.of(ifp.index).map(copy).collect(),
             Self::SetAddr(addr) | Self::AddAddr(addr) => Some(addr),
             _ => None,
         };

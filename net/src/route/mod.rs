@@ -2,10 +2,11 @@
 
 mod spec;
 
+use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use prefix_trie::{Prefix, PrefixMap};
+use prefix_trie::PrefixMap;
 
 pub use spec::{RouteSpec, write_route};
 
@@ -68,8 +69,13 @@ pub struct RouteTableFull;
 pub struct RouteTable {
     v4: PrefixMap<Ipv4Net, Vec<Route>>,
     v6: PrefixMap<Ipv6Net, Vec<Route>>,
+    /// The prefixes of the routes over each interface.
+    by_dev: BTreeSet<(IfIndex, IpNet)>,
     len: usize,
     generation: u64,
+    /// How many prefixes routes were removed from.
+    #[cfg(test)]
+    visited: usize,
 }
 
 impl RouteTable {
@@ -86,17 +92,29 @@ impl RouteTable {
             return Err(RouteTableFull);
         }
         self.generation += 1;
+        self.by_dev.insert((route.dev, prefix));
         let routes = match prefix {
             IpNet::V4(prefix) => self.v4.entry(prefix).or_default(),
             IpNet::V6(prefix) => self.v6.entry(prefix).or_default(),
         };
         match routes.binary_search_by_key(&route.metric, |route| route.metric) {
-            Ok(at) => Ok(Some(std::mem::replace(&mut routes[at], route))),
+            Ok(at) => {
+                let old = std::mem::replace(&mut routes[at], route);
+                self.unindex(prefix, old.dev);
+                Ok(Some(old))
+            }
             Err(at) => {
                 routes.insert(at, route);
                 self.len += 1;
                 Ok(None)
             }
+        }
+    }
+
+    /// A route of this prefix over `dev` is gone.
+    fn unindex(&mut self, prefix: IpNet, dev: IfIndex) {
+        if self.at(prefix).iter().all(|route| route.dev != dev) {
+            self.by_dev.remove(&(dev, prefix));
         }
     }
 
@@ -107,6 +125,10 @@ impl RouteTable {
 
     /// Removes the routes of one prefix for which `wanted` holds, and returns them.
     pub fn remove(&mut self, prefix: IpNet, wanted: impl Fn(&Route) -> bool) -> Vec<Route> {
+        #[cfg(test)]
+        {
+            self.visited += 1;
+        }
         let mut removed = Vec::new();
         let keep = |route: &Route| {
             let out = wanted(route);
@@ -135,19 +157,35 @@ impl RouteTable {
         }
         self.len -= removed.len();
         self.generation += u64::from(!removed.is_empty());
+        for route in &removed {
+            self.unindex(prefix, route.dev);
+        }
         removed
     }
 
-    /// Deletes every route for which `gone` holds.
-    pub fn purge(&mut self, gone: impl Fn(&IpNet, &Route) -> bool) {
-        let before = self.len;
-        let left = purge(&mut self.v4, |prefix, route| {
-            gone(&IpNet::V4(prefix), route)
-        }) + purge(&mut self.v6, |prefix, route| {
-            gone(&IpNet::V6(prefix), route)
-        });
-        self.len = left;
-        self.generation += u64::from(left != before);
+    /// Deletes the routes over an interface whose prefix is `wanted`. It costs what these are, and
+    /// not what the table holds.
+    pub fn purge(&mut self, dev: IfIndex, wanted: impl Fn(&IpNet) -> bool) {
+        let gone: Vec<_> = self.prefixes_of(dev).filter(wanted).collect();
+        for prefix in gone {
+            self.remove(prefix, |route| route.dev == dev);
+        }
+    }
+
+    /// The routes over an interface, IPv4 first, by prefix and then metric.
+    pub fn of(&self, dev: IfIndex) -> impl Iterator<Item = (IpNet, &Route)> {
+        self.prefixes_of(dev).flat_map(move |prefix| {
+            let routes = self.at(prefix).iter().filter(move |route| route.dev == dev);
+            routes.map(move |route| (prefix, route))
+        })
+    }
+
+    fn prefixes_of(&self, dev: IfIndex) -> impl Iterator<Item = IpNet> {
+        let first = (dev, default_prefix(false));
+        let prefixes = self.by_dev.range(first..);
+        prefixes
+            .take_while(move |(of, _)| *of == dev)
+            .map(|&(_, prefix)| prefix)
     }
 
     /// The best route to `dst` over an interface that is `up`.
@@ -202,20 +240,6 @@ impl RouteTable {
     pub fn touch(&mut self) {
         self.generation += 1;
     }
-}
-
-/// Deletes routes of one family; returns how many are left.
-fn purge<P: Prefix + Copy>(
-    routes: &mut PrefixMap<P, Vec<Route>>,
-    gone: impl Fn(P, &Route) -> bool,
-) -> usize {
-    let mut left = 0;
-    for (prefix, routes) in routes.iter_mut() {
-        routes.retain(|route| !gone(prefix, route));
-        left += routes.len();
-    }
-    routes.retain(|_, routes| !routes.is_empty());
-    left
 }
 
 /// The prefix that contains one address only.
@@ -305,7 +329,7 @@ mod tests {
         table.insert(net("10.0.0.0/8"), route(2, 1)).unwrap();
         table.insert(net("fd00::/8"), route(1, 0)).unwrap();
         let generation = table.generation();
-        table.purge(|_, route| route.dev.0 == 1);
+        table.purge(IfIndex(1), |_| true);
         assert_eq!(
             table
                 .iter()
@@ -315,5 +339,49 @@ mod tests {
         );
         assert_eq!(table.iter().count(), 1);
         assert!(table.generation() > generation);
+        assert_eq!(table.by_dev.len(), 1);
+    }
+
+    #[test]
+    fn a_purge_costs_what_the_interface_has_and_not_what_the_table_holds() {
+        let mut table = RouteTable::new();
+        for number in 0..10_000_u32 {
+            let prefix = Ipv4Net::new_assert((number << 12).into(), 20);
+            table.insert(prefix.into(), route(1, 7)).unwrap();
+        }
+        let own = ["0.0.0.0/0", "10.0.0.0/8", "fd00::/8"].map(net);
+        for prefix in own {
+            table.insert(prefix, route(2, 0)).unwrap();
+            table.insert(prefix, route(2, 1)).unwrap();
+        }
+        let before = table.visited;
+        let of = |table: &RouteTable| table.of(IfIndex(2)).map(|(at, _)| at).collect::<Vec<_>>();
+        assert_eq!(of(&table), [own[0], own[0], own[1], own[1], own[2], own[2]]);
+        table.purge(IfIndex(2), |prefix| prefix.network().is_ipv6());
+        assert_eq!(
+            (table.visited - before, table.of(IfIndex(2)).count()),
+            (1, 4)
+        );
+        table.purge(IfIndex(2), |_| true);
+        assert_eq!((table.visited - before, table.iter().count()), (3, 10_000));
+        table.purge(IfIndex(2), |_| true);
+        assert_eq!(table.visited - before, 3);
+    }
+
+    #[test]
+    fn the_index_follows_every_change() {
+        let mut table = RouteTable::new();
+        let mut rng = fastrand::Rng::with_seed(3);
+        for _ in 0..20_000 {
+            let prefix = Ipv4Net::new_assert((rng.u32(..4) << 28).into(), rng.u8(1..5)).trunc();
+            let (dev, metric) = (rng.u32(..4), rng.u32(..4));
+            match rng.u8(..4) {
+                0 => drop(table.remove(prefix.into(), |route| route.metric == metric)),
+                1 if metric == 0 => table.purge(IfIndex(dev), |_| true),
+                _ => drop(table.insert(prefix.into(), route(dev, metric)).unwrap()),
+            }
+            let all: BTreeSet<_> = table.iter().map(|(at, route)| (route.dev, at)).collect();
+            assert_eq!(all, table.by_dev);
+        }
     }
 }

@@ -375,6 +375,48 @@ mod tests {
     }
 
     #[test]
+    fn listeners_and_what_waits_at_one_are_bounded() {
+        let mut system = System::new();
+        let other = Ipv4Addr::new(10, 0, 0, 7).into();
+        for port in 1..=u16::MAX {
+            system
+                .tcp
+                .listen(HOST.into(), port, 1, Owner(2), USER)
+                .unwrap();
+        }
+        system.tcp.listen(other, 1, 1, Owner(2), USER).unwrap();
+        let more = system.tcp.listen(other, 2, 1, Owner(2), 0);
+        assert_eq!(more, Err(scheme::errno::ENFILE));
+
+        let mut system = System::new();
+        system
+            .tcp
+            .listen(HOST.into(), 80, 128, Owner(2), 0)
+            .unwrap();
+        let ports = 4000..5500;
+        let mut numbers = Vec::new();
+        for port in ports.clone() {
+            let _ = system.arrive(port, Flags::SYN, [7, 0], b"");
+            let answer = sent(&mut system.ip, system.dev).remove(0);
+            numbers.push(u32::from_be_bytes(*answer[24..].first_chunk().unwrap()));
+        }
+        let (embryos, cookies) = (256, 1024);
+        assert_eq!(system.tcp.flows.len(), embryos);
+        assert_eq!(system.tcp.stats.cookies_sent, 1500 - embryos as u64);
+        let mut verdicts = Vec::new();
+        for (port, iss) in ports.zip(numbers) {
+            verdicts.push(system.arrive(port, Flags::ACK, [8, iss + 1], b""));
+        }
+        let full = Verdict::Dropped(DropReason::BacklogFull);
+        let taken = verdicts.iter().position(|verdict| *verdict == full);
+        assert_eq!(taken, Some(cookies));
+        let id = system.tcp.listener_for(&HOST.into(), 80).unwrap();
+        assert_eq!(system.tcp.listeners[id.0 as usize].queue.len(), cookies);
+        // Past the backlog nobody begins.
+        assert_eq!(system.arrive(9000, Flags::SYN, [7, 0], b""), full);
+    }
+
+    #[test]
     fn a_connection_has_one_timer_whatever_it_does() {
         let mut system = System::new();
         let listener = system.tcp.listen(HOST.into(), 80, 128, Owner(2), USER);

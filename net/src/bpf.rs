@@ -59,10 +59,11 @@ pub(crate) fn open(ip: &mut Ip, name: &str, caller: Caller, id: TapId) -> Result
         return Err(errno::EPERM);
     }
     let dev = ip.ifs.by_name(name).ok_or(errno::ENOENT)?;
+    let capture = Capture::new(&ip.rings);
     let ifp = ip.ifs.get_mut(dev).ok_or(errno::ENOENT)?;
     ifp.taps.push(Tap {
         id,
-        capture: Capture::new(),
+        capture,
         rose: false,
     });
     Ok(Handle {

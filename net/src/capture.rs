@@ -10,10 +10,14 @@ use byteorder_slice::NativeEndian;
 use pcap_file::pcap::{PcapHeader, RawPcapPacket};
 use pcap_file::{DataLink, Endianness, TsResolution};
 
+use crate::memory::{Pool, Share};
+
 /// Most bytes of a packet that are captured, its family included.
 pub(crate) const SNAPLEN: u32 = 65_535;
-/// Bytes that a ring holds for its reader.
+/// Most bytes that a ring takes. All rings together have a [`Pool`].
 const RING_BYTES: usize = 1 << 20;
+/// Bytes of a ring with little in it.
+const SMALLEST_RING: usize = 4 << 10;
 /// Bytes in front of the data of a record.
 const RECORD_HEADER: usize = 16;
 
@@ -21,13 +25,15 @@ const RECORD_HEADER: usize = 16;
 #[derive(Debug)]
 pub(crate) struct Capture {
     ring: VecDeque<u8>,
+    /// The memory of the ring. An empty one takes none.
+    share: Share,
     seen: u32,
     lost: u32,
 }
 
 impl Capture {
     /// A stream that has its header already, and no packet.
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(rings: &Pool) -> Self {
         let header = PcapHeader {
             snaplen: SNAPLEN,
             datalink: DataLink::NULL,
@@ -38,8 +44,12 @@ impl Capture {
         let mut ring = VecDeque::new();
         let written = header.write_to(&mut ring);
         debug_assert!(written.is_ok(), "a ring takes everything");
+        let mut share = rings.share();
+        // Without room for the header, there is none for packets.
+        share.resize(ring.capacity());
         Self {
             ring,
+            share,
             seen: 0,
             lost: 0,
         }
@@ -51,7 +61,7 @@ impl Capture {
         self.seen = self.seen.wrapping_add(1);
         let whole = 4 + packet.len();
         let kept = whole.min(SNAPLEN as usize);
-        if self.ring.len() + RECORD_HEADER + kept > RING_BYTES {
+        if !self.make_room(RECORD_HEADER + kept) {
             self.lost = self.lost.wrapping_add(1);
             return false;
         }
@@ -70,6 +80,20 @@ impl Capture {
         edge
     }
 
+    /// Has the ring grow if it needs to. False if it has no room for so many bytes more.
+    fn make_room(&mut self, bytes: usize) -> bool {
+        let (needed, capacity) = (self.ring.len() + bytes, self.ring.capacity());
+        if needed <= capacity {
+            return true;
+        }
+        let wanted = needed.max(capacity * 2).clamp(SMALLEST_RING, RING_BYTES);
+        if needed > RING_BYTES || !self.share.resize(wanted) {
+            return false;
+        }
+        self.ring.reserve_exact(wanted - self.ring.len());
+        true
+    }
+
     /// Whether there is nothing to read.
     pub(crate) fn is_empty(&self) -> bool {
         self.ring.is_empty()
@@ -83,6 +107,10 @@ impl Capture {
         buf[..of_front].copy_from_slice(&front[..of_front]);
         buf[of_front..len].copy_from_slice(&back[..len - of_front]);
         self.ring.drain(..len);
+        if self.ring.is_empty() {
+            self.ring = VecDeque::new();
+            self.share.resize(0);
+        }
         len
     }
 
@@ -95,10 +123,11 @@ impl Capture {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::LIMIT;
 
     #[test]
     fn a_stream_that_pcap_readers_read() {
-        let mut capture = Capture::new();
+        let mut capture = Capture::new(&Pool::default());
         let wall = Duration::from_micros(1_700_000_000_000_007);
         assert!(!capture.record(wall, 2, &[0x45; 20]), "the header is there");
         let mut stream = vec![0; 4096];
@@ -118,11 +147,31 @@ mod tests {
 
     #[test]
     fn what_has_no_room_is_counted() {
-        let mut capture = Capture::new();
+        let mut capture = Capture::new(&Pool::default());
         for _ in 0..RING_BYTES / 65_536 + 8 {
             capture.record(Duration::ZERO, 28, &[0; 70_000]);
         }
         let (seen, lost) = capture.counters();
-        assert!(lost > 0 && lost < seen && capture.ring.len() <= RING_BYTES);
+        assert!(lost > 0 && lost < seen && capture.ring.capacity() <= RING_BYTES);
+    }
+
+    #[test]
+    fn all_rings_together_are_bounded_and_an_empty_one_takes_nothing() {
+        let rings = Pool::default();
+        let mut captures: Vec<_> = (0..200).map(|_| Capture::new(&rings)).collect();
+        for _ in 0..20 {
+            for capture in &mut captures {
+                capture.record(Duration::ZERO, 28, &[0; 60_000]);
+            }
+        }
+        let held: usize = captures.iter().map(|one| one.ring.capacity()).sum();
+        assert!(held > LIMIT / 2 && held <= LIMIT && rings.bytes() == held);
+        assert!(captures.iter().any(|one| one.counters().1 > 4));
+        let mut buf = vec![0; RING_BYTES];
+        let full = captures.iter_mut().find(|one| one.ring.len() > 100_000);
+        let len = full.unwrap().read(&mut buf);
+        assert!(len > 100_000 && rings.bytes() < held - len);
+        drop(captures);
+        assert_eq!(rings.bytes(), 0);
     }
 }

@@ -265,6 +265,7 @@ impl Host {
                         // Readers get what is left, and then ENXIO.
                         self.wakes.wake(file, Ready::all());
                     }
+                    self.net.ip.ifs.release(ifp.index);
                 }
             }
         }
@@ -694,6 +695,7 @@ impl FileServer for Host {
             files,
             wakes,
             inet,
+            watchers,
             ..
         } = self;
         let file = match files.get_mut(id) {
@@ -710,7 +712,7 @@ impl FileServer for Host {
                 .tun
                 .pgrp_write(*handle, buf, caller, &**processes)
                 .into(),
-            File::Text(handle) => handle.write(net, buf).into(),
+            File::Text(handle) => handle.write(net, watchers, buf).into(),
             File::Lookup(lookup) => lookup.write(net, buf).into(),
             File::Events(_) => errno::EBADF.into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),
@@ -837,7 +839,7 @@ impl FileServer for Host {
     fn sync(&mut self, id: FileId) -> Result<(), Errno> {
         self.schedule();
         match self.files.get_mut(id)? {
-            File::Text(handle) => handle.sync(&mut self.net),
+            File::Text(handle) => handle.sync(&mut self.net, &mut self.watchers),
             _ => Ok(()),
         }
     }

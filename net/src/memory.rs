@@ -5,6 +5,9 @@ pub(crate) const LIMIT: usize = 64 << 20;
 /// Of these, how many are reserved for the superuser, so that nobody else can take what it needs.
 pub(crate) const RESERVED: usize = 16 << 20;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 /// Bytes that all things of one kind take.
 #[derive(Debug, Default)]
 pub(crate) struct Memory(usize);
@@ -40,9 +43,70 @@ impl Memory {
     }
 }
 
+/// Memory of things of one kind that end in many places: each has a [`Share`] of it. Nobody but the
+/// superuser has such things, so there is no reserve.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Pool(Arc<AtomicUsize>);
+
+/// The memory that one thing takes of a [`Pool`], which gets it back when the thing is dropped.
+#[derive(Debug)]
+pub(crate) struct Share {
+    pool: Pool,
+    bytes: usize,
+}
+
+impl Pool {
+    /// The share of a thing that takes nothing yet.
+    pub(crate) fn share(&self) -> Share {
+        Share {
+            pool: self.clone(),
+            bytes: 0,
+        }
+    }
+
+    /// Bytes of all shares together.
+    pub(crate) fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Share {
+    /// The thing takes so many bytes from now on. False, and nothing changes, if they are more than
+    /// before and the pool has no room for them.
+    pub(crate) fn resize(&mut self, bytes: usize) -> bool {
+        let others = self.pool.bytes() - self.bytes;
+        if bytes > self.bytes && others + bytes > LIMIT {
+            return false;
+        }
+        // One thread at a time has the network, so nobody comes in between.
+        self.pool.0.store(others + bytes, Ordering::Relaxed);
+        self.bytes = bytes;
+        true
+    }
+}
+
+impl Drop for Share {
+    fn drop(&mut self) {
+        self.resize(0);
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_pool_gets_back_what_was_taken_of_it() {
+        let pool = Pool::default();
+        let (mut one, mut other) = (pool.share(), pool.share());
+        assert!(one.resize(LIMIT - 10) && other.resize(10) && !other.resize(11));
+        assert_eq!(pool.bytes(), LIMIT);
+        assert!(one.resize(7));
+        drop(one);
+        assert_eq!(pool.bytes(), 10);
+        drop(other);
+        assert_eq!(pool.bytes(), 0);
+    }
 
     #[test]
     fn the_last_bytes_are_the_superusers() {

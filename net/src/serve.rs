@@ -11,7 +11,7 @@ use bitflags::bitflags;
 
 use crate::ifnet::is_host;
 use crate::net::Net;
-use crate::stack::{Connection, Datagram, FlowId, ListenerId, Owner, Terms, UdpId};
+use crate::stack::{Connection, Datagram, FlowId, ListenerId, Owner, STRANGER, Terms, UdpId};
 
 /// Most connections of each service that wait to be accepted.
 const BACKLOG: usize = 1024;
@@ -124,8 +124,8 @@ impl Servers {
                 let all: [IpAddr; 2] = [Ipv4Addr::UNSPECIFIED.into(), Ipv6Addr::UNSPECIFIED.into()];
                 for addr in all {
                     // Nothing else is bound yet: these cannot fail.
-                    let tcp = net.tcp.listen(addr, port, BACKLOG, owner);
-                    let udp = net.udp.bind(addr, port, owner, 0);
+                    let tcp = net.tcp.listen(addr, port, BACKLOG, owner, STRANGER);
+                    let udp = net.udp.bind(addr, port, owner, STRANGER);
                     debug_assert!(tcp.is_ok() && udp.is_ok());
                     if let Ok(listener) = tcp {
                         let terms = Terms {
@@ -148,12 +148,13 @@ impl Servers {
     /// Serves a connection that has an event.
     pub(crate) fn serve_flow(&mut self, net: &mut Net, id: FlowId, service: Service) {
         let position = self.positions.get(&id).copied().unwrap_or(0);
+        let most = net.tcp.room_to_send(id).min(CHUNK);
         let moved = net.tcp.pump(id, |connection| match service {
-            Service::Echo => echo(connection, &mut self.chunk),
+            Service::Echo => echo(connection, &mut self.chunk, most),
             Service::Discard => discard(connection),
             Service::Chargen => {
                 discard(connection);
-                generate(connection, position)
+                generate(connection, position, most)
             }
         });
         let (Some(moved), Some(connection)) = (moved, net.tcp.connection(id)) else {
@@ -208,11 +209,11 @@ impl Servers {
     }
 }
 
-/// Sends received bytes back by way of `chunk`, as many as there is room for.
-fn echo(connection: &mut Connection, chunk: &mut Vec<u8>) -> usize {
+/// Sends received bytes back by way of `chunk`, as many as there is room for, and about `most`.
+fn echo(connection: &mut Connection, chunk: &mut Vec<u8>, most: usize) -> usize {
     chunk.resize(4096, 0);
     let mut moved = 0;
-    while moved < CHUNK {
+    while moved < most {
         let room = connection.send_room().min(chunk.len());
         if !connection.can_send() || room == 0 {
             break;
@@ -237,12 +238,12 @@ fn discard(connection: &mut Connection) -> usize {
     moved
 }
 
-/// Sends characters of the endless text, from `position` on.
-fn generate(connection: &mut Connection, position: usize) -> usize {
+/// Sends up to `most` characters of the endless text, from `position` on.
+fn generate(connection: &mut Connection, position: usize, most: usize) -> usize {
     let mut moved = 0;
-    while moved < CHUNK {
+    while moved < most {
         let at = position + moved;
-        let sent = connection.send_with(CHUNK, |room| {
+        let sent = connection.send_with(most - moved, |room| {
             for (offset, byte) in room.iter_mut().enumerate() {
                 *byte = character(at + offset);
             }

@@ -73,6 +73,9 @@ pub trait Operation: Sized {
 
     /// Turns it into one that waits, with no more memory than it needs.
     fn into_waiting(self) -> Self::Waiting;
+
+    /// Bytes that it takes while it waits, besides its own: those of a write.
+    fn memory(&self) -> usize;
 }
 
 /// A request to a server.
@@ -152,7 +155,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         self.open.insert(file.0, OpenFlags::READ | OpenFlags::WRITE);
     }
 
-    /// Tries a request, and keeps it if it has to wait.
+    /// Tries a request, and keeps it if it has to wait; `ENOBUFS` if too much waits already.
     pub fn submit<N>(&mut self, mut request: Request<N>) -> Option<Answer<N>>
     where
         N: Operation<Tag = O::Tag, Waiting = O, Buffer = O::Buffer>,
@@ -178,10 +181,16 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
                 Outcome::Wait => {}
             }
         }
+        let bytes = request.operation.memory();
+        if !self.waits.has_room(bytes, request.caller.uid) {
+            let result = Err(errno::ENOBUFS);
+            return Some(Answer { request, result });
+        }
         let timeout = self.server.timeout(file, direction);
         let waiter = Waiter {
             tag: request.tag,
             deadline: timeout.map(|timeout| self.now.saturating_add(timeout)),
+            bytes,
             request: request.into_waiting(),
         };
         self.waits.park(file, direction, waiter);

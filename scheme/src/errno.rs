@@ -79,6 +79,7 @@ errnos! {
     EHOSTUNREACH = 113, "no route to host";
     EALREADY = 114, "operation already in progress";
     EINPROGRESS = 115, "operation in progress";
+    ESTALE = 116, "stale file handle";
     ECANCELED = 125, "operation cancelled";
 }
 

@@ -24,7 +24,18 @@ pub(crate) struct Waiter<T, W> {
     pub(crate) request: W,
     /// The monotonic time at which it times out; `None` waits for ever.
     pub(crate) deadline: Option<Duration>,
+    /// Bytes that it takes besides its place.
+    pub(crate) bytes: usize,
 }
+
+/// Most requests that wait.
+const MAX_WAITING: usize = 65_536;
+/// Of these, how many are reserved for the superuser.
+const RESERVED_WAITING: usize = 4096;
+/// Most bytes that they take, such as those of writes.
+const MAX_BYTES: usize = 64 << 20;
+/// Of these, how many are reserved for the superuser.
+const RESERVED_BYTES: usize = 16 << 20;
 
 /// The place of a request in its queue. Later requests have higher numbers.
 type Place = (FileId, Direction, u64);
@@ -36,6 +47,8 @@ pub(crate) struct Waits<T, W> {
     queues: BTreeMap<Place, Waiter<T, W>>,
     places: BTreeMap<T, Place>,
     deadlines: BTreeSet<(Duration, T)>,
+    /// Bytes of all requests.
+    bytes: usize,
     /// The number of the next request.
     next: u64,
 }
@@ -46,14 +59,25 @@ impl<T, W> Default for Waits<T, W> {
             queues: BTreeMap::new(),
             places: BTreeMap::new(),
             deadlines: BTreeSet::new(),
+            bytes: 0,
             next: 0,
         }
     }
 }
 
 impl<T: Copy + Ord, W> Waits<T, W> {
+    /// Whether a request of `uid` may wait, with so many bytes.
+    pub(crate) fn has_room(&self, bytes: usize, uid: u32) -> bool {
+        let (requests, most) = match uid {
+            0 => (MAX_WAITING, MAX_BYTES),
+            _ => (MAX_WAITING - RESERVED_WAITING, MAX_BYTES - RESERVED_BYTES),
+        };
+        self.len() < requests && (bytes == 0 || self.bytes + bytes <= most)
+    }
+
     /// Queues a request behind those that wait already.
     pub(crate) fn park(&mut self, file: FileId, direction: Direction, waiter: Waiter<T, W>) {
+        self.bytes += waiter.bytes;
         let place = (file, direction, self.next);
         self.next += 1;
         self.places.insert(waiter.tag, place);
@@ -86,6 +110,7 @@ impl<T: Copy + Ord, W> Waits<T, W> {
     /// Takes the request with this tag, wherever it is in its queue.
     pub(crate) fn cancel(&mut self, tag: T) -> Option<Waiter<T, W>> {
         let waiter = self.queues.remove(&self.places.remove(&tag)?)?;
+        self.bytes -= waiter.bytes;
         if let Some(deadline) = waiter.deadline {
             self.deadlines.remove(&(deadline, tag));
         }
@@ -147,10 +172,46 @@ mod tests {
                 tag,
                 request: "r",
                 deadline: Some(Duration::from_secs(10 - tag)),
+                bytes: 5,
             };
             waits.park(FILE, Direction::Read, waiter);
         }
         waits
+    }
+
+    #[test]
+    fn bounded_in_number_and_bytes_and_the_last_are_the_superusers() {
+        let mut waits = Waits::default();
+        let park = |waits: &mut Waits<usize, ()>, bytes| {
+            let tag = waits.len();
+            let waiter = Waiter {
+                tag,
+                request: (),
+                deadline: None,
+                bytes,
+            };
+            waits.park(FILE, Direction::Write, waiter);
+        };
+        while waits.has_room(1 << 16, 1000) {
+            park(&mut waits, 1 << 16);
+        }
+        assert_eq!(waits.bytes, MAX_BYTES - RESERVED_BYTES);
+        assert!(waits.has_room(1 << 16, 0) && waits.has_room(0, 1000));
+        while waits.has_room(1 << 16, 0) {
+            park(&mut waits, 1 << 16);
+        }
+        assert_eq!(waits.bytes, MAX_BYTES);
+        while waits.has_room(0, 1000) {
+            park(&mut waits, 0);
+        }
+        assert_eq!(waits.len(), MAX_WAITING - RESERVED_WAITING);
+        assert!(waits.has_room(0, 0));
+        while waits.has_room(0, 0) {
+            park(&mut waits, 0);
+        }
+        assert_eq!(waits.len(), MAX_WAITING);
+        waits.purge(FILE, |_| true);
+        assert_eq!((waits.len(), waits.bytes), (0, 0));
     }
 
     #[test]

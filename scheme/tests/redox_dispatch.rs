@@ -233,6 +233,20 @@ fn open_checks_paths_users_and_handles() {
 }
 
 #[test]
+fn the_last_handles_for_stat_are_the_superusers() {
+    let mut kernel = Kernel::new();
+    let mut open = |uid| kernel.open(ROOT, "box", O_RDONLY | O_STAT, uid);
+    for _ in 0..65_536 - 4096 {
+        assert!(open(1000) > 0);
+    }
+    assert_eq!(open(1000), -23);
+    for _ in 0..4096 {
+        assert!(open(0) > 0);
+    }
+    assert_eq!(open(0), -23);
+}
+
+#[test]
 fn access_modes_are_ours_to_enforce() {
     let mut kernel = Kernel::new();
     let number = kernel.open(ROOT, "box", O_RDONLY, 0);

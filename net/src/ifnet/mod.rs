@@ -183,6 +183,10 @@ pub struct Ifnet {
     pub stats: IfStats,
     /// Packets for the wire.
     pub snd: Box<dyn Discipline>,
+    /// What of the send queue's memory is in that of all queues.
+    pub(crate) snd_counted: usize,
+    /// Whether the send queues together leave room for the packet that is sent now.
+    pub(crate) may_queue: bool,
     /// Next hops of packets that were queued since the driver was last told, for drivers that have
     /// to resolve hardware addresses.
     pub(crate) next_hops: Vec<IpAddr>,
@@ -220,6 +224,9 @@ impl Ifnet {
         len: usize,
         now: Now,
     ) -> Result<Sent, OutputError> {
+        if !self.may_queue {
+            return Err(self.refuse(DropReason::NoMemory, OutputError::NoBuffers));
+        }
         let was_ready = self.snd.ready(now);
         if self.snd.enqueue(frame, now).is_err() {
             return Err(self.refuse(DropReason::QueueFull, OutputError::NoBuffers));

@@ -21,6 +21,11 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// Bytes of memory that it takes in a queue.
+    pub fn memory(&self) -> usize {
+        size_of::<Self>() + self.bytes.memory()
+    }
+
     /// The frame of a packet without a header, and its length. It takes the packet.
     pub(crate) fn of(outgoing: &mut Outgoing) -> (Self, usize) {
         let bytes = std::mem::take(&mut outgoing.packet);
@@ -81,6 +86,9 @@ pub trait Discipline: fmt::Debug + Send {
         self.len() == 0
     }
 
+    /// Bytes of memory that the frames take.
+    fn memory(&self) -> usize;
+
     /// Drops all frames; returns how many there were.
     fn purge(&mut self) -> usize;
 
@@ -94,6 +102,8 @@ pub trait Discipline: fmt::Debug + Send {
 pub struct Fifo {
     frames: VecDeque<Frame>,
     bytes: usize,
+    /// Bytes of memory that the frames take.
+    memory: usize,
     limits: FifoLimits,
 }
 
@@ -160,6 +170,7 @@ impl Fifo {
         Self {
             frames: VecDeque::new(),
             bytes: 0,
+            memory: 0,
             limits,
         }
     }
@@ -171,6 +182,7 @@ impl Discipline for Fifo {
             return Err(Full(frame));
         }
         self.bytes += frame.bytes.len();
+        self.memory += frame.memory();
         self.frames.push_back(frame);
         Ok(())
     }
@@ -178,6 +190,7 @@ impl Discipline for Fifo {
     fn dequeue(&mut self, _now: Now) -> Option<Frame> {
         let frame = self.frames.pop_front()?;
         self.bytes -= frame.bytes.len();
+        self.memory -= frame.memory();
         Some(frame)
     }
 
@@ -187,6 +200,7 @@ impl Discipline for Fifo {
 
     fn requeue(&mut self, frame: Frame) {
         self.bytes += frame.bytes.len();
+        self.memory += frame.memory();
         self.frames.push_front(frame);
     }
 
@@ -214,8 +228,12 @@ impl Discipline for Fifo {
         self.frames.len()
     }
 
+    fn memory(&self) -> usize {
+        self.memory
+    }
+
     fn purge(&mut self) -> usize {
-        self.bytes = 0;
+        (self.bytes, self.memory) = (0, 0);
         let purged = self.frames.len();
         self.frames = VecDeque::new();
         purged

@@ -13,18 +13,22 @@ use super::{
 /// All interfaces, and the index of their addresses.
 #[derive(Debug)]
 pub struct IfTable {
-    /// `None` for an interface that is gone, until [`poll_detached`](Self::poll_detached) has
-    /// reported it.
+    /// `None` for an interface that is gone, until [`release`](Self::release) frees its number.
     ifs: Slab<Option<Ifnet>>,
     names: BTreeMap<String, IfIndex>,
     locals: HashMap<IpAddr, Vec<IfIndex>, ahash::RandomState>,
     broadcasts: HashMap<Ipv4Addr, u32, ahash::RandomState>,
     /// Interfaces with activity that [`poll_activity`](Self::poll_activity) has not reported.
     active: VecDeque<IfIndex>,
-    /// Interfaces that are gone and not yet reported. Their numbers are not reused before that.
+    /// Interfaces that are gone and not yet reported.
     detached: VecDeque<Ifnet>,
+    /// Bytes of memory that all send queues take.
+    queued: usize,
     generation: u64,
 }
+
+/// Bytes of memory that all send queues may take. With more, only an empty one takes a packet.
+pub(crate) const SEND_QUEUES: usize = 256 << 20;
 
 impl IfTable {
     /// An empty table. `hasher` hashes the addresses.
@@ -36,6 +40,7 @@ impl IfTable {
             broadcasts: HashMap::with_hasher(hasher),
             active: VecDeque::new(),
             detached: VecDeque::new(),
+            queued: 0,
             generation: 0,
         }
     }
@@ -74,6 +79,8 @@ impl IfTable {
             groups: BTreeMap::new(),
             stats: IfStats::default(),
             snd: Box::new(Fifo::new(FifoLimits::default())),
+            snd_counted: 0,
+            may_queue: true,
             next_hops: Vec::new(),
             taps: Vec::new(),
             activity: Activity::empty(),
@@ -97,17 +104,24 @@ impl IfTable {
             return false;
         };
         self.names.remove(&ifp.name);
+        self.queued -= ifp.snd_counted;
         self.detached.push_back(ifp);
         self.touch();
         true
     }
 
-    /// The next interface that is gone. Its number may be reused from now on.
+    /// The next interface that is gone. Its number is not used again before its
+    /// [release](Self::release).
     #[must_use]
     pub fn poll_detached(&mut self) -> Option<Ifnet> {
-        let ifp = self.detached.pop_front()?;
-        self.ifs.try_remove(ifp.index.0 as usize);
-        Some(ifp)
+        self.detached.pop_front()
+    }
+
+    /// Frees the number of an interface that is gone: nothing stands for it any more.
+    pub(crate) fn release(&mut self, index: IfIndex) {
+        if let Some(None) = self.ifs.get(index.0 as usize) {
+            self.ifs.remove(index.0 as usize);
+        }
     }
 
     /// The next interface with activity, and that activity.
@@ -137,11 +151,21 @@ impl IfTable {
     ) -> Option<T> {
         let ifp = self.ifs.get_mut(index.0 as usize)?.as_mut()?;
         let before = ifp.activity;
+        ifp.may_queue = self.queued < SEND_QUEUES || ifp.snd.is_empty();
         let result = change(ifp);
+        let memory = ifp.snd.memory();
+        self.queued = self.queued - ifp.snd_counted + memory;
+        ifp.snd_counted = memory;
         if before.is_empty() && !ifp.activity.is_empty() {
             self.active.push_back(index);
         }
         Some(result)
+    }
+
+    /// Bytes of memory that all send queues take.
+    #[cfg(test)]
+    pub(crate) fn queued(&self) -> usize {
+        self.queued
     }
 
     /// Notes activity at an interface.
@@ -278,8 +302,11 @@ impl IfTable {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Outgoing, OutputError, Sent};
+    use scheme::Now;
+
+    use super::super::{DropReason, Family, Frame, Outgoing, OutputError, Sent};
     use super::*;
+    use crate::packet::Packet;
 
     /// An interface that sends nothing.
     fn refuse(_: &mut Ifnet, _: &mut Outgoing) -> Result<Sent, OutputError> {
@@ -317,14 +344,58 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_used_again_when_its_end_has_been_told() {
+    fn a_number_is_used_again_when_its_end_has_been_handled() {
         let mut ifs = table();
         let a = attach(&mut ifs, 0).unwrap();
         assert!(ifs.detach(a) && !ifs.detach(a));
         assert!(ifs.get(a).is_none() && ifs.iter().next().is_none());
         assert_ne!(attach(&mut ifs, 0), Some(a));
         assert_eq!(ifs.poll_detached().map(|ifp| ifp.index), Some(a));
-        assert_eq!(attach(&mut ifs, 1), Some(a));
+        let other = attach(&mut ifs, 1).unwrap();
+        assert_ne!(other, a, "somebody may be about to handle its end");
+        ifs.release(a);
+        assert_eq!(attach(&mut ifs, 2), Some(a));
+        // One that is there has its number.
+        ifs.release(other);
+        assert!(ifs.get(other).is_some());
+    }
+
+    #[test]
+    fn all_send_queues_together_are_bounded_and_an_empty_one_takes_a_packet() {
+        let mut ifs = table();
+        let limits = FifoLimits::parse("fifo limit 65536 packets 67108864 bytes").unwrap();
+        let send = |ifs: &mut IfTable, dev| {
+            let frame = Frame {
+                bytes: Packet::zeroed(60_000),
+                family: Family::Inet,
+                next_hop: Ipv4Addr::LOCALHOST.into(),
+            };
+            let sent = ifs.with(dev, |ifp| ifp.enqueue(frame, 60_000, Now::default()));
+            sent.unwrap().is_ok()
+        };
+        let mut devs = Vec::new();
+        for unit in 0..6 {
+            let dev = attach(&mut ifs, unit).unwrap();
+            ifs.get_mut(dev).unwrap().snd = Box::new(Fifo::new(limits));
+            while send(&mut ifs, dev) {}
+            devs.push(dev);
+        }
+        let held: usize = ifs.iter().map(|ifp| ifp.snd.memory()).sum();
+        assert_eq!(ifs.queued(), held);
+        assert!(
+            held > SEND_QUEUES && held < SEND_QUEUES + 3 * 65_536,
+            "{held}"
+        );
+        let last = ifs.get(devs[5]).unwrap();
+        assert_eq!(
+            (last.snd.len(), last.stats.drops(DropReason::NoMemory)),
+            (1, 1)
+        );
+        // What is taken, and what goes with its interface, makes room.
+        ifs.with(devs[5], |ifp| ifp.snd.purge());
+        assert!(ifs.detach(devs[0]) && send(&mut ifs, devs[5]) && send(&mut ifs, devs[5]));
+        let held: usize = ifs.iter().map(|ifp| ifp.snd.memory()).sum();
+        assert_eq!(ifs.queued(), held);
     }
 
     #[test]

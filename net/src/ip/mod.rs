@@ -38,6 +38,7 @@ use std::time::Duration;
 use scheme::Now;
 
 use crate::ifnet::{DropReason, Family, IfIndex, IfTable, Ifnet};
+use crate::memory::Pool;
 use crate::packet::Packet;
 use crate::route::RouteTable;
 use crate::seed::{Purpose, Seed};
@@ -205,6 +206,8 @@ pub(crate) struct Ip {
     reports: Reports,
     /// Errors about packets of ours that a driver noted, without an ICMP message.
     notices: VecDeque<Quoted>,
+    /// The memory of the rings of all captures.
+    pub(crate) rings: Pool,
     /// TCP segments for this host whose checksum was wrong.
     pub(crate) bad_segments: u64,
     /// Counts the packets that may have to be fragmented.
@@ -231,6 +234,7 @@ impl Ip {
             path_mtus: PathMtus::new(hasher),
             reports: Reports::default(),
             notices: VecDeque::new(),
+            rings: Pool::default(),
             bad_segments: 0,
             ident: 0,
             idents: seed.tables(Purpose::Identifications),

@@ -11,7 +11,7 @@ use std::time::Duration;
 use smoltcp::wire::ArpOperation;
 
 use super::{Link, Mac};
-use crate::ifnet::{AdapterId, IfAddr};
+use crate::ifnet::{AdapterId, IfAddr, MAX_ADDRS};
 use crate::ip::Ip;
 
 /// How long other stations have to object (RFC 4862 section 5.1: `RetransTimer`).
@@ -23,8 +23,8 @@ const DEFEND: Duration = Duration::from_secs(10);
 /// The state of one adapter.
 #[derive(Debug, Default)]
 pub(super) struct Claims {
-    /// Addresses that were set, and the times until which other stations can object. There is one
-    /// for each address of the interface at most.
+    /// Addresses that were set, and the times until which other stations can object. There are as
+    /// many as an interface has addresses at most.
     fresh: Vec<(IpAddr, Duration)>,
     /// The time of the last defence, if there was one.
     defended: Option<Duration>,
@@ -34,6 +34,9 @@ impl Claims {
     fn add(&mut self, addr: IpAddr, now: Duration) {
         self.fresh
             .retain(|(other, until)| *until > now && *other != addr);
+        if self.fresh.len() >= MAX_ADDRS {
+            self.fresh.remove(0);
+        }
         self.fresh.push((addr, now + OBJECTIONS));
     }
 

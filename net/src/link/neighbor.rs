@@ -21,7 +21,7 @@ const MAX_UNRESOLVED: usize = 256;
 /// Most packets that wait for one neighbour. The oldest is dropped for another (RFC 4861 section
 /// 7.2.2).
 const MAX_WAITING: usize = 64;
-/// Most bytes that wait, for all neighbours together.
+/// Most bytes of memory of what waits, for all neighbours together.
 const MAX_WAITING_BYTES: usize = 1 << 20;
 /// How long a neighbour that answered is believed, on average. For each answer it is between half
 /// and one and a half of this, at random (RFC 4861 section 6.3.2, `BaseReachableTime`).
@@ -142,15 +142,15 @@ impl Neighbors {
             return Lookup::Known { packet, mac };
         }
         let (ask, mut thrown_out) = self.look_for(addr, now);
-        thrown_out += self.make_bytes(packet.len());
+        thrown_out += self.make_bytes(cost(&packet));
         if let Some(neighbor) = self.neighbors.get_mut(&addr) {
             if neighbor.waiting.len() >= MAX_WAITING
                 && let Some((_, oldest)) = neighbor.waiting.pop_front()
             {
-                self.bytes -= oldest.len();
+                self.bytes -= cost(&oldest);
                 thrown_out += 1;
             }
-            self.bytes += packet.len();
+            self.bytes += cost(&packet);
             neighbor.waiting.push_back((family, packet));
         }
         Lookup::Kept { ask, thrown_out }
@@ -387,7 +387,7 @@ impl Neighbors {
             while self.bytes + len > MAX_WAITING_BYTES
                 && let Some((_, packet)) = neighbor.waiting.pop_front()
             {
-                self.bytes -= packet.len();
+                self.bytes -= cost(&packet);
                 thrown_out += 1;
             }
         }
@@ -396,7 +396,12 @@ impl Neighbors {
 }
 
 fn bytes_of(packets: &VecDeque<(Family, Packet)>) -> usize {
-    packets.iter().map(|(_, packet)| packet.len()).sum()
+    packets.iter().map(|(_, packet)| cost(packet)).sum()
+}
+
+/// Bytes that a waiting packet is charged.
+fn cost(packet: &Packet) -> usize {
+    size_of::<(Family, Packet)>() + packet.memory()
 }
 
 #[cfg(test)]

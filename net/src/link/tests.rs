@@ -292,3 +292,27 @@ fn an_adapter_that_is_gone_sends_nothing() {
         .handle_frame(&mut bench.ip, bench.id, &[0xff; 60]);
     assert!(!bench.ip.has_work());
 }
+
+#[test]
+fn frames_before_the_send_queue_are_bounded() {
+    let mut bench = Bench::new();
+    let hosts = || (2..102).map(|host| Ipv4Addr::new(10, 0, 0, host));
+    for host in hosts() {
+        for _ in 0..64 {
+            let (packet, dev) = (ipv4(HOST, host, proto::UDP, b"hello"), bench.dev);
+            let sent = bench.ip.if_output(dev, Family::Inet, packet, host.into());
+            sent.unwrap();
+        }
+        bench.frames();
+    }
+    // All answer before the adapter takes a frame.
+    for host in hosts() {
+        bench.arp(OURS, 2, host, HOST);
+    }
+    let stats = &bench.ip.ifs.get(bench.dev).unwrap().stats;
+    let dropped = 6400 - MAX_FRAMES as u64;
+    assert_eq!(stats.output().queued, MAX_FRAMES as u64);
+    assert_eq!(stats.drops(DropReason::QueueFull), dropped);
+    bench.check_ledger();
+    assert_eq!(bench.frames().len(), MAX_FRAMES);
+}

@@ -31,6 +31,7 @@ use scheme::{Caller, DirEntry, FileId, FileKind, OpenFlags, Ready, Stat};
 use crate::files::Wakes;
 use crate::ifnet::IfIndex;
 use crate::ip::Ip;
+use crate::memory::Memory;
 use crate::net::Net;
 use node::{IfNode, Node};
 use setting::Setting;
@@ -182,27 +183,47 @@ impl Handle {
     }
 
     /// Applies the lines that are finished with a newline, and keeps the rest.
-    pub(crate) fn write(&mut self, net: &mut Net, buf: &[u8]) -> Result<usize, Errno> {
-        let mut text = std::mem::take(&mut self.pending);
+    ///
+    /// # Errors
+    ///
+    /// `EINVAL` for a line that cannot be parsed, is refused or is too long, `ENOBUFS` if the
+    /// unfinished lines of all writers take too much memory.
+    pub(crate) fn write(
+        &mut self,
+        net: &mut Net,
+        watchers: &mut Watchers,
+        buf: &[u8],
+    ) -> Result<usize, Errno> {
+        let mut text = self.take_pending(watchers);
         text.extend_from_slice(buf);
         let finished = text
             .iter()
             .rposition(|&byte| byte == b'\n')
             .map_or(0, |at| at + 1);
-        let pending = text.split_off(finished);
+        let mut pending = text.split_off(finished);
+        pending.shrink_to_fit();
         if pending.len() > LONGEST_LINE {
             return Err(errno::EINVAL);
+        }
+        if !watchers.lines.has_room(pending.capacity(), self.uid) {
+            return Err(errno::ENOBUFS);
         }
         if !text.is_empty() {
             self.commit(net, &text)?;
         }
+        watchers.lines.take(pending.capacity());
         self.pending = pending;
         Ok(buf.len())
     }
 
+    fn take_pending(&mut self, watchers: &mut Watchers) -> Vec<u8> {
+        watchers.lines.give_back(self.pending.capacity());
+        std::mem::take(&mut self.pending)
+    }
+
     /// Applies the unfinished line.
-    pub(crate) fn sync(&mut self, net: &mut Net) -> Result<(), Errno> {
-        let pending = std::mem::take(&mut self.pending);
+    pub(crate) fn sync(&mut self, net: &mut Net, watchers: &mut Watchers) -> Result<(), Errno> {
+        let pending = self.take_pending(watchers);
         if pending.is_empty() {
             return Ok(());
         }
@@ -211,7 +232,7 @@ impl Handle {
 
     pub(crate) fn close(&mut self, net: &mut Net, watchers: &mut Watchers, id: FileId) {
         // Nobody is left who could be told of an error.
-        if let Err(error) = self.sync(net) {
+        if let Err(error) = self.sync(net, watchers) {
             log::debug!("netcfg: line refused at close: {error}");
         }
         watchers.settings.remove(&id);
@@ -295,6 +316,8 @@ pub(crate) struct Watchers {
     stale: bool,
     /// The texts that files were read as, which they are compared with.
     texts: Texts,
+    /// Bytes of the unfinished lines of all writers.
+    lines: Memory,
 }
 
 impl Watchers {

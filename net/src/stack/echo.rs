@@ -16,6 +16,8 @@ use crate::packet::Packet;
 
 /// Most sockets: each has an identifier of its own.
 const MAX_SOCKETS: usize = 32_768;
+/// Of these, how many are reserved for the superuser.
+const RESERVED_SOCKETS: usize = 1024;
 /// Most replies in a socket's queue.
 const QUEUE_PACKETS: usize = 128;
 /// Most bytes in a socket's queue, overhead included.
@@ -57,7 +59,11 @@ impl Echo {
         owner: Owner,
         uid: u32,
     ) -> Result<EchoId, Errno> {
-        if self.sockets.len() >= MAX_SOCKETS {
+        let most = match uid {
+            0 => MAX_SOCKETS,
+            _ => MAX_SOCKETS - RESERVED_SOCKETS,
+        };
+        if self.sockets.len() >= most {
             return Err(errno::ENFILE);
         }
         let start = ip.ports.u16(1..);

@@ -21,7 +21,7 @@ pub(crate) use raw::{Raw, RawId};
 #[cfg(fuzzing)]
 pub use tcp::connection::segments;
 pub(crate) use tcp::{Buffers, Connection, State as TcpState, Tcp, TcpEvent, Terms};
-pub(crate) use tcp::{FlowId, ListenerId};
+pub(crate) use tcp::{FlowId, ListenerId, STRANGER};
 pub(crate) use udp::UdpId;
 pub(crate) use udp::{Datagram, QUEUE_BYTES, SendTerms, Udp, UdpEvent};
 

@@ -578,6 +578,16 @@ mod tests {
     }
 
     #[test]
+    fn sockets_are_bounded() {
+        let mut udp = udp();
+        for port in 0..=u16::MAX {
+            udp.bind(HOST.into(), port, Owner(1), 1000).unwrap();
+        }
+        let more = udp.bind(PEER.into(), 1, Owner(1), 0);
+        assert_eq!(more, Err(errno::ENFILE));
+    }
+
+    #[test]
     fn a_name_is_one_sockets() {
         let mut udp = udp();
         let addr = |last: u8| IpAddr::from([127, 0, 0, last]);

@@ -8,10 +8,12 @@
 //! - `mount`: mounting, taking the place of a mount whose daemon died, unmounting.
 //! - `session`: the loop, and what each request of the kernel asks for.
 //! - `transfer`: a read or write that may wait.
+//! - `listings`: the entries of open directories.
 //! - `nodes`: the numbers that the kernel knows paths by.
 //! - `message`: what is read from and written to `/dev/fuse`.
 //! - `processes`: what `/proc` tells of clients, and signals.
 
+mod listings;
 mod message;
 mod mount;
 mod nodes;

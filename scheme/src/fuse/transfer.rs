@@ -57,6 +57,13 @@ impl Operation for Transfer<'_> {
         }
     }
 
+    fn memory(&self) -> usize {
+        match &self.data {
+            Data::Read(_) => 0,
+            Data::Write(bytes) => bytes.len().min(MAX_WAITING_WRITE),
+        }
+    }
+
     fn into_waiting(self) -> Transfer<'static> {
         let data = match self.data {
             Data::Read(size) => Data::Read(size),

@@ -24,7 +24,7 @@ impl Socket {
         self.check_local(cx.net, addr)?;
         let owner = cx.owner();
         let Net { ip, tcp, .. } = &mut *cx.net;
-        let listen = |port| tcp.listen(addr, port, BACKLOG, owner);
+        let listen = |port| tcp.listen(addr, port, BACKLOG, owner, self.uid);
         let (listener, port) = bind_port(&mut ip.ports, local.1, listen)?;
         let local = (addr, port);
         self.state = State::Listening { listener, local };
@@ -50,7 +50,8 @@ impl Socket {
         }
         let (owner, terms) = (cx.owner(), self.options.terms());
         let ip = &mut cx.net.ip;
-        let flow = cx.net.tcp.connect(ip, local, remote, owner, terms)?;
+        let tcp = &mut cx.net.tcp;
+        let flow = tcp.connect(ip, local, remote, owner, self.uid, terms)?;
         let local = cx.net.tcp.local(flow).ok_or(errno::EADDRNOTAVAIL)?;
         self.state = State::Flow {
             flow,

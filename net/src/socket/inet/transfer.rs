@@ -151,9 +151,11 @@ impl Socket {
                 if buf.is_empty() {
                     return Outcome::Done(Ok(0));
                 }
-                if connection.send_room() == 0 {
+                let room = net.tcp.room_to_send(flow).min(buf.len());
+                if connection.send_room() == 0 || room == 0 {
                     return Outcome::Wait;
                 }
+                let buf = &buf[..room];
                 let sent = net.tcp.with(flow, |connection| connection.send(buf));
                 sent.ok_or(errno::EPIPE).into()
             }

@@ -20,6 +20,7 @@ impl Tcp {
         local: Option<(IpAddr, u16)>,
         remote: (IpAddr, u16),
         owner: Owner,
+        uid: u32,
         terms: Terms,
     ) -> Result<FlowId, Errno> {
         // A connection has two ends, not many (RFC 1122 section 4.2.3.10).
@@ -62,7 +63,7 @@ impl Tcp {
         let connection = Connection::connect(&config, iss, now);
         let holder = Holder::Owner(owner);
         let id = self
-            .insert(endpoints, connection, holder, terms, now)
+            .insert(endpoints, connection, holder, uid, terms, now)
             .ok_or(errno::ENOBUFS)?;
         if let Some(flow) = self.flow_mut(id) {
             flow.path = Some((ip.routes.generation(), path));

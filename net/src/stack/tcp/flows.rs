@@ -9,14 +9,21 @@ use crate::ip::Ip;
 use crate::ip::header::Endpoints;
 use crate::timers::Timer;
 
-/// Bytes of memory that all connections may take; further ones are not begun.
-const MEMORY: usize = 512 << 20;
+/// Bytes of memory that all connections may take. With more, no further ones are begun, and no data
+/// is taken from programs or the network.
+pub(super) const MEMORY: usize = 512 << 20;
+/// Of these, how many are reserved for connections of the superuser.
+pub(super) const RESERVED: usize = 64 << 20;
+/// Bytes that a connection may have each way whatever the others take, so that it gets on.
+pub(super) const LEAST: usize = 4 << 10;
 /// With more than this, buffers stop growing.
 const PRESSURE: usize = MEMORY / 4 * 3;
 /// Bytes that a connection is charged besides its own.
 const OVERHEAD: usize = size_of::<Flow>() - size_of::<Connection>() + 128;
 /// Most connections.
-const MAX_FLOWS: usize = 65_536;
+pub(super) const MAX_FLOWS: usize = 65_536;
+/// Of these, how many are reserved for those that the superuser begins.
+pub(super) const RESERVED_FLOWS: usize = 4096;
 
 /// What was counted of all connections.
 #[derive(Clone, Copy, Debug, Default)]
@@ -102,16 +109,51 @@ impl Tcp {
         }
     }
 
-    /// Adds a connection. `None` if there are too many, or they take too much.
+    /// Whether a connection of `uid` may take more memory.
+    pub(super) fn has_memory(&self, uid: u32) -> bool {
+        let limit = match uid {
+            0 => MEMORY,
+            _ => MEMORY - RESERVED,
+        };
+        self.memory < limit
+    }
+
+    /// Bytes that a connection may take in from its program now, for the sake of memory.
+    pub(crate) fn room_to_send(&self, id: FlowId) -> usize {
+        self.flow(id).map_or(0, |flow| {
+            self.memory_for(flow.uid, flow.connection.send_queue())
+        })
+    }
+
+    /// Bytes that a connection may take in from the network now, likewise.
+    pub(super) fn room_to_receive(&self, id: FlowId) -> usize {
+        self.flow(id).map_or(0, |flow| {
+            self.memory_for(flow.uid, flow.connection.receive_memory())
+        })
+    }
+
+    fn memory_for(&self, uid: u32, held: usize) -> usize {
+        match self.has_memory(uid) {
+            true => usize::MAX,
+            false => LEAST.saturating_sub(held),
+        }
+    }
+
+    /// Adds a connection of `uid`. `None` if there are too many, or they take too much.
     pub(super) fn insert(
         &mut self,
         endpoints: Endpoints,
         connection: Connection,
         holder: Holder,
+        uid: u32,
         terms: Terms,
         now: Duration,
     ) -> Option<FlowId> {
-        if self.flows.len() >= MAX_FLOWS || self.memory >= MEMORY {
+        let most = match uid {
+            0 => MAX_FLOWS,
+            _ => MAX_FLOWS - RESERVED_FLOWS,
+        };
+        if self.flows.len() >= most || !self.has_memory(uid) {
             return None;
         }
         self.serial = self.serial.wrapping_add(1);
@@ -121,6 +163,7 @@ impl Tcp {
             endpoints,
             connection,
             holder,
+            uid,
             terms,
             path: None,
             timer: Timer::default(),
@@ -196,5 +239,217 @@ impl Tcp {
             }
             Holder::Owner(_) | Holder::Orphan => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::Ipv4Addr;
+
+    use super::super::answers::fill_checksum;
+    use super::super::connection::Flags;
+    use super::*;
+    use crate::ifnet::{DropReason, IfIndex};
+    use crate::ip::testing::{self, HOST, PEER, connected, sent};
+    use crate::ip::{Delivery, Verdict};
+    use crate::packet::Packet;
+    use crate::seed::Seed;
+    use crate::stack::Owner;
+
+    const USER: u32 = 1000;
+
+    struct System {
+        ip: Ip,
+        dev: IfIndex,
+        tcp: Tcp,
+    }
+
+    impl System {
+        fn new() -> Self {
+            let (ip, dev) = connected();
+            let tcp = Tcp::new(&Seed::from(1));
+            Self { ip, dev, tcp }
+        }
+
+        /// A segment from a port of `PEER` to port 80 of ours.
+        fn arrive(&mut self, port: u16, flags: Flags, numbers: [u32; 2], data: &[u8]) -> Verdict {
+            let endpoints = Endpoints {
+                local: (PEER.into(), port),
+                remote: (HOST.into(), 80),
+            };
+            let [seq, ack] = numbers.map(u32::to_be_bytes);
+            let ports = [port.to_be_bytes(), 80_u16.to_be_bytes()].concat();
+            let rest = [0x50, flags.0, 0xff, 0xff, 0, 0, 0, 0];
+            let mut segment = Packet::gather(&[&ports[..], &seq[..], &ack[..], &rest[..], data]);
+            fill_checksum(&endpoints, &mut segment);
+            let packet = testing::ipv4(PEER, HOST, 6, &segment);
+            let tcp = &mut self.tcp;
+            testing::receive(
+                &mut self.ip,
+                self.dev,
+                packet,
+                |ip, delivery| match delivery {
+                    Delivery::Tcp(received) => tcp.input(ip, received),
+                    other => panic!("{other:?}"),
+                },
+            )
+        }
+
+        fn connect(&mut self, port: u16, uid: u32) -> Option<FlowId> {
+            let to = (Ipv4Addr::new(10, 0, 0, 9).into(), port);
+            let terms = Terms::default();
+            let flow = self
+                .tcp
+                .connect(&mut self.ip, None, to, Owner(1), uid, terms);
+            flow.ok()
+        }
+    }
+
+    #[test]
+    fn the_last_memory_is_the_superusers() {
+        let mut system = System::new();
+        system.tcp.memory = MEMORY - RESERVED;
+        system
+            .tcp
+            .listen(HOST.into(), 80, 128, Owner(2), 0)
+            .unwrap();
+        assert_eq!(system.connect(1, USER), None);
+        // A stranger has no share in it, whoever listens.
+        let syn = system.arrive(4000, Flags::SYN, [7, 0], b"");
+        assert_eq!(syn, Verdict::Dropped(DropReason::NoMemory));
+        assert!(system.connect(2, 0).is_some());
+        system.tcp.memory = MEMORY;
+        assert_eq!(system.connect(3, 0), None);
+    }
+
+    #[test]
+    fn the_last_connections_are_the_superusers() {
+        let mut system = System::new();
+        let ports = 1..=u16::MAX;
+        let begun = ports.map_while(|port| system.connect(port, USER)).count();
+        assert_eq!(begun, MAX_FLOWS - RESERVED_FLOWS);
+        let ports = 1..=u16::MAX;
+        let free = ports
+            .rev()
+            .map_while(|port| system.connect(port, 0))
+            .count();
+        assert_eq!(free, RESERVED_FLOWS);
+    }
+
+    #[test]
+    fn without_memory_a_connection_takes_the_least_and_no_more() {
+        let mut system = System::new();
+        let listener = system.tcp.listen(HOST.into(), 80, 128, Owner(2), USER);
+        let _ = system.arrive(4000, Flags::SYN, [7, 0], b"");
+        let answer = &sent(&mut system.ip, system.dev)[0];
+        let iss = u32::from_be_bytes(*answer[24..].first_chunk().unwrap());
+        let _ = system.arrive(4000, Flags::ACK, [8, iss + 1], b"");
+        let flow = system.tcp.accept(listener.unwrap()).unwrap();
+        assert_eq!(system.tcp.room_to_send(flow), usize::MAX);
+        let others = MEMORY - RESERVED - system.tcp.memory;
+        system.tcp.memory += others;
+        let mut seq = 8;
+        let mut verdicts = Vec::new();
+        for _ in 0..10 {
+            verdicts.push(system.arrive(4000, Flags::ACK, [seq, iss + 1], &[1; 1000]));
+            seq = 8 + system.tcp.connection(flow).unwrap().recv_queue() as u32;
+        }
+        assert_eq!(verdicts[0], Verdict::Delivered);
+        assert_eq!(verdicts[9], Verdict::Dropped(DropReason::NoMemory));
+        let connection = system.tcp.connection(flow).unwrap();
+        assert!((LEAST / 2..=LEAST).contains(&connection.recv_queue()));
+        assert_eq!(system.tcp.room_to_send(flow), LEAST);
+        // What is read makes room, and with memory everything is taken.
+        system
+            .tcp
+            .with(flow, |connection| connection.read(&mut [0; 8192]));
+        let more = system.arrive(4000, Flags::ACK, [seq, iss + 1], &[1; 1000]);
+        assert_eq!(more, Verdict::Delivered);
+        system.tcp.memory -= others;
+        for part in 1..=10 {
+            let seq = seq + part * 1000;
+            let verdict = system.arrive(4000, Flags::ACK, [seq, iss + 1], &[1; 1000]);
+            assert_eq!(verdict, Verdict::Delivered);
+        }
+        assert_eq!(system.tcp.connection(flow).unwrap().recv_queue(), 11_000);
+    }
+
+    #[test]
+    fn listeners_and_what_waits_at_one_are_bounded() {
+        let mut system = System::new();
+        let other = Ipv4Addr::new(10, 0, 0, 7).into();
+        for port in 1..=u16::MAX {
+            system
+                .tcp
+                .listen(HOST.into(), port, 1, Owner(2), USER)
+                .unwrap();
+        }
+        system.tcp.listen(other, 1, 1, Owner(2), USER).unwrap();
+        let more = system.tcp.listen(other, 2, 1, Owner(2), 0);
+        assert_eq!(more, Err(scheme::errno::ENFILE));
+
+        let mut system = System::new();
+        system
+            .tcp
+            .listen(HOST.into(), 80, 128, Owner(2), 0)
+            .unwrap();
+        let ports = 4000..5500;
+        let mut numbers = Vec::new();
+        for port in ports.clone() {
+            let _ = system.arrive(port, Flags::SYN, [7, 0], b"");
+            let answer = sent(&mut system.ip, system.dev).remove(0);
+            numbers.push(u32::from_be_bytes(*answer[24..].first_chunk().unwrap()));
+        }
+        let (embryos, cookies) = (256, 1024);
+        assert_eq!(system.tcp.flows.len(), embryos);
+        assert_eq!(system.tcp.stats.cookies_sent, 1500 - embryos as u64);
+        let mut verdicts = Vec::new();
+        for (port, iss) in ports.zip(numbers) {
+            verdicts.push(system.arrive(port, Flags::ACK, [8, iss + 1], b""));
+        }
+        let full = Verdict::Dropped(DropReason::BacklogFull);
+        let taken = verdicts.iter().position(|verdict| *verdict == full);
+        assert_eq!(taken, Some(cookies));
+        let id = system.tcp.listener_for(&HOST.into(), 80).unwrap();
+        assert_eq!(system.tcp.listeners[id.0 as usize].queue.len(), cookies);
+        // Past the backlog nobody begins.
+        assert_eq!(system.arrive(9000, Flags::SYN, [7, 0], b""), full);
+    }
+
+    #[test]
+    fn a_connection_has_one_timer_whatever_it_does() {
+        let mut system = System::new();
+        let listener = system.tcp.listen(HOST.into(), 80, 128, Owner(2), USER);
+        let _ = system.arrive(4000, Flags::SYN, [7, 0], b"");
+        let answer = &sent(&mut system.ip, system.dev)[0];
+        let iss = u32::from_be_bytes(*answer[24..].first_chunk().unwrap());
+        let _ = system.arrive(4000, Flags::ACK, [8, iss + 1], b"");
+        let flow = system.tcp.accept(listener.unwrap()).unwrap();
+        let terms = Terms {
+            keep_alive: true,
+            ..Terms::default()
+        };
+        system.tcp.set_terms(&system.ip, flow, terms);
+        for segment in 0..4000 {
+            // Each owes an acknowledgment, and puts off the question whether the peer is there.
+            let _ = system.arrive(4000, Flags::ACK, [8 + segment, iss + 1], b"x");
+            system
+                .tcp
+                .with(flow, |connection| connection.read(&mut [0; 8]));
+            system.ip.now.monotonic += Duration::from_millis(1);
+            system.tcp.run(&mut system.ip, crate::ip::Budget::TURN);
+            assert!(system.tcp.timers.len() <= 1);
+        }
+        let _ = sent(&mut system.ip, system.dev);
+        // Nor is it woken more often than it has something to do.
+        let mut woken = 0;
+        while let Some(at) = system.tcp.deadline()
+            && at < system.ip.now.monotonic + Duration::from_secs(3600)
+        {
+            system.ip.now.monotonic = at;
+            system.tcp.run(&mut system.ip, crate::ip::Budget::TURN);
+            woken += 1;
+        }
+        assert!(woken < 20, "{woken}");
     }
 }

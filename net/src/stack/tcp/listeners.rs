@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use scheme::errno::{self, Errno};
 
 use super::connection::{Connection, Flags, Segment};
-use super::{Flow, FlowId, Holder, Listener, ListenerId, Pending, Tcp, Terms, cookies};
+use super::{Flow, FlowId, Holder, Listener, ListenerId, Pending, STRANGER, Tcp, Terms, cookies};
 use crate::ifnet::{DropReason, IfIndex};
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
@@ -29,6 +29,7 @@ impl Tcp {
         port: u16,
         backlog: usize,
         owner: Owner,
+        uid: u32,
     ) -> Result<ListenerId, Errno> {
         // One of all addresses of a family clashes with every one of the port.
         let clash = match local.is_unspecified() {
@@ -43,6 +44,7 @@ impl Tcp {
         }
         let listener = Listener {
             owner,
+            uid,
             local,
             port,
             backlog: backlog.max(1),
@@ -62,8 +64,9 @@ impl Tcp {
     pub(crate) fn accept(&mut self, id: ListenerId) -> Option<FlowId> {
         let listener = self.listeners.get_mut(id.0 as usize)?;
         let flow_id = listener.queue.pop_front()?;
-        let owner = listener.owner;
+        let (owner, uid) = (listener.owner, listener.uid);
         if let Some(flow) = self.flow_mut(flow_id) {
+            flow.uid = uid;
             flow.holder = Holder::Owner(owner);
         }
         // It may have brought data along.
@@ -124,7 +127,14 @@ impl Tcp {
             let mut connection = Connection::from_cookie(&config, &cookie, now);
             connection.handle_segment(segment, now);
             let flow = self
-                .insert(*endpoints, connection, Holder::Queued(id), terms, now)
+                .insert(
+                    *endpoints,
+                    connection,
+                    Holder::Queued(id),
+                    STRANGER,
+                    terms,
+                    now,
+                )
                 .ok_or(DropReason::NoMemory)?;
             self.stats.cookies_taken += 1;
             self.listeners[id.0 as usize].queue.push_back(flow);
@@ -152,7 +162,14 @@ impl Tcp {
         let iss = self.isn(ip, endpoints);
         let connection = Connection::accept(&config, segment, iss, now);
         let flow = self
-            .insert(*endpoints, connection, Holder::Embryo(id), terms, now)
+            .insert(
+                *endpoints,
+                connection,
+                Holder::Embryo(id),
+                STRANGER,
+                terms,
+                now,
+            )
             .ok_or(DropReason::NoMemory)?;
         self.listeners[id.0 as usize].embryos += 1;
         self.drive(ip, flow);

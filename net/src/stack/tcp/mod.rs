@@ -33,7 +33,7 @@ use slab::Slab;
 
 pub(crate) use self::connection::Connection;
 pub(crate) use self::connection::State;
-use self::connection::{Counters, Segment, TIME_WAIT};
+use self::connection::{Counters, Flags, Segment, TIME_WAIT};
 use self::cookies::Cookies;
 pub(crate) use self::flows::TcpStats;
 use self::secret::Secret;
@@ -79,6 +79,8 @@ struct Flow {
     endpoints: Endpoints,
     connection: Connection,
     holder: Holder,
+    /// The user of it. Until a connection that somebody else began is accepted, it is a stranger's.
+    uid: u32,
     terms: Terms,
     /// The way to the other end, and the routing table's generation it is from.
     path: Option<(u64, Path)>,
@@ -103,6 +105,8 @@ struct Flow {
 #[derive(Debug)]
 struct Listener {
     owner: Owner,
+    /// The user of it.
+    uid: u32,
     /// Its address; an unspecified one for all of that family.
     local: IpAddr,
     port: u16,
@@ -114,6 +118,10 @@ struct Listener {
     queue: VecDeque<FlowId>,
     told: bool,
 }
+
+/// The user of connections that nobody here has accepted yet, and of those of the small services: not
+/// the superuser.
+pub(crate) const STRANGER: u32 = u32::MAX;
 
 /// Something happened that an owner wants to hear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -306,7 +314,7 @@ impl Tcp {
     /// A segment came.
     pub(crate) fn input(&mut self, ip: &mut Ip, received: Received) -> Verdict {
         let Received { rcvif, header, .. } = received;
-        let Some(segment) = Segment::parse(received.payload()) else {
+        let Some(mut segment) = Segment::parse(received.payload()) else {
             return Verdict::Dropped(DropReason::Malformed);
         };
         // Neither end can be many, or nobody.
@@ -322,6 +330,15 @@ impl Tcp {
         };
         let now = ip.now.monotonic;
         if let Some(id) = self.current(&endpoints, &segment, now) {
+            let room = self.room_to_receive(id);
+            if room < segment.payload.len() {
+                if room == 0 {
+                    // It comes again, and until then what there is may have been read.
+                    return Verdict::Dropped(DropReason::NoMemory);
+                }
+                segment.payload = &segment.payload[..room];
+                segment.flags = segment.flags.without(Flags::FIN);
+            }
             if let Some(flow) = self.flow_mut(id) {
                 flow.connection.handle_segment(&segment, now);
                 flow.progress = now;

@@ -158,7 +158,7 @@ impl<S: FileServer> Session<'_, S> {
         self.opened.remove(&(nodeid, file));
         self.pollers.remove(&file);
         self.devices.remove(&file);
-        self.listings.remove(&file);
+        self.listings.forget(file);
         for answer in self.dispatch.close(file) {
             self.answer(answer);
         }

@@ -18,13 +18,14 @@ use zerocopy::{FromBytes, IntoBytes};
 use crate::dispatch::{Answer, Dispatch, Request};
 use crate::errno;
 use crate::fuse::MAX_OPERATION;
+use crate::fuse::listings::Listings;
 use crate::fuse::message::{Channel, Reply, file, parse};
 use crate::fuse::mount::Mount;
 use crate::fuse::nodes::Nodes;
 use crate::fuse::processes::{is_killed, send_sigio};
 use crate::fuse::transfer::{Data, Transfer};
 use crate::local::Clock;
-use crate::server::{Caller, DirEntry, FileId, FileServer, Now, Pid, Turn};
+use crate::server::{Caller, FileId, FileServer, Now, Pid, Turn};
 
 /// The largest operation in pages, as the kernel counts.
 const MAX_PAGES: u16 = 256;
@@ -47,7 +48,7 @@ pub fn serve<S: FileServer>(
         opened: BTreeSet::new(),
         devices: BTreeSet::new(),
         waiting: BTreeSet::new(),
-        listings: BTreeMap::new(),
+        listings: Listings::default(),
         connected: true,
     };
     let mut buffer = vec![0; MAX_OPERATION + 4096];
@@ -108,8 +109,7 @@ struct Session<'a, S> {
     devices: BTreeSet<FileId>,
     /// Every request that waits: its file, the table of descriptors it came by, and its tag.
     waiting: BTreeSet<(FileId, u64, u64)>,
-    /// The entries of each open directory. Offsets are indices into them, which must stay stable.
-    listings: BTreeMap<FileId, Vec<DirEntry>>,
+    listings: Listings,
     connected: bool,
 }
 
@@ -141,7 +141,7 @@ impl<S: FileServer> Session<'_, S> {
             abi::FUSE_SETATTR => self.set_attributes(header.nodeid, body),
             abi::FUSE_OPEN => self.open(header.nodeid, body, caller),
             abi::FUSE_OPENDIR => self.open_directory(header.nodeid, caller),
-            abi::FUSE_READDIR => self.read_directory(body),
+            abi::FUSE_READDIR => self.read_directory(body, caller),
             abi::FUSE_READ => return self.read(header.unique, body, caller),
             abi::FUSE_WRITE => return self.write(header.unique, body, caller),
             abi::FUSE_IOCTL => self.ioctl(body, caller),

@@ -23,7 +23,7 @@ impl<S: FileServer> Session<'_, S> {
     pub(super) fn look_up(&mut self, parent: u64, body: &[u8]) -> Reply {
         let path = self.nodes.child(parent, name(body)?)?;
         let stat = self.dispatch.server.stat(&path)?;
-        let nodeid = self.nodes.look_up(path);
+        let nodeid = self.nodes.look_up(path, stat.kind);
         // The kernel must not cache it: interfaces come and go.
         let entry = abi::fuse_entry_out {
             nodeid,
@@ -48,9 +48,10 @@ impl<S: FileServer> Session<'_, S> {
 
     pub(super) fn attributes(&mut self, nodeid: u64) -> Reply {
         let server = &mut self.dispatch.server;
-        let stat = server.stat(self.nodes.path(nodeid)?).or_else(|error| {
+        let stat = self.nodes.path(nodeid).and_then(|path| server.stat(path));
+        let stat = stat.or_else(|error| {
             // The kernel does not say whether it was asked about an open file, whose path may be
-            // gone.
+            // gone, or forgotten.
             let files = (nodeid, FileId(0))..=(nodeid, FileId(u32::MAX));
             match self.opened.range(files).next() {
                 Some(&(_, file)) => server.fstat(file),
@@ -138,7 +139,7 @@ impl<S: FileServer> Session<'_, S> {
         Ok(out.as_bytes().to_vec())
     }
 
-    pub(super) fn read_directory(&mut self, body: &[u8]) -> Reply {
+    pub(super) fn read_directory(&mut self, body: &[u8], caller: Caller) -> Reply {
         let read = parse::<abi::fuse_read_in>(body)?;
         let file = file(read.fh);
         // A program that reads from the start again gets a new list.
@@ -149,9 +150,9 @@ impl<S: FileServer> Session<'_, S> {
             };
             let mut entries = vec![dot("."), dot("..")];
             entries.extend(self.dispatch.server.list(file)?);
-            self.listings.insert(file, entries);
+            self.listings.keep(file, entries, caller.uid)?;
         }
-        let entries = self.listings.get(&file).map_or(&[][..], Vec::as_slice);
+        let entries = self.listings.get(file);
         let start = usize::try_from(read.offset).map_err(|_| errno::EINVAL)?;
         let mut out = Vec::new();
         for (at, entry) in entries.iter().enumerate().skip(start) {

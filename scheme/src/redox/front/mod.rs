@@ -30,6 +30,8 @@ const FIRST_FILE: usize = 1;
 const FIRST_STAT_HANDLE: usize = 1 << (usize::BITS - 8);
 /// Most of these handles at a time.
 const MAX_STAT_HANDLES: usize = 65_536;
+/// Of these, how many are reserved for the superuser.
+const RESERVED_STAT_HANDLES: usize = 4096;
 
 /// A server behind any number of schemes.
 pub struct SchemeFront<S> {

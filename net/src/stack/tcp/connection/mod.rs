@@ -287,10 +287,6 @@ impl Connection {
     }
 
     /// Bytes that wait for their acknowledgment, or to be sent.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for netcfg/sockets, which is to come")
-    )]
     pub(crate) fn send_queue(&self) -> usize {
         self.send.queued()
     }
@@ -313,6 +309,11 @@ impl Connection {
     /// Whether routers must not cut its packets up.
     pub(crate) fn dont_fragment(&self) -> bool {
         self.path.dont_fragment()
+    }
+
+    /// Bytes of memory that what was received takes.
+    pub(crate) fn receive_memory(&self) -> usize {
+        self.receive.memory()
     }
 
     /// Bytes of memory it takes, its own included.

@@ -23,6 +23,11 @@ impl Flags {
         Self(self.0 | other.0)
     }
 
+    /// Those of `self` that `other` does not have.
+    pub(crate) const fn without(self, other: Self) -> Self {
+        Self(self.0 & !other.0)
+    }
+
     /// Whether all of `other` are set.
     pub(crate) const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

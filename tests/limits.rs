@@ -1,0 +1,816 @@
+//! Every bound in docs/limits.md: its numbers are those of the code, and it holds. A bound that a
+//! program can reach is reached here; for the others the test that does is named.
+#![allow(missing_docs)]
+
+mod common;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use common::packet::udp;
+use common::system::{TestProcesses, counter};
+use net::adapters::{Adapters, Bus, FrameIo};
+use net::link::Mac;
+use net::{Config, Host, Services};
+use scheme::errno::{self, Errno};
+use scheme::{Argument, Caller, FileId, FileServer, Now, OpenFlags, Outcome, Pid};
+
+const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
+const TUNSBATCH: u32 = 0x8004_7482;
+const BIOCGSTATS: u32 = 0x4008_426f;
+
+enum Check {
+    /// Reaches the bound.
+    Here(fn()),
+    /// This file has this test, which does.
+    By(&'static str, &'static str),
+}
+
+use Check::{By, Here};
+
+/// For each row of the table, by its first cell.
+const CHECKS: &[(&str, Check)] = &[
+    ("open files", Here(open_files)),
+    (
+        "requests that wait",
+        By(
+            "scheme/src/wait.rs",
+            "bounded_in_number_and_bytes_and_the_last_are_the_superusers",
+        ),
+    ),
+    (
+        "a write that waits",
+        By(
+            "scheme/src/fuse/transfer.rs",
+            "a_write_that_waits_keeps_a_part_of_its_own",
+        ),
+    ),
+    (
+        "one read or write",
+        By("tests/contract/test_cut.py", "test_write"),
+    ),
+    (
+        "names that the kernel knows",
+        By(
+            "scheme/src/fuse/nodes.rs",
+            "files_are_bounded_and_the_oldest_makes_room",
+        ),
+    ),
+    (
+        "lists of open directories",
+        By(
+            "scheme/src/fuse/listings.rs",
+            "all_lists_are_bounded_and_the_last_entries_are_the_superusers",
+        ),
+    ),
+    (
+        "handles for stat",
+        By(
+            "scheme/tests/redox_dispatch.rs",
+            "the_last_handles_for_stat_are_the_superusers",
+        ),
+    ),
+    ("tun units", Here(units)),
+    (
+        "processes that share a unit",
+        By(
+            "net/src/tun/softc.rs",
+            "a_unit_is_free_only_when_every_user_is_dead",
+        ),
+    ),
+    ("a packet into a unit", Here(packet_into_a_unit)),
+    ("send queue", Here(send_queue)),
+    (
+        "send queues together",
+        By(
+            "net/src/ifnet/table.rs",
+            "all_send_queues_together_are_bounded_and_an_empty_one_takes_a_packet",
+        ),
+    ),
+    ("input queue", Here(input_queue)),
+    ("rings of captures", Here(ring)),
+    ("rings together", Here(rings)),
+    (
+        "fragments",
+        By(
+            "net/src/ip/reassembly.rs",
+            "bounded_in_datagrams_bytes_and_names",
+        ),
+    ),
+    (
+        "path MTUs",
+        By("net/src/ip/pmtu.rs", "bounded_and_the_oldest_goes"),
+    ),
+    (
+        "routes",
+        By("net/src/route/mod.rs", "a_full_table_still_replaces"),
+    ),
+    ("addresses", Here(addresses)),
+    (
+        "groups",
+        By("tests/sockets/groups.rs", "memberships_that_cannot_be"),
+    ),
+    (
+        "memberships",
+        By("tests/sockets/groups.rs", "memberships_that_cannot_be"),
+    ),
+    (
+        "neighbours",
+        By("net/src/link/neighbor.rs", "strangers_push_out_nobody"),
+    ),
+    (
+        "packets that wait for a neighbour",
+        By("net/src/link/neighbor.rs", "bounded"),
+    ),
+    (
+        "frames before the send queue",
+        By(
+            "net/src/link/tests.rs",
+            "frames_before_the_send_queue_are_bounded",
+        ),
+    ),
+    (
+        "what routers advertise",
+        By("tests/autoconf.rs", "however_much_is_advertised"),
+    ),
+    ("adapters", Here(adapters)),
+    (
+        "frames at a driver",
+        By("tests/ethernet.rs", "a_connection_waits_for_the_driver"),
+    ),
+    (
+        "UDP sockets",
+        By("net/src/stack/udp.rs", "sockets_are_bounded"),
+    ),
+    ("UDP queue", Here(udp_queue)),
+    ("UDP queues together", Here(udp_queues)),
+    ("echo sockets", Here(echo_sockets)),
+    (
+        "echo replies",
+        By("net/src/stack/echo.rs", "a_full_queue_drops"),
+    ),
+    (
+        "echo replies together",
+        By(
+            "net/src/stack/echo.rs",
+            "sockets_that_are_not_read_leave_room_for_the_superusers",
+        ),
+    ),
+    ("raw sockets", Here(raw_sockets)),
+    (
+        "TCP connections",
+        By(
+            "net/src/stack/tcp/flows.rs",
+            "the_last_connections_are_the_superusers",
+        ),
+    ),
+    (
+        "memory of TCP",
+        By(
+            "net/src/stack/tcp/flows.rs",
+            "without_memory_a_connection_takes_the_least_and_no_more",
+        ),
+    ),
+    ("buffers of a connection", Here(buffers)),
+    (
+        "listeners",
+        By(
+            "net/src/stack/tcp/flows.rs",
+            "listeners_and_what_waits_at_one_are_bounded",
+        ),
+    ),
+    (
+        "handshakes under way",
+        By(
+            "net/src/stack/tcp/flows.rs",
+            "listeners_and_what_waits_at_one_are_bounded",
+        ),
+    ),
+    (
+        "connections to accept",
+        By(
+            "tests/netsim.rs",
+            "a_backlog_overflows_and_everybody_gets_in_later",
+        ),
+    ),
+    (
+        "connections of cookies to accept",
+        By(
+            "net/src/stack/tcp/flows.rs",
+            "listeners_and_what_waits_at_one_are_bounded",
+        ),
+    ),
+    (
+        "TIME-WAIT",
+        By(
+            "net/src/stack/tcp/time_wait.rs",
+            "the_first_to_be_over_makes_room",
+        ),
+    ),
+    ("a line of a setting", Here(line)),
+    ("unfinished lines together", Here(unfinished_lines)),
+    ("lines of one write", Here(lines)),
+    (
+        "what is kept to undo a write",
+        By(
+            "tests/hostile.rs",
+            "what_is_refused_leaves_the_routes_as_they_were",
+        ),
+    ),
+    (
+        "texts that are being read",
+        By(
+            "net/src/netcfg/texts.rs",
+            "different_texts_are_bounded_and_the_last_bytes_are_the_superusers",
+        ),
+    ),
+];
+
+struct Machine {
+    host: Host,
+    milli: u64,
+}
+
+const ROOT: Caller = Caller {
+    pid: Pid(1),
+    uid: 0,
+};
+const USER: Caller = Caller {
+    pid: Pid(9),
+    uid: 1000,
+};
+
+impl Machine {
+    fn new() -> Self {
+        let config = Config {
+            seed: 11.into(),
+            services: Services::all(),
+        };
+        Self {
+            host: Host::new(config, TestProcesses),
+            milli: 0,
+        }
+    }
+
+    /// A machine with `tun0`, which is 10.0.0.1/24.
+    fn with_tunnel() -> (Self, FileId) {
+        let mut machine = Self::new();
+        let tun = machine.open("tun/0", ROOT).unwrap();
+        machine
+            .set("ifaces/tun0/addr/set", "10.0.0.1/24\n")
+            .unwrap();
+        (machine, tun)
+    }
+
+    fn open(&mut self, path: &str, caller: Caller) -> Result<FileId, Errno> {
+        let flags = match path.starts_with("netcfg") && caller.uid != 0 {
+            true => OpenFlags::READ,
+            false => BOTH,
+        };
+        self.host.open(path, flags, caller)
+    }
+
+    fn write(&mut self, file: FileId, bytes: &[u8]) -> Result<usize, Errno> {
+        done(self.host.write(file, bytes, 0, ROOT))
+    }
+
+    fn read(&mut self, file: FileId, buf: &mut [u8]) -> Result<usize, Errno> {
+        done(self.host.read(file, buf, 0, ROOT))
+    }
+
+    fn set(&mut self, path: &str, text: &str) -> Result<usize, Errno> {
+        let file = self.open(&format!("netcfg/{path}"), ROOT)?;
+        let written = self.write(file, text.as_bytes());
+        self.host.close(file);
+        written
+    }
+
+    fn stat(&mut self, interface: &str, name: &str) -> u64 {
+        let path = format!("netcfg/ifaces/{interface}/stats");
+        let file = self.open(&path, USER).unwrap();
+        let mut text = vec![0; 8192];
+        let len = self.read(file, &mut text).unwrap();
+        self.host.close(file);
+        counter(std::str::from_utf8(&text[..len]).unwrap(), name)
+    }
+
+    /// Handles all there is to handle.
+    fn settle(&mut self) {
+        loop {
+            self.milli += 1;
+            let time = Duration::from_millis(self.milli);
+            let turn = self.host.turn(Now {
+                monotonic: time,
+                wall: time,
+            });
+            while self.host.poll_wakeup().is_some() {}
+            if !turn.pending {
+                return;
+            }
+        }
+    }
+
+    /// How many of `file(n)` can be opened, and the error of the next.
+    fn fill(&mut self, caller: Caller, path: impl Fn(usize) -> String) -> (usize, Errno) {
+        for opened in 0.. {
+            if let Err(error) = self.open(&path(opened), caller) {
+                return (opened, error);
+            }
+        }
+        unreachable!("without end");
+    }
+}
+
+fn done<T>(outcome: Outcome<T>) -> Result<T, Errno> {
+    match outcome {
+        Outcome::Done(result) => result,
+        Outcome::Wait => Err(errno::EAGAIN),
+    }
+}
+
+fn open_files() {
+    let mut machine = Machine::new();
+    let path = |_| "netcfg/ip/forwarding".to_owned();
+    assert_eq!(machine.fill(USER, path), (61_440, errno::ENFILE));
+    assert_eq!(machine.fill(ROOT, path), (4096, errno::ENFILE));
+}
+
+fn units() {
+    let mut machine = Machine::new();
+    let path = |unit: usize| format!("tun/{unit}");
+    assert_eq!(machine.fill(ROOT, path), (32_768, errno::ENOENT));
+    assert_eq!(machine.open("tun/clone", ROOT), Err(errno::EBUSY));
+}
+
+fn packet_into_a_unit() {
+    let (mut machine, tun) = Machine::with_tunnel();
+    let mut packet = udp(("10.0.0.2", 9), ("10.0.0.1", 9), &[0; 16_384 - 28]);
+    assert_eq!(machine.write(tun, &packet), Ok(16_384));
+    packet.push(0);
+    assert_eq!(machine.write(tun, &packet), Err(errno::EIO));
+}
+
+fn send_queue() {
+    let (mut machine, tun) = Machine::with_tunnel();
+    let socket = machine.open("udp/10.0.0.2:9", USER).unwrap();
+    for _ in 0..250 {
+        assert_eq!(machine.write(socket, b"x"), Ok(1));
+    }
+    assert_eq!(machine.write(socket, b"x"), Err(errno::ENOBUFS));
+    assert_eq!(machine.stat("tun0", "drop.queue_full"), 1);
+    machine.host.close(tun);
+    // By bytes, and as large as it can be asked for.
+    let (mut machine, _tun) = Machine::with_tunnel();
+    let queue = "ifaces/tun0/queue";
+    for most in ["65536 packets", "67108864 bytes"] {
+        machine.set(queue, &format!("fifo limit {most}\n")).unwrap();
+    }
+    for more in ["65537 packets", "67108865 bytes"] {
+        let refused = machine.set(queue, &format!("fifo limit {more}\n"));
+        assert_eq!(refused, Err(errno::EINVAL));
+    }
+    machine.set(queue, "fifo limit 4000 bytes\n").unwrap();
+    let socket = machine.open("udp/10.0.0.2:9", USER).unwrap();
+    let sent: Vec<_> = (0..3).map(|_| machine.write(socket, &[0; 1400])).collect();
+    assert_eq!(sent, [Ok(1400), Ok(1400), Err(errno::ENOBUFS)]);
+}
+
+fn input_queue() {
+    let (mut machine, tun) = Machine::with_tunnel();
+    let on = &mut 1_i32.to_ne_bytes()[..];
+    machine
+        .host
+        .ioctl(tun, TUNSBATCH, Argument::new(on), ROOT)
+        .unwrap();
+    let frames = |count: usize, len: usize| {
+        let packet = udp(("10.0.0.2", 9), ("10.0.0.1", 9), &vec![0; len - 28]);
+        [&(len as u32).to_ne_bytes()[..], &packet]
+            .concat()
+            .repeat(count)
+    };
+    machine.write(tun, &frames(8193, 28)).unwrap();
+    assert_eq!(machine.stat("tun0", "drop.netisr_full"), 1);
+    machine.settle();
+    for _ in 0..20 {
+        machine.write(tun, &frames(64, 16_000)).unwrap();
+    }
+    let dropped = machine.stat("tun0", "drop.netisr_full") - 1;
+    assert_eq!(dropped, 20 * 64 - (16 << 20) / 16_000);
+    machine.settle();
+}
+
+/// Sends datagrams of 16 000 bytes over lo0.
+fn load(machine: &mut Machine, datagrams: usize) {
+    let socket = machine.open("udp/127.0.0.1:9", USER).unwrap();
+    for _ in 0..datagrams {
+        machine.write(socket, &[0; 16_000]).unwrap();
+        machine.settle();
+    }
+    machine.host.close(socket);
+}
+
+/// Reads all that a capture holds, and the number of captures that it has lost.
+fn captured(machine: &mut Machine, capture: FileId) -> (usize, u32) {
+    let mut stats = [0; 8];
+    let arg = Argument::new(&mut stats);
+    machine.host.ioctl(capture, BIOCGSTATS, arg, ROOT).unwrap();
+    let mut all = vec![0; 2 << 20];
+    let len = machine.read(capture, &mut all).unwrap();
+    (len, u32::from_ne_bytes(*stats.last_chunk().unwrap()))
+}
+
+fn ring() {
+    let mut machine = Machine::new();
+    let capture = machine.open("bpf/lo0", ROOT).unwrap();
+    load(&mut machine, 100);
+    let (held, lost) = captured(&mut machine, capture);
+    assert!((1 << 20) - held < 20_000 && held <= 1 << 20, "{held}");
+    assert!(lost > 0);
+    assert_eq!(machine.stat("lo0", "ipackets"), 100);
+}
+
+fn rings() {
+    let mut machine = Machine::new();
+    let captures: Vec<_> = (0..100)
+        .map(|_| machine.open("bpf/lo0", ROOT).unwrap())
+        .collect();
+    load(&mut machine, 100);
+    let mut all = 0;
+    for capture in captures {
+        let (held, lost) = captured(&mut machine, capture);
+        all += held;
+        assert!(lost > 0);
+    }
+    assert!((32 << 20..=64 << 20).contains(&all), "{all}");
+}
+
+fn addresses() {
+    let (mut machine, _tun) = Machine::with_tunnel();
+    for at in 1..256 {
+        let line = format!("10.1.{at}.1/24\n");
+        machine.set("ifaces/tun0/addr/add", &line).unwrap();
+    }
+    let more = machine.set("ifaces/tun0/addr/add", "10.2.0.1/24\n");
+    assert_eq!(more, Err(errno::ENOSPC));
+}
+
+struct Nothing;
+
+impl FrameIo for Nothing {
+    fn receive(&mut self, _: &mut [u8]) -> io::Result<usize> {
+        Err(io::ErrorKind::WouldBlock.into())
+    }
+
+    fn send(&mut self, _: &[u8]) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn is_alive(&self, _: Duration) -> bool {
+        true
+    }
+}
+
+impl Bus for Nothing {
+    type Io = Self;
+
+    fn names(&mut self) -> Vec<String> {
+        (0..65).map(|number| format!("network.{number}")).collect()
+    }
+
+    fn open(&mut self, _: &str) -> io::Result<(Mac, Self)> {
+        Ok((Mac([2, 0, 0, 0, 0, 1]), Self))
+    }
+
+    fn clear(&mut self, _: &str) {}
+}
+
+fn adapters() {
+    let mut machine = Machine::new();
+    let mut adapters = Adapters::new(Nothing, &mut machine.host);
+    adapters.search(&mut machine.host);
+    assert_eq!(machine.host.interfaces().count(), 1 + 64);
+}
+
+fn udp_queue() {
+    let mut machine = Machine::new();
+    machine.open("udp//127.0.0.1:5000", USER).unwrap();
+    let giver = machine.open("udp/127.0.0.1:5000", USER).unwrap();
+    for _ in 0..250 {
+        machine.write(giver, &[0; 1000]).unwrap();
+    }
+    machine.settle();
+    let kept = 250 - machine.stat("lo0", "drop.socket_full");
+    // What each takes is its memory, and 256 more.
+    let each = 56 + 8 + 1000 + 256;
+    assert_eq!(kept, (208 << 10) / each);
+}
+
+fn udp_queues() {
+    let mut machine = Machine::new();
+    let mut taken = |caller: Caller, sockets: std::ops::Range<u16>| {
+        let before = machine.stat("lo0", "drop.socket_full");
+        let sent = 14 * sockets.len() as u64;
+        for port in sockets {
+            let path = format!("udp//127.0.0.1:{}", 10_000 + port);
+            machine.open(&path, caller).unwrap();
+            let path = format!("udp/127.0.0.1:{}", 10_000 + port);
+            let giver = machine.open(&path, caller).unwrap();
+            for _ in 0..14 {
+                machine.write(giver, &[0; 14_000]).unwrap();
+            }
+            machine.settle();
+        }
+        sent - (machine.stat("lo0", "drop.socket_full") - before)
+    };
+    let bytes = |datagrams: u64| datagrams as usize * 14_320;
+    let users = bytes(taken(USER, 0..300));
+    assert!(users <= 48 << 20 && (48 << 20) - users < 20_000, "{users}");
+    assert_eq!(taken(USER, 300..301), 0);
+    let all = users + bytes(taken(ROOT, 301..400));
+    assert!(all <= 64 << 20 && (64 << 20) - all < 20_000, "{all}");
+}
+
+fn echo_sockets() {
+    let mut machine = Machine::new();
+    let path = |_| "icmp/echo/127.0.0.1".to_owned();
+    assert_eq!(machine.fill(USER, path), (32_768 - 1024, errno::ENFILE));
+    assert_eq!(machine.fill(ROOT, path), (1024, errno::ENFILE));
+}
+
+fn raw_sockets() {
+    let mut machine = Machine::new();
+    let path = |_| "ip/59".to_owned();
+    assert_eq!(machine.fill(ROOT, path), (1024, errno::ENFILE));
+    // Each holds as much as it may, and all together as much as they may.
+    let packet = common::packet::ipv4(
+        [127, 0, 0, 1].into(),
+        [127, 0, 0, 1].into(),
+        89,
+        &[0; 15_000],
+    );
+    let first = FileId(0);
+    for _ in 0..20 {
+        machine.write(first, &packet).unwrap();
+        machine.settle();
+    }
+    let mut all = 0;
+    let mut buf = vec![0; 20_000];
+    for socket in 0..1024 {
+        let mut held = 0;
+        while let Ok(len) = machine.read(FileId(socket), &mut buf) {
+            held += len;
+        }
+        assert!(held <= 208 << 10);
+        all += held;
+    }
+    assert!((60 << 20..=64 << 20).contains(&all), "{all}");
+}
+
+fn buffers() {
+    let (mut machine, _tun) = Machine::with_tunnel();
+    let socket = machine.open("tcp/10.0.0.1:9", USER).unwrap();
+    machine.settle();
+    // The other end reads; at an end of our own that does not, it stops.
+    assert_eq!(machine.write(socket, &[0; 1000]), Ok(1000));
+    let generator = machine.open("tcp/10.0.0.1:19", USER).unwrap();
+    for _ in 0..2000 {
+        machine.settle();
+    }
+    let mut held = 0;
+    let mut buf = vec![0; 1 << 20];
+    while let Ok(len) = machine.read(generator, &mut buf) {
+        held += len;
+        if held > 7 << 20 {
+            break;
+        }
+        // Nothing more comes meanwhile: there is no turn.
+    }
+    assert!(held > 10_000 && held <= 6 << 20, "{held}");
+}
+
+fn line() {
+    let mut machine = Machine::new();
+    let file = machine.open("netcfg/route/add", ROOT).unwrap();
+    assert_eq!(machine.write(file, &[b' '; 4096]), Ok(4096));
+    assert_eq!(machine.write(file, b" "), Err(errno::EINVAL));
+}
+
+fn unfinished_lines() {
+    let mut machine = Machine::new();
+    let mut begun = 0;
+    let refused = loop {
+        let file = machine.open("netcfg/route/add", ROOT).unwrap();
+        match machine.write(file, &[b' '; 4096]) {
+            Ok(_) => begun += 1,
+            Err(error) => break error,
+        }
+    };
+    assert_eq!((begun, refused), ((64 << 20) / 4096, errno::ENOBUFS));
+}
+
+fn lines() {
+    let (mut machine, _tun) = Machine::with_tunnel();
+    let mut set = |path: &str, line: &str, lines: usize| machine.set(path, &line.repeat(lines));
+    assert_eq!(set("ifaces/tun0/flags", "up\n", 1024), Ok(3 * 1024));
+    assert_eq!(set("ifaces/tun0/flags", "up\n", 1025), Err(errno::ENOSPC));
+    let route = "10.5.0.0/24 dev tun0\n";
+    assert_eq!(set("route/add", route, 65_537), Err(errno::ENOSPC));
+    let routes: String = (0..65_536)
+        .map(|at| format!("11.{}.{}.0/24 dev tun0\n", at >> 8, at & 255))
+        .collect();
+    assert_eq!(machine.set("route/add", &routes), Ok(routes.len()));
+}
+
+#[test]
+fn every_bound_is_reached_and_none_passed() {
+    for (what, check) in CHECKS {
+        match check {
+            Here(reach) => {
+                println!("{what}");
+                reach();
+            }
+            By(file, test) => {
+                let source = fs::read_to_string(root().join(file)).unwrap();
+                let rust = source.contains(&format!("fn {test}("));
+                let python = source.contains(&format!("def {test}("));
+                assert!(rust || python, "{what}: {file} has no test {test}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_number_is_not_used_while_anything_of_the_old_interface_is_under_way() {
+    let (mut machine, tun) = Machine::with_tunnel();
+    let old = machine.host.interface("tun0").unwrap().index;
+    let capture = machine.open("bpf/tun0", ROOT).unwrap();
+    // Queued both ways, and a fragment held.
+    let mut fragment = udp(("10.0.0.2", 9), ("10.0.0.1", 9), &[0; 72]);
+    fragment[6] = 0x20;
+    fragment[10..12].fill(0);
+    let sum = common::packet::checksum(&[&fragment[..20]]);
+    fragment[10..12].copy_from_slice(&sum.to_be_bytes());
+    machine.write(tun, &fragment).unwrap();
+    machine.settle();
+    machine.write(tun, &fragment).unwrap();
+    let socket = machine.open("udp/10.0.0.2:9", USER).unwrap();
+    machine.write(socket, b"x").unwrap();
+    // It goes, and two come, before anybody looks at what that leads to.
+    machine.host.close(tun);
+    let destroy = machine.open("netcfg/ifaces/tun0/destroy", ROOT).unwrap();
+    machine.write(destroy, b"1\n").unwrap();
+    let next = machine.open("tun/1", ROOT).unwrap();
+    let index = |machine: &Machine, name| machine.host.interface(name).unwrap().index;
+    assert_ne!(index(&machine, "tun1"), old);
+    machine
+        .set("ifaces/tun1/addr/set", "10.0.0.1/24\n")
+        .unwrap();
+    machine.write(next, &fragment).unwrap();
+    machine.settle();
+    let stats = machine.host.interface("tun1").unwrap().stats.input();
+    assert_eq!((stats.offered, stats.queued), (1, 1));
+    // The capture ends with what it saw of the old one.
+    let mut buf = vec![0; 4096];
+    let len = machine.read(capture, &mut buf).unwrap();
+    assert_eq!(len, 24 + 2 * (16 + 4 + 100) + (16 + 4 + 29));
+    assert_eq!(machine.read(capture, &mut buf), Err(errno::ENXIO));
+    machine.open("tun/2", ROOT).unwrap();
+    assert_eq!(index(&machine, "tun2"), old, "now it is free");
+    machine.milli += 100_000;
+    machine.settle();
+    let stats = machine.host.interface("tun1").unwrap().stats.input();
+    assert_eq!((stats.offered, stats.queued, stats.dropped), (1, 0, 1));
+    let stats = machine.host.interface("tun2").unwrap().stats.input();
+    assert_eq!((stats.offered, stats.queued, stats.dropped), (0, 0, 0));
+}
+
+#[test]
+fn the_page_says_what_is_checked() {
+    let checked: BTreeSet<_> = CHECKS.iter().map(|(what, _)| (*what).to_owned()).collect();
+    let said: BTreeSet<_> = rows().into_iter().map(|row| row[0].clone()).collect();
+    assert_eq!(said, checked);
+    assert_eq!(rows().len(), CHECKS.len(), "each once");
+}
+
+#[test]
+fn the_numbers_of_the_page_are_those_of_the_code() {
+    let mut compared = 0;
+    for row in rows() {
+        let files: Vec<_> = quoted(&row[2]).map(str::to_owned).collect();
+        let sources = files
+            .iter()
+            .map(|file| fs::read_to_string(root().join(file)));
+        let sources = sources.map(Result::unwrap).collect::<Vec<_>>().join("\n");
+        let constants = constants(&sources);
+        for (name, value) in said(&row[1]) {
+            let code = evaluate(&constants, &name);
+            assert_eq!(code, value, "{}: {name} in {files:?}", row[0]);
+            compared += 1;
+        }
+    }
+    assert!(compared > 50, "{compared}");
+}
+
+#[test]
+fn the_counters_of_the_page_are_there() {
+    let mut machine = Machine::new();
+    for row in rows() {
+        for name in quoted(&row[5]).filter(|name| name.starts_with("drop.")) {
+            machine.stat("lo0", name);
+        }
+    }
+}
+
+fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// The cells of each row of the table.
+fn rows() -> Vec<Vec<String>> {
+    let page = fs::read_to_string(root().join("docs/limits.md")).unwrap();
+    let lines = page.lines().filter(|line| line.starts_with("| "));
+    let cells = |line: &str| {
+        let cells = line.trim_matches('|').split('|');
+        cells.map(|cell| cell.trim().to_owned()).collect::<Vec<_>>()
+    };
+    let rows: Vec<_> = lines.skip(1).map(cells).collect();
+    assert!(rows.iter().all(|row| row.len() == 6));
+    rows
+}
+
+/// What stands between backquotes.
+fn quoted(cell: &str) -> impl Iterator<Item = &str> {
+    cell.split('`').skip(1).step_by(2)
+}
+
+/// Every `NAME` = 64 MiB of a cell.
+fn said(cell: &str) -> Vec<(String, u64)> {
+    let pieces: Vec<_> = cell.split('`').collect();
+    let mut said = Vec::new();
+    for pair in pieces.chunks(2).skip(1).zip(pieces.chunks(2)) {
+        let (after, before) = (pair.0[0], pair.1.get(1));
+        let (Some(name), Some(value)) = (before, after.strip_prefix(" = ")) else {
+            continue;
+        };
+        // A group of three digits may follow a space.
+        let mut number = String::new();
+        let mut words = value.split([' ', ',', ';', ':']).peekable();
+        while let Some(word) = words.next_if(|word| is_number(word)) {
+            assert!(number.is_empty() || word.len() == 3, "{cell}");
+            number.push_str(word);
+        }
+        let unit = match words.next() {
+            Some("KiB") => 1 << 10,
+            Some("MiB") => 1 << 20,
+            _ => 1,
+        };
+        let number: u64 = number
+            .parse()
+            .unwrap_or_else(|_| panic!("{value:?} in {cell}"));
+        said.push(((*name).to_owned(), number * unit));
+    }
+    said
+}
+
+fn is_number(word: &str) -> bool {
+    !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// The constants of a source, with their expressions.
+fn constants(source: &str) -> BTreeMap<String, String> {
+    let mut found = BTreeMap::new();
+    for line in source.lines() {
+        let Some((_, rest)) = line.split_once("const ") else {
+            continue;
+        };
+        if let Some((name, rest)) = rest.split_once(": ")
+            && let Some((_, value)) = rest.split_once(" = ")
+            && let Some(value) = value.strip_suffix(';')
+        {
+            found.insert(name.to_owned(), value.to_owned());
+        }
+    }
+    found
+}
+
+/// The value of an expression of numbers and constants: of `<<`, of `+`, of `*`.
+fn evaluate(constants: &BTreeMap<String, String>, expression: &str) -> u64 {
+    let value = |text: &str| evaluate(constants, text.trim());
+    if let Some((one, other)) = expression.split_once("<<") {
+        return value(one) << value(other);
+    }
+    if let Some((one, other)) = expression.split_once('*') {
+        return value(one) * value(other);
+    }
+    let digits = expression.replace('_', "");
+    if let Some(hex) = digits.strip_prefix("0x") {
+        return u64::from_str_radix(hex, 16).unwrap();
+    }
+    digits.parse().unwrap_or_else(|_| {
+        let of = constants.get(expression);
+        value(of.unwrap_or_else(|| panic!("no constant {expression}")))
+    })
+}

@@ -2,13 +2,16 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
+use scheme::Now;
 use slab::Slab;
 
 use super::{
-    Activity, Driver, Fifo, FifoLimits, IfAddr, IfFlags, IfIndex, IfOutput, IfStats, Ifnet,
-    MAX_ADDRS, is_link_local,
+    Activity, Driver, IfAddr, IfFlags, IfIndex, IfOutput, IfStats, Ifnet, MAX_ADDRS, SendQueue,
+    is_link_local,
 };
+use crate::timers::{Timer, Timers};
 
 /// All interfaces, and the index of their addresses.
 #[derive(Debug)]
@@ -23,6 +26,8 @@ pub struct IfTable {
     active: VecDeque<IfIndex>,
     /// Interfaces that are gone and not yet reported. Their numbers are not reused before that.
     detached: VecDeque<Ifnet>,
+    /// Interfaces whose send queues hold packets back, and until when.
+    releases: Timers<IfIndex>,
     generation: u64,
 }
 
@@ -36,6 +41,7 @@ impl IfTable {
             broadcasts: HashMap::with_hasher(hasher),
             active: VecDeque::new(),
             detached: VecDeque::new(),
+            releases: Timers::default(),
             generation: 0,
         }
     }
@@ -73,7 +79,8 @@ impl IfTable {
             advertised: Vec::new(),
             groups: BTreeMap::new(),
             stats: IfStats::default(),
-            snd: Box::new(Fifo::new(FifoLimits::default())),
+            snd: SendQueue::default(),
+            release: Timer::default(),
             next_hops: Vec::new(),
             taps: Vec::new(),
             activity: Activity::empty(),
@@ -93,9 +100,10 @@ impl IfTable {
             self.remove_addr(index, &addr);
         }
         let slot = self.ifs.get_mut(index.0 as usize);
-        let Some(ifp) = slot.and_then(Option::take) else {
+        let Some(mut ifp) = slot.and_then(Option::take) else {
             return false;
         };
+        self.releases.disarm(&mut ifp.release, index);
         self.names.remove(&ifp.name);
         self.detached.push_back(ifp);
         self.touch();
@@ -118,6 +126,40 @@ impl IfTable {
             // It may be gone since then.
             if let Some(ifp) = self.get_mut(index) {
                 return Some((index, std::mem::take(&mut ifp.activity)));
+            }
+        }
+    }
+
+    /// Arms the timer of an interface whose send queue holds packets back. To be called after anything
+    /// that puts packets on the queue or takes them off.
+    #[inline]
+    pub(crate) fn watch_release(&mut self, index: IfIndex, now: Now) {
+        let Some(Some(ifp)) = self.ifs.get_mut(index.0 as usize) else {
+            return;
+        };
+        match ifp.snd.released_at(now) {
+            Some(at) => self.releases.arm(&mut ifp.release, index, at),
+            None => self.releases.disarm(&mut ifp.release, index),
+        }
+    }
+
+    /// The monotonic time at which the first queue releases a packet that its rate holds back.
+    #[inline]
+    pub(crate) fn release_deadline(&self) -> Option<Duration> {
+        self.releases.deadline()
+    }
+
+    /// `tunstart`'s caller: notes the interfaces whose queues release a packet by now.
+    #[inline(never)]
+    pub(crate) fn release(&mut self, now: Now) {
+        while let Some(index) = self.releases.pop(now.monotonic) {
+            let ready = self.get_mut(index).is_some_and(|ifp| {
+                ifp.release.expired();
+                ifp.snd.ready(now)
+            });
+            match ready {
+                true => self.note(index, Activity::READY | Activity::RELEASED),
+                false => self.watch_release(index, now),
             }
         }
     }

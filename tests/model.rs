@@ -157,6 +157,21 @@ impl Unit {
         Ok(())
     }
 
+    /// A new send queue: what is queued goes into it, in order, and what does not fit is dropped.
+    fn set_limits(&mut self, limits: (usize, usize)) {
+        self.limits = limits;
+        let (mut kept, mut bytes) = (VecDeque::new(), 0);
+        for frame in std::mem::take(&mut self.queue) {
+            if kept.len() < limits.0 && bytes + frame.len() <= limits.1 {
+                bytes += frame.len();
+                kept.push_back(frame);
+            } else {
+                self.drop("queue_full", 1);
+            }
+        }
+        self.queue = kept;
+    }
+
     /// `tunread`, into a buffer of that size.
     fn read(&mut self, room: usize) -> Result<Vec<u8>, Errno> {
         if room == 0 {
@@ -852,7 +867,7 @@ impl Run {
             }
             "addr/rm" => unit.addrs.retain(|own| *own != addr),
             "mtu" => unit.set_mtu(mtu as u16),
-            "queue" => unit.limits = limits,
+            "queue" => unit.set_limits(limits),
             _ => {
                 self.units.remove(&number);
             }

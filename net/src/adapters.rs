@@ -134,14 +134,13 @@ impl<B: Bus> Adapters<B> {
     /// turn, and searches for adapters if that is due. True if the host needs a turn because of it.
     #[must_use]
     pub fn transmit(&mut self, host: &mut Host) -> bool {
-        let (mut sent, mut received) = (false, false);
+        let mut received = false;
         let (share, now) = (self.share(), host.now());
         for adapter in &mut self.adapters {
             while let Some(frames) = &mut adapter.frames
                 && frames.has_room()
                 && let Some(frame) = host.poll_frame(adapter.id)
             {
-                sent = true;
                 if let Err(error) = frames.send(&frame) {
                     host.frame_refused(adapter.id);
                     if error.kind() != ErrorKind::WouldBlock && !frames.is_alive(now) {
@@ -160,7 +159,7 @@ impl<B: Bus> Adapters<B> {
             self.search(host);
         }
         // Connections may have waited for the room that this made in a queue.
-        search || received || (sent && host.has_work())
+        search || received || host.needs_turn()
     }
 
     /// Searches for adapters.

@@ -179,9 +179,9 @@ impl Host {
     /// The next frame to send, if there is one.
     #[must_use]
     pub fn poll_frame(&mut self, id: AdapterId) -> Option<Packet> {
-        let frame = self.net.poll_frame(id)?;
+        let frame = self.net.poll_frame(id);
         self.counted();
-        Some(frame)
+        frame
     }
 
     /// The monotonic time of the last turn.
@@ -214,9 +214,10 @@ impl Host {
         self.net.link.adapters_searched(&self.net.ip, found);
     }
 
-    /// Whether a turn has packets, connections or events to handle.
-    pub fn has_work(&self) -> bool {
-        self.net.has_work()
+    /// Whether something has happened since the last turn that needs another: there are packets,
+    /// connections or events to handle, or a timer may be due earlier.
+    pub fn needs_turn(&self) -> bool {
+        self.idle.is_none()
     }
 
     /// `schednetisr`: makes the next turn look for work.
@@ -233,7 +234,7 @@ impl Host {
 
     /// Notes that counters changed outside of a turn, and that connections may have room to send.
     fn counted(&mut self) {
-        if self.watchers.counted() || self.net.has_work() {
+        if self.watchers.counted() || self.net.has_work() || self.net.holds_packets() {
             self.schedule();
         }
     }
@@ -265,7 +266,7 @@ impl Host {
                         // Readers get what is left, and then ENXIO.
                         self.wakes.wake(file, Ready::all());
                     }
-                    self.net.ip.ifs.release(ifp.index);
+                    self.net.ip.ifs.free_number(ifp.index);
                 }
             }
         }
@@ -487,7 +488,7 @@ impl Host {
                 let outcome = tun.read(&mut net.ip, handle, buf, caller, &**processes);
                 // Connections may have waited for room in the queue.
                 net.handle_activity();
-                if net.tcp.has_work() {
+                if net.tcp.has_work() || net.holds_packets() {
                     self.schedule();
                 }
                 outcome
@@ -590,6 +591,7 @@ impl FileServer for Host {
         self.net.turn(now, Budget::TURN);
         if self.net.has_work() {
             self.tell_sockets(Budget::TURN);
+            self.net.handle_activity();
         }
         let Self {
             net,
@@ -681,10 +683,11 @@ impl FileServer for Host {
     }
 
     fn complete_read(&mut self, id: FileId, delivered: bool) {
-        self.counted();
         if let Ok(File::Tun(handle)) = self.files.get(id) {
             self.net.tun.complete(&mut self.net.ip, handle, delivered);
+            self.net.handle_activity();
         }
+        self.counted();
     }
 
     fn write(&mut self, id: FileId, buf: &[u8], _offset: u64, caller: Caller) -> Outcome<usize> {

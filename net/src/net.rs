@@ -67,8 +67,12 @@ impl Net {
     /// Advances time, and handles packets and connections, as many as the budget allows.
     pub(crate) fn turn(&mut self, now: Now, budget: Budget) {
         self.set_now(now);
-        let now = self.ip.now.monotonic;
+        let clocks = self.ip.now;
+        let now = clocks.monotonic;
         let due = |deadline: Option<Duration>| deadline.is_some_and(|at| at <= now);
+        if due(self.ip.ifs.release_deadline()) {
+            self.ip.ifs.release(clocks);
+        }
         self.handle_activity();
         self.netisr_run(budget);
         // First, because the routes of a router end with its lifetime.
@@ -99,12 +103,20 @@ impl Net {
         self.ip.has_work() || self.tcp.has_work() || self.udp.has_work()
     }
 
+    /// Whether the rate of a send queue holds packets back, so that the next timer changes with every
+    /// packet that is taken.
+    #[inline]
+    pub(crate) fn holds_packets(&self) -> bool {
+        self.ip.ifs.release_deadline().is_some()
+    }
+
     /// The time of the next timer; `None` if none is armed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let deadlines = [
             self.tcp.deadline(),
             self.ip.deadline(),
             self.link.deadline(),
+            self.ip.ifs.release_deadline(),
         ];
         deadlines.into_iter().flatten().min()
     }
@@ -137,10 +149,10 @@ impl Net {
     /// The next frame to send by an adapter, if there is one.
     #[must_use]
     pub(crate) fn poll_frame(&mut self, id: AdapterId) -> Option<Packet> {
-        let frame = self.link.poll_frame(&mut self.ip, id)?;
+        let frame = self.link.poll_frame(&mut self.ip, id);
         // Connections may have waited for the room that this made in the queue.
         self.handle_activity();
-        Some(frame)
+        frame
     }
 
     /// Takes received packets from the queue, and hands each to its receiver.
@@ -204,6 +216,7 @@ impl Net {
 
     fn tell_activity(&mut self) {
         while let Some((dev, activity)) = self.ip.ifs.poll_activity() {
+            self.ip.ifs.watch_release(dev, self.ip.now);
             match self.ip.ifs.get(dev).map(|ifp| ifp.driver) {
                 Some(Driver::Tun(unit)) => self.tun.start(&self.ip, unit, activity),
                 Some(Driver::Ethernet(adapter)) if activity.contains(Activity::QUEUED) => {

@@ -54,6 +54,8 @@ pub(crate) enum Purpose {
     Clocks,
     /// Cookies of TCP.
     Cookies,
+    /// Flows of fair queueing.
+    Flows,
 }
 
 impl Seed {

@@ -21,6 +21,7 @@ use bitflags::bitflags;
 use scheme::Now;
 
 use crate::capture::Capture;
+use crate::timers::Timer;
 
 pub use addr::{IfAddr, is_host};
 pub(crate) use addr::{
@@ -30,7 +31,9 @@ pub(crate) use addr::{
 pub use family::Family;
 pub use name::IfName;
 pub use output::{Activity, IfOutput, Outgoing, OutputError, Sent};
-pub use queue::{Discipline, Fifo, FifoLimits, Frame, Full};
+pub use queue::{
+    Class, DisciplineSpec, Flow, FqCodelSpec, Frame, Full, Limits, QueueSpec, Rate, SendQueue,
+};
 pub use stats::{DropReason, IfStats, Ledger};
 pub use table::IfTable;
 
@@ -182,11 +185,13 @@ pub struct Ifnet {
     /// Counters.
     pub stats: IfStats,
     /// Packets for the wire.
-    pub snd: Box<dyn Discipline>,
+    pub snd: SendQueue,
     /// What of the send queue's memory is in that of all queues.
     pub(crate) snd_counted: usize,
     /// Whether the send queues together leave room for the packet that is sent now.
     pub(crate) may_queue: bool,
+    /// When the rate of the send queue releases the next packet, if that is not now.
+    release: Timer,
     /// Next hops of packets that were queued since the driver was last told, for drivers that have
     /// to resolve hardware addresses.
     pub(crate) next_hops: Vec<IpAddr>,
@@ -227,18 +232,61 @@ impl Ifnet {
         if !self.may_queue {
             return Err(self.refuse(DropReason::NoMemory, OutputError::NoBuffers));
         }
-        let was_ready = self.snd.ready(now);
-        if self.snd.enqueue(frame, now).is_err() {
+        let first = self.snd.is_empty();
+        if self.snd.enqueue(frame, now, &mut self.stats).is_err() {
             return Err(self.refuse(DropReason::QueueFull, OutputError::NoBuffers));
         }
         self.stats.opackets += 1;
         self.stats.obytes += len as u64;
         self.stats.output.queued += 1;
         self.activity |= Activity::QUEUED;
-        if !was_ready && self.snd.ready(now) {
-            self.activity |= Activity::READY;
+        // Nobody is told of a packet before the rate lets it go.
+        if self.snd.is_open(now) {
+            self.activity |= match first {
+                true => Activity::READY | Activity::RELEASED,
+                false => Activity::RELEASED,
+            };
         }
         Ok(Sent::Queued)
+    }
+
+    /// Takes the next frame out of the send queue; `None` while its rate holds it back.
+    #[inline]
+    pub(crate) fn dequeue(&mut self, now: Now) -> Option<Frame> {
+        self.snd.dequeue(now, &mut self.stats)
+    }
+
+    /// The frame that leaves the send queue next; `None` while its rate holds it back.
+    pub(crate) fn peek(&mut self, now: Now) -> Option<&Frame> {
+        self.snd.peek(now, &mut self.stats)
+    }
+
+    /// Replaces the discipline and the rate of the send queue. Packets that are queued stay, as far
+    /// as the new limits allow. `key` decides which flows share a queue.
+    pub(crate) fn change_queue(&mut self, spec: QueueSpec, key: &ahash::RandomState, now: Now) {
+        let was_ready = self.snd.ready(now);
+        self.snd.change(spec, key, now, &mut self.stats);
+        self.activity |= Activity::ROOM;
+        if !was_ready && self.snd.ready(now) {
+            self.activity |= Activity::READY | Activity::RELEASED;
+        }
+    }
+
+    /// The text of `ifaces/IF/stats`.
+    pub(crate) fn render_stats(&self) -> String {
+        use std::fmt::Write;
+
+        let mut text = self.stats.render();
+        let queue = [
+            ("marked", self.stats.marked),
+            ("queue.packets", self.snd.len() as u64),
+            ("queue.bytes", self.snd.bytes() as u64),
+            ("queue.delay_us", self.snd.delay().as_micros() as u64),
+        ];
+        for (name, value) in queue {
+            let _ = writeln!(text, "{name} {value}");
+        }
+        text
     }
 
     /// Counts a packet that is not sent. Returns `error`.

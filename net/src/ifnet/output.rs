@@ -80,5 +80,8 @@ bitflags! {
         const ROOM = 4;
         /// A capture went from having nothing to read to having something.
         const CAPTURED = 8;
+        /// Packets were put on the send queue that its rate does not hold back, or it holds the first
+        /// one back no longer.
+        const RELEASED = 16;
     }
 }

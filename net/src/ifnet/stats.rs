@@ -7,6 +7,8 @@
 
 use std::time::Duration;
 
+use super::Frame;
+
 /// Why a packet was dropped. Each has its own counter in `ifaces/IF/stats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(usize)]
@@ -66,6 +68,8 @@ pub enum DropReason {
     FamilyRefused,
     /// Out: the send queue was full (`ENOBUFS`).
     QueueFull,
+    /// Out: CoDel dropped it, because packets waited for too long.
+    Codel,
     /// Out: the reader's buffer was shorter than the packet.
     Truncated,
     /// Out: still queued at the last close.
@@ -79,7 +83,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order in which `stats` shows them.
-    pub const ALL: [Self; 31] = [
+    pub const ALL: [Self; 32] = [
         Self::UnknownFamily,
         Self::NetisrFull,
         Self::Malformed,
@@ -107,6 +111,7 @@ impl DropReason {
         Self::NotOpen,
         Self::FamilyRefused,
         Self::QueueFull,
+        Self::Codel,
         Self::Truncated,
         Self::Purged,
         Self::NoNeighbor,
@@ -143,6 +148,7 @@ impl DropReason {
             Self::NotOpen => "not_open",
             Self::FamilyRefused => "family_refused",
             Self::QueueFull => "queue_full",
+            Self::Codel => "codel",
             Self::Truncated => "truncated",
             Self::Purged => "purged",
             Self::NoNeighbor => "no_neighbor",
@@ -196,6 +202,8 @@ pub struct IfStats {
     pub collisions: u64,
     /// The time of the last change between up and down, since 1970; zero for never.
     pub lastchange: Duration,
+    /// Packets that CoDel marked instead of dropping them.
+    pub marked: u64,
     pub(crate) input: Ledger,
     pub(crate) output: Ledger,
     drops: [u64; DropReason::ALL.len()],
@@ -214,6 +222,7 @@ impl Default for IfStats {
             odrops: 0,
             collisions: 0,
             lastchange: Duration::ZERO,
+            marked: 0,
             input: Ledger::default(),
             output: Ledger::default(),
             drops: [0; DropReason::ALL.len()],
@@ -273,7 +282,13 @@ impl IfStats {
         }
     }
 
-    /// The text of `ifaces/IF/stats`.
+    /// Counts a frame that was in the send queue and is dropped.
+    pub(super) fn lose(&mut self, _frame: &Frame, reason: DropReason) {
+        self.output.queued -= 1;
+        self.drop_output(reason, 1);
+    }
+
+    /// The first lines of `ifaces/IF/stats`, which do not depend on the send queue.
     pub fn render(&self) -> String {
         use std::fmt::Write;
 

@@ -2,18 +2,21 @@
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::time::Duration;
 
+use scheme::Now;
 use slab::Slab;
 
 use super::{
-    Activity, Driver, Fifo, FifoLimits, IfAddr, IfFlags, IfIndex, IfOutput, IfStats, Ifnet,
-    MAX_ADDRS, is_link_local,
+    Activity, Driver, IfAddr, IfFlags, IfIndex, IfOutput, IfStats, Ifnet, MAX_ADDRS, SendQueue,
+    is_link_local,
 };
+use crate::timers::{Timer, Timers};
 
 /// All interfaces, and the index of their addresses.
 #[derive(Debug)]
 pub struct IfTable {
-    /// `None` for an interface that is gone, until [`release`](Self::release) frees its number.
+    /// `None` for an interface that is gone, until [`free_number`](Self::free_number).
     ifs: Slab<Option<Ifnet>>,
     names: BTreeMap<String, IfIndex>,
     locals: HashMap<IpAddr, Vec<IfIndex>, ahash::RandomState>,
@@ -24,6 +27,8 @@ pub struct IfTable {
     detached: VecDeque<Ifnet>,
     /// Bytes of memory that all send queues take.
     queued: usize,
+    /// Interfaces whose send queues hold packets back, and until when.
+    releases: Timers<IfIndex>,
     generation: u64,
 }
 
@@ -41,6 +46,7 @@ impl IfTable {
             active: VecDeque::new(),
             detached: VecDeque::new(),
             queued: 0,
+            releases: Timers::default(),
             generation: 0,
         }
     }
@@ -78,9 +84,10 @@ impl IfTable {
             advertised: Vec::new(),
             groups: BTreeMap::new(),
             stats: IfStats::default(),
-            snd: Box::new(Fifo::new(FifoLimits::default())),
+            snd: SendQueue::default(),
             snd_counted: 0,
             may_queue: true,
+            release: Timer::default(),
             next_hops: Vec::new(),
             taps: Vec::new(),
             activity: Activity::empty(),
@@ -100,9 +107,10 @@ impl IfTable {
             self.remove_addr(index, &addr);
         }
         let slot = self.ifs.get_mut(index.0 as usize);
-        let Some(ifp) = slot.and_then(Option::take) else {
+        let Some(mut ifp) = slot.and_then(Option::take) else {
             return false;
         };
+        self.releases.disarm(&mut ifp.release, index);
         self.names.remove(&ifp.name);
         self.queued -= ifp.snd_counted;
         self.detached.push_back(ifp);
@@ -110,15 +118,15 @@ impl IfTable {
         true
     }
 
-    /// The next interface that is gone. Its number is not used again before its
-    /// [release](Self::release).
+    /// The next interface that is gone. Its number is not used again before
+    /// [`free_number`](Self::free_number).
     #[must_use]
     pub fn poll_detached(&mut self) -> Option<Ifnet> {
         self.detached.pop_front()
     }
 
     /// Frees the number of an interface that is gone: nothing stands for it any more.
-    pub(crate) fn release(&mut self, index: IfIndex) {
+    pub(crate) fn free_number(&mut self, index: IfIndex) {
         if let Some(None) = self.ifs.get(index.0 as usize) {
             self.ifs.remove(index.0 as usize);
         }
@@ -132,6 +140,40 @@ impl IfTable {
             // It may be gone since then.
             if let Some(ifp) = self.get_mut(index) {
                 return Some((index, std::mem::take(&mut ifp.activity)));
+            }
+        }
+    }
+
+    /// Arms the timer of an interface whose send queue holds packets back. To be called after anything
+    /// that puts packets on the queue or takes them off.
+    #[inline]
+    pub(crate) fn watch_release(&mut self, index: IfIndex, now: Now) {
+        let Some(Some(ifp)) = self.ifs.get_mut(index.0 as usize) else {
+            return;
+        };
+        match ifp.snd.released_at(now) {
+            Some(at) => self.releases.arm(&mut ifp.release, index, at),
+            None => self.releases.disarm(&mut ifp.release, index),
+        }
+    }
+
+    /// The monotonic time at which the first queue releases a packet that its rate holds back.
+    #[inline]
+    pub(crate) fn release_deadline(&self) -> Option<Duration> {
+        self.releases.deadline()
+    }
+
+    /// `tunstart`'s caller: notes the interfaces whose queues release a packet by now.
+    #[inline(never)]
+    pub(crate) fn release(&mut self, now: Now) {
+        while let Some(index) = self.releases.pop(now.monotonic) {
+            let ready = self.get_mut(index).is_some_and(|ifp| {
+                ifp.release.expired();
+                ifp.snd.ready(now)
+            });
+            match ready {
+                true => self.note(index, Activity::READY | Activity::RELEASED),
+                false => self.watch_release(index, now),
             }
         }
     }
@@ -304,7 +346,7 @@ impl IfTable {
 mod tests {
     use scheme::Now;
 
-    use super::super::{DropReason, Family, Frame, Outgoing, OutputError, Sent};
+    use super::super::{DropReason, Family, Frame, Outgoing, OutputError, QueueSpec, Sent};
     use super::*;
     use crate::packet::Packet;
 
@@ -353,30 +395,32 @@ mod tests {
         assert_eq!(ifs.poll_detached().map(|ifp| ifp.index), Some(a));
         let other = attach(&mut ifs, 1).unwrap();
         assert_ne!(other, a, "somebody may be about to handle its end");
-        ifs.release(a);
+        ifs.free_number(a);
         assert_eq!(attach(&mut ifs, 2), Some(a));
         // One that is there has its number.
-        ifs.release(other);
+        ifs.free_number(other);
         assert!(ifs.get(other).is_some());
     }
 
     #[test]
     fn all_send_queues_together_are_bounded_and_an_empty_one_takes_a_packet() {
         let mut ifs = table();
-        let limits = FifoLimits::parse("fifo limit 65536 packets 67108864 bytes").unwrap();
+        let spec = |discipline| {
+            QueueSpec::parse(&format!("{discipline} limit 65536 packets 67108864 bytes")).unwrap()
+        };
+        let specs = ["fifo", "priq", "fq_codel"].map(spec);
         let send = |ifs: &mut IfTable, dev| {
-            let frame = Frame {
-                bytes: Packet::zeroed(60_000),
-                family: Family::Inet,
-                next_hop: Ipv4Addr::LOCALHOST.into(),
-            };
+            let next_hop = Ipv4Addr::LOCALHOST.into();
+            let frame = Frame::new(Packet::zeroed(60_000), Family::Inet, next_hop);
             let sent = ifs.with(dev, |ifp| ifp.enqueue(frame, 60_000, Now::default()));
             sent.unwrap().is_ok()
         };
         let mut devs = Vec::new();
         for unit in 0..6 {
             let dev = attach(&mut ifs, unit).unwrap();
-            ifs.get_mut(dev).unwrap().snd = Box::new(Fifo::new(limits));
+            let spec = specs[unit as usize % specs.len()];
+            let key = ahash::RandomState::with_seed(1);
+            ifs.with(dev, |ifp| ifp.change_queue(spec, &key, Now::default()));
             while send(&mut ifs, dev) {}
             devs.push(dev);
         }

@@ -9,8 +9,7 @@ use scheme::errno::{self, Errno};
 use super::Ip;
 use super::output::looutput;
 use crate::ifnet::{
-    Activity, Discipline, Driver, Family, Fifo, FifoLimits, IF_MINMTU, IfAddr, IfFlags, IfIndex,
-    Ifnet,
+    Activity, Driver, Family, IF_MINMTU, IfAddr, IfFlags, IfIndex, Ifnet, QueueSpec,
 };
 use crate::route::{Origin, Route};
 
@@ -104,22 +103,16 @@ impl Ip {
         self.connect_routes(dev);
     }
 
-    /// Replaces the send queue of an interface. Packets that are queued stay, in their order.
-    pub(crate) fn set_queue(&mut self, dev: IfIndex, limits: FifoLimits) {
+    /// Replaces the discipline and the rate of a send queue. Packets that are queued stay, as far as
+    /// the new limits allow. `EINVAL` for the loopback, which has no queue.
+    pub(crate) fn set_queue(&mut self, dev: IfIndex, spec: QueueSpec) -> Result<(), Errno> {
         let now = self.now;
-        let Some(ifp) = self.ifs.get_mut(dev) else {
-            return;
-        };
-        let mut held = Vec::with_capacity(ifp.snd.len());
-        while let Some(frame) = ifp.snd.dequeue(now) {
-            held.push(frame);
+        if self.is_loopback(dev) {
+            return Err(errno::EINVAL);
         }
-        let mut fifo: Box<dyn Discipline> = Box::new(Fifo::new(limits));
-        for frame in held.into_iter().rev() {
-            fifo.requeue(frame);
-        }
-        ifp.snd = fifo;
-        self.ifs.note(dev, Activity::ROOM);
+        let Self { ifs, flows, .. } = self;
+        ifs.with(dev, |ifp| ifp.change_queue(spec, flows, now))
+            .ok_or(errno::ENXIO)
     }
 
     /// Removes an address, and its route unless another address needs it.

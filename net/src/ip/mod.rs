@@ -214,6 +214,8 @@ pub(crate) struct Ip {
     ident: u32,
     /// Gives each pair of addresses a secret start value of its identifications.
     idents: ahash::RandomState,
+    /// Decides which flows share a queue where queueing is fair.
+    flows: ahash::RandomState,
 }
 
 impl Ip {
@@ -238,6 +240,7 @@ impl Ip {
             bad_segments: 0,
             ident: 0,
             idents: seed.tables(Purpose::Identifications),
+            flows: seed.tables(Purpose::Flows),
         }
     }
 

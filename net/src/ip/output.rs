@@ -442,11 +442,12 @@ impl Ip {
             .iter()
             .map(|fragment| fragment.len() + LINK_HEADER);
         let bytes = bytes.sum();
+        let first = fragments.first().map_or(&[][..], |first| first);
+        let class = |ifp: &Ifnet| ifp.snd.classify(family, first);
         // What an interface cannot send at all is refused below, for its own reason.
-        let full = self
-            .ifs
-            .get_mut(path.dev)
-            .filter(|ifp| ifp.driver != Driver::Loopback && !ifp.snd.takes(count, bytes));
+        let full = self.ifs.get_mut(path.dev).filter(|ifp| {
+            ifp.driver != Driver::Loopback && !ifp.snd.takes(class(ifp), count, bytes)
+        });
         if let Some(ifp) = full {
             ifp.stats.output.offered += count as u64;
             ifp.stats.drop_output(DropReason::QueueFull, count as u64);

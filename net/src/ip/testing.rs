@@ -47,15 +47,16 @@ pub(crate) fn give_addr(ip: &mut Ip, dev: IfIndex, addr: &str) {
 
 /// An output function that puts every packet on the send queue.
 pub(crate) fn keep(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
-    let (frame, len) = Frame::of(outgoing);
+    let class = ifp.snd.classify(outgoing.family, &outgoing.packet);
+    let (frame, len) = Frame::of(outgoing, class);
     ifp.enqueue(frame, len, outgoing.now)
 }
 
 /// Takes the packets in the send queue of an interface.
 pub(crate) fn sent(ip: &mut Ip, dev: IfIndex) -> Vec<Packet> {
     let now = ip.now;
-    let snd = &mut ip.ifs.get_mut(dev).unwrap().snd;
-    std::iter::from_fn(|| snd.dequeue(now))
+    let ifp = ip.ifs.get_mut(dev).unwrap();
+    std::iter::from_fn(|| ifp.dequeue(now))
         .map(|frame| frame.bytes)
         .collect()
 }

@@ -96,6 +96,7 @@ fn output(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError>
     if !ifp.present {
         return Err(ifp.refuse(DropReason::NotOpen, OutputError::Down));
     }
+    let class = ifp.snd.classify(family, packet);
     ifp.tap(now.wall, family.dlt_null(), packet);
     match family {
         Family::Inet6 if !ifp.has_ipv6() => {
@@ -104,8 +105,8 @@ fn output(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError>
         Family::Inet | Family::Inet6 => {}
         _ => return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family)),
     }
-    let (frame, len) = Frame::of(outgoing);
-    let sent = ifp.enqueue(frame, len, now)?;
+    let (frame, len) = Frame::of(outgoing, class);
+    let sent = ifp.enqueue(frame.owe(HEADER as u8), len, now)?;
     if ifp.next_hops.last() != Some(&next_hop) {
         ifp.next_hops.push(next_hop);
     }
@@ -282,7 +283,7 @@ impl Link {
                 return Some(frame);
             }
             let ifp = ip.ifs.get_mut(dev)?;
-            let frame = ifp.snd.dequeue(now)?;
+            let frame = ifp.dequeue(now)?;
             // The packet is in `frames` now, waits for its neighbour, or was dropped.
             ip.ifs.note(dev, Activity::ROOM);
             self.resolve(ip, id, frame);
@@ -332,6 +333,7 @@ impl Link {
             bytes: packet,
             family,
             next_hop,
+            ..
         } = frame;
         let now = ip.now.monotonic;
         let Some(softc) = self.get_mut(id) else {

@@ -143,11 +143,10 @@ impl Link {
         ip.ifs.with(dev, |ifp| {
             ifp.stats.output.offered += 1;
             if !first {
-                let frame = Frame {
-                    bytes: packet,
-                    family: Family::Other(ethertype.into()),
-                    next_hop: Ipv4Addr::UNSPECIFIED.into(),
-                };
+                let family = Family::Other(ethertype.into());
+                let class = ifp.snd.classify(family, &packet);
+                let next_hop = Ipv4Addr::UNSPECIFIED.into();
+                let frame = Frame::new(packet, family, next_hop).in_class(class);
                 // If the queue is full, the station will ask again.
                 let _ = ifp.enqueue(frame, len, now);
                 return;
@@ -155,6 +154,7 @@ impl Link {
             ifp.stats.opackets += 1;
             ifp.stats.obytes += len as u64;
             ifp.stats.output.queued += 1;
+            ifp.snd.charge(packet.len(), now);
             softc.push_frame(ifp, packet);
         });
     }

@@ -135,8 +135,8 @@ impl IfSetting {
                 }
                 return Ok(Undo::Leave(dev, group));
             }
-            Self::Queue(limits) => {
-                net.ip.set_queue(dev, limits);
+            Self::Queue(spec) => {
+                net.ip.set_queue(dev, spec)?;
                 return Ok(Undo::Nothing);
             }
             Self::Mac(mac) => {

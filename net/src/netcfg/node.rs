@@ -189,8 +189,9 @@ impl IfNode {
                 .keys()
                 .map(|group| format!("{group}\n"))
                 .collect(),
+            Self::Queue if ifp.is_loopback() => String::new(),
             Self::Queue => format!("{}\n", ifp.snd.describe()),
-            Self::Stats => ifp.stats.render(),
+            Self::Stats => ifp.render_stats(),
             Self::Ledger => ifp.stats.render_ledger(),
         }
     }

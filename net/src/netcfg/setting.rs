@@ -4,7 +4,7 @@
 use std::net::IpAddr;
 
 use super::node::{IfNode, Node};
-use crate::ifnet::{FifoLimits, IF_MINMTU, IfAddr, is_host, parse_decimal};
+use crate::ifnet::{IF_MINMTU, IfAddr, QueueSpec, is_host, parse_decimal};
 use crate::link::Mac;
 use crate::route::RouteSpec;
 
@@ -29,7 +29,7 @@ pub(super) enum IfSetting {
     Up(bool),
     Join(IpAddr),
     Leave(IpAddr),
-    Queue(FifoLimits),
+    Queue(QueueSpec),
     Mac(Mac),
     Autoconf(bool),
     Destroy,
@@ -96,7 +96,7 @@ impl IfSetting {
                     _ => return None,
                 }
             }
-            IfNode::Queue => Self::Queue(FifoLimits::parse(line)?),
+            IfNode::Queue => Self::Queue(QueueSpec::parse(line)?),
             IfNode::Destroy if line == "1" => Self::Destroy,
             IfNode::Mac => Self::Mac(Mac::parse(line)?),
             IfNode::Autoconf => Self::Autoconf(parse_switch(line)?),

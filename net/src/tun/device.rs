@@ -215,7 +215,7 @@ impl Units {
             return Outcome::Done(Ok(0));
         }
         let batch = TunFlags::of(ifp).contains(TunFlags::BATCH);
-        let (len, frames) = match frame::read(ifp.snd.as_mut(), buf, batch, now) {
+        let (len, frames) = match frame::read(ifp, buf, batch, now) {
             Outcome::Done(Ok(read)) => read,
             Outcome::Done(Err(error)) => return error.into(),
             Outcome::Wait => return Outcome::Wait,
@@ -232,8 +232,8 @@ impl Units {
         let Ok(softc) = self.softc_of(handle.unit, handle.opening) else {
             return;
         };
-        let (frames, file) = (softc.complete(), softc.file);
-        let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
+        let (frames, file, dev) = (softc.complete(), softc.file, softc.dev);
+        let Some(ifp) = ip.ifs.get_mut(dev) else {
             return;
         };
         if delivered {
@@ -251,9 +251,11 @@ impl Units {
         for Taken { frame, .. } in frames.into_iter().rev() {
             ifp.snd.requeue(frame);
         }
-        if let Some(file) = file.filter(|_| any) {
-            self.events.push_back(TunEvent::Ready(file, Ready::READ));
+        if any && ifp.snd.ready(ip.now) {
+            self.events
+                .extend(file.map(|file| TunEvent::Ready(file, Ready::READ)));
         }
+        ip.ifs.note(dev, Activity::ROOM);
     }
 
     /// `tunwrite`: the packet is accepted or refused as a whole, and the call never waits.

@@ -8,7 +8,7 @@ use smallvec::{SmallVec, smallvec};
 
 use super::TUNMRU;
 use crate::batch;
-use crate::ifnet::{Discipline, Family, Frame};
+use crate::ifnet::{Family, Frame, Ifnet};
 
 /// A frame that a reader was given.
 #[derive(Debug)]
@@ -33,13 +33,13 @@ pub(super) fn sockaddr_in(addr: Ipv4Addr) -> [u8; 16] {
 /// Takes frames from the queue into `buf`: one, truncated if it does not fit; or in batch mode as
 /// many whole ones as fit. `EMSGSIZE` if not even the first fits a batch; it stays queued.
 pub(super) fn read(
-    queue: &mut dyn Discipline,
+    ifp: &mut Ifnet,
     buf: &mut [u8],
     many: bool,
     now: Now,
 ) -> Outcome<(usize, Batch)> {
     if !many {
-        let Some(frame) = queue.dequeue(now) else {
+        let Some(frame) = ifp.dequeue(now) else {
             return Outcome::Wait;
         };
         let len = frame.bytes.len().min(buf.len());
@@ -49,12 +49,12 @@ pub(super) fn read(
     }
     let mut filled = 0;
     let mut frames = Batch::new();
-    while let Some(next) = queue.peek(now) {
+    while let Some(next) = ifp.peek(now) {
         let end = filled + batch::size(next.bytes.len());
         if end > buf.len() {
             break;
         }
-        let Some(frame) = queue.dequeue(now) else {
+        let Some(frame) = ifp.dequeue(now) else {
             break;
         };
         batch::put(&mut buf[filled..end], &[&frame.bytes]);
@@ -64,7 +64,7 @@ pub(super) fn read(
             truncated: false,
         });
     }
-    match (filled, queue.ready(now)) {
+    match (filled, ifp.snd.ready(now)) {
         (0, true) => errno::EMSGSIZE.into(),
         (0, false) => Outcome::Wait,
         _ => Outcome::Done(Ok((filled, frames))),
@@ -73,8 +73,8 @@ pub(super) fn read(
 
 /// The answer to `FIONREAD`: bytes of the first frame, in batch mode with its length and padding; 0
 /// if there is none.
-pub(super) fn first_len(queue: &dyn Discipline, many: bool, now: Now) -> usize {
-    match queue.peek(now) {
+pub(super) fn first_len(ifp: &mut Ifnet, many: bool, now: Now) -> usize {
+    match ifp.peek(now) {
         None => 0,
         Some(frame) if many => batch::size(frame.bytes.len()),
         Some(frame) => frame.bytes.len(),
@@ -115,24 +115,31 @@ pub(super) fn decode_batch(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ifnet::{Fifo, FifoLimits};
+    use crate::ifnet::{Driver, IfFlags, IfTable, Outgoing, OutputError, Sent};
     use crate::packet::Packet;
 
-    fn queue(lens: &[usize]) -> Fifo {
-        let mut fifo = Fifo::new(FifoLimits::default());
-        for &len in lens {
-            let bytes = Packet::from(&vec![len as u8; len][..]);
-            let frame = Frame {
-                bytes,
-                family: Family::Inet,
-                next_hop: Ipv4Addr::LOCALHOST.into(),
-            };
-            fifo.enqueue(frame, Now::default()).unwrap();
-        }
-        fifo
+    /// The functions of the driver do not matter here.
+    fn refuse(_: &mut Ifnet, _: &mut Outgoing) -> Result<Sent, OutputError> {
+        Err(OutputError::Down)
     }
 
-    fn read_len(queue: &mut Fifo, room: usize, batch: bool) -> Outcome<(usize, usize)> {
+    /// An interface with frames of these lengths in its queue.
+    fn queue(lens: &[usize]) -> Ifnet {
+        let mut ifs = IfTable::new(ahash::RandomState::with_seeds(1, 2, 3, 4));
+        let (driver, flags) = (Driver::Tun(0), IfFlags::POINTOPOINT);
+        let dev = ifs.attach("tun0", driver, refuse, flags, 0x17, 1500);
+        let dev = dev.unwrap();
+        let ifp = ifs.get_mut(dev).unwrap();
+        for &len in lens {
+            let bytes = Packet::from(&vec![len as u8; len][..]);
+            let frame = Frame::new(bytes, Family::Inet, Ipv4Addr::LOCALHOST.into());
+            let _ = ifp.enqueue(frame, len, Now::default()).unwrap();
+        }
+        ifs.detach(dev);
+        ifs.poll_detached().unwrap()
+    }
+
+    fn read_len(queue: &mut Ifnet, room: usize, batch: bool) -> Outcome<(usize, usize)> {
         match read(queue, &mut vec![0xee; room], batch, Now::default()) {
             Outcome::Done(Ok((len, frames))) => Outcome::Done(Ok((len, frames.len()))),
             Outcome::Done(Err(error)) => error.into(),
@@ -143,7 +150,7 @@ mod tests {
     #[test]
     fn a_batch_holds_whole_frames_padded_to_four() {
         let mut fifo = queue(&[5, 8, 100]);
-        assert_eq!(first_len(&fifo, true, Now::default()), 12);
+        assert_eq!(first_len(&mut fifo, true, Now::default()), 12);
         assert_eq!(
             read_len(&mut fifo, 12 + 12 + 103, true),
             Outcome::Done(Ok((24, 2)))

@@ -149,7 +149,7 @@ impl Units {
             Request::Fioasync => set_flag(ifp, TunFlags::ASYNC, &arg),
             Request::Fionread => {
                 let batch = TunFlags::of(ifp).contains(TunFlags::BATCH);
-                let len = frame::first_len(ifp.snd.as_ref(), batch, now);
+                let len = frame::first_len(ifp, batch, now);
                 put_int(&mut arg, i32::try_from(len).unwrap_or(i32::MAX))
             }
             Request::SetOwner => softc.fsetown(int(&arg)?, caller, processes),

@@ -126,7 +126,7 @@ impl Units {
             self.events.push_back(TunEvent::Ready(file, Ready::READ));
         }
         let asked = |ifp: &Ifnet| TunFlags::of(ifp).contains(TunFlags::ASYNC);
-        if activity.contains(Activity::QUEUED)
+        if activity.contains(Activity::RELEASED)
             && let Some(owner) = softc.sigio
             && ip.ifs.get(softc.dev).is_some_and(asked)
         {

@@ -21,6 +21,7 @@ pub(super) fn output(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, O
     if !flags.contains(TunFlags::OPEN) {
         return Err(ifp.refuse(DropReason::NotOpen, OutputError::HostDown));
     }
+    let class = ifp.snd.classify(family, packet);
     ifp.tap(now.wall, family.dlt_null(), packet);
     if family == Family::Inet6 && !ifp.has_ipv6() {
         return Err(ifp.refuse(DropReason::NoIpv6, OutputError::Family));
@@ -29,14 +30,14 @@ pub(super) fn output(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, O
     if unknown || (family != Family::Inet && !flags.contains(TunFlags::IFHEAD)) {
         return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family));
     }
-    let (mut frame, len) = Frame::of(outgoing);
+    let (mut frame, len) = Frame::of(outgoing, class);
     if flags.contains(TunFlags::LMODE)
         && let IpAddr::V4(next_hop) = next_hop
     {
-        frame.bytes.prepend(&sockaddr_in(next_hop));
+        frame.prepend(&sockaddr_in(next_hop));
     }
     if flags.contains(TunFlags::IFHEAD) {
-        frame.bytes.prepend(&family.af().to_be_bytes());
+        frame.prepend(&family.af().to_be_bytes());
     }
     ifp.enqueue(frame, len, now)
 }

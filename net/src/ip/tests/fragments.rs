@@ -28,7 +28,7 @@ fn what_is_evicted_is_counted_at_once_and_never_for_the_next_interface() {
     // The interface goes, and another gets its number.
     ip.if_detach(dev);
     let gone = ip.ifs.poll_detached().unwrap();
-    ip.ifs.release(gone.index);
+    ip.ifs.free_number(gone.index);
     let (flags, driver) = (IfFlags::POINTOPOINT, Driver::Tun(9));
     let next = ip.ifs.attach("tun9", driver, keep, flags, 0x17, 1500);
     assert_eq!(next, Some(dev));

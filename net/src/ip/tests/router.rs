@@ -108,11 +108,9 @@ fn of_a_packet_all_fragments_are_sent_or_none() {
     let path = ip.route_to(&dst, None).unwrap();
     let src = path.src.unwrap();
     for (len, most) in [(65_507, 250), (4000, 20)] {
-        let limits = crate::ifnet::FifoLimits {
-            packets: most,
-            bytes: 1 << 20,
-        };
-        ip.set_queue(dev, limits);
+        let line = format!("fifo limit {most} packets");
+        let spec = crate::ifnet::QueueSpec::parse(&line).unwrap();
+        ip.set_queue(dev, spec).unwrap();
         let sending = ip.ip_output(path, src, dst, 17, 64, Packet::zeroed(len));
         assert_eq!(sending, Err(crate::ip::NetError::NoBuffers));
         assert!(sent(&mut ip, dev).is_empty());

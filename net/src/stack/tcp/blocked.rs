@@ -1,18 +1,20 @@
 //! Connections that wait for room in an interface's send queue.
 
 use super::{FlowId, Tcp};
-use crate::ifnet::IfIndex;
+use crate::ifnet::{Flow, IfIndex};
 use crate::ip::Ip;
+use crate::ip::header::{Endpoints, proto};
 use crate::ip::output::Path;
 
 impl Tcp {
-    /// Packets for which an interface has room. One that is gone takes everything, and loses it.
-    fn room(&self, ip: &Ip, dev: IfIndex) -> usize {
-        ip.ifs.get(dev).map_or(usize::MAX, |ifp| ifp.snd.free())
-    }
-
-    pub(super) fn has_room(&self, ip: &Ip, dev: IfIndex) -> bool {
-        self.room(ip, dev) > 0
+    /// Whether an interface has room for a packet of a connection. One that is gone takes everything,
+    /// and loses it.
+    pub(super) fn has_room(&self, ip: &Ip, dev: IfIndex, id: FlowId) -> bool {
+        let (Some(ifp), Some(flow)) = (ip.ifs.get(dev), self.flow(id)) else {
+            return true;
+        };
+        let Endpoints { local, remote } = flow.endpoints;
+        ifp.snd.admits(|| Flow::between(proto::TCP, local, remote))
     }
 
     /// Has a connection wait for room. Its timers run on.
@@ -42,15 +44,15 @@ impl Tcp {
         if self.blocked.is_empty() {
             return;
         }
-        let room = self.room(ip, dev);
-        self.wake(dev, room);
+        let count = ip.ifs.get(dev).map_or(usize::MAX, |ifp| ifp.snd.woken());
+        self.wake(dev, count);
     }
 
     /// A connection had no more to send, and there may be room left for the next.
-    pub(super) fn pass_on(&mut self, ip: &Ip, path: Option<Path>) {
+    pub(super) fn pass_on(&mut self, ip: &Ip, id: FlowId, path: Option<Path>) {
         if let Some(path) = path
             && !self.blocked.is_empty()
-            && self.has_room(ip, path.dev)
+            && self.has_room(ip, path.dev, id)
         {
             self.wake(path.dev, 1);
         }

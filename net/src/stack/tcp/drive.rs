@@ -69,7 +69,7 @@ impl Tcp {
             if burst == 0 {
                 break true;
             }
-            blocked = path.is_some_and(|path| !self.has_room(ip, path.dev));
+            blocked = path.is_some_and(|path| !self.has_room(ip, path.dev, id));
             if blocked {
                 break false;
             }
@@ -88,7 +88,7 @@ impl Tcp {
         } else if blocked {
             self.block(id, path);
         } else {
-            self.pass_on(ip, path);
+            self.pass_on(ip, id, path);
         }
     }
 

@@ -9,11 +9,13 @@
 //! - [`apply`]: applying them, one by one;
 //! - [`undo`]: undoing them if one is refused, and announcing them if none was;
 //! - [`texts`]: the texts that readers have begun, each kept once;
+//! - [`state`]: everything that was set, as the lines that set it again on another host;
 //! - this module: open files, and watching them for changes.
 
 mod apply;
 mod node;
 mod setting;
+mod state;
 mod texts;
 mod undo;
 
@@ -29,6 +31,8 @@ use crate::ip::Ip;
 use crate::net::Net;
 use node::Node;
 use setting::Setting;
+pub(crate) use state::Keeper;
+pub use state::MAX_STATE;
 use texts::Texts;
 use undo::Change;
 
@@ -156,7 +160,7 @@ impl Handle {
             return Err(errno::EINVAL);
         }
         if !text.is_empty() {
-            self.commit(net, &text)?;
+            commit(net, &self.node, &text)?;
         }
         self.pending = pending;
         Ok(buf.len())
@@ -168,7 +172,7 @@ impl Handle {
         if pending.is_empty() {
             return Ok(());
         }
-        self.commit(net, &pending)
+        commit(net, &self.node, &pending)
     }
 
     pub(crate) fn close(&mut self, net: &mut Net, watchers: &mut Watchers, id: FileId) {
@@ -181,54 +185,6 @@ impl Handle {
         watchers.texts.release(&self.node, self.snapshot.take());
     }
 
-    /// Applies all the lines, or if one is refused, none.
-    fn commit(&self, net: &mut Net, text: &[u8]) -> Result<(), Errno> {
-        net.ip.ifs.touch();
-        let node = &self.node;
-        let text = std::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
-        let most = match node {
-            Node::RouteAdd | Node::RouteRm => MOST_ROUTES,
-            _ => MOST_LINES,
-        };
-        if text.lines().count() > most {
-            return Err(errno::ENOSPC);
-        }
-        let parse = |line: &str| Setting::parse(node, line).ok_or(errno::EINVAL);
-        let settings: Vec<_> = text.lines().map(parse).collect::<Result<_, _>>()?;
-        // A setting that cannot be undone must be the only one.
-        if settings.len() > 1 && settings.iter().any(Setting::is_final) {
-            return Err(errno::EINVAL);
-        }
-        // All lines are for one file, and so for one interface.
-        let dev = settings.first().and_then(Setting::interface);
-        let dev = dev.and_then(|name| net.ip.ifs.by_name(name));
-        let mut change = dev.map(|dev| Change::new(&net.ip, dev));
-        let count = settings.len();
-        let (mut done, mut kept) = (Vec::with_capacity(count), 0);
-        for setting in settings {
-            let refused = match setting.apply(net) {
-                Ok(undo) => {
-                    kept += undo.weight();
-                    done.push(undo);
-                    if let Some(change) = &mut change {
-                        change.note(&net.ip);
-                    }
-                    // The last one is never undone.
-                    (kept > MOST_KEPT && done.len() < count).then_some(errno::ENOSPC)
-                }
-                Err(error) => Some(error),
-            };
-            if let Some(error) = refused {
-                done.into_iter().rev().for_each(|undo| undo.undo(net));
-                return Err(error);
-            }
-        }
-        if let Some(change) = change {
-            change.announce(net);
-        }
-        Ok(())
-    }
-
     /// Readable when the text has changed since it was last read; writable always. After this call
     /// the file is told of the next change.
     pub(crate) fn ready(&mut self, net: &Net, watchers: &mut Watchers, id: FileId) -> Ready {
@@ -239,6 +195,53 @@ impl Handle {
         watchers.watch(self, id);
         Ready::WRITE
     }
+}
+
+/// Applies all the lines, or if one is refused, none.
+fn commit(net: &mut Net, node: &Node, text: &[u8]) -> Result<(), Errno> {
+    net.ip.ifs.touch();
+    let text = std::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
+    let most = match node {
+        Node::RouteAdd | Node::RouteRm => MOST_ROUTES,
+        _ => MOST_LINES,
+    };
+    if text.lines().count() > most {
+        return Err(errno::ENOSPC);
+    }
+    let parse = |line: &str| Setting::parse(node, line).ok_or(errno::EINVAL);
+    let settings: Vec<_> = text.lines().map(parse).collect::<Result<_, _>>()?;
+    // A setting that cannot be undone must be the only one.
+    if settings.len() > 1 && settings.iter().any(Setting::is_final) {
+        return Err(errno::EINVAL);
+    }
+    // All lines are for one file, and so for one interface.
+    let dev = settings.first().and_then(Setting::interface);
+    let dev = dev.and_then(|name| net.ip.ifs.by_name(name));
+    let mut change = dev.map(|dev| Change::new(&net.ip, dev));
+    let count = settings.len();
+    let (mut done, mut kept) = (Vec::with_capacity(count), 0);
+    for setting in settings {
+        let refused = match setting.apply(net) {
+            Ok(undo) => {
+                kept += undo.weight();
+                done.push(undo);
+                if let Some(change) = &mut change {
+                    change.note(&net.ip);
+                }
+                // The last one is never undone.
+                (kept > MOST_KEPT && done.len() < count).then_some(errno::ENOSPC)
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = refused {
+            done.into_iter().rev().for_each(|undo| undo.undo(net));
+            return Err(error);
+        }
+    }
+    if let Some(change) = change {
+        change.announce(net);
+    }
+    Ok(())
 }
 
 /// Open files whose next change a program waits for. Their texts are compared only after an event

@@ -10,7 +10,10 @@ use syscall::flag::{
 };
 use syscall::schemev2::NewFdFlags;
 
-use super::{MAX_STAT_HANDLES, ROOT, SchemeFront, StatHandle, caller, error, event_flags, number};
+use super::{
+    MAX_STAT_HANDLES, RESERVED_STAT_HANDLES, ROOT, SchemeFront, StatHandle, caller, error,
+    event_flags, number,
+};
 use crate::errno;
 use crate::server::{FileKind, FileServer, OpenFlags, Ready, Stat};
 
@@ -33,7 +36,7 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
         let server = &mut self.front.dispatch.server;
         let stat = server.stat(&path).map_err(error)?;
         if flags & O_STAT == O_STAT {
-            return self.open_to_stat(path, stat);
+            return self.open_to_stat(path, stat, ctx.uid);
         }
         let mut open = match flags & O_ACCMODE {
             O_RDONLY => OpenFlags::READ,
@@ -145,8 +148,13 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
         opaque_offset: u64,
     ) -> Result<DirentBuf<&'buf mut [u8]>> {
         let file = self.front.file(id)?;
-        let entries = self.front.dispatch.server.list(file).map_err(error)?;
         let start = usize::try_from(opaque_offset).map_err(|_| error(errno::EINVAL))?;
+        let entries = self.front.listing(file, start)?;
+        if start >= entries.len() {
+            // The reader is at the end.
+            self.front.forget_listing(file);
+            return Ok(buf);
+        }
         for (at, entry) in entries.iter().enumerate().skip(start) {
             let kind = match entry.kind {
                 FileKind::Directory => DirentKind::Directory,
@@ -184,9 +192,13 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
 }
 
 impl<S: FileServer> OneScheme<'_, S> {
-    fn open_to_stat(&mut self, path: String, stat: Stat) -> Result<OpenResult> {
+    fn open_to_stat(&mut self, path: String, stat: Stat, uid: u32) -> Result<OpenResult> {
         let front = &mut *self.front;
-        if front.stat_handles.len() >= MAX_STAT_HANDLES {
+        let limit = match uid {
+            0 => MAX_STAT_HANDLES,
+            _ => MAX_STAT_HANDLES - RESERVED_STAT_HANDLES,
+        };
+        if front.stat_handles.len() >= limit {
             return Err(error(errno::ENFILE));
         }
         front.next_stat_handle += 1;

@@ -39,7 +39,7 @@ pub fn supervise(
     let mut restarts = Restarts::default();
     let mut notify = InitNotify::take();
     // Both a daemon and its parent may have been killed.
-    for name in names.iter().filter(|name| system::is_orphan(name)) {
+    for name in left(names).filter(|name| system::is_orphan(name)) {
         system::unlink_scheme(name);
     }
     while !system::stopped() {
@@ -58,7 +58,7 @@ pub fn supervise(
                 notify = InitNotify::none();
                 let status = system::wait(child)?;
                 system::set_child(0);
-                for name in names {
+                for name in left(names) {
                     system::unlink_scheme(name);
                 }
                 if status.success() || system::stopped() {
@@ -86,6 +86,21 @@ pub fn supervise(
         rest(restart.pause);
     }
     Ok(())
+}
+
+/// Those of `names` that are in our namespace. Redox's log has a line for each look at one that is
+/// not.
+fn left<'a>(names: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    let there = system::scheme_names();
+    if let Err(error) = &there {
+        log::warn!("/scheme: {error}");
+    }
+    // Without a list, they are all tried.
+    let left = move |name: &&str| match &there {
+        Ok(there) => there.iter().any(|other| other == name),
+        Err(_) => true,
+    };
+    names.iter().copied().filter(left)
 }
 
 /// Pauses, until a SIGTERM at the longest. A signal does not interrupt a sleep.

@@ -366,6 +366,11 @@ impl Namespace {
     }
 }
 
+/// The names of the schemes in the namespace of this process.
+pub(super) fn scheme_names() -> io::Result<Vec<String>> {
+    Namespace::keep()?.names()
+}
+
 /// Whether a scheme's name exists, but its daemon does not.
 pub(super) fn is_orphan(name: &str) -> bool {
     let root = Fd::open(&format!("/scheme/{name}"), libredox::flag::O_RDONLY, 0);

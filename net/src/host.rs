@@ -78,6 +78,7 @@ pub struct Host {
     servers: Servers,
     watchers: netcfg::Watchers,
     events: netcfg::Events,
+    keeper: netcfg::Keeper,
     /// The result of the last turn, as long as nothing has happened since that could change it.
     /// Most turns have nothing to do, and this spares them the search for work.
     idle: Option<Turn>,
@@ -121,6 +122,7 @@ impl Host {
             servers: Servers::default(),
             watchers: netcfg::Watchers::default(),
             events: netcfg::Events::default(),
+            keeper: netcfg::Keeper::default(),
             idle: None,
         }
     }
@@ -137,10 +139,25 @@ impl Host {
     }
 
     /// Makes `ethN`, with the lowest free number, on an adapter with this address. It is up at
-    /// once, so that a program can ask the network for an address.
+    /// once, so that a program can ask the network for an address; unless the
+    /// [restored](Self::restore) state says otherwise.
     pub fn attach_ethernet(&mut self, mac: Mac) -> Option<AdapterId> {
         self.schedule();
-        self.net.link.attach_ethernet(&mut self.net.ip, mac)
+        let id = self.net.link.attach_ethernet(&mut self.net.ip, mac)?;
+        if let Some(name) = self.ethernet_name(id).map(str::to_owned) {
+            self.keeper.attached(&mut self.net, &name);
+        }
+        Some(id)
+    }
+
+    /// Sets everything that programs had set on another host, from the text that its
+    /// [`poll_state`](FileServer::poll_state) returned. It is called before the host is served.
+    ///
+    /// Any text will do: a line that is not understood, or is refused, is logged and left out.
+    /// What it says of an adapter is set when that is [attached](Self::attach_ethernet).
+    pub fn restore(&mut self, state: &[u8]) {
+        self.schedule();
+        self.keeper.restore(&mut self.net, state);
     }
 
     /// Removes an adapter that is gone for good, and its interface.
@@ -599,6 +616,7 @@ impl FileServer for Host {
             wakes,
             watchers,
             events,
+            keeper,
             ..
         } = self;
         events.run(&net.ip, wakes);
@@ -608,7 +626,7 @@ impl FileServer for Host {
         });
         // Each of these steps may have left work for the ones before it.
         let pending = net.has_work();
-        let deadlines = [net.deadline(), watchers.deadline()];
+        let deadlines = [net.deadline(), watchers.deadline(), keeper.deadline(net)];
         let turn = Turn {
             pending,
             deadline: deadlines.into_iter().flatten().min(),
@@ -621,6 +639,10 @@ impl FileServer for Host {
         self.tell_events();
         self.collect();
         self.wakes.poll()
+    }
+
+    fn poll_state(&mut self) -> Option<String> {
+        self.keeper.poll(&self.net)
     }
 
     fn poll_signal(&mut self) -> Option<SignalTarget> {

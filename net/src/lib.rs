@@ -52,6 +52,7 @@ mod timers;
 pub mod tun;
 
 pub use host::{Config, Host};
+pub use netcfg::MAX_STATE;
 pub use seed::Seed;
 pub use serve::Services;
 

@@ -12,6 +12,7 @@
 //! - Three *fronts* call a server, and only they depend on a system:
 //!   [`local`] (same process, any number of threads, and virtual time),
 //!   `fuse` (real files on Linux) and `redox` (real schemes on Redox).
+//! - [`restart`]: when a daemon that ended is started again, and with what.
 //! - [`errno`]: error numbers.
 
 #![deny(unsafe_code)]
@@ -20,6 +21,7 @@ pub mod dispatch;
 pub mod errno;
 pub mod local;
 pub mod readiness;
+pub mod restart;
 pub mod server;
 mod table;
 pub mod wait;

@@ -233,6 +233,13 @@ pub trait FileServer {
         None
     }
 
+    /// Everything that programs have set, as a text with which another server can begin, if it may
+    /// have changed since the last call. A server whose state nobody asks for makes no text.
+    #[must_use]
+    fn poll_state(&mut self) -> Option<String> {
+        None
+    }
+
     /// Describes the file at `path` without opening, claiming or making it.
     fn stat(&mut self, path: &str) -> Result<Stat, Errno>;
 

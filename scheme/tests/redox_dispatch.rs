@@ -118,8 +118,13 @@ impl FileServer for Mailbox {
         Ok(DEVICE)
     }
 
+    /// An entry for each message.
     fn list(&mut self, _: FileId) -> Result<Vec<DirEntry>, Errno> {
-        Err(errno::ENOTDIR)
+        let entry = |message: &Vec<u8>| DirEntry {
+            name: String::from_utf8_lossy(message).into_owned(),
+            kind: FileKind::Text,
+        };
+        Ok(self.mail.iter().map(entry).collect())
     }
 
     fn path(&self, _: FileId) -> Result<String, Errno> {
@@ -233,17 +238,64 @@ fn open_checks_paths_users_and_handles() {
 }
 
 #[test]
-fn the_last_handles_for_stat_are_the_superusers() {
+fn the_last_stat_handles_are_the_superusers() {
     let mut kernel = Kernel::new();
-    let mut open = |uid| kernel.open(ROOT, "box", O_RDONLY | O_STAT, uid);
-    for _ in 0..65_536 - 4096 {
-        assert!(open(1000) > 0);
+    let look = |kernel: &mut Kernel, uid| kernel.open(ROOT, "box", O_RDONLY | O_STAT, uid);
+    let taken: Vec<_> = std::iter::repeat_with(|| look(&mut kernel, 1000))
+        .take_while(|&number| number > 0)
+        .collect();
+    assert!(taken.len() > 1000);
+    assert_eq!(look(&mut kernel, 1000), -23);
+    assert!(look(&mut kernel, 0) > 0);
+    kernel.front.close(taken[0] as usize, &mut Vec::new());
+    kernel.front.close(taken[1] as usize, &mut Vec::new());
+    assert!(look(&mut kernel, 1000) > 0);
+    // The superuser's come to an end, too.
+    let others = std::iter::repeat_with(|| look(&mut kernel, 0));
+    let others = others.take_while(|&number| number > 0).count();
+    assert!((1..taken.len()).contains(&others), "{others}");
+}
+
+/// The names in one piece of a directory, and where the next piece begins.
+fn piece(kernel: &mut Kernel, dir: i64, offset: u64) -> (Vec<String>, u64) {
+    let mut buf = [0; 64];
+    let header = size_of::<syscall::dirent::DirentHeader>();
+    let (at, len) = (buf.as_mut_ptr() as u64, buf.len() as u64);
+    let args = [dir as u64, at, len, header as u64, offset, 0];
+    let result = kernel.request(Opcode::Getdents, args, 0)[0].1;
+    let len = usize::try_from(result).expect("entries");
+    let entries = syscall::dirent::DirentIter::new(&buf[..len]).map(|entry| entry.unwrap());
+    let (mut names, mut next) = (Vec::new(), offset);
+    for (header, name) in entries {
+        next = header.next_opaque_id;
+        let name = name.split(|&byte| byte == 0).next().unwrap();
+        names.push(String::from_utf8(name.to_vec()).unwrap());
     }
-    assert_eq!(open(1000), -23);
-    for _ in 0..4096 {
-        assert!(open(0) > 0);
+    (names, next)
+}
+
+/// An entry that goes while a directory is read makes no other be skipped.
+#[test]
+fn a_directory_that_is_read_in_pieces_is_as_it_was_at_the_start() {
+    let mut kernel = Kernel::new();
+    let dir = kernel.open(ROOT, "box", O_RDWR, 0);
+    let names = ["a", "b", "c", "d", "e", "f", "g"].map(str::to_owned);
+    kernel.front.dispatch.server.mail = names.iter().map(|name| name.clone().into()).collect();
+    let (first, mut next) = piece(&mut kernel, dir, 0);
+    assert!(first.len() < names.len() && names.starts_with(&first));
+    kernel.front.dispatch.server.mail.drain(..2);
+    let mut seen = first;
+    loop {
+        let (more, after) = piece(&mut kernel, dir, next);
+        if more.is_empty() {
+            break;
+        }
+        seen.extend(more);
+        next = after;
     }
-    assert_eq!(open(0), -23);
+    assert_eq!(seen, names);
+    // A new start sees what there is now.
+    assert_eq!(piece(&mut kernel, dir, 0).0[0], "c");
 }
 
 #[test]

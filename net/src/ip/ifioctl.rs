@@ -13,6 +13,9 @@ use crate::ifnet::{
 };
 use crate::route::{Origin, Route};
 
+/// The addresses that `lo0` has from the beginning.
+pub(crate) const LOOPBACK_ADDRS: [&str; 2] = ["127.0.0.1/8", "::1/128"];
+
 impl Ip {
     /// Makes `lo0`, which is up from the beginning.
     pub(crate) fn attach_loopback(&mut self) {
@@ -23,7 +26,7 @@ impl Ip {
         let lo0 = self
             .ifs
             .attach("lo0", Driver::Loopback, looutput, flags, IFT_LOOP, LOMTU);
-        for addr in ["127.0.0.1/8", "::1/128"] {
+        for addr in LOOPBACK_ADDRS {
             if let (Some(lo0), Some(addr)) = (lo0, IfAddr::parse(addr)) {
                 self.ifs.add_addr(lo0, addr);
             }
@@ -152,26 +155,15 @@ impl Ip {
 
     /// Adds the route for one address: to its network, or its peer.
     fn connect_route(&mut self, dev: IfIndex, addr: &IfAddr) {
-        let may = |ifp: &&Ifnet| ifp.is_up() && ifp.driver != Driver::Loopback;
-        let Some(ifp) = self.ifs.get(dev).filter(may) else {
+        let missing = self.missing_route(dev, addr);
+        let Some(prefix) = missing.filter(|_| self.is_up(dev)) else {
             return;
         };
-        let Some(prefix) = addr.prefix() else {
-            return;
-        };
-        // The router says which prefixes are on the link: not every address that it leads to is in
-        // one (RFC 5942 section 4).
-        if ifp.advertised.contains(&addr.addr) {
-            return;
-        }
-        let tunnel = ifp.is_tunnel();
+        let tunnel = self.ifs.get(dev).is_some_and(Ifnet::is_tunnel);
         let taken = || {
             let routes = self.routes.at(prefix);
             routes.filter(|route| route.dev == Some(dev))
         };
-        if taken().any(|route| connects(route, dev)) {
-            return;
-        }
         // The lowest metric at which it replaces none. Those over other interfaces stand beside it.
         let metric = (0..).find(|&metric| taken().all(|route| route.metric != metric));
         let route = Route {
@@ -185,6 +177,21 @@ impl Ip {
         if self.routes.insert(prefix, route).is_err() {
             log::warn!("no room for the route of {addr}");
         }
+    }
+
+    /// The prefix to which an address of an interface has a route when it comes up, and now has
+    /// none.
+    pub(crate) fn missing_route(&self, dev: IfIndex, addr: &IfAddr) -> Option<IpNet> {
+        let may = |ifp: &&Ifnet| ifp.driver != Driver::Loopback;
+        let ifp = self.ifs.get(dev).filter(may)?;
+        // The router says which prefixes are on the link: not every address that it leads to is in
+        // one (RFC 5942 section 4).
+        if ifp.advertised.contains(&addr.addr) {
+            return None;
+        }
+        let there = |route: &Route| connects(route, dev);
+        addr.prefix()
+            .filter(|prefix| !self.routes.at(*prefix).any(there))
     }
 
     /// Whether an interface has the address.

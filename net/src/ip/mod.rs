@@ -48,6 +48,7 @@ use icmp::{Notice, RateLimit};
 use pmtu::PathMtus;
 use reassembly::{HeldFragments, Reassembly};
 
+pub(crate) use ifioctl::LOOPBACK_ADDRS;
 pub(crate) use output::NetError;
 
 /// Most packets in the input queue.

@@ -195,6 +195,12 @@ impl Link {
         Some(self.get(id)?.mac)
     }
 
+    /// The hardware address that somebody set in place of the adapter's own.
+    pub(crate) fn mac_set(&self, id: AdapterId) -> Option<Mac> {
+        let softc = self.get(id)?;
+        (softc.mac != softc.hardware).then_some(softc.mac)
+    }
+
     /// Sets the hardware address of an adapter.
     pub(crate) fn set_mac(&mut self, ip: &mut Ip, id: AdapterId, mac: Mac) {
         let Some(softc) = self.get_mut(id) else {

@@ -11,6 +11,7 @@
 //! - [`texts`]: the texts that readers have begun, each kept once;
 //! - [`lookup`]: the file that says which route an address has;
 //! - [`events`]: the files that tell what changes at an interface;
+//! - [`state`]: everything that was set, as the lines that set it again on another host;
 //! - this module: open files, and watching them for changes.
 
 mod apply;
@@ -18,6 +19,7 @@ mod events;
 mod lookup;
 mod node;
 mod setting;
+mod state;
 mod texts;
 mod undo;
 
@@ -35,6 +37,8 @@ use crate::memory::Memory;
 use crate::net::Net;
 use node::{IfNode, Node};
 use setting::Setting;
+pub(crate) use state::Keeper;
+pub use state::MAX_STATE;
 use texts::Texts;
 use undo::Change;
 
@@ -209,7 +213,7 @@ impl Handle {
             return Err(errno::ENOBUFS);
         }
         if !text.is_empty() {
-            self.commit(net, &text)?;
+            commit(net, &self.node, &text)?;
         }
         watchers.lines.take(pending.capacity());
         self.pending = pending;
@@ -227,7 +231,7 @@ impl Handle {
         if pending.is_empty() {
             return Ok(());
         }
-        self.commit(net, &pending)
+        commit(net, &self.node, &pending)
     }
 
     pub(crate) fn close(&mut self, net: &mut Net, watchers: &mut Watchers, id: FileId) {
@@ -240,54 +244,6 @@ impl Handle {
         watchers.texts.release(&self.node, self.snapshot.take());
     }
 
-    /// Applies all the lines, or if one is refused, none.
-    fn commit(&self, net: &mut Net, text: &[u8]) -> Result<(), Errno> {
-        net.ip.ifs.touch();
-        let node = &self.node;
-        let text = std::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
-        let most = match node {
-            Node::RouteAdd | Node::RouteRm => MOST_ROUTES,
-            _ => MOST_LINES,
-        };
-        if text.lines().count() > most {
-            return Err(errno::ENOSPC);
-        }
-        let parse = |line: &str| Setting::parse(node, line).ok_or(errno::EINVAL);
-        let settings: Vec<_> = text.lines().map(parse).collect::<Result<_, _>>()?;
-        // A setting that cannot be undone must be the only one.
-        if settings.len() > 1 && settings.iter().any(Setting::is_final) {
-            return Err(errno::EINVAL);
-        }
-        // All lines are for one file, and so for one interface.
-        let dev = settings.first().and_then(Setting::interface);
-        let dev = dev.and_then(|name| net.ip.ifs.by_name(name));
-        let mut change = dev.map(|dev| Change::new(&net.ip, dev));
-        let count = settings.len();
-        let (mut done, mut kept) = (Vec::with_capacity(count), 0);
-        for setting in settings {
-            let refused = match setting.apply(net) {
-                Ok(undo) => {
-                    kept += undo.weight();
-                    done.push(undo);
-                    if let Some(change) = &mut change {
-                        change.note(&net.ip);
-                    }
-                    // The last one is never undone.
-                    (kept > MOST_KEPT && done.len() < count).then_some(errno::ENOSPC)
-                }
-                Err(error) => Some(error),
-            };
-            if let Some(error) = refused {
-                done.into_iter().rev().for_each(|undo| undo.undo(net));
-                return Err(error);
-            }
-        }
-        if let Some(change) = change {
-            change.announce(net);
-        }
-        Ok(())
-    }
-
     /// Readable when the text has changed since it was last read; writable always. After this call
     /// the file is told of the next change.
     pub(crate) fn ready(&mut self, net: &Net, watchers: &mut Watchers, id: FileId) -> Ready {
@@ -298,6 +254,53 @@ impl Handle {
         watchers.watch(self, id);
         Ready::WRITE
     }
+}
+
+/// Applies all the lines, or if one is refused, none.
+fn commit(net: &mut Net, node: &Node, text: &[u8]) -> Result<(), Errno> {
+    net.ip.ifs.touch();
+    let text = std::str::from_utf8(text).map_err(|_| errno::EINVAL)?;
+    let most = match node {
+        Node::RouteAdd | Node::RouteRm => MOST_ROUTES,
+        _ => MOST_LINES,
+    };
+    if text.lines().count() > most {
+        return Err(errno::ENOSPC);
+    }
+    let parse = |line: &str| Setting::parse(node, line).ok_or(errno::EINVAL);
+    let settings: Vec<_> = text.lines().map(parse).collect::<Result<_, _>>()?;
+    // A setting that cannot be undone must be the only one.
+    if settings.len() > 1 && settings.iter().any(Setting::is_final) {
+        return Err(errno::EINVAL);
+    }
+    // All lines are for one file, and so for one interface.
+    let dev = settings.first().and_then(Setting::interface);
+    let dev = dev.and_then(|name| net.ip.ifs.by_name(name));
+    let mut change = dev.map(|dev| Change::new(&net.ip, dev));
+    let count = settings.len();
+    let (mut done, mut kept) = (Vec::with_capacity(count), 0);
+    for setting in settings {
+        let refused = match setting.apply(net) {
+            Ok(undo) => {
+                kept += undo.weight();
+                done.push(undo);
+                if let Some(change) = &mut change {
+                    change.note(&net.ip);
+                }
+                // The last one is never undone.
+                (kept > MOST_KEPT && done.len() < count).then_some(errno::ENOSPC)
+            }
+            Err(error) => Some(error),
+        };
+        if let Some(error) = refused {
+            done.into_iter().rev().for_each(|undo| undo.undo(net));
+            return Err(error);
+        }
+    }
+    if let Some(change) = change {
+        change.announce(net);
+    }
+    Ok(())
 }
 
 /// Open files whose next change a program waits for. Their texts are compared only after an event

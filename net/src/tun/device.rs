@@ -83,7 +83,7 @@ impl Units {
     }
 
     /// `tuncreate`: a new interface, down and without addresses.
-    fn create(&mut self, ip: &mut Ip, unit: u16) -> Result<(), Errno> {
+    pub(super) fn create(&mut self, ip: &mut Ip, unit: u16) -> Result<(), Errno> {
         let name = format!("tun{unit}");
         let flags = IfFlags::POINTOPOINT | IfFlags::MULTICAST;
         let dev = ip
@@ -367,6 +367,7 @@ impl Units {
         let dev = self.softc_of(handle.unit, handle.opening)?.dev;
         let ifp = ip.ifs.get_mut(dev).ok_or(errno::EHOSTDOWN)?;
         TunFlags::ASYNC.set_on(ifp, on);
+        ip.ifs.touch();
         Ok(())
     }
 }

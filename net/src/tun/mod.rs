@@ -9,6 +9,7 @@
 //! - [`output`]: packets that the system sends;
 //! - [`ioctl`]: device controls, by the numbers of every system;
 //! - [`softc`]: the state of a unit;
+//! - [`state`]: the part of it that outlives the driver;
 //! - [`frame`]: the bytes on the file: headers and batches.
 //!
 //! The driver sees the interface and the network layer, and nothing else. [`Units::poll_event`]
@@ -19,6 +20,7 @@ mod frame;
 mod ioctl;
 mod output;
 mod softc;
+mod state;
 #[cfg(test)]
 mod tests;
 
@@ -33,6 +35,7 @@ use crate::ip::Ip;
 pub(crate) use device::{Handle, PgrpHandle};
 pub(crate) use softc::SigioOwner;
 use softc::{Softc, TunFlags};
+pub(crate) use state::UnitState;
 
 /// Largest packet that a program may write, bytes, header not included.
 pub const TUNMRU: usize = 16_384;

@@ -19,6 +19,6 @@ mod system;
 #[cfg(target_os = "redox")]
 pub use serve::{DriverWork, Drivers, serve};
 #[cfg(target_os = "redox")]
-pub use supervise::supervise;
+pub use supervise::{Worker, supervise};
 #[cfg(target_os = "redox")]
 pub use system::{Namespace, RedoxProcesses, now};

@@ -20,7 +20,9 @@ use redox_scheme::{Request, RequestKind, Response, SignalBehavior, Socket};
 use syscall::error::{EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, Error};
 
 use super::front::{AfterSend, Outgoing, ROOT, SchemeFront};
-use super::system::{self, Clocks, InitNotify, RedoxProcesses, Timer};
+use super::supervise::Worker;
+use super::system::{self, Clocks, RedoxProcesses, Timer};
+use crate::restart::Handover;
 use crate::server::{FileServer, Processes, SignalTarget, Turn};
 
 /// Most requests taken from one scheme at a time.
@@ -105,19 +107,23 @@ struct State<S> {
     drivers: Box<dyn Drivers<S>>,
     timer: Timer,
     clock: Clocks,
+    /// Where the next worker finds the state of the server.
+    handover: Handover<'static>,
     /// Kept from call to call, so that its memory is reused.
     out: Vec<Outgoing>,
 }
 
 /// Registers a scheme for each of `names` and serves them until SIGTERM. Init is told that we are
-/// ready when all are registered; then the process leaves its namespace.
+/// ready when all are registered; then the process leaves its namespace. From then on the state of
+/// the server is kept for the next worker.
 pub fn serve<S: FileServer + Send + 'static>(
     server: S,
     names: &[&'static str],
     drivers: Box<dyn Drivers<S>>,
     work: &DriverWork<S>,
+    worker: Worker,
 ) -> io::Result<()> {
-    let notify = InitNotify::take();
+    let Worker { notify, handover } = worker;
     system::catch_signals();
     let timer = Timer::new()?;
     let queue = Arc::new(EventQueue::<usize>::new()?);
@@ -141,6 +147,7 @@ pub fn serve<S: FileServer + Send + 'static>(
         drivers,
         timer,
         clock: Clocks::default(),
+        handover,
         out: Vec::new(),
     }));
     // It is set only here.
@@ -161,6 +168,7 @@ pub fn serve<S: FileServer + Send + 'static>(
         register_scheme_inner(socket, name, ROOT).map_err(io_error)?;
     }
     notify.ready();
+    handover.ready();
     libredox::call::setrens(0, 0)?;
     log::debug!("serving {names:?}");
 
@@ -298,10 +306,22 @@ impl<S: FileServer> State<S> {
         self.front.turn(now, alive, &mut self.out)
     }
 
+    /// Keeps the state for the next worker. Before this one is ready, it is not known to be good.
+    fn keep(&mut self) {
+        if self.handover.is_ready()
+            && let Some(state) = self.front.dispatch.server.poll_state()
+            && !self.handover.write(state.as_bytes())
+        {
+            log::error!("no room to keep the settings, of {} bytes", state.len());
+        }
+    }
+
     /// Hands out the results of the turns: answers, events, frames. True if there is more to do, or if
     /// a packet came back for which others may have waited; and the signals to be sent.
     fn finish(&mut self) -> (bool, Vec<SignalTarget>) {
         let mut came_back = false;
+        // Before the answers: what a program knows to be set is not lost.
+        self.keep();
         for outgoing in self.out.drain(..) {
             let outbox = &mut self.outboxes[outgoing.scheme];
             outbox.responses.push_back(outgoing.response);

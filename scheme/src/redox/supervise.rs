@@ -2,76 +2,114 @@
 //! so the parent removes the names and starts the daemon again.
 
 use std::io;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::system::{self, InitNotify};
+use crate::restart::{End, Handover, Restarts};
 
-/// A daemon that lived this long was not broken from the start.
-const HEALTHY: Duration = Duration::from_secs(10);
-/// Longest pause before a daemon that keeps dying is started again.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// Longest time until a SIGTERM during the pause is seen.
 const STOP_INTERVAL: Duration = Duration::from_millis(50);
 
-/// Runs `command` again and again until it ends by itself, without error, or we get SIGTERM. The
-/// names of its schemes are removed each time. Only the first child notifies init.
-pub fn supervise(mut command: Command, names: &[&str]) -> io::Result<()> {
+/// What a worker begins with.
+pub struct Worker {
+    pub(super) notify: InitNotify,
+    pub(super) handover: Handover<'static>,
+}
+
+impl Worker {
+    /// The state that the worker before left.
+    pub fn state(&self) -> Option<Vec<u8>> {
+        self.handover.read()
+    }
+}
+
+/// Has `work` done by a child, again and again until one ends by itself, without error, or we get
+/// SIGTERM. The names of its schemes are removed each time. Only the first child notifies init. Each
+/// begins with the state that the one before left, of up to `room` bytes.
+///
+/// The caller has one thread only.
+pub fn supervise(
+    names: &[&str],
+    room: usize,
+    work: impl Fn(Worker) -> io::Result<()>,
+) -> io::Result<()> {
     system::catch_signals();
-    let mut pause = Duration::from_millis(100);
-    // The child inherits the pipe by its number. Our copy is closed when the first child starts,
-    // and later children do not get it.
-    let mut notify = Some(InitNotify::take());
+    let handover = Handover::new(system::shared_memory(Handover::words(room))?);
+    let clock = Instant::now();
+    let mut restarts = Restarts::default();
+    let mut notify = InitNotify::take();
     // Both a daemon and its parent may have been killed.
-    for name in names.iter().filter(|name| system::is_orphan(name)) {
+    for name in left(names).filter(|name| system::is_orphan(name)) {
         system::unlink_scheme(name);
     }
     while !system::stopped() {
-        let started = Instant::now();
-        let mut child = match command.spawn() {
-            Ok(child) => child,
+        restarts.start(clock.elapsed());
+        handover.begin();
+        let given = handover.is_given();
+        let end = match system::fork() {
+            Ok(None) => return work(Worker { notify, handover }),
+            Ok(Some(child)) => {
+                system::set_child(child);
+                // A signal may have come before there was a child to pass it on to.
+                if system::stopped() {
+                    system::stop_child();
+                }
+                // Init waits as long as we have the pipe, too.
+                notify = InitNotify::none();
+                let status = system::wait(child)?;
+                system::set_child(0);
+                for name in left(names) {
+                    system::unlink_scheme(name);
+                }
+                if status.success() || system::stopped() {
+                    break;
+                }
+                log::error!("the daemon ended ({status}); starting it again");
+                match handover.is_ready() {
+                    true => End::Later,
+                    false => End::BeforeReady { given },
+                }
+            }
             Err(error) => {
                 // Memory, or a place for a process, may be there again later.
                 log::error!("the daemon cannot be started: {error}");
-                rest(pause);
-                pause = (pause * 2).min(LONGEST_PAUSE);
-                continue;
+                End::NotStarted
             }
         };
-        system::set_child(child.id());
-        // A signal may have come before there was a child to pass it on to.
-        if system::stopped() {
-            system::stop_child();
+        let restart = restarts.end(clock.elapsed(), end);
+        if restart.forget {
+            log::error!(
+                "the daemon was not ready when it ended: the next one begins without the settings"
+            );
+            handover.forget();
         }
-        drop(notify.take());
-        command.env_remove("INIT_NOTIFY");
-        let status = loop {
-            match child.wait() {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                status => break status?,
-            }
-        };
-        system::set_child(0);
-        for name in names {
-            system::unlink_scheme(name);
-        }
-        if status.success() || system::stopped() {
-            break;
-        }
-        log::error!("the daemon ended ({status}); starting it again");
-        if started.elapsed() > HEALTHY {
-            pause = Duration::from_millis(100);
-        }
-        rest(pause);
-        pause = (pause * 2).min(LONGEST_PAUSE);
+        rest(restart.pause);
     }
     Ok(())
 }
 
+/// Those of `names` that are in our namespace. Redox's log has a line for each look at one that is
+/// not.
+fn left<'a>(names: &'a [&'a str]) -> impl Iterator<Item = &'a str> {
+    let there = system::scheme_names();
+    if let Err(error) = &there {
+        log::warn!("/scheme: {error}");
+    }
+    // Without a list, they are all tried.
+    let left = move |name: &&str| match &there {
+        Ok(there) => there.iter().any(|other| other == name),
+        Err(_) => true,
+    };
+    names.iter().copied().filter(left)
+}
+
 /// Pauses, until a SIGTERM at the longest. A signal does not interrupt a sleep.
 fn rest(pause: Duration) {
-    let until = Instant::now() + pause;
-    while !system::stopped() && Instant::now() < until {
-        std::thread::sleep(STOP_INTERVAL);
+    let started = Instant::now();
+    while !system::stopped()
+        && let left = pause.saturating_sub(started.elapsed())
+        && !left.is_zero()
+    {
+        std::thread::sleep(left.min(STOP_INTERVAL));
     }
 }

@@ -1,7 +1,9 @@
 //! Processes, clocks and signals of Redox. All the unsafe code of the front.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicI32, Ordering};
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64, Ordering};
 use std::time::Duration;
 
 use libredox::Fd;
@@ -205,8 +207,57 @@ pub(super) fn stopped() -> bool {
     STOP.load(Ordering::SeqCst)
 }
 
-pub(super) fn set_child(pid: u32) {
-    CHILD.store(i32::try_from(pid).unwrap_or(0), Ordering::SeqCst);
+/// The child that a termination signal is passed on to; 0 for none.
+pub(super) fn set_child(pid: i32) {
+    CHILD.store(pid, Ordering::SeqCst);
+}
+
+/// Makes a process that goes on from here, as this one does: its number, or `None` in the new one.
+/// The caller has one thread only.
+pub(super) fn fork() -> io::Result<Option<i32>> {
+    // SAFETY: there is no other thread that could hold a lock which nobody releases in the child.
+    match unsafe { libc::fork() } {
+        -1 => Err(io::Error::last_os_error()),
+        0 => Ok(None),
+        child => Ok(Some(child)),
+    }
+}
+
+/// Waits for the end of a child.
+pub(super) fn wait(child: i32) -> io::Result<ExitStatus> {
+    let mut status = 0;
+    loop {
+        // SAFETY: the status is written to, and lives during the call.
+        if unsafe { libc::waitpid(child, &raw mut status, 0) } == child {
+            return Ok(ExitStatus::from_raw(status));
+        }
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+}
+
+/// Zeroed memory that this process shares with those that it forks, for ever.
+pub(super) fn shared_memory(words: usize) -> io::Result<&'static [AtomicU64]> {
+    let len = words * size_of::<AtomicU64>();
+    let (read_write, shared) = (
+        libc::PROT_READ | libc::PROT_WRITE,
+        libc::MAP_SHARED | libc::MAP_ANONYMOUS,
+    );
+    // SAFETY: new memory, at an address that the kernel chooses.
+    let memory = unsafe { libc::mmap(std::ptr::null_mut(), len, read_write, shared, -1, 0) };
+    if memory == libc::MAP_FAILED {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the memory is that long, aligned to a page, zeroed, and never unmapped. All who have it
+    // use it as atomic words.
+    let memory = unsafe { std::slice::from_raw_parts(memory.cast::<AtomicU64>(), words) };
+    // A page that nobody has written to is not shared yet: each process would get its own.
+    for word in memory {
+        word.store(0, Ordering::Relaxed);
+    }
+    Ok(memory)
 }
 
 /// Removes a scheme's name from our namespace, where a daemon that died has left it.
@@ -315,6 +366,11 @@ impl Namespace {
     }
 }
 
+/// The names of the schemes in the namespace of this process.
+pub(super) fn scheme_names() -> io::Result<Vec<String>> {
+    Namespace::keep()?.names()
+}
+
 /// Whether a scheme's name exists, but its daemon does not.
 pub(super) fn is_orphan(name: &str) -> bool {
     let root = Fd::open(&format!("/scheme/{name}"), libredox::flag::O_RDONLY, 0);
@@ -342,6 +398,11 @@ impl InitNotify {
         // SAFETY: the descriptor is open. Init made it for us, says so, and nobody else here uses
         // it.
         Self(fd.map(|fd| unsafe { std::fs::File::from_raw_fd(fd) }))
+    }
+
+    /// Nobody waits.
+    pub(super) fn none() -> Self {
+        Self(None)
     }
 
     /// Tells init that we are ready.

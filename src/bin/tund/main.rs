@@ -34,10 +34,6 @@ struct Cli {
     /// Say more; twice for even more
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
-    /// Serve, as the child of the parent that starts a daemon which died again
-    #[cfg(target_os = "redox")]
-    #[arg(long, hide = true)]
-    worker: bool,
 }
 
 #[cfg(target_os = "linux")]
@@ -108,23 +104,24 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(target_os = "redox")]
 fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
-    use std::process::Command;
-
     use scheme::FileServer;
+    use scheme::redox;
 
     if cli.mount.is_some() {
         return Err("--mount is for Linux; here the schemes are served at /scheme".into());
     }
-    if cli.worker {
-        let mut net = Host::new(config(cli.serve)?, scheme::redox::RedoxProcesses);
-        // The host is told the time before it gets adapters.
-        let _ = net.turn(scheme::redox::now());
-        let work = scheme::redox::DriverWork::default();
+    let names = &net::host::SCHEMES;
+    redox::supervise(names, net::MAX_STATE, |worker| {
+        let config = config(cli.serve).map_err(io::Error::other)?;
+        let mut net = Host::new(config, redox::RedoxProcesses);
+        // The host is told the time before it gets settings and adapters.
+        let _ = net.turn(redox::now());
+        if let Some(state) = worker.state() {
+            net.restore(&state);
+        }
+        let work = redox::DriverWork::default();
         let adapters = network::attach(&mut net, work.clone());
-        let names = &net::host::SCHEMES;
-        return Ok(scheme::redox::serve(net, names, adapters, &work)?);
-    }
-    let mut worker = Command::new(std::env::current_exe()?);
-    worker.args(std::env::args_os().skip(1)).arg("--worker");
-    Ok(scheme::redox::supervise(worker, &net::host::SCHEMES)?)
+        redox::serve(net, names, adapters, &work, worker)
+    })?;
+    Ok(())
 }

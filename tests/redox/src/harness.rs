@@ -15,7 +15,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// The time limit of a test.
-const LIMIT: Duration = Duration::from_secs(40);
+fn limit(name: &str) -> Duration {
+    Duration::from_secs(match name {
+        // The pauses before a daemon that is killed again and again comes back are long.
+        name if name.contains("kills") || name.contains("dropped") => 120,
+        _ => 40,
+    })
+}
+
 /// Exit codes of a process that runs one test and reported its result. One that crashes ends with
 /// 1.
 const FAILED: u8 = 76;
@@ -198,17 +205,17 @@ fn run_apart(test: Test) -> Result<i32, String> {
         .process_group(0)
         .spawn()
         .map_err(|error| format!("cannot start: {error}"))?;
-    let start = Instant::now();
+    let (start, limit) = (Instant::now(), limit(test.name));
     loop {
         match process.try_wait() {
             Ok(Some(status)) => return status.code().ok_or_else(|| status.to_string()),
-            Ok(None) if start.elapsed() < LIMIT => thread::sleep(Duration::from_millis(5)),
+            Ok(None) if start.elapsed() < limit => thread::sleep(Duration::from_millis(5)),
             Ok(None) => {
                 // Not waited for: a process that hangs in the kernel does not even die.
                 let _ = process.kill();
                 thread::sleep(Duration::from_millis(300));
                 let _ = process.try_wait();
-                return Err(format!("no end within {LIMIT:?}"));
+                return Err(format!("no end within {limit:?}"));
             }
             Err(error) => return Err(error.to_string()),
         }

@@ -11,6 +11,7 @@ use crate::{netcfg, sys};
 pub(crate) struct Process {
     pub(crate) pid: i32,
     pub(crate) parent: i32,
+    pub(crate) threads: u32,
     name: String,
 }
 
@@ -20,7 +21,7 @@ fn processes() -> Vec<Process> {
     let line = |line: &str| {
         let words: Vec<&str> = line.split_whitespace().collect();
         // PID PGID PPID SID RUID RGID EUID EGID NTHRD STATUS NAME
-        let [pid, _, parent, .., status, name] = words[..] else {
+        let [pid, _, parent, .., threads, status, name] = words[..] else {
             return None;
         };
         if matches!(status, "E" | "X") {
@@ -29,6 +30,7 @@ fn processes() -> Vec<Process> {
         Some(Process {
             pid: pid.parse().ok()?,
             parent: parent.parse().ok()?,
+            threads: threads.parse().ok()?,
             name: name.to_owned(),
         })
     };

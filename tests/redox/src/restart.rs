@@ -1,10 +1,12 @@
 //! The death of the daemon. These tests come last: files that other tests have open do not survive
 //! it.
 
-use std::time::Duration;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::time::{Duration, Instant};
 
 use crate::device::{Tun, Wire, assert_errno, bsd};
-use crate::harness::skip;
+use crate::harness::{say, skip};
 use crate::packet::{assert_echo_reply, echo_request};
 use crate::process::{daemon, is_serving, run_daemon, start_daemon, supervisor};
 use crate::sys::{self, fork};
@@ -14,6 +16,8 @@ tests![
     sigio_does_not_end_the_daemon,
     killed_daemon_comes_back,
     killed_daemon_comes_back_again_and_again,
+    settings_survive_ten_kills,
+    settings_that_may_be_the_fault_are_dropped,
     terminated_daemon_ends_clean,
     daemon_starts_over_names_left_behind,
 ];
@@ -87,6 +91,131 @@ fn killed_daemon_comes_back_again_and_again() {
         kill_daemon();
         assert_works();
     }
+}
+
+/// What somebody set, and is there after the last close of every unit. Each is a file, and a line.
+const SETTINGS: [(&str, &str); 8] = [
+    ("ip/forwarding", "1\n"),
+    ("resolv/nameserver", "192.0.2.53\n"),
+    ("ifaces/lo0/mtu", "9000\n"),
+    ("ifaces/tun30/mtu", "1400\n"),
+    ("ifaces/tun30/addr/list", "10.0.30.1/24\n"),
+    ("ifaces/tun30/flags", "BROADCAST,MULTICAST\n"),
+    ("ifaces/tun30/queue", "fifo limit 7 packets 7000 bytes\n"),
+    ("ifaces/tun30/multicast", "239.3.3.3\n"),
+];
+/// A route over an interface that is not a tunnel.
+const ROUTE: &str = "198.51.100.0/24 dev lo0 metric 5\n";
+
+/// Sets everything that is to survive.
+fn set_all() {
+    // Another test may have left an interface behind.
+    let _ = netcfg::put_if(30, "destroy", "1");
+    let tun = Tun::open(30).expect("open");
+    tun.set(bsd::TUNSIFMODE, 0x8002);
+    tun.set(bsd::TUNSIFHEAD, 1);
+    netcfg::put("ifaces/tun30/addr/set", "10.0.30.1/24").expect("an address");
+    netcfg::put("ifaces/tun30/multicast", "join 239.3.3.3").expect("a group");
+    netcfg::put("route/add", ROUTE.trim_end()).expect("a route");
+    for (file, line) in SETTINGS {
+        if !file.ends_with("list") && !file.ends_with("flags") && !file.ends_with("multicast") {
+            netcfg::put(file, line.trim_end()).expect(file);
+        }
+    }
+}
+
+/// Takes it all back.
+fn reset_all() {
+    let tun = Tun::open(30).expect("open");
+    tun.set(bsd::TUNSTRANSIENT, 1);
+    drop(tun);
+    netcfg::put("route/rm", ROUTE.trim_end()).expect("the route");
+    netcfg::put("ip/forwarding", "0").expect("forwarding");
+    netcfg::put("ifaces/lo0/mtu", "16384").expect("the mtu");
+}
+
+fn connects() -> bool {
+    let Ok(listener) = TcpListener::bind("127.0.0.1:0") else {
+        return false;
+    };
+    let Ok(mut stream) = listener.local_addr().and_then(TcpStream::connect) else {
+        return false;
+    };
+    let Ok((mut other, _)) = listener.accept() else {
+        return false;
+    };
+    let mut byte = [0];
+    stream.write_all(b"x").is_ok() && other.read_exact(&mut byte).is_ok() && byte == *b"x"
+}
+
+/// The daemon that comes in the place of a killed one has what was set before its names appear, and
+/// tunnels can be opened again at once.
+fn settings_survive_ten_kills() {
+    if supervisor().is_none() {
+        skip("nothing watches over the daemon");
+    }
+    // The first pause is short for one that lived long enough.
+    sys::pause(10_500);
+    set_all();
+    for kill in 0..10 {
+        let held = Tun::open(30).expect("open at once");
+        assert_eq!(held.get(bsd::TUNGIFHEAD), 1);
+        netcfg::put("ifaces/tun30/flags", "up").expect("up");
+        let started = Instant::now();
+        kill_daemon();
+        // Tunnels are down, and what left by them is gone.
+        for (file, line) in SETTINGS {
+            assert_eq!(netcfg::get(file), line, "{file} after kill {kill}");
+        }
+        let routes = netcfg::get("route/list");
+        assert!(routes.contains(ROUTE), "{routes}");
+        assert!(!routes.contains("tun30"), "{routes}");
+        let connected = sys::becomes(LONG, connects);
+        let took = started.elapsed();
+        assert!(connected, "no connection after kill {kill}");
+        if kill == 0 {
+            say(&format!("redox-test: works {took:?} after the first kill"));
+        }
+        drop(held);
+    }
+    reset_all();
+    assert_works();
+}
+
+/// A daemon that was given settings and ends before it serves is followed by one without them.
+fn settings_that_may_be_the_fault_are_dropped() {
+    let Some(supervisor) = supervisor() else {
+        skip("nothing watches over the daemon");
+    };
+    set_all();
+    for _ in 0..10 {
+        assert_eq!(netcfg::get("ip/forwarding"), "1\n", "lost too early");
+        let old = daemon().expect("a process named tund").pid;
+        sys::kill(old, libc::SIGKILL).expect("kill");
+        let started = Instant::now();
+        // The next one is caught on its way: it has begun to open its adapters, and has no name yet.
+        let next = loop {
+            let next = daemon().filter(|next| next.pid != old && next.parent == supervisor.pid);
+            if let Some(next) = next.filter(|next| next.threads > 1) {
+                break next.pid;
+            }
+            assert!(started.elapsed() < LONG, "no daemon comes in its place");
+        };
+        if !netcfg::names("/scheme").contains(&"netcfg".to_owned()) {
+            sys::kill(next, libc::SIGKILL).expect("kill");
+            let other = || daemon().is_some_and(|new| new.pid != next) && is_serving();
+            assert!(sys::becomes(LONG, other), "no daemon comes in its place");
+        }
+        assert!(sys::becomes(LONG, is_serving), "it does not serve");
+        // It may have been ready a moment before it was killed: then nothing is lost.
+        if netcfg::get("ip/forwarding") == "0\n" {
+            assert!(!netcfg::exists(30), "tun30 is there");
+            assert_eq!(netcfg::get("ifaces/lo0/mtu"), "16384\n");
+            return assert_works();
+        }
+    }
+    reset_all();
+    skip("each daemon was ready before it could be killed");
 }
 
 /// SIGTERM ends the daemon and its supervisor, and removes the names.

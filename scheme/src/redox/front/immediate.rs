@@ -148,8 +148,13 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
         opaque_offset: u64,
     ) -> Result<DirentBuf<&'buf mut [u8]>> {
         let file = self.front.file(id)?;
-        let entries = self.front.dispatch.server.list(file).map_err(error)?;
         let start = usize::try_from(opaque_offset).map_err(|_| error(errno::EINVAL))?;
+        let entries = self.front.listing(file, start)?;
+        if start >= entries.len() {
+            // The reader is at the end.
+            self.front.forget_listing(file);
+            return Ok(buf);
+        }
         for (at, entry) in entries.iter().enumerate().skip(start) {
             let kind = match entry.kind {
                 FileKind::Directory => DirentKind::Directory,
@@ -189,11 +194,11 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
 impl<S: FileServer> OneScheme<'_, S> {
     fn open_to_stat(&mut self, path: String, stat: Stat, uid: u32) -> Result<OpenResult> {
         let front = &mut *self.front;
-        let most = match uid {
+        let limit = match uid {
             0 => MAX_STAT_HANDLES,
             _ => MAX_STAT_HANDLES - RESERVED_STAT_HANDLES,
         };
-        if front.stat_handles.len() >= most {
+        if front.stat_handles.len() >= limit {
             return Err(error(errno::ENFILE));
         }
         front.next_stat_handle += 1;

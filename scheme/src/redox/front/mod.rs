@@ -6,6 +6,7 @@
 mod immediate;
 mod operation;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use redox_scheme::scheme::{IntoTag, Op, SchemeResponse, SchemeState};
@@ -18,7 +19,7 @@ use self::operation::respond;
 use crate::dispatch::{Answer, Dispatch, Request};
 use crate::errno::{self, Errno};
 use crate::readiness::Watches;
-use crate::server::{Caller, FileId, FileKind, FileServer, Now, Pid, Ready, Stat, Turn};
+use crate::server::{Caller, DirEntry, FileId, FileKind, FileServer, Now, Pid, Ready, Stat, Turn};
 use crate::table::Table;
 
 /// The handle number of a scheme's root.
@@ -30,8 +31,10 @@ const FIRST_FILE: usize = 1;
 const FIRST_STAT_HANDLE: usize = 1 << (usize::BITS - 8);
 /// Most of these handles at a time.
 const MAX_STAT_HANDLES: usize = 65_536;
-/// Of these, how many are reserved for the superuser.
+/// Of these, how many are reserved for the superuser, so that nobody else can lock everybody out.
 const RESERVED_STAT_HANDLES: usize = 4096;
+/// Most entries of directories that are kept for their readers.
+const MAX_LISTED: usize = 1 << 17;
 
 /// A server behind any number of schemes.
 pub struct SchemeFront<S> {
@@ -42,6 +45,10 @@ pub struct SchemeFront<S> {
     watches: Watches,
     stat_handles: BTreeMap<usize, StatHandle>,
     next_stat_handle: usize,
+    /// The entries of directories that are being read, as they were at the start.
+    listings: BTreeMap<FileId, Vec<DirEntry>>,
+    /// The number of these entries.
+    listed: usize,
     /// Kept from turn to turn, so that its memory is reused.
     answers: Vec<Answer<Op>>,
     edges: Vec<(FileId, Ready)>,
@@ -57,6 +64,8 @@ impl<S: FileServer> SchemeFront<S> {
             watches: Watches::default(),
             stat_handles: BTreeMap::new(),
             next_stat_handle: FIRST_STAT_HANDLE,
+            listings: BTreeMap::new(),
+            listed: 0,
             answers: Vec::new(),
             edges: Vec::new(),
         }
@@ -144,6 +153,7 @@ impl<S: FileServer> SchemeFront<S> {
         };
         self.watches.close(file);
         self.open.remove(file.0);
+        self.forget_listing(file);
         for answer in self.dispatch.close(file) {
             self.answer(answer, out);
         }
@@ -211,6 +221,30 @@ impl<S: FileServer> SchemeFront<S> {
         match self.open.get(file.0) {
             Some(_) => Ok(file),
             None => Err(error(errno::EBADF)),
+        }
+    }
+
+    /// The entries of a directory, for a reader at `start`. It sees the directory as it was when it
+    /// began, unless too many read at once.
+    fn listing(&mut self, file: FileId, start: usize) -> Result<Cow<'_, [DirEntry]>> {
+        if start == 0 {
+            self.forget_listing(file);
+        }
+        if !self.listings.contains_key(&file) {
+            let entries = self.dispatch.server.list(file).map_err(error)?;
+            if start > 0 || self.listed + entries.len() > MAX_LISTED {
+                return Ok(Cow::Owned(entries));
+            }
+            self.listed += entries.len();
+            self.listings.insert(file, entries);
+        }
+        let entries = self.listings.get(&file).map_or(&[][..], Vec::as_slice);
+        Ok(Cow::Borrowed(entries))
+    }
+
+    fn forget_listing(&mut self, file: FileId) {
+        if let Some(entries) = self.listings.remove(&file) {
+            self.listed -= entries.len();
         }
     }
 

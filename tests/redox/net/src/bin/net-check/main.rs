@@ -20,6 +20,7 @@ mod ipv6;
 mod many;
 mod programs;
 mod readiness;
+mod restart;
 mod stream;
 mod timeouts;
 
@@ -69,7 +70,7 @@ impl Test {
 }
 
 /// Every module's tests. Those that crash netstack are last.
-const ALL: [&[Test]; 11] = [
+const ALL: [&[Test]; 12] = [
     stream::TESTS,
     datagram::TESTS,
     timeouts::TESTS,
@@ -80,6 +81,7 @@ const ALL: [&[Test]; 11] = [
     programs::TESTS,
     many::TESTS,
     adapters::TESTS,
+    restart::TESTS,
     datagram::LAST,
 ];
 
@@ -123,7 +125,7 @@ fn main() -> ExitCode {
 /// The time limit of a test.
 fn limit(name: &str) -> Duration {
     Duration::from_secs(match name {
-        name if name.contains("thousand") => 150,
+        name if name.contains("thousand") || name.contains("kills") => 150,
         name if name.starts_with(On::Lossy.prefix()) => 90,
         _ => 15,
     })

@@ -73,11 +73,13 @@ pub enum DropReason {
     /// Out: the driver of the adapter had no room for the frame, or refused it, as it does with one
     /// that is too long for its link.
     Refused,
+    /// In: the driver of the adapter had no room for the frame, or could not hand it out.
+    Missed,
 }
 
 impl DropReason {
     /// Every reason, in the order in which `stats` shows them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::UnknownFamily,
         Self::NetisrFull,
         Self::Malformed,
@@ -108,6 +110,7 @@ impl DropReason {
         Self::Purged,
         Self::NoNeighbor,
         Self::Refused,
+        Self::Missed,
     ];
 
     /// The name in `stats`, behind `drop.`.
@@ -143,6 +146,7 @@ impl DropReason {
             Self::Purged => "purged",
             Self::NoNeighbor => "no_neighbor",
             Self::Refused => "refused",
+            Self::Missed => "missed",
         }
     }
 }
@@ -238,7 +242,7 @@ impl IfStats {
         self.drops[reason as usize] += packets;
         self.input.dropped += packets;
         match reason {
-            DropReason::NetisrFull => self.iqdrops += packets,
+            DropReason::NetisrFull | DropReason::Missed => self.iqdrops += packets,
             DropReason::UnknownFamily
             | DropReason::Malformed
             | DropReason::BadChecksum

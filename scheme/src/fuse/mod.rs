@@ -9,9 +9,11 @@
 //! - `session`: the loop, and what each request of the kernel asks for.
 //! - `transfer`: a read or write that may wait.
 //! - `nodes`: the numbers that the kernel knows paths by.
+//! - `drivers`: the wake-ups of drivers.
 //! - `message`: what is read from and written to `/dev/fuse`.
 //! - `processes`: what `/proc` tells of clients, and signals.
 
+mod drivers;
 mod message;
 mod mount;
 mod nodes;
@@ -19,6 +21,7 @@ mod processes;
 mod session;
 mod transfer;
 
+pub use drivers::DriverWork;
 pub use mount::Mount;
 pub use processes::{LinuxProcesses, stop_signals};
 pub use session::serve;

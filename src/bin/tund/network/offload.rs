@@ -95,6 +95,7 @@ fn fill(bytes: &mut [u8], offset: usize) -> Option<()> {
 /// Splits a frame into segments with `size` bytes of payload. The header of TCP or UDP begins at
 /// `start`.
 fn split(kind: Segments, frame: &[u8], start: usize, size: usize) -> Option<Vec<Vec<u8>>> {
+    let network = start.checked_sub(ETHERNET)?;
     let transport = frame.get(start..)?;
     let header = match kind {
         Segments::Tcp => usize::from(transport.get(12)? >> 4) * 4,
@@ -111,9 +112,7 @@ fn split(kind: Segments, frame: &[u8], start: usize, size: usize) -> Option<Vec<
     let last = payload.len().div_ceil(size).saturating_sub(1);
     let segment = |(number, part): (usize, &[u8])| {
         let mut segment = [frame.get(..start + header)?, part].concat();
-        let (network, transport) = segment
-            .get_mut(ETHERNET..)?
-            .split_at_mut_checked(start - ETHERNET)?;
+        let (network, transport) = segment.get_mut(ETHERNET..)?.split_at_mut_checked(network)?;
         let protocol = EthernetFrame::new_checked(frame).ok()?.ethertype();
         let (src, dst) = lengthen(protocol, network, transport.len(), number)?;
         match kind {
@@ -171,5 +170,165 @@ fn lengthen(
             Some((ip.src_addr().into(), ip.dst_addr().into()))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use smoltcp::wire::{IpProtocol, Ipv4Address, Ipv6Address};
+
+    const SRC: Ipv4Address = Ipv4Address::new(10, 0, 0, 2);
+    const DST: Ipv4Address = Ipv4Address::new(10, 0, 0, 1);
+    const SRC_V6: Ipv6Address = Ipv6Address::new(0xfd00, 0, 0, 0, 0, 0, 0, 2);
+    const DST_V6: Ipv6Address = Ipv6Address::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+
+    /// A frame as the system hands it out: without checksums.
+    fn frame(v6: bool, protocol: IpProtocol, transport: &[u8]) -> (Vec<u8>, usize) {
+        let mut frame = vec![2; ETHERNET];
+        if v6 {
+            frame[12..].copy_from_slice(&[0x86, 0xdd]);
+            frame.extend([0; IPV6_HEADER]);
+            let mut ip = Ipv6Packet::new_unchecked(&mut frame[ETHERNET..]);
+            ip.set_version(6);
+            ip.set_next_header(protocol);
+            ip.set_hop_limit(64);
+            (ip.set_src_addr(SRC_V6), ip.set_dst_addr(DST_V6));
+        } else {
+            frame[12..].copy_from_slice(&[8, 0]);
+            frame.extend([0; IPV4_HEADER]);
+            let mut ip = Ipv4Packet::new_unchecked(&mut frame[ETHERNET..]);
+            ip.set_version(4);
+            ip.set_header_len(IPV4_HEADER as u8);
+            ip.set_ident(0xffff);
+            ip.set_next_header(protocol);
+            ip.set_hop_limit(64);
+            (ip.set_src_addr(SRC), ip.set_dst_addr(DST));
+        }
+        let start = frame.len();
+        frame.extend_from_slice(transport);
+        (frame, start)
+    }
+
+    fn header(checksum: Option<(usize, usize)>, kind: u8, size: u16) -> [u8; Offload::LEN] {
+        let (start, offset) = checksum.unwrap_or_default();
+        let [c0, c1] = (start as u16).to_ne_bytes();
+        let [o0, o1] = (offset as u16).to_ne_bytes();
+        let [s0, s1] = size.to_ne_bytes();
+        [
+            checksum.is_some().into(),
+            kind,
+            0,
+            0,
+            s0,
+            s1,
+            c0,
+            c1,
+            o0,
+            o1,
+        ]
+    }
+
+    /// The payload of IP. Its length and checksum must be right.
+    fn transport(frame: &[u8], v6: bool) -> &[u8] {
+        if v6 {
+            let ip = Ipv6Packet::new_checked(&frame[ETHERNET..]).unwrap();
+            assert_eq!(ip.total_len(), frame.len() - ETHERNET);
+            return &frame[ETHERNET + IPV6_HEADER..];
+        }
+        let ip = Ipv4Packet::new_checked(&frame[ETHERNET..]).unwrap();
+        assert!(ip.verify_checksum());
+        assert_eq!(usize::from(ip.total_len()), frame.len() - ETHERNET);
+        &frame[ETHERNET + IPV4_HEADER..]
+    }
+
+    fn addresses(v6: bool) -> (IpAddress, IpAddress) {
+        match v6 {
+            true => (SRC_V6.into(), DST_V6.into()),
+            false => (SRC.into(), DST.into()),
+        }
+    }
+
+    #[test]
+    fn a_frame_that_is_finished_stays_as_it_is() {
+        let (mut whole, _) = frame(false, IpProtocol::Udp, b"datagram");
+        let before = whole.clone();
+        let offload = Offload::parse(&header(None, 0, 0));
+        assert_eq!(undo(offload, &mut whole), Some(vec![before]));
+    }
+
+    #[test]
+    fn tcp_is_split_as_a_card_does_it() {
+        for (v6, kind) in [(false, 1), (true, 4), (false, 0x81)] {
+            let mut bytes = vec![0; TCP_HEADER + 4];
+            bytes.extend((0..2500).map(|at| at as u8));
+            let mut tcp = TcpPacket::new_unchecked(&mut bytes[..]);
+            tcp.set_header_len(TCP_HEADER as u8 + 4);
+            tcp.set_seq_number(TcpSeqNumber(-1000));
+            (tcp.set_fin(true), tcp.set_psh(true), tcp.set_ack(true));
+            bytes[FLAGS] |= CWR;
+            let (mut whole, start) = frame(v6, IpProtocol::Tcp, &bytes);
+            let offload = Offload::parse(&header(Some((start, 16)), kind, 1000));
+            let frames = undo(offload, &mut whole).unwrap();
+            let mut got = Vec::new();
+            for (number, frame) in frames.iter().enumerate() {
+                let tcp = TcpPacket::new_checked(transport(frame, v6)).unwrap();
+                let (src, dst) = addresses(v6);
+                assert!(tcp.verify_checksum(&src, &dst));
+                assert_eq!(tcp.seq_number(), TcpSeqNumber(1000 * number as i32 - 1000));
+                let last = number == 2;
+                assert_eq!((tcp.fin(), tcp.psh(), tcp.ack()), (last, last, true));
+                assert_eq!(transport(frame, v6)[FLAGS] & CWR != 0, number == 0);
+                got.extend_from_slice(tcp.payload());
+            }
+            assert_eq!((frames.len(), &got[..]), (3, &bytes[TCP_HEADER + 4..]));
+        }
+    }
+
+    #[test]
+    fn datagrams_are_split() {
+        for v6 in [false, true] {
+            let mut bytes = vec![0, 7, 0, 7, 0, 0, 0, 0];
+            bytes.extend([9; 25]);
+            let (mut whole, start) = frame(v6, IpProtocol::Udp, &bytes);
+            let offload = Offload::parse(&header(Some((start, 6)), 5, 10));
+            let frames = undo(offload, &mut whole).unwrap();
+            let lengths = frames.iter().map(|frame| {
+                let udp = UdpPacket::new_checked(transport(frame, v6)).unwrap();
+                let (src, dst) = addresses(v6);
+                assert!(udp.verify_checksum(&src, &dst));
+                udp.payload().len()
+            });
+            assert_eq!(lengths.collect::<Vec<_>>(), [10, 10, 5]);
+        }
+    }
+
+    /// The system is believed, but not with our life.
+    #[test]
+    fn what_makes_no_sense_is_no_frame() {
+        let mut bytes = vec![0; 100];
+        bytes[12] = 0x60;
+        for v6 in [false, true] {
+            let (whole, start) = frame(v6, IpProtocol::Tcp, &bytes);
+            for cut in 0..whole.len() {
+                for at in [0, 5, ETHERNET, start, whole.len(), 0xffff] {
+                    for kind in 0..=6 {
+                        for size in [0, 1, 0xffff] {
+                            let header = header(Some((at, 16)), kind, size);
+                            let _ = undo(Offload::parse(&header), &mut whole[..cut].to_vec());
+                        }
+                    }
+                }
+            }
+        }
+        let (mut whole, start) = frame(false, IpProtocol::Tcp, &bytes);
+        for header in [
+            header(Some((whole.len(), 0)), 0, 0),
+            header(Some((start, 16)), 1, 0),
+            header(Some((start, 16)), 3, 10),
+            header(None, 1, 10),
+        ] {
+            assert_eq!(undo(Offload::parse(&header), &mut whole), None);
+        }
     }
 }

@@ -32,7 +32,7 @@ install() {
     rustup component add rustfmt clippy
     missing=""
     for pair in ip:iproute2 ping:iputils-ping python3:python3 cc:gcc c++:g++ tshark:tshark curl:curl \
-        iperf3:iperf3; do
+        iperf3:iperf3 radvd:radvd dnsmasq:dnsmasq-base arping:iputils-arping ndisc6:ndisc6 nmap:nmap; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
     done
     [ -z "$missing" ] && return

@@ -12,7 +12,7 @@ use std::time::Duration;
 use common::packet::{self, echo_request, payload_v4, udp};
 use common::system::TestProcesses;
 use common::wire::{EVERYBODY, PEER, US, Wire};
-use net::adapters::{Adapters, Bus, FrameIo};
+use net::adapters::{Adapters, Bus, FrameIo, Lost};
 use net::link::Mac;
 use net::{Config, Host, Services};
 use scheme::{Caller, FileServer, Now, OpenFlags, Outcome, Pid, errno};
@@ -306,6 +306,10 @@ struct Driver {
     longest: usize,
     /// Frames that it has room for.
     room: usize,
+    /// Frames that it lost without saying so at once.
+    lost: Lost,
+    /// The longest packet, if it is known.
+    mtu: Option<u16>,
 }
 
 /// The frames of one driver, as long as it is the same driver.
@@ -333,6 +337,8 @@ impl Drivers {
             sent: Vec::new(),
             longest: 1514,
             room: usize::MAX,
+            lost: Lost::default(),
+            mtu: None,
         };
         let before = state.drivers.insert(name.to_owned(), driver);
         assert!(before.is_none(), "{name} is there already");
@@ -420,6 +426,15 @@ impl FrameIo for Opened {
 
     fn probe(&mut self) {
         self.missed = self.with(|_| ()).is_err();
+    }
+
+    fn take_lost(&mut self) -> Lost {
+        let lost = self.with(|driver| std::mem::take(&mut driver.lost));
+        lost.unwrap_or_default()
+    }
+
+    fn mtu(&self) -> Option<u16> {
+        self.with(|driver| driver.mtu).unwrap_or_default()
     }
 }
 
@@ -942,6 +957,60 @@ fn a_refused_frame_is_lost_and_its_driver_is_not() {
     let stats = &machine.net.interface("eth0").unwrap().stats;
     assert_eq!(stats.drops(net::ifnet::DropReason::Refused), 3);
     assert!(stats.output().closes(), "{:?}", stats.output());
+}
+
+#[test]
+fn frames_that_a_driver_lost_are_counted() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    let mut machine = Machine::new(&drivers);
+    machine.set("ifaces/eth0/addr/set", "10.0.0.1/24\n");
+    machine.wait(Duration::from_secs(15));
+    let stats = |machine: &Machine| machine.net.interface("eth0").unwrap().stats.clone();
+    let before = stats(&machine);
+    let sent = before.output().delivered;
+    assert!(sent >= 2);
+    // It cannot have refused more than it was given.
+    for (missed, refused) in [(3, 2), (0, u64::MAX)] {
+        let lost = Lost { missed, refused };
+        drivers.state().drivers.get_mut("network.a").unwrap().lost = lost;
+        machine.run();
+    }
+    let after = stats(&machine);
+    assert_eq!(after.drops(net::ifnet::DropReason::Missed), 3);
+    assert_eq!(after.iqdrops, before.iqdrops + 3);
+    assert_eq!(after.drops(net::ifnet::DropReason::Refused), sent);
+    for ledger in [after.input(), after.output()] {
+        assert!(ledger.closes(), "{ledger:?}");
+    }
+}
+
+#[test]
+fn an_mtu_is_as_much_as_the_link_carries() {
+    let drivers = Drivers::default();
+    drivers.start("network.a", US);
+    drivers.state().drivers.get_mut("network.a").unwrap().mtu = Some(1400);
+    let mut machine = Machine::new(&drivers);
+    let mtu = |machine: &Machine| machine.net.interface("eth0").unwrap().mtu;
+    assert_eq!(mtu(&machine), 1400);
+    machine.set("ifaces/eth0/mtu", "9000\n");
+    assert_eq!(mtu(&machine), 1400);
+    for (link, wanted) in [
+        (Some(4000), 4000),
+        (None, 9000),
+        (Some(1000), 1000),
+        (Some(1), 72),
+    ] {
+        drivers.kill("network.a");
+        machine.wait(Duration::from_secs(15));
+        drivers.state().drivers.remove("network.a");
+        drivers.start("network.a", US);
+        drivers.state().drivers.get_mut("network.a").unwrap().mtu = link;
+        machine.net.ask_for_adapters();
+        machine.wait(Duration::from_secs(15));
+        assert_eq!(machine.flags("eth0"), RUNNING);
+        assert_eq!(mtu(&machine), wanted);
+    }
 }
 
 #[test]

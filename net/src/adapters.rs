@@ -6,10 +6,12 @@ use std::time::Duration;
 use crate::host::Host;
 use crate::ifnet::AdapterId;
 use crate::ip::Budget;
-use crate::link::{Found, Mac};
+pub use crate::link::Lost;
+use crate::link::{Found, HEADER, Mac};
 
-/// Longest frame that any driver hands out, bytes. One driver ends itself when a buffer is shorter.
-pub const LONGEST: usize = 65_536;
+/// Longest frame that any driver hands out, bytes: the longest packet with its header and a VLAN
+/// tag. One driver ends itself when a buffer is shorter than 65 536.
+pub const LONGEST: usize = HEADER + 4 + 65_535;
 /// Most adapters ever seen: the interface of an adapter that is gone waits for its return.
 const MAX_ADAPTERS: usize = 64;
 
@@ -20,6 +22,12 @@ pub trait Bus {
 
     /// The names of the adapters that are there.
     fn names(&mut self) -> Vec<String>;
+
+    /// Sorts names into the order in which interfaces get their numbers: that of the alphabet, where
+    /// nobody chose another.
+    fn sort(&self, names: &mut [String]) {
+        names.sort();
+    }
 
     /// Opens an adapter: its hardware address, and its frames. `WouldBlock` while that is under way:
     /// it is asked for again at the next search.
@@ -50,6 +58,16 @@ pub trait FrameIo {
 
     /// Starts to find out whether the driver is still there: [`is_alive`](Self::is_alive) tells later.
     fn probe(&mut self) {}
+
+    /// The frames that were lost since the last call.
+    fn take_lost(&mut self) -> Lost {
+        Lost::default()
+    }
+
+    /// The longest packet that the driver carries, bytes, where that is known.
+    fn mtu(&self) -> Option<u16> {
+        None
+    }
 }
 
 struct Adapter<F> {
@@ -74,7 +92,7 @@ pub struct Adapters<B: Bus> {
 }
 
 impl<B: Bus> Adapters<B> {
-    /// Makes an interface on every adapter there is: `eth0` is the first by name. A machine without
+    /// Makes an interface on every adapter there is: `eth0` is the [first](Bus::sort). A machine without
     /// adapters is fine: it has tunnels.
     pub fn new(bus: B, host: &mut Host) -> Self {
         let mut adapters = Self {
@@ -142,12 +160,13 @@ impl<B: Bus> Adapters<B> {
                 && let Some(frame) = host.poll_frame(adapter.id)
             {
                 if let Err(error) = frames.send(&frame) {
-                    host.frame_refused(adapter.id);
+                    host.frames_lost(adapter.id, refused(1));
                     if error.kind() != ErrorKind::WouldBlock && !frames.is_alive(now) {
                         adapter.fail(host, &mut self.bus, &error);
                     }
                 }
             }
+            adapter.count_lost(host);
             if std::mem::take(&mut adapter.pending) {
                 received = true;
                 adapter.receive(host, &mut self.bus, &mut self.buffer, share);
@@ -174,7 +193,7 @@ impl<B: Bus> Adapters<B> {
         }
         self.opening = false;
         let mut names = self.bus.names();
-        names.sort();
+        self.bus.sort(&mut names);
         for name in names {
             let known = self
                 .adapters
@@ -216,6 +235,7 @@ impl<B: Bus> Adapters<B> {
     fn attach(&mut self, host: &mut Host, name: &str) -> io::Result<()> {
         let (mac, frames) = self.bus.open(name)?;
         let id = host.attach_ethernet(mac).ok_or(ErrorKind::InvalidData)?;
+        host.ethernet_mtu(id, frames.mtu());
         let interface = host.ethernet_name(id).unwrap_or("?");
         log::info!("{interface} is {name}, {mac}");
         self.opened.push(self.adapters.len());
@@ -231,6 +251,7 @@ impl<B: Bus> Adapters<B> {
     fn attach_again(&mut self, host: &mut Host, at: usize) -> io::Result<()> {
         let adapter = &mut self.adapters[at];
         let (mac, frames) = self.bus.open(&adapter.name)?;
+        host.ethernet_mtu(adapter.id, frames.mtu());
         host.ethernet_found(adapter.id, mac);
         let interface = host.ethernet_name(adapter.id).unwrap_or("?");
         log::info!("{interface} is {} again, {mac}", adapter.name);
@@ -246,6 +267,16 @@ impl<F: FrameIo> Adapter<F> {
         let gone = |frames: &F| !frames.is_alive(now);
         if self.frames.as_ref().is_some_and(gone) {
             self.fail(host, bus, &ErrorKind::NotConnected.into());
+        }
+    }
+
+    /// Counts the frames that the driver lost.
+    fn count_lost(&mut self, host: &mut Host) {
+        if let Some(frames) = &mut self.frames {
+            let lost = frames.take_lost();
+            if lost != Lost::default() {
+                host.frames_lost(self.id, lost);
+            }
         }
     }
 
@@ -269,9 +300,17 @@ impl<F: FrameIo> Adapter<F> {
     /// Handles the end of a driver. The interface waits for the next one.
     fn fail(&mut self, host: &mut Host, bus: &mut impl Bus, error: &io::Error) {
         log::error!("{}: {error}", self.name);
+        self.count_lost(host);
         host.ethernet_lost(self.id);
         self.frames = None;
         self.pending = false;
         bus.clear(&self.name);
+    }
+}
+
+fn refused(frames: u64) -> Lost {
+    Lost {
+        refused: frames,
+        missed: 0,
     }
 }

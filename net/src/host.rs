@@ -14,7 +14,7 @@ use crate::bpf;
 use crate::files::{Files, Held, Wakes};
 use crate::ifnet::{AdapterId, Ifnet, TapId};
 use crate::ip::Budget;
-use crate::link::{Found, Mac};
+use crate::link::{Found, Lost, Mac};
 use crate::net::{Event, Net};
 use crate::netcfg;
 use crate::packet::Packet;
@@ -212,11 +212,18 @@ impl Host {
         self.net.link.ask_for_adapters(&self.net.ip);
     }
 
-    /// Notes that the driver did not send the last frame that it was given: it had no room, or
-    /// refused it.
-    pub fn frame_refused(&mut self, id: AdapterId) {
-        self.net.link.frame_refused(&mut self.net.ip, id);
+    /// Counts frames that the driver of an adapter lost, of those that it was given to send and of
+    /// those that came.
+    pub fn frames_lost(&mut self, id: AdapterId, lost: Lost) {
+        self.net.link.frames_lost(&mut self.net.ip, id, lost);
         self.counted();
+    }
+
+    /// Notes the longest packet that an adapter carries, bytes, or that this is not known. The mtu
+    /// of its interface is as much of what somebody set as fits.
+    pub fn ethernet_mtu(&mut self, id: AdapterId, most: Option<u16>) {
+        self.schedule();
+        self.net.link.ethernet_mtu(&mut self.net.ip, id, most);
     }
 
     /// Whether to look for adapters now. A program that has adapters asks after every turn, and

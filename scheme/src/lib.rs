@@ -8,6 +8,7 @@
 //!   when it cannot yet. It has no clock, no descriptor and no thread.
 //! - [`dispatch`]: the parts that every front needs around a server: access modes, the queues of
 //!   requests that wait ([`wait`]), and exactly one answer for each.
+//! - [`drivers`]: what a server exchanges bytes with, beside its clients.
 //! - [`readiness`]: the watchers of files, for edge-triggered events.
 //! - Three *fronts* call a server, and only they depend on a system:
 //!   [`local`] (same process, any number of threads, and virtual time),
@@ -18,6 +19,7 @@
 #![deny(unsafe_code)]
 
 pub mod dispatch;
+pub mod drivers;
 pub mod errno;
 pub mod local;
 pub mod readiness;
@@ -31,6 +33,7 @@ pub mod fuse;
 #[cfg(any(target_os = "redox", feature = "redox-dispatch"))]
 pub mod redox;
 
+pub use drivers::Drivers;
 pub use errno::Errno;
 pub use server::{
     Argument, Caller, DirEntry, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid,

@@ -230,9 +230,14 @@ impl MountSystem {
     }
 
     pub fn new() -> Self {
+        Self::started(Command::new(env!("CARGO_BIN_EXE_tund")))
+    }
+
+    /// The mount of the daemon that this command starts. It is given the rest of its arguments.
+    pub fn started(mut command: Command) -> Self {
         let temporary = tempfile::tempdir().unwrap();
         let dir = temporary.path().to_owned();
-        let mut daemon = Command::new(env!("CARGO_BIN_EXE_tund"))
+        let mut daemon = command
             .args(["--serve", "echo,discard,chargen", "--mount"])
             .arg(&dir)
             .stdout(Stdio::piped())

@@ -164,6 +164,10 @@ pub struct Ifnet {
     pub debug: bool,
     /// Largest packet, bytes, link header not included.
     pub mtu: u16,
+    /// The mtu that was set last, of which `mtu` is as much as the link carries.
+    pub(crate) wanted_mtu: u16,
+    /// The largest packet that the link carries, bytes.
+    pub(crate) most_mtu: u16,
     /// Flags.
     pub flags: IfFlags,
     /// Type, by `<net/if_types.h>`.

@@ -79,11 +79,13 @@ pub enum DropReason {
     /// Out: the driver of the adapter had no room for the frame, or refused it, as it does with one
     /// that is too long for its link.
     Refused,
+    /// In: the driver of the adapter had no room for the frame, or could not hand it out.
+    Missed,
 }
 
 impl DropReason {
     /// Every reason, in the order in which `stats` shows them.
-    pub const ALL: [Self; 32] = [
+    pub const ALL: [Self; 33] = [
         Self::UnknownFamily,
         Self::NetisrFull,
         Self::Malformed,
@@ -116,6 +118,7 @@ impl DropReason {
         Self::Purged,
         Self::NoNeighbor,
         Self::Refused,
+        Self::Missed,
     ];
 
     /// The name in `stats`, behind `drop.`.
@@ -153,6 +156,7 @@ impl DropReason {
             Self::Purged => "purged",
             Self::NoNeighbor => "no_neighbor",
             Self::Refused => "refused",
+            Self::Missed => "missed",
         }
     }
 }
@@ -251,7 +255,7 @@ impl IfStats {
         self.drops[reason as usize] += packets;
         self.input.dropped += packets;
         match reason {
-            DropReason::NetisrFull => self.iqdrops += packets,
+            DropReason::NetisrFull | DropReason::Missed => self.iqdrops += packets,
             DropReason::UnknownFamily
             | DropReason::Malformed
             | DropReason::BadChecksum

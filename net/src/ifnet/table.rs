@@ -75,6 +75,8 @@ impl IfTable {
             present: true,
             debug: false,
             mtu,
+            wanted_mtu: mtu,
+            most_mtu: u16::MAX,
             flags,
             if_type,
             baudrate: 0,

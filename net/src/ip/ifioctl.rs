@@ -48,12 +48,18 @@ impl Ip {
         ifp.map_or(Vec::new(), |ifp| ifp.addrs.clone())
     }
 
-    /// `SIOCSIFMTU`, with bounds: `EINVAL` below 72. Below 1280 an interface carries no IPv6.
+    /// `SIOCSIFMTU`, with bounds: `EINVAL` below 72, and more than the link carries is as much as it
+    /// does. Below 1280 an interface carries no IPv6.
     pub(crate) fn set_mtu(&mut self, dev: IfIndex, mtu: u16) -> Result<(), Errno> {
         if mtu < IF_MINMTU {
             return Err(errno::EINVAL);
         }
         let ifp = self.ifs.get_mut(dev).ok_or(errno::ENXIO)?;
+        ifp.wanted_mtu = mtu;
+        let mtu = mtu.min(ifp.most_mtu);
+        if ifp.mtu == mtu {
+            return Ok(());
+        }
         ifp.mtu = mtu;
         trace(ifp, "mtu set");
         if !ifp.has_ipv6() {
@@ -69,6 +75,18 @@ impl Ip {
         // Connections keep the mtu of their path. This makes them look it up again.
         self.routes.touch();
         Ok(())
+    }
+
+    /// Notes the largest packet that the link of an interface carries, bytes.
+    pub(crate) fn limit_mtu(&mut self, dev: IfIndex, most: u16) {
+        let wanted = self.ifs.get_mut(dev).map(|ifp| {
+            ifp.most_mtu = most.max(IF_MINMTU);
+            ifp.wanted_mtu
+        });
+        if let Some(wanted) = wanted {
+            // It was in range when it was set.
+            let _ = self.set_mtu(dev, wanted);
+        }
     }
 
     /// `if_up` and `if_down`. An interface with addresses comes up through

@@ -77,6 +77,15 @@ struct EtherSoftc {
     frames: VecDeque<Packet>,
 }
 
+/// Numbers of frames that a driver lost.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Frames that came, and that it could not hand out.
+    pub missed: u64,
+    /// Frames that it was given to send, and refused.
+    pub refused: u64,
+}
+
 /// Every adapter.
 #[derive(Debug, Default)]
 pub(crate) struct Link {
@@ -296,13 +305,25 @@ impl Link {
         }
     }
 
-    /// Counts the frame that was [polled](Self::poll_frame) last as dropped by the driver.
-    pub(crate) fn frame_refused(&self, ip: &mut Ip, id: AdapterId) {
+    /// Counts frames that the driver of an adapter lost.
+    pub(crate) fn frames_lost(&self, ip: &mut Ip, id: AdapterId, lost: Lost) {
         let Some(ifp) = self.interface(id).and_then(|dev| ip.ifs.get_mut(dev)) else {
             return;
         };
-        ifp.stats.output.delivered = ifp.stats.output.delivered.saturating_sub(1);
-        ifp.stats.drop_output(DropReason::Refused, 1);
+        let stats = &mut ifp.stats;
+        stats.input.offered += lost.missed;
+        stats.drop_input(DropReason::Missed, lost.missed);
+        // They were counted as sent.
+        let refused = lost.refused.min(stats.output.delivered);
+        stats.output.delivered -= refused;
+        stats.drop_output(DropReason::Refused, refused);
+    }
+
+    /// Notes the longest packet that an adapter carries, bytes.
+    pub(crate) fn ethernet_mtu(&self, ip: &mut Ip, id: AdapterId, most: Option<u16>) {
+        if let Some(dev) = self.interface(id) {
+            ip.limit_mtu(dev, most.unwrap_or(u16::MAX));
+        }
     }
 
     /// `if_start`: packets were queued. Starts to resolve unknown neighbours at once, before the

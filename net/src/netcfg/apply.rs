@@ -70,6 +70,7 @@ impl IfSetting {
             flags: ifp.flags,
             lastchange: ifp.stats.lastchange,
             mtu: ifp.mtu,
+            wanted_mtu: ifp.wanted_mtu,
             routes: self.routes_touched(&net.ip, ifp),
             groups: ifp.groups.clone(),
             auto_addrs: adapter.map_or(Vec::new(), |adapter| net.link.autoconf_addrs(adapter)),

@@ -27,6 +27,7 @@ pub(super) enum Undo {
         flags: IfFlags,
         lastchange: Duration,
         mtu: u16,
+        wanted_mtu: u16,
         /// Its routes that the setting can touch.
         routes: Vec<(IpNet, Placed)>,
         /// Its groups, of which an mtu takes those of IPv6.
@@ -79,6 +80,7 @@ impl Undo {
                 flags,
                 lastchange,
                 mtu,
+                wanted_mtu,
                 routes,
                 groups,
                 auto_addrs,
@@ -89,6 +91,7 @@ impl Undo {
                 if let Some(ifp) = net.ip.ifs.get_mut(dev) {
                     ifp.flags = flags;
                     ifp.mtu = mtu;
+                    ifp.wanted_mtu = wanted_mtu;
                     ifp.groups = groups;
                     ifp.stats.lastchange = lastchange;
                 }

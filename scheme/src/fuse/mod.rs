@@ -10,9 +10,11 @@
 //! - `transfer`: a read or write that may wait.
 //! - `listings`: the entries of open directories.
 //! - `nodes`: the numbers that the kernel knows paths by.
+//! - `drivers`: the wake-ups of drivers.
 //! - `message`: what is read from and written to `/dev/fuse`.
 //! - `processes`: what `/proc` tells of clients, and signals.
 
+mod drivers;
 mod listings;
 mod message;
 mod mount;
@@ -21,6 +23,7 @@ mod processes;
 mod session;
 mod transfer;
 
+pub use drivers::DriverWork;
 pub use mount::Mount;
 pub use processes::{LinuxProcesses, stop_signals};
 pub use session::serve;

@@ -17,7 +17,7 @@ mod supervise;
 mod system;
 
 #[cfg(target_os = "redox")]
-pub use serve::{DriverWork, Drivers, serve};
+pub use serve::{DriverWork, serve};
 #[cfg(target_os = "redox")]
 pub use supervise::{Worker, supervise};
 #[cfg(target_os = "redox")]

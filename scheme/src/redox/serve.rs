@@ -8,9 +8,10 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::RawFd;
+use std::os::fd::{AsRawFd, BorrowedFd};
 use std::sync::{Arc, OnceLock};
 use std::thread;
+use std::time::Duration;
 
 use event::{EventFlags, EventQueue};
 // On Redox the mutex of std is the C library's, which makes a system call for every unlock.
@@ -22,6 +23,7 @@ use syscall::error::{EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, Error};
 use super::front::{AfterSend, Outgoing, ROOT, SchemeFront};
 use super::supervise::Worker;
 use super::system::{self, Clocks, RedoxProcesses, Timer};
+use crate::drivers::Drivers;
 use crate::restart::Handover;
 use crate::server::{FileServer, Processes, SignalTarget, Turn};
 
@@ -31,20 +33,6 @@ const MAX_REQUESTS: usize = 64;
 const TIMER: usize = usize::MAX;
 /// Requests are handled on this stack, and their calls are not deeply nested.
 const STACK_SIZE: usize = 512 << 10;
-
-/// Drivers that the server exchanges bytes with, such as those of network cards. Each has a number,
-/// and may come and go. They are driven by threads of their own, which hold [`DriverWork`].
-pub trait Drivers<S>: Send {
-    /// Receives everything that a driver's thread has for the server.
-    fn receive(&mut self, server: &mut S, driver: usize);
-
-    /// A watched descriptor of a driver became readable: its thread is told.
-    fn readable(&mut self, driver: usize);
-
-    /// Hands everything there is to send to the drivers' threads. True if the server needs a turn
-    /// because of it.
-    fn transmit(&mut self, server: &mut S) -> bool;
-}
 
 /// With this, a driver's thread has the server work for it.
 pub struct DriverWork<S>(Arc<OnceLock<Loop<S>>>);
@@ -69,6 +57,11 @@ impl<S> Default for DriverWork<S> {
 }
 
 impl<S: FileServer> DriverWork<S> {
+    /// The present monotonic time.
+    pub fn now(&self) -> Duration {
+        system::now().monotonic
+    }
+
     /// Calls [`Drivers::receive`] for a driver, and does all the resulting work. The caller may hold
     /// no lock that the drivers take. Waits until the server serves.
     pub fn receive(&self, driver: usize) {
@@ -85,8 +78,8 @@ impl<S: FileServer> DriverWork<S> {
 
     /// From now on [`Drivers::readable`] is called when this descriptor of a driver becomes readable.
     /// That asks the driver, and so must be done without a lock.
-    pub fn watch(&self, fd: RawFd, driver: usize) -> io::Result<()> {
-        let fd = usize::try_from(fd).map_err(|_| io::ErrorKind::InvalidData)?;
+    pub fn watch(&self, fd: BorrowedFd<'_>, driver: usize) -> io::Result<()> {
+        let fd = usize::try_from(fd.as_raw_fd()).map_err(|_| io::ErrorKind::InvalidData)?;
         let queue = &self.0.wait().queue;
         Ok(queue.subscribe(fd, driver, EventFlags::READ)?)
     }

@@ -5,7 +5,6 @@
 
 #[cfg(target_os = "linux")]
 mod demo;
-#[cfg(target_os = "redox")]
 mod network;
 
 use std::io::{self, Write};
@@ -31,6 +30,10 @@ struct Cli {
     /// Run small services on TCP and UDP of every interface: echo, discard, chargen
     #[arg(long, value_name = "LIST", global = true)]
     serve: Option<Services>,
+    /// Drive this Ethernet interface of the host, as eth0; once more for eth1, and so on (with --mount)
+    #[arg(long = "adapter", value_name = "IF", global = true)]
+    #[cfg(target_os = "linux")]
+    adapters: Vec<String>,
     /// Say more; twice for even more
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
@@ -73,12 +76,17 @@ fn config(services: Option<Services>) -> Result<Config, getrandom::Error> {
 #[cfg(target_os = "linux")]
 fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     use std::os::fd::AsFd;
+    use std::sync::Arc;
 
+    use scheme::FileServer;
     use scheme::fuse::{self, LinuxProcesses, Mount};
-    use scheme::local::SystemClock;
+    use scheme::local::{Clock, SystemClock};
 
     if cli.mount.is_none() && cli.serve.is_some() {
         return Err("--serve goes with --mount; the demonstration has all services".into());
+    }
+    if cli.mount.is_none() && !cli.adapters.is_empty() {
+        return Err("--adapter goes with --mount".into());
     }
     let config = config(cli.serve)?;
     match (cli.command, cli.mount) {
@@ -92,11 +100,22 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
             let stop = fuse::stop_signals()?;
             let mount = Mount::new(&dir)
                 .map_err(|error| format!("cannot mount at {}: {error}", dir.display()))?;
-            let net = Host::new(config, LinuxProcesses);
+            let mut net = Host::new(config, LinuxProcesses);
+            let clock = Arc::new(SystemClock::default());
+            let drivers = match cli.adapters.is_empty() {
+                true => None,
+                false => {
+                    // The host is told the time before it gets adapters.
+                    let _ = net.turn(clock.now());
+                    let work = fuse::DriverWork::new(clock.clone())?;
+                    let links = Arc::new(network::Links::new(cli.adapters, &work)?);
+                    Some((network::attach(&mut net, links, work.clone()), work))
+                }
+            };
             if let Err(error) = writeln!(io::stdout(), "tund: serving {}", mount.dir().display()) {
                 log::debug!("standard output: {error}");
             }
-            fuse::serve(net, &mount, &SystemClock::default(), stop.as_fd())?;
+            fuse::serve(net, &mount, &clock, stop.as_fd(), drivers)?;
             Ok(())
         }
     }
@@ -104,6 +123,8 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
 
 #[cfg(target_os = "redox")]
 fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
+    use std::sync::Arc;
+
     use scheme::FileServer;
     use scheme::redox;
 
@@ -120,7 +141,8 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
             net.restore(&state);
         }
         let work = redox::DriverWork::default();
-        let adapters = network::attach(&mut net, work.clone());
+        let schemes = Arc::new(network::Schemes::keep());
+        let adapters = network::attach(&mut net, schemes, work.clone());
         redox::serve(net, names, adapters, &work, worker)
     })?;
     Ok(())

@@ -16,8 +16,10 @@ use rustix::io::Errno as Sys;
 use zerocopy::{FromBytes, IntoBytes};
 
 use crate::dispatch::{Answer, Dispatch, Request};
+use crate::drivers::Drivers;
 use crate::errno;
 use crate::fuse::MAX_OPERATION;
+use crate::fuse::drivers::{DriverWork, Event};
 use crate::fuse::listings::Listings;
 use crate::fuse::message::{Channel, Reply, file, parse};
 use crate::fuse::mount::Mount;
@@ -33,14 +35,18 @@ const MAX_PAGES: u16 = 256;
 const REQUESTS_PER_TURN: usize = 64;
 
 /// Serves `server` at `mount` until `stop` becomes readable or somebody unmounts it.
-/// `ECONNABORTED` if the kernel aborts the connection, and the mount is still there.
+/// `ECONNABORTED` if the kernel aborts the connection, and the mount is still there. The server
+/// exchanges bytes with `drivers`, if there are any.
 pub fn serve<S: FileServer>(
     server: S,
     mount: &Mount,
     clock: &dyn Clock,
     stop: BorrowedFd<'_>,
+    drivers: Option<(Box<dyn Drivers<S>>, DriverWork)>,
 ) -> io::Result<()> {
+    let (drivers, work) = drivers.unzip();
     let mut session = Session {
+        drivers,
         channel: mount.channel(),
         dispatch: Dispatch::new(server),
         nodes: Nodes::default(),
@@ -54,6 +60,12 @@ pub fn serve<S: FileServer>(
     let mut buffer = vec![0; MAX_OPERATION + 4096];
     loop {
         let mut turn = session.turn(clock.now());
+        if let Some(work) = &work {
+            for event in work.events()? {
+                session.exchange(event);
+                turn = session.turn(clock.now());
+            }
+        }
         let mut served = 0;
         while session.connected && served < REQUESTS_PER_TURN {
             match session.channel.read(&mut buffer) {
@@ -85,9 +97,11 @@ pub fn serve<S: FileServer>(
             }
             None => None,
         };
+        let work_fd = work.as_ref().map_or(stop, DriverWork::fd);
         let mut fds = [
             PollFd::new(&session.channel, PollFlags::IN),
             PollFd::new(&stop, PollFlags::IN),
+            PollFd::new(&work_fd, PollFlags::IN),
         ];
         match poll(&mut fds, timeout.as_ref()) {
             Ok(_) if !fds[1].revents().is_empty() => return Ok(()),
@@ -100,6 +114,7 @@ pub fn serve<S: FileServer>(
 struct Session<'a, S> {
     channel: Channel<'a>,
     dispatch: Dispatch<S, Transfer<'static>>,
+    drivers: Option<Box<dyn Drivers<S>>>,
     nodes: Nodes,
     /// The kernel's handle for each file that is polled.
     pollers: BTreeMap<FileId, u64>,
@@ -114,6 +129,16 @@ struct Session<'a, S> {
 }
 
 impl<S: FileServer> Session<'_, S> {
+    /// Exchanges bytes with a driver.
+    fn exchange(&mut self, event: Event) {
+        if let Some(drivers) = &mut self.drivers {
+            match event {
+                Event::Readable(driver) => drivers.readable(driver),
+                Event::Has(driver) => drivers.receive(&mut self.dispatch.server, driver),
+            }
+        }
+    }
+
     fn handle(&mut self, message: &[u8]) {
         let Ok((header, body)) = abi::fuse_in_header::read_from_prefix(message) else {
             return;
@@ -195,7 +220,7 @@ impl<S: FileServer> Session<'_, S> {
         Ok(out.as_bytes().to_vec())
     }
 
-    /// Runs [`Dispatch::turn`], and sends answers and notifications.
+    /// Runs [`Dispatch::turn`], and sends answers, notifications, and what is for drivers.
     fn turn(&mut self, now: Now) -> Turn {
         let mut edges = Vec::new();
         let (channel, pollers, waiting) = (self.channel, &self.pollers, &mut self.waiting);
@@ -211,7 +236,7 @@ impl<S: FileServer> Session<'_, S> {
             waiting.remove(&wait_of(&answer.request));
             channel.answer(answer, server, buffer);
         };
-        let turn = self.dispatch.turn(now, answer, &mut edges, alive, watched);
+        let mut turn = self.dispatch.turn(now, answer, &mut edges, alive, watched);
         for (file, _) in edges {
             if let Some(kh) = self.pollers.remove(&file) {
                 self.channel.notify_poll(kh);
@@ -219,6 +244,9 @@ impl<S: FileServer> Session<'_, S> {
         }
         while let Some(target) = self.dispatch.server.poll_signal() {
             send_sigio(target);
+        }
+        if let Some(drivers) = &mut self.drivers {
+            turn.pending |= drivers.transmit(&mut self.dispatch.server);
         }
         turn
     }

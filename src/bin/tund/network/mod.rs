@@ -1,33 +1,52 @@
-//! Redox's network adapters: schemes whose names begin with `network.`, one frame a read or write.
+//! Network adapters, one frame a read or write: on Redox schemes whose names begin with `network.`,
+//! on Linux packet sockets.
 //!
-//! A driver is another process. A call into it may take long, and never ends if the driver is killed
-//! meanwhile, so no thread that holds the network's lock makes one. Each driver has two threads of
-//! its own, and a driver that does not answer costs only itself:
+//! A driver may be another process. A call into it may take long, and never ends if the driver is
+//! killed meanwhile, so no thread that holds the network's lock makes one. Each driver has two
+//! threads of its own, and a driver that does not answer costs only itself:
 //!
 //! - `serve` opens it, sends frames, and finds out whether it lives;
 //! - `receive` waits for frames.
 
+#[cfg(target_os = "linux")]
+mod links;
+#[cfg(target_os = "linux")]
+mod offload;
+#[cfg(target_os = "linux")]
+mod packet_socket;
+#[cfg(target_os = "redox")]
+mod schemes;
+
 use std::collections::{BTreeMap, VecDeque};
-use std::fs::File;
-use std::io::{self, ErrorKind, Read, Write};
-use std::os::fd::AsRawFd;
-use std::sync::Arc;
+use std::io::{self, ErrorKind};
+use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use net::Host;
-use net::adapters::{Adapters, Bus, FrameIo, LONGEST};
+use net::adapters::{Adapters, Bus, FrameIo, LONGEST, Lost};
 use net::link::Mac;
 use parking_lot::{Condvar, Mutex, MutexGuard};
-use scheme::redox::{DriverWork, Namespace};
 
-/// The prefix of the names of such schemes.
-const PREFIX: &str = "network.";
+#[cfg(target_os = "linux")]
+pub(crate) use links::Links;
+#[cfg(target_os = "redox")]
+pub(crate) use schemes::Schemes;
+
+/// How a driver's thread has the network work for it.
+#[cfg(target_os = "linux")]
+pub(crate) type Work = scheme::fuse::DriverWork;
+#[cfg(target_os = "redox")]
+pub(crate) type Work = scheme::redox::DriverWork<Host>;
+
 /// Most frames that wait for a driver to take them. The others wait in the interface's queue.
 const MAX_OUTGOING: usize = 32;
-/// Most frames received before the network handles them.
-const MAX_INCOMING: usize = 16;
+/// Most frames received at a time.
+const BATCH: usize = 16;
+/// Frames received that the network has not handled yet: from here on the driver keeps the others.
+const MAX_INCOMING: usize = 64;
 /// A call into a driver that takes this long will not come back.
 const STUCK: Duration = Duration::from_secs(2);
 /// At the start, drivers are waited for this long: programs that start after us want their
@@ -40,28 +59,70 @@ const STACK_SIZE: usize = 512 << 10;
 /// The number that stands for a search rather than for a driver.
 const SEARCH: usize = usize::MAX;
 
-/// Adapters, for the daemon's threads.
-struct Network(Adapters<Schemes>);
+/// The place where a system has its drivers. Any call may take long, except for that of
+/// [`names`](Self::names).
+pub(crate) trait Place: Send + Sync + 'static {
+    /// The frames of a driver.
+    type Frames: Frames;
 
-/// The schemes of a namespace; there are none without a namespace.
-struct Schemes {
-    namespace: Option<Arc<Namespace>>,
+    /// The names of the drivers that are there, in the order in which their interfaces get numbers.
+    fn names(&self) -> io::Result<Vec<String>>;
+
+    /// Opens a driver: its hardware address, and its frames.
+    fn open(&self, name: &str) -> io::Result<(Mac, Self::Frames)>;
+
+    /// Removes the name of a driver that ended, where it stays behind.
+    fn clear(&self, _name: &str) {}
+}
+
+/// The frames of a driver. Any call may take long, and may never return. The descriptor becomes
+/// readable when there are frames.
+pub(crate) trait Frames: AsFd + Send + Sync + 'static {
+    /// Receives a frame; `WouldBlock` when there is none.
+    fn receive(&self, buffer: &mut [u8]) -> io::Result<usize>;
+
+    /// The number of frames since the last call that came, and that `receive` cannot hand out.
+    fn missed(&self) -> u64 {
+        0
+    }
+
+    /// Sends a frame.
+    fn send(&self, frame: &[u8]) -> io::Result<()>;
+
+    /// Fails if the driver is gone.
+    fn probe(&self) -> io::Result<()>;
+
+    /// The longest packet that it carries, bytes, where that is known.
+    fn mtu(&self) -> Option<u16> {
+        None
+    }
+}
+
+/// Adapters, for the thread that has the network.
+struct Network<P: Place>(Adapters<Drivers<P>>);
+
+/// The drivers of a place.
+struct Drivers<P: Place> {
+    place: Arc<P>,
     /// The drivers that are being opened, and since when.
-    opening: BTreeMap<String, (Instant, Driver)>,
-    work: DriverWork<Host>,
+    opening: BTreeMap<String, (Instant, Driver<P::Frames>)>,
+    work: Work,
     threads: Arc<AtomicUsize>,
 }
 
 /// A driver, as the network sees it. Its threads end when it is dropped.
-struct Driver(Arc<Card>);
+struct Driver<F>(Arc<Card<F>>);
 
 /// The state shared with the threads of a driver.
-struct Card {
+struct Card<F> {
     name: String,
+    work: Work,
+    /// Set when it is opened.
+    frames: OnceLock<F>,
     queues: Mutex<Queues>,
     /// There is something for the thread that serves.
     serve: Condvar,
-    /// There is something for the thread that receives.
+    /// There is something for the thread that receives, or room for more.
     receive: Condvar,
     sending: Call,
     receiving: Call,
@@ -76,6 +137,7 @@ struct Queues {
     /// Whether somebody waits for room.
     full: bool,
     incoming: VecDeque<Vec<u8>>,
+    lost: Lost,
     /// Whether the driver said that it has frames.
     readable: bool,
     probe: bool,
@@ -90,8 +152,8 @@ struct Queues {
 struct Call(AtomicU64);
 
 impl Call {
-    fn make<T>(&self, call: impl FnOnce() -> T) -> T {
-        let now = scheme::redox::now().monotonic.as_micros();
+    fn make<T>(&self, work: &Work, call: impl FnOnce() -> T) -> T {
+        let now = work.now().as_micros();
         self.0.store(
             u64::try_from(now).unwrap_or(u64::MAX).max(1),
             Ordering::Relaxed,
@@ -109,20 +171,20 @@ impl Call {
     }
 }
 
-/// Makes an interface on every adapter there is, and on those that come later.
-pub(crate) fn attach(
+/// Makes an interface on every adapter of a place, and on those that come later. The host has been
+/// told the time.
+pub(crate) fn attach<P: Place>(
     host: &mut Host,
-    work: DriverWork<Host>,
-) -> Box<dyn scheme::redox::Drivers<Host>> {
-    let namespace = Namespace::keep();
-    let namespace = namespace.inspect_err(|error| log::error!("no network adapters: {error}"));
-    let schemes = Schemes {
-        namespace: namespace.ok().map(Arc::new),
+    place: Arc<P>,
+    work: Work,
+) -> Box<dyn scheme::Drivers<Host>> {
+    let drivers = Drivers {
+        place,
         opening: BTreeMap::new(),
         work,
         threads: Arc::default(),
     };
-    let mut adapters = Adapters::new(schemes, host);
+    let mut adapters = Adapters::new(drivers, host);
     let start = Instant::now();
     while adapters.is_opening() && start.elapsed() < START {
         thread::sleep(Duration::from_millis(1));
@@ -131,20 +193,20 @@ pub(crate) fn attach(
     Box::new(Network(adapters))
 }
 
-impl Bus for Schemes {
-    type Io = Driver;
+impl<P: Place> Bus for Drivers<P> {
+    type Io = Driver<P::Frames>;
 
     fn names(&mut self) -> Vec<String> {
-        let names = self.namespace.as_ref().map(|namespace| namespace.names());
-        let mut names = names.unwrap_or(Ok(Vec::new())).unwrap_or_else(|error| {
-            log::warn!("/scheme: {error}");
+        self.place.names().unwrap_or_else(|error| {
+            log::warn!("adapters: {error}");
             Vec::new()
-        });
-        names.retain(|name| name.starts_with(PREFIX));
-        names
+        })
     }
 
-    fn open(&mut self, name: &str) -> io::Result<(Mac, Driver)> {
+    /// They come sorted.
+    fn sort(&self, _names: &mut [String]) {}
+
+    fn open(&mut self, name: &str) -> io::Result<(Mac, Driver<P::Frames>)> {
         let Some((since, driver)) = self.opening.remove(name) else {
             let driver = self.start(name)?;
             self.opening
@@ -166,15 +228,16 @@ impl Bus for Schemes {
     fn clear(&mut self, _name: &str) {}
 }
 
-impl Schemes {
+impl<P: Place> Drivers<P> {
     /// Starts the thread that opens and serves a driver.
-    fn start(&self, name: &str) -> io::Result<Driver> {
-        let namespace = Arc::clone(self.namespace.as_ref().ok_or(ErrorKind::NotFound)?);
+    fn start(&self, name: &str) -> io::Result<Driver<P::Frames>> {
         if self.threads.load(Ordering::Relaxed) >= MAX_THREADS {
             return Err(io::Error::other("too many of its drivers did not answer"));
         }
         let card = Arc::new(Card {
             name: name.to_owned(),
+            work: self.work.clone(),
+            frames: OnceLock::new(),
             queues: Mutex::default(),
             serve: Condvar::new(),
             receive: Condvar::new(),
@@ -182,11 +245,8 @@ impl Schemes {
             receiving: Call::default(),
         });
         let driver = Driver(Arc::clone(&card));
-        let work = self.work.clone();
-        let threads = Arc::clone(&self.threads);
-        spawn(&self.threads, move || {
-            serve(&card, &namespace, &work, &threads);
-        })?;
+        let (place, threads) = (Arc::clone(&self.place), Arc::clone(&self.threads));
+        spawn(&self.threads, move || serve(&card, &place, &threads))?;
         Ok(driver)
     }
 }
@@ -205,73 +265,60 @@ fn spawn(threads: &Arc<AtomicUsize>, body: impl FnOnce() + Send + 'static) -> io
     spawned.map(drop)
 }
 
-impl Card {
+impl<F> Card<F> {
     fn lock(&self) -> MutexGuard<'_, Queues> {
         self.queues.lock()
     }
 
     /// Ends a driver that cannot be used any more. Its name is free for another when that is seen.
-    fn fail(
-        &self,
-        error: io::Error,
-        namespace: &Namespace,
-        work: &DriverWork<Host>,
-        number: usize,
-    ) {
-        namespace.clear(&self.name);
+    fn fail(&self, error: io::Error, place: &impl Place, number: usize) {
+        log::info!("{}: {error}", self.name);
+        place.clear(&self.name);
         self.lock().failed.get_or_insert(error);
-        work.receive(number);
+        self.work.receive(number);
     }
 }
 
 /// Opens a driver, and sends its frames until nobody uses it any more.
-fn serve(
-    card: &Arc<Card>,
-    namespace: &Arc<Namespace>,
-    work: &DriverWork<Host>,
-    threads: &Arc<AtomicUsize>,
-) {
-    let name = &card.name;
-    let (mac, file) = match card.sending.make(|| open(namespace, name)) {
+fn serve<P: Place>(card: &Arc<Card<P::Frames>>, place: &Arc<P>, threads: &Arc<AtomicUsize>) {
+    let (name, work) = (&card.name, &card.work);
+    let (mac, frames) = match card.sending.make(work, || place.open(name)) {
         Ok(opened) => opened,
         Err(error) => {
             // A daemon that ended leaves the name of its scheme behind.
-            card.sending.make(|| namespace.clear(name));
+            card.sending.make(work, || place.clear(name));
             card.lock().opened = Some(Err(error));
             return work.receive(SEARCH);
         }
     };
-    let file = Arc::new(file);
+    let frames = card.frames.get_or_init(|| frames);
     card.lock().opened = Some(Ok(mac));
     work.receive(SEARCH);
     let Some(number) = wait(card, &card.serve, |queues| queues.number) else {
         return;
     };
     let receiver = {
-        let (card, file) = (Arc::clone(card), Arc::clone(&file));
-        let (namespace, work) = (Arc::clone(namespace), work.clone());
+        let (card, place) = (Arc::clone(card), Arc::clone(place));
         spawn(threads, move || {
-            if let Err(error) = receive(&card, &file, &work, number) {
-                card.fail(error, &namespace, &work, number);
+            if let Some(frames) = card.frames.get()
+                && let Err(error) = receive(&card, frames, number)
+            {
+                card.fail(error, &*place, number);
             }
         })
     };
-    if let Err(error) = receiver.and_then(|()| send(card, &file, work, number)) {
-        card.fail(error, namespace, work, number);
+    // What is opened may be a link that is down.
+    let sent = receiver
+        .and_then(|()| card.sending.make(work, || frames.probe()))
+        .and_then(|()| send(card, frames, number));
+    if let Err(error) = sent {
+        card.fail(error, &**place, number);
     }
 }
 
-fn open(namespace: &Namespace, name: &str) -> io::Result<(Mac, File)> {
-    let mut mac = [0; 6];
-    let mut file = namespace.open(name, "mac", libc::O_RDONLY)?;
-    file.read_exact(&mut mac)?;
-    let frames = namespace.open(name, "", libc::O_RDWR | libc::O_NONBLOCK)?;
-    Ok((Mac(mac), frames))
-}
-
 /// Waits until there is `something`. `None` if nobody uses the driver any more.
-fn wait<T>(
-    card: &Card,
+fn wait<F, T>(
+    card: &Card<F>,
     changed: &Condvar,
     mut something: impl FnMut(&mut Queues) -> Option<T>,
 ) -> Option<T> {
@@ -297,7 +344,7 @@ enum Task {
     Probe,
 }
 
-fn send(card: &Card, file: &File, work: &DriverWork<Host>, number: usize) -> io::Result<()> {
+fn send<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> {
     let next = |queues: &mut Queues| {
         if std::mem::take(&mut queues.probe) {
             return Some(Task::Probe);
@@ -308,26 +355,24 @@ fn send(card: &Card, file: &File, work: &DriverWork<Host>, number: usize) -> io:
     };
     while let Some(task) = wait(card, &card.serve, next) {
         match task {
-            Task::Probe => {
-                // Any other error comes from a driver that still exists.
-                let gone = |error: &io::Error| error.raw_os_error() == Some(libc::ENODEV);
-                if let Err(error) = card.sending.make(|| file.metadata())
-                    && gone(&error)
-                {
-                    return Err(error);
-                }
-            }
-            Task::Send { frames, tell } => {
-                for frame in frames {
-                    let mut file = file;
-                    match card.sending.make(|| file.write(&frame)) {
-                        Ok(_) => {}
-                        Err(error) if is_refused(&error) => log::debug!("{}: {error}", card.name),
+            Task::Probe => card.sending.make(&card.work, || frames.probe())?,
+            Task::Send {
+                frames: outgoing,
+                mut tell,
+            } => {
+                for frame in outgoing {
+                    match card.sending.make(&card.work, || frames.send(&frame)) {
+                        Ok(()) => {}
+                        Err(error) if is_refused(&error) => {
+                            log::debug!("{}: {error}", card.name);
+                            card.lock().lost.refused += 1;
+                            tell = true;
+                        }
                         Err(error) => return Err(error),
                     }
                 }
                 if tell {
-                    work.receive(number);
+                    card.work.receive(number);
                 }
             }
         }
@@ -345,34 +390,37 @@ fn is_refused(error: &io::Error) -> bool {
 }
 
 /// Receives frames until nobody uses the driver any more.
-fn receive(card: &Card, file: &File, work: &DriverWork<Host>, number: usize) -> io::Result<()> {
+fn receive<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> {
+    let work = &card.work;
     card.receiving
-        .make(|| work.watch(file.as_raw_fd(), number))?;
+        .make(work, || work.watch(frames.as_fd(), number))?;
     let mut buffer = vec![0; LONGEST];
+    let room = |queues: &mut Queues| (queues.incoming.len() < MAX_INCOMING).then_some(());
     loop {
         // The driver tells once of everything it has, and frames may have come before the
         // subscription.
         let mut more = true;
         while more {
-            let mut frames = VecDeque::new();
-            while more && frames.len() < MAX_INCOMING {
-                let mut file = file;
-                match card.receiving.make(|| file.read(&mut buffer)) {
+            let mut batch = VecDeque::new();
+            while more && batch.len() < BATCH {
+                match card.receiving.make(work, || frames.receive(&mut buffer)) {
                     Ok(0) => more = false,
-                    Ok(len) => frames.push_back(buffer[..len].to_vec()),
+                    Ok(len) => batch.push_back(buffer[..len].to_vec()),
                     Err(error) if error.kind() == ErrorKind::WouldBlock => more = false,
                     Err(error) if error.kind() == ErrorKind::Interrupted => {}
                     Err(error) => return Err(error),
                 }
             }
-            let mut queues = card.lock();
-            if queues.closed {
-                return Ok(());
-            }
-            if !frames.is_empty() {
-                queues.incoming.extend(frames);
+            let missed = frames.missed();
+            if !batch.is_empty() || missed > 0 {
+                let mut queues = card.lock();
+                queues.incoming.extend(batch);
+                queues.lost.missed += missed;
                 drop(queues);
                 work.receive(number);
+            }
+            if wait(card, &card.receive, room).is_none() {
+                return Ok(());
             }
         }
         let readable = |queues: &mut Queues| std::mem::take(&mut queues.readable).then_some(());
@@ -382,13 +430,16 @@ fn receive(card: &Card, file: &File, work: &DriverWork<Host>, number: usize) -> 
     }
 }
 
-impl FrameIo for Driver {
+impl<F: Frames> FrameIo for Driver<F> {
     fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let mut queues = self.0.lock();
         match queues.incoming.pop_front() {
             Some(frame) => {
                 let len = frame.len().min(buffer.len());
                 buffer[..len].copy_from_slice(&frame[..len]);
+                if queues.incoming.is_empty() {
+                    self.0.receive.notify_one();
+                }
                 Ok(len)
             }
             None => Err(queues.failed.take().unwrap_or(ErrorKind::WouldBlock.into())),
@@ -417,9 +468,17 @@ impl FrameIo for Driver {
         self.0.lock().probe = true;
         self.0.serve.notify_one();
     }
+
+    fn take_lost(&mut self) -> Lost {
+        std::mem::take(&mut self.0.lock().lost)
+    }
+
+    fn mtu(&self) -> Option<u16> {
+        self.0.frames.get()?.mtu()
+    }
 }
 
-impl Drop for Driver {
+impl<F> Drop for Driver<F> {
     fn drop(&mut self) {
         self.0.lock().closed = true;
         self.0.serve.notify_one();
@@ -427,7 +486,7 @@ impl Drop for Driver {
     }
 }
 
-impl scheme::redox::Drivers<Host> for Network {
+impl<P: Place> scheme::Drivers<Host> for Network<P> {
     fn receive(&mut self, host: &mut Host, at: usize) {
         match at {
             SEARCH => host.ask_for_adapters(),

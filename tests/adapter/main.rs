@@ -1,0 +1,568 @@
+//! Ethernet against programs that are not ours: the daemon drives one end of a veth through a packet
+//! socket, and on the other end are the kernel, routers, servers and scanners.
+//!
+//! Every test has network namespaces of its own. It needs root, FUSE and the programs that it names;
+//! without one of them it is skipped by name.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bed;
+
+use std::process::Command;
+
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+use bed::{Bed, missing, until};
+use common::system::System;
+
+type Test = fn(&Bed);
+
+fn main() {
+    let mut args = Arguments::from_args();
+    args.test_threads = Some(1);
+    let python = &["python3"][..];
+    let tests: [(&str, &'static [&str], Test); 20] = [
+        ("kernel_pings_us", &[], kernel_pings_us),
+        ("we_ping_the_kernel", &[], we_ping_the_kernel),
+        ("every_byte_of_tcp_and_udp", python, every_byte),
+        ("segments_that_were_put_together", python, segments),
+        ("tagged_frames_are_not_for_us", python, tagged_frames),
+        ("an_address_the_kernel_has", &[], address_the_kernel_has),
+        ("an_address_we_have", &[], address_we_have),
+        ("mtu_of_the_link", &[], mtu_of_the_link),
+        ("link_goes_and_comes", &[], link_goes_and_comes),
+        ("link_is_made_again", &[], link_is_made_again),
+        ("another_hardware_address", &[], another_hardware_address),
+        ("arping", &["arping"], arping),
+        ("ndisc6", &["ndisc6"], ndisc6),
+        ("routers_whose_lifetimes_end", &["radvd"], routers_end),
+        ("routers_with_every_option", &["radvd"], every_option),
+        (
+            "two_routers_and_new_numbers",
+            &["radvd", "python3"],
+            two_routers,
+        ),
+        ("lease_of_dnsmasq", &["dnsmasq", "python3"], lease),
+        ("nmap_scans", &["nmap"], nmap),
+        ("queries_for_groups", python, queries_for_groups),
+        ("what_is_no_adapter", &[], what_is_no_adapter),
+    ];
+    let trials = tests.map(|(name, programs, test)| {
+        Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
+            if let Some(reason) = missing(programs) {
+                return Ok(Completion::ignored_with(reason));
+            }
+            let bed = Bed::new();
+            test(&bed);
+            bed.system.assert_ledger_closes("eth0");
+            Ok(Completion::Completed)
+        })
+    });
+    libtest_mimic::run(&args, trials.into()).exit();
+}
+
+fn kernel_pings_us(bed: &Bed) {
+    let link_local = format!("{}%b0", bed.link_local());
+    for address in ["10.0.0.1", "fd00::1", &link_local] {
+        for size in ["56", "1472", "20000"] {
+            bed.kernel_ping(address, size);
+        }
+    }
+    let text = bed.run(&["ip", "neigh", "show", "dev", "b0"]);
+    let mac = bed.mac();
+    for address in ["10.0.0.1", "fd00::1"] {
+        let known = |line: &str| line.starts_with(address) && line.contains(&mac);
+        assert!(text.lines().any(known), "{text}");
+    }
+    assert_eq!(bed.drops("bad_checksum"), 0);
+}
+
+fn we_ping_the_kernel(bed: &Bed) {
+    for address in ["10.0.0.2", "fd00::2"] {
+        for size in ["56", "1472", "20000"] {
+            bed.ping(address, size);
+        }
+    }
+    assert_eq!(bed.drops("bad_checksum"), 0);
+}
+
+/// The kernel leaves checksums to the card, of which there is none, and so to us.
+fn every_byte(bed: &Bed) {
+    bed.python(
+        r#"
+import os, socket, threading
+for family, address in ((socket.AF_INET, "10.0.0.1"), (socket.AF_INET6, "fd00::1")):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.settimeout(20)
+    s.connect((address, 7))
+    for size in [0, 1, 2, 3, 1471, 1472, 1473, 9000, 60000]:
+        data = os.urandom(size)
+        s.send(data)
+        assert s.recv(65536) == data, (address, size)
+    t = socket.create_connection((address, 7), timeout=60)
+    data = os.urandom(4_000_001)
+    sender = threading.Thread(target=lambda: (t.sendall(data), t.shutdown(socket.SHUT_WR)))
+    sender.start()
+    back = b""
+    while piece := t.recv(1 << 20):
+        back += piece
+    sender.join()
+    assert back == data, (address, len(back))
+print("all good")
+"#,
+    );
+    for reason in ["bad_checksum", "malformed", "missed"] {
+        assert_eq!(bed.drops(reason), 0, "{reason}");
+    }
+}
+
+/// One datagram of the kernel's that stands for many. And TCP's longest segments reach a station
+/// behind us as they would from a card: none is larger than the link carries.
+fn segments(bed: &Bed) {
+    bed.python(
+        r#"
+import os, socket, struct
+UDP_SEGMENT = 103
+for family, address in ((socket.AF_INET, "10.0.0.1"), (socket.AF_INET6, "fd00::1")):
+    s = socket.socket(family, socket.SOCK_DGRAM)
+    s.settimeout(20)
+    s.connect((address, 7))
+    data = os.urandom(10 * 1000 + 7)
+    control = [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack("=H", 1000))]
+    s.sendmsg([data], control)
+    back = [s.recv(65536) for _ in range(11)]
+    assert back == [data[at:at + 1000] for at in range(0, len(data), 1000)], [len(b) for b in back]
+print("all good")
+"#,
+    );
+    let tun = bed.system.open_rw("tun/0");
+    bed.set("ifaces/tun0/addr/set", "10.9.0.1/24");
+    bed.set("ip/forwarding", "1");
+    bed.run(&["ip", "route", "add", "10.9.0.0/24", "via", "10.0.0.1"]);
+    bed.python(
+        r#"
+import socket
+s = socket.socket()
+s.setblocking(False)
+s.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 1400)
+try:
+    s.connect(("10.9.0.2", 9))
+except BlockingIOError:
+    pass
+u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+u.connect(("10.9.0.2", 9))
+u.sendmsg([bytes(20000)], [(socket.IPPROTO_UDP, 103, bytes([1000 & 255, 1000 >> 8]))])
+print("all good")
+"#,
+    );
+    let mut datagrams = 0;
+    let mut buffer = vec![0; 65_536];
+    while datagrams < 20 {
+        let len = bed.system.read(tun, &mut buffer).unwrap();
+        assert!(len <= 1500, "a packet of {len} bytes");
+        datagrams += u32::from(buffer[9] == 17 && len == 1028);
+    }
+    bed.system.close(tun).unwrap();
+}
+
+/// The tag comes beside the frame, which looks like one for us without it.
+fn tagged_frames(bed: &Bed) {
+    let before = bed.drops("unknown_family");
+    bed.python(&format!(
+        r#"
+import socket, struct
+ours = bytes.fromhex("{mac}")
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("b0", 0))
+src = s.getsockname()[4]
+def sum16(data):
+    total = sum(struct.unpack("!%dH" % (len(data) // 2), data))
+    total = (total & 0xffff) + (total >> 16)
+    return ~(total + (total >> 16)) & 0xffff
+icmp = struct.pack("!BBHHH", 8, 0, 0, 0x7a67, 1)
+icmp = struct.pack("!BBHHH", 8, 0, sum16(icmp), 0x7a67, 1)
+ip = lambda check: struct.pack("!BBHHHBBH4s4s", 0x45, 0, 28, 1, 0, 64, 1, check,
+                               socket.inet_aton("10.0.0.2"), socket.inet_aton("10.0.0.1"))
+packet = ip(sum16(ip(0))) + icmp
+for tags in ("81000005", "88a80005", "88a8000581000006"):
+    s.send(ours + src + bytes.fromhex(tags) + b"\x08\x00" + packet)
+# Only this one is for us.
+s.send(ours + src + b"\x08\x00" + packet)
+s.settimeout(20)
+answers = []
+while True:
+    frame = s.recv(2000)
+    if frame[:6] == src and frame[12:14] == b"\x08\x00" and frame[23] == 1 and frame[34] == 0:
+        answers.append(frame)
+        break
+s.settimeout(0.2)
+try:
+    while True:
+        frame = s.recv(2000)
+        assert not (frame[:6] == src and frame[12:14] == b"\x08\x00" and frame[23] == 1), "two answers"
+except TimeoutError:
+    pass
+print("all good")
+"#,
+        mac = bed.mac().replace(':', "")
+    ));
+    assert_eq!(bed.drops("unknown_family"), before + 3);
+}
+
+fn address_the_kernel_has(bed: &Bed) {
+    bed.run(&["ip", "addr", "add", "10.0.0.9/24", "dev", "b0"]);
+    bed.run(&["ip", "addr", "add", "fd00::9/64", "dev", "b0", "nodad"]);
+    bed.set("ifaces/eth0/addr/add", "10.0.0.9/24");
+    bed.set("ifaces/eth0/addr/add", "fd00::9/64");
+    until("the address is given up", || {
+        !bed.text("ifaces/eth0/addr/list").contains("fd00::9")
+    });
+    // Nobody would give this host another one (RFC 5227 section 2.4 (c)).
+    assert!(bed.text("ifaces/eth0/addr/list").contains("10.0.0.9"));
+    bed.set("ifaces/eth0/addr/rm", "10.0.0.9");
+    bed.ping("10.0.0.9", "56");
+    bed.ping("fd00::9", "56");
+}
+
+fn address_we_have(bed: &Bed) {
+    bed.kernel_file("net/ipv6/conf/b0/accept_dad", "1");
+    for address in ["fd00::1", &bed.link_local()] {
+        let network = format!("{address}/64");
+        bed.run(&["ip", "addr", "add", &network, "dev", "b0"]);
+        until("the kernel hears that it is taken", || {
+            bed.run(&["ip", "-6", "addr", "show", "dev", "b0"])
+                .lines()
+                .any(|line| line.contains(&network) && line.contains("dadfailed"))
+        });
+        bed.run(&["ip", "addr", "del", &network, "dev", "b0"]);
+    }
+    bed.kernel_ping("fd00::1", "56");
+}
+
+/// RFC 826 and RFC 5227, asked by a program that shows what it gets.
+fn arping(bed: &Bed) {
+    let mac = bed.mac().to_uppercase();
+    let text = bed.run(&["arping", "-c", "1", "-w", "20", "-I", "b0", "10.0.0.1"]);
+    assert!(text.contains(&mac) && text.contains("Received"), "{text}");
+    // Whether it may be taken: no.
+    let (status, text) = bed.try_run(&[
+        "arping", "-D", "-c", "1", "-w", "20", "-I", "b0", "10.0.0.1",
+    ]);
+    assert_eq!(status, Some(1), "{text}");
+    let (status, text) = bed.try_run(&[
+        "arping",
+        "-D",
+        "-c",
+        "1",
+        "-w",
+        "1",
+        "-I",
+        "b0",
+        "10.0.0.77",
+    ]);
+    assert_eq!(status, Some(0), "{text}");
+    // An announcement of another host's address does not become ours.
+    bed.run(&[
+        "arping", "-U", "-c", "1", "-I", "b0", "-s", "10.0.0.2", "10.0.0.2",
+    ]);
+    bed.ping("10.0.0.2", "56");
+}
+
+fn ndisc6(bed: &Bed) {
+    let mac = bed.mac().to_uppercase();
+    for address in ["fd00::1", &bed.link_local()] {
+        let text = bed.run(&["ndisc6", "-1", "-w", "10000", address, "b0"]);
+        assert!(text.contains(&mac), "{text}");
+    }
+    let (status, text) = bed.try_run(&["ndisc6", "-1", "-r", "1", "-w", "200", "fd00::77", "b0"]);
+    assert_ne!(status, Some(0), "{text}");
+}
+
+fn mtu_of_the_link(bed: &Bed) {
+    let mtu = |wanted: &str| {
+        let text = format!("{wanted}\n");
+        until("the mtu follows the link's", || {
+            bed.text("ifaces/eth0/mtu") == text && bed.is_running()
+        });
+    };
+    bed.set("ifaces/eth0/mtu", "9000");
+    mtu("1500");
+    bed.kernel_ping("10.0.0.1", "3000");
+    bed.ping("fd00::2", "3000");
+    bed.links_mtu("9000");
+    mtu("9000");
+    bed.kernel_ping("10.0.0.1", "8972");
+    bed.ping("fd00::2", "8952");
+    bed.links_mtu("1400");
+    mtu("1400");
+    bed.kernel_ping("fd00::1", "3000");
+    bed.ping("10.0.0.2", "3000");
+    bed.set("ifaces/eth0/mtu", "1300");
+    bed.links_mtu("1500");
+    mtu("1300");
+    bed.ping("10.0.0.2", "3000");
+    assert_eq!(bed.drops("refused"), 0);
+}
+
+fn link_goes_and_comes(bed: &Bed) {
+    for link in [bed.our_link(), bed.peers_link()] {
+        link.set(&["down"]);
+        until("it does not run", || !bed.is_running());
+        assert!(bed.text("ifaces/eth0/flags").contains("UP"));
+        link.set(&["up"]);
+        until("it runs", || bed.is_running());
+        // The kernel forgot this one.
+        let _ = bed.try_run(&["ip", "addr", "add", "fd00::2/64", "dev", "b0", "nodad"]);
+        bed.kernel_ping("10.0.0.1", "56");
+        bed.ping("fd00::2", "56");
+    }
+    let list = bed.text("ifaces/eth0/addr/list");
+    assert!(
+        list.contains("10.0.0.1/24") && list.contains("fd00::1/64"),
+        "{list}"
+    );
+}
+
+fn link_is_made_again(bed: &Bed) {
+    bed.our_link().delete();
+    until("it does not run", || !bed.is_running());
+    bed.make_links();
+    until("it runs", || bed.is_running());
+    bed.kernel_ping("10.0.0.1", "56");
+    bed.ping("fd00::2", "56");
+    assert!(!bed.text("ifaces").contains("eth1"));
+}
+
+fn another_hardware_address(bed: &Bed) {
+    bed.kernel_ping("10.0.0.1", "56");
+    bed.kernel_ping("fd00::1", "56");
+    bed.our_link().set(&["address", "02:00:00:00:00:77"]);
+    until("it is the link's", || bed.mac() == "02:00:00:00:00:77");
+    // Announced, so the kernel need not find out first.
+    bed.kernel_ping("10.0.0.1", "56");
+    bed.kernel_ping("fd00::1", "56");
+    until("the link-local address follows", || {
+        bed.text("ifaces/eth0/addr/list")
+            .contains("fe80::ff:fe00:77/64")
+    });
+    bed.peers_link().set(&["address", "02:00:00:00:00:88"]);
+    bed.kernel_ping("10.0.0.1", "56");
+    bed.kernel_ping("fd00::1", "56");
+    bed.ping("10.0.0.2", "56");
+    bed.ping("fd00::2", "56");
+}
+
+/// The lifetimes of a router that says no more.
+fn routers_end(bed: &Bed) {
+    let radvd = bed.radvd(
+        "AdvDefaultLifetime 6; prefix fd00:1::/64 { AdvValidLifetime 6; AdvPreferredLifetime 4; };",
+    );
+    until("there is an address", || {
+        bed.has("ifaces/eth0/addr/list", "fd00:1::")
+    });
+    let router = format!("default via {}", bed.peers_link_local());
+    assert!(bed.has("route/list", &router), "{}", bed.text("route/list"));
+    bed.run(&["ip", "addr", "add", "fd00:1::2/64", "dev", "b0", "nodad"]);
+    bed.run(&["ip", "addr", "add", "fd00:5::1/128", "dev", "lo"]);
+    bed.ping("fd00:5::1", "56");
+    drop(radvd);
+    until("the address has ended", || {
+        !bed.has("ifaces/eth0/addr/list", "fd00:1::")
+    });
+    until("the router has ended", || !bed.has("route/list", &router));
+    assert!(!bed.has("route/list", "fd00:1::/64"));
+}
+
+fn every_option(bed: &Bed) {
+    let radvd = bed.radvd(
+        "AdvLinkMTU 1400; AdvCurHopLimit 33; AdvReachableTime 20000; AdvRetransTimer 500;
+         AdvManagedFlag on; AdvOtherConfigFlag on; AdvHomeAgentFlag on; AdvHomeAgentInfo on;
+         HomeAgentLifetime 1000; AdvMobRtrSupportFlag on; AdvIntervalOpt on; AdvDefaultPreference high;
+         prefix fd00:1::/64 { AdvRouterAddr off; };
+         prefix fd00:2::/64 { AdvOnLink off; };
+         prefix fd00:3::/64 { AdvAutonomous off; };
+         prefix fd00:4::/48 { };
+         route fd00:6::/48 { AdvRoutePreference low; AdvRouteLifetime 600; };
+         RDNSS fd00::53 fd00::54 { AdvRDNSSLifetime 600; };
+         DNSSL example.net corp.example.net { AdvDNSSLLifetime 600; };",
+    );
+    until("there are addresses", || {
+        let list = bed.text("ifaces/eth0/addr/list");
+        list.contains("fd00:1::") && list.contains("fd00:2::")
+    });
+    let list = bed.text("ifaces/eth0/addr/list");
+    assert!(
+        !list.contains("fd00:3::") && !list.contains("fd00:4::"),
+        "{list}"
+    );
+    let routes = bed.text("route/list");
+    for (prefix, there) in [
+        ("fd00:1::/64", true),
+        ("fd00:2::/64", false),
+        ("fd00:3::/64", true),
+    ] {
+        let on_link = |line: &str| line.starts_with(prefix) && !line.contains("via");
+        assert_eq!(routes.lines().any(on_link), there, "{prefix} in {routes}");
+    }
+    assert_eq!(bed.drops("malformed"), 0);
+    bed.kernel_ping("fd00::1", "3000");
+    // It says that it is none any more.
+    radvd.stop();
+    until("the router is gone", || {
+        !bed.has("route/list", "default via fe80")
+    });
+}
+
+fn two_routers(bed: &Bed) {
+    let first = bed.radvd("AdvDefaultPreference low; prefix fd00:1::/64 { };");
+    let first_is_used = format!("default via {}", bed.peers_link_local());
+    until("there is a router", || {
+        bed.has("route/list", &first_is_used)
+    });
+    let other = bed.another_station();
+    let second = other.radvd("AdvDefaultPreference high; prefix fdff:2::/64 { };");
+    let second_is_used = format!("default via {}", other.link_local());
+    until("the other is preferred", || {
+        bed.has("route/list", &second_is_used)
+    });
+    until("there are both prefixes", || {
+        let list = bed.text("ifaces/eth0/addr/list");
+        list.contains("fd00:1::") && list.contains("fdff:2::")
+    });
+    second.stop();
+    until("the first is used again", || {
+        bed.has("route/list", &first_is_used)
+    });
+    // New numbers: nothing begins from the old ones, though they are closer.
+    bed.set("ifaces/eth0/addr/rm", "fd00::1");
+    first.stop();
+    let _first = bed.radvd(
+        "prefix fd00:1::/64 { AdvPreferredLifetime 0; AdvValidLifetime 600; };
+         prefix fd00:3::/64 { };",
+    );
+    until("there is a new address", || {
+        bed.has("ifaces/eth0/addr/list", "fd00:3::")
+    });
+    bed.run(&["ip", "addr", "add", "fd00:1::2/64", "dev", "b0", "nodad"]);
+    bed.run(&["ip", "addr", "add", "fd00:3::2/64", "dev", "b0", "nodad"]);
+    bed.run(&["ip", "addr", "add", "fd00:1:0:1::1/128", "dev", "lo"]);
+    let sniffer = bed.start_python(
+        r#"
+import socket
+s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x86dd))
+s.bind(("b0", 0))
+s.settimeout(30)
+print("ready", flush=True)
+while True:
+    packet = s.recv(2000)
+    if packet[6] == 58 and packet[40] == 128:
+        print(socket.inet_ntop(socket.AF_INET6, packet[8:24]))
+        break
+"#,
+    );
+    bed.ping("fd00:1:0:1::1", "56");
+    let source = sniffer.line();
+    assert!(source.starts_with("fd00:3::"), "{source}");
+}
+
+/// As Redox's dhcpd gets one.
+fn lease(bed: &Bed) {
+    bed.set("ifaces/eth0/addr/rm", "10.0.0.1");
+    let leases = bed.directory().join("leases");
+    let _server = bed.start(&[
+        "dnsmasq",
+        "--keep-in-foreground",
+        "--conf-file=/dev/null",
+        "--port=0",
+        "--user=root",
+        "--pid-file",
+        "--interface=b0",
+        "--bind-interfaces",
+        "--no-ping",
+        "--dhcp-authoritative",
+        "--dhcp-range=10.0.0.50,10.0.0.50,255.255.255.0,1h",
+        "--dhcp-option=option:router,10.0.0.2",
+        "--dhcp-option=option:dns-server,10.0.0.53",
+        &format!("--dhcp-leasefile={}", leases.display()),
+    ]);
+    let script = include_str!("dhcp.py");
+    let output = Command::new("timeout")
+        .args(["60", "python3", "-c", script])
+        .arg(bed.system.dir())
+        .arg(bed.mac())
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(text.contains("all good"), "{text}\n{errors}");
+    assert!(bed.has("ifaces/eth0/addr/list", "10.0.0.50/24"));
+    assert_eq!(bed.text("resolv/nameserver"), "10.0.0.53\n");
+    bed.kernel_ping("10.0.0.50", "56");
+    bed.run(&["ip", "addr", "add", "192.0.2.1/32", "dev", "lo"]);
+    bed.ping("192.0.2.1", "56");
+    let leases = std::fs::read_to_string(leases).unwrap();
+    assert!(
+        leases.contains(&format!("{} 10.0.0.50", bed.mac())),
+        "{leases}"
+    );
+}
+
+fn nmap(bed: &Bed) {
+    let open = |text: &str, port: &str| {
+        let line = text.lines().find(|line| line.starts_with(port));
+        line.unwrap_or_else(|| panic!("no {port} in {text}"))
+            .contains("open")
+    };
+    for (family, address) in [(&["-4"][..], "10.0.0.1"), (&["-6"], "fd00::1")] {
+        let scan = |options: &[&str]| {
+            let common = ["-n", "-Pn", "-T5", "--max-retries", "3", "-v0"];
+            let nmap = [
+                &["nmap"][..],
+                family,
+                &common,
+                options,
+                &["-oG", "-", address],
+            ]
+            .concat();
+            bed.run(&nmap);
+            let nmap = [&["nmap"][..], family, &common[..5], options, &[address]].concat();
+            bed.run(&nmap)
+        };
+        let text = scan(&["-sS", "-p", "1-200"]);
+        for port in ["7/tcp", "9/tcp", "19/tcp"] {
+            assert!(open(&text, port), "{text}");
+        }
+        assert!(text.contains("197 closed"), "{text}");
+        let text = scan(&["-sU", "-p", "7,9,11"]);
+        assert!(open(&text, "7/udp") && !open(&text, "11/udp"), "{text}");
+        let text = scan(&["-O", "--max-os-tries", "1", "-p", "6,7,9"]);
+        assert!(text.contains("OS detection performed"), "{text}");
+        bed.kernel_ping(address, "56");
+    }
+}
+
+fn queries_for_groups(bed: &Bed) {
+    bed.set("ifaces/eth0/multicast", "join 239.1.2.3");
+    bed.set("ifaces/eth0/multicast", "join ff15::1234");
+    bed.python(include_str!("querier.py"));
+}
+
+fn what_is_no_adapter(bed: &Bed) {
+    let refused = |args: &[&str]| {
+        let output = bed
+            .our_namespace(env!("CARGO_BIN_EXE_tund"))
+            .args(args)
+            .output();
+        let output = output.unwrap();
+        assert!(!output.status.success(), "{args:?}");
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    };
+    let dir = bed.directory();
+    let mount = ["--mount", dir.to_str().unwrap(), "--adapter"];
+    for name in ["nothing", "lo", "a-name-that-is-too-long-for-one", ""] {
+        let text = refused(&[&mount[..], &[name]].concat());
+        assert!(text.contains(&format!("{name}: ")), "{text}");
+    }
+    assert!(refused(&["--adapter", "a0"]).contains("--mount"));
+}

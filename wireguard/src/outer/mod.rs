@@ -1,0 +1,86 @@
+//! The UDP that carries the tunnel.
+
+#[cfg(target_os = "linux")]
+mod host;
+
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::BorrowedFd;
+
+/// Sockets for IPv4 and IPv6 with the same port.
+pub enum Outer {
+    /// Those of the Linux kernel.
+    #[cfg(target_os = "linux")]
+    Host(host::Host),
+}
+
+impl Outer {
+    /// Opens sockets of the Linux kernel. `EADDRINUSE` if somebody has the port.
+    #[cfg(target_os = "linux")]
+    pub fn host(port: u16) -> io::Result<Self> {
+        host::Host::open(port).map(Self::Host)
+    }
+
+    /// The port that peers send to.
+    pub fn port(&self) -> u16 {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Host(host) => host.port(),
+        }
+    }
+
+    /// The descriptors that become readable when something arrived.
+    pub fn fds(&self) -> Vec<BorrowedFd<'_>> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Host(host) => host.fds(),
+        }
+    }
+
+    /// Reads what has arrived, up to a bound, and calls `each` with every datagram.
+    pub fn receive(
+        &mut self,
+        mut each: impl FnMut(&mut Sender<'_>, SocketAddr, &[u8]),
+    ) -> io::Result<()> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Host(host) => host.receive(|sender, from, datagram| {
+                each(&mut Sender::Host(sender), from, datagram);
+            }),
+        }
+    }
+
+    /// The way out.
+    pub fn sender(&mut self) -> Sender<'_> {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Host(host) => Sender::Host(host.sender()),
+        }
+    }
+}
+
+/// The way out.
+pub enum Sender<'a> {
+    /// By the Linux kernel.
+    #[cfg(target_os = "linux")]
+    Host(&'a mut host::Sender),
+}
+
+impl Sender<'_> {
+    /// Sends a datagram, or keeps it until [`flush`](Self::flush). One that cannot be sent is lost,
+    /// as on the way.
+    pub fn push(&mut self, to: SocketAddr, datagram: &[u8]) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Host(sender) => sender.push(to, datagram),
+        }
+    }
+
+    /// Sends what is kept.
+    pub fn flush(&mut self) {
+        match self {
+            #[cfg(target_os = "linux")]
+            Self::Host(sender) => sender.flush(),
+        }
+    }
+}

@@ -2,7 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
+
+use crate::batch::Format;
+use crate::{Device, sys};
 
 const TUNSETIFF: libc::c_ulong = 0x4004_54ca;
 const IFF_TUN: i16 = 0x0001;
@@ -24,6 +27,7 @@ const IFF_NO_PI: i16 = 0x1000;
 #[derive(Debug)]
 pub struct HostTun {
     file: File,
+    name: String,
 }
 
 #[repr(C)]
@@ -54,8 +58,18 @@ impl HostTun {
         let done = unsafe { libc::ioctl(file.as_raw_fd(), TUNSETIFF, &raw mut ifreq) };
         match done {
             -1 => Err(io::Error::last_os_error()),
-            _ => Ok(Self { file }),
+            _ => {
+                // The kernel fills in the number of a name such as "tun%d".
+                let name = ifreq.name.split(|&byte| byte == 0).next();
+                let name = String::from_utf8_lossy(name.unwrap_or_default()).into_owned();
+                Ok(Self { file, name })
+            }
         }
+    }
+
+    /// Sets whether reads return `EAGAIN` instead of waiting.
+    pub fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        sys::set_nonblocking(self.file.as_fd(), on)
     }
 
     /// Reads one packet that the kernel sends.
@@ -72,5 +86,40 @@ impl HostTun {
 impl AsFd for HostTun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
+    }
+}
+
+impl AsRawFd for HostTun {
+    fn as_raw_fd(&self) -> RawFd {
+        self.file.as_raw_fd()
+    }
+}
+
+impl Device for HostTun {
+    fn name(&self) -> io::Result<String> {
+        Ok(self.name.clone())
+    }
+
+    fn mtu(&self) -> io::Result<u16> {
+        let path = format!("/sys/class/net/{}/mtu", self.name);
+        let mtu = std::fs::read_to_string(path)?;
+        mtu.trim().parse().map_err(io::Error::other)
+    }
+
+    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.set_nonblocking(on)
+    }
+
+    /// One packet at a time, without a header.
+    fn format(&self) -> Format {
+        Format::default()
+    }
+
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read(buf)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.write(bytes)
     }
 }

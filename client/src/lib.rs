@@ -36,16 +36,26 @@
 #![deny(unsafe_code)]
 
 pub mod batch;
+mod device;
+mod frames;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub mod host;
+mod pages;
 #[allow(unsafe_code)]
 mod sys;
+pub mod udp;
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, IoSlice, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, RawFd};
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub use self::device::Device;
+
+use self::batch::Format;
 
 /// The code of the README.
 #[cfg(doctest)]
@@ -100,6 +110,15 @@ pub enum Mode {
 #[derive(Debug)]
 pub struct Tun {
     file: File,
+    root: Arc<Path>,
+    modes: Arc<Modes>,
+}
+
+/// The modes that were set last through any descriptor made by this library.
+#[derive(Debug)]
+struct Modes {
+    batch: AtomicBool,
+    ifhead: AtomicBool,
 }
 
 impl Tun {
@@ -120,9 +139,22 @@ impl Tun {
             Unit::Number(unit) => unit.to_string(),
             Unit::Clone => "clone".to_owned(),
         };
-        let path = root.as_ref().join("tun").join(name);
+        let root: Arc<Path> = root.as_ref().into();
+        let path = root.join("tun").join(name);
         let file = OpenOptions::new().read(true).write(true).open(path)?;
-        Ok(Self { file })
+        let modes = Modes {
+            batch: false.into(),
+            ifhead: false.into(),
+        };
+        let tun = Self {
+            file,
+            root,
+            modes: modes.into(),
+        };
+        // This survives a close.
+        let ifhead = tun.ifhead()?;
+        tun.modes.ifhead.store(ifhead, Ordering::Relaxed);
+        Ok(tun)
     }
 
     /// Another descriptor of the same open device.
@@ -146,8 +178,11 @@ impl Tun {
     /// # }
     /// ```
     pub fn try_clone(&self) -> io::Result<Self> {
-        let file = self.file.try_clone()?;
-        Ok(Self { file })
+        Ok(Self {
+            file: self.file.try_clone()?,
+            root: Arc::clone(&self.root),
+            modes: Arc::clone(&self.modes),
+        })
     }
 
     /// Reads one packet, with its header if one is on; waits for it unless
@@ -283,7 +318,9 @@ impl Tun {
     /// # }
     /// ```
     pub fn set_ifhead(&self, on: bool) -> io::Result<()> {
-        self.set_int(request::TUNSIFHEAD, on.into())
+        self.set_int(request::TUNSIFHEAD, on.into())?;
+        self.modes.ifhead.store(on, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether the address family precedes every packet (`TUNGIFHEAD`).
@@ -292,8 +329,13 @@ impl Tun {
     }
 
     /// Sets whether the `sockaddr_in` of the next hop precedes every packet read (`TUNSLMODE`).
+    /// [`recv`](Device::recv) leaves it in front.
     pub fn set_lmode(&self, on: bool) -> io::Result<()> {
-        self.set_int(request::TUNSLMODE, on.into())
+        self.set_int(request::TUNSLMODE, on.into())?;
+        if on {
+            self.modes.ifhead.store(false, Ordering::Relaxed);
+        }
+        Ok(())
     }
 
     /// Sets the kind of interface (`TUNSIFMODE`). `EBUSY` while it is up.
@@ -346,7 +388,9 @@ impl Tun {
     /// # }
     /// ```
     pub fn set_batch(&self, on: bool) -> io::Result<()> {
-        self.set_int(request::TUNSBATCH, on.into())
+        self.set_int(request::TUNSBATCH, on.into())?;
+        self.modes.batch.store(on, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Whether one read or write carries many packets (`TUNGBATCH`).
@@ -424,6 +468,36 @@ impl Tun {
     }
 }
 
+impl Device for Tun {
+    fn name(&self) -> io::Result<String> {
+        self.name()
+    }
+
+    fn mtu(&self) -> io::Result<u16> {
+        Ok(self.info()?.mtu)
+    }
+
+    fn set_nonblocking(&self, on: bool) -> io::Result<()> {
+        self.set_nonblocking(on)
+    }
+
+    /// As it was set through this library; what others do with the device's file it does not see.
+    fn format(&self) -> Format {
+        Format {
+            batch: self.modes.batch.load(Ordering::Relaxed),
+            ifhead: self.modes.ifhead.load(Ordering::Relaxed),
+        }
+    }
+
+    fn read(&self, buf: &mut [u8]) -> io::Result<usize> {
+        self.read(buf)
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        self.write(bytes)
+    }
+}
+
 impl AsFd for Tun {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.file.as_fd()
@@ -486,6 +560,10 @@ pub mod request {
     pub const TUNGBATCH: u32 = ior(b't', 131, 4);
     /// End all waits and release the unit.
     pub const TUNSHUT: u32 = io(b't', 132);
+    /// The interface by which nothing of a socket leaves, in 16 bytes, in.
+    pub const TUNSBYPASS: u32 = iow(b't', 133, 16);
+    /// Address and port of a socket, out.
+    pub const TUNGSOCKNAME: u32 = ior(b't', 134, 24);
     /// `SIGIO` on every packet, in.
     pub const FIOASYNC: u32 = iow(b'f', 125, 4);
     /// Bytes of the first packet, out.

@@ -1,6 +1,7 @@
 //! System calls.
 
 use std::io;
+use std::net::{SocketAddr, UdpSocket};
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 pub(crate) use self::imp::ioctl;
@@ -24,4 +25,21 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>, on: bool) -> io::Result<()> {
         -1 => Err(io::Error::last_os_error()),
         _ => Ok(()),
     }
+}
+
+/// Receives a datagram that is there already. `EAGAIN` if there is none.
+#[cfg(target_os = "linux")]
+pub(crate) fn recv_now(socket: &UdpSocket, buf: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    use rustix::net::{RecvFlags, recvfrom};
+
+    let (len, _, from) = recvfrom(socket, &mut *buf, RecvFlags::DONTWAIT)?;
+    let from = from.ok_or(io::ErrorKind::InvalidData)?;
+    let from = from.try_into().map_err(|_| io::ErrorKind::InvalidData)?;
+    Ok((len, from))
+}
+
+/// Elsewhere std cannot say that it does not want to wait, and reads one at a time.
+#[cfg(not(target_os = "linux"))]
+pub(crate) fn recv_now(_: &UdpSocket, _: &mut [u8]) -> io::Result<(usize, SocketAddr)> {
+    Err(io::ErrorKind::WouldBlock.into())
 }

@@ -53,6 +53,21 @@ struct tun_sockaddr_in {
 	uint8_t sin_zero[8];
 };
 
+/*
+ * Before every datagram of a file of udp in batch mode: where it comes from or goes to. A frame is its
+ * length as a uint32_t, without the padding; this; the datagram; and zeros up to a multiple of four.
+ * A read takes a buffer of TUN_UDP_READ bytes or more, a write at most TUN_BATCH_MAX.
+ */
+struct tun_udp_addr {
+	uint16_t family;	/* TUN_AF_INET, TUN_AF_INET6, or in a write 0: the peer */
+	uint16_t port;		/* in network order */
+	uint32_t scope;		/* 0 */
+	uint8_t addr[16];	/* IPv4 in the first four, the rest 0 */
+};
+
+#define TUN_UDP_READ 65560
+#define TUN_BATCH_MAX 1048576
+
 /* The encoding of Linux and of Redox's C library. */
 #define _TUN_IO(g, n)		((uint32_t)(((uint32_t)(g) << 8) | (n)))
 #define _TUN_IOR(g, n, size)	(0x80000000u | ((uint32_t)(size) << 16) | _TUN_IO(g, n))
@@ -70,9 +85,10 @@ struct tun_sockaddr_in {
 #define TUNGIFNAME	_TUN_IOR('t', 98, 32)	/* name in the first 16 bytes */
 #define TUNSTRANSIENT	_TUN_IOW('t', 98, 4)	/* destroy the interface at the last close */
 #define TUNGTRANSIENT	_TUN_IOR('t', 99, 4)
-#define TUNSBATCH	_TUN_IOW('t', 130, 4)	/* many packets in one read or write */
+#define TUNSBATCH	_TUN_IOW('t', 130, 4)	/* many packets in one read or write; udp, too */
 #define TUNGBATCH	_TUN_IOR('t', 131, 4)
 #define TUNSHUT		_TUN_IO('t', 132)	/* end all waits, give the unit back */
+#define TUNGSOCKNAME	_TUN_IOR('t', 134, 24)	/* struct tun_udp_addr: the name of a socket */
 #define TUN_FIOGETOWN	_TUN_IOR('f', 123, 4)	/* who gets SIGIO: process > 0, group < 0 */
 #define TUN_FIOSETOWN	_TUN_IOW('f', 124, 4)
 #define TUN_FIOASYNC	_TUN_IOW('f', 125, 4)	/* SIGIO for every packet */

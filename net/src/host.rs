@@ -309,7 +309,8 @@ impl Host {
                 Ok(stat.unwrap_or(DIRECTORY))
             }
             ("icmp", rest) => Ok(echo::stat(rest)?.unwrap_or(DIRECTORY)),
-            ("tcp" | "udp", rest) => inet::stat(rest),
+            ("tcp", rest) => Ok(Transport::Tcp.stat(rest)?.unwrap_or(DIRECTORY)),
+            ("udp", rest) => Ok(Transport::Udp.stat(rest)?.unwrap_or(DIRECTORY)),
             ("ip", rest) => raw::stat(rest),
             _ => Err(errno::ENOENT),
         }
@@ -324,7 +325,8 @@ impl Host {
             ("", "") => Ok(SCHEMES.into_iter().map(directory).collect()),
             ("tun", "") => Ok(self.net.tun.list()),
             ("bpf", "") => Ok(bpf::list(&self.net.ip)),
-            ("tcp" | "udp" | "icmp" | "ip", "") | ("icmp", "echo") => Ok(Vec::new()),
+            ("udp", "") => Ok(vec![directory(inet::BIND)]),
+            ("tcp" | "icmp" | "ip", "") | ("icmp", "echo") | ("udp", inet::BIND) => Ok(Vec::new()),
             ("netcfg", rest) => netcfg::list(&self.net, rest),
             _ => Err(errno::ENOTDIR),
         }
@@ -697,12 +699,18 @@ impl FileServer for Host {
             net,
             processes,
             files,
+            wakes,
+            inet,
             ..
         } = self;
         match files.get_mut(id)? {
             File::Tun(handle) => {
                 let tun = &mut net.tun;
                 tun.ioctl(&mut net.ip, handle, request, arg, caller, &**processes)
+            }
+            File::Inet(socket) => {
+                let mut cx = Context::new(net, inet, wakes, id);
+                socket.ioctl(&mut cx, request.into(), arg, caller)
             }
             File::Bpf(handle) => handle.ioctl(&mut net.ip, request, arg),
             _ => Err(errno::ENOTTY),
@@ -737,6 +745,11 @@ impl FileServer for Host {
                     *idle = None;
                 }
                 let mut cx = Context::new(net, inet, wakes, id);
+                if let Some(request) = inet::request(metadata) {
+                    let arg = Argument::new(payload);
+                    let done = socket.ioctl(&mut cx, request, arg, caller);
+                    return done.map(|()| 0).into();
+                }
                 let outcome = socket.call(&mut cx, payload, metadata);
                 if net.tcp.has_work() {
                     *idle = None;

@@ -30,6 +30,7 @@
 #![forbid(unsafe_code)]
 
 pub mod adapters;
+mod batch;
 mod bpf;
 mod capture;
 mod files;

@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 /// From the ground up. What stands on one floor does not know each other.
 const FLOORS: &[&[&str]] = &[
     &[
-        "packet", "capture", "files", "ioctl", "memory", "timers", "seed",
+        "batch", "packet", "capture", "files", "ioctl", "memory", "timers", "seed",
     ],
     &["ifnet"],
     &["route"],

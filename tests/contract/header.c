@@ -39,6 +39,7 @@ _Static_assert(TUNGTRANSIENT == 0x80047463, "TUNGTRANSIENT");
 _Static_assert(TUNSBATCH == 0x40047482, "TUNSBATCH");
 _Static_assert(TUNGBATCH == 0x80047483, "TUNGBATCH");
 _Static_assert(TUNSHUT == 0x00007484, "TUNSHUT");
+_Static_assert(TUNGSOCKNAME == 0x80187486, "TUNGSOCKNAME");
 _Static_assert(TUN_FIOGETOWN == 0x8004667b, "TUN_FIOGETOWN");
 _Static_assert(TUN_FIOSETOWN == 0x4004667c, "TUN_FIOSETOWN");
 _Static_assert(TUN_FIOASYNC == 0x4004667d, "TUN_FIOASYNC");
@@ -55,6 +56,12 @@ _Static_assert(TUN_AF_INET6 == 10, "TUN_AF_INET6");
 _Static_assert(sizeof(struct tun_sockaddr_in) == 16, "struct tun_sockaddr_in");
 _Static_assert(offsetof(struct tun_sockaddr_in, sin_family) == 1, "sin_family");
 _Static_assert(offsetof(struct tun_sockaddr_in, sin_addr) == 4, "sin_addr");
+
+_Static_assert(sizeof(struct tun_udp_addr) == 24, "struct tun_udp_addr");
+_Static_assert(offsetof(struct tun_udp_addr, port) == 2, "port");
+_Static_assert(offsetof(struct tun_udp_addr, scope) == 4, "scope");
+_Static_assert(offsetof(struct tun_udp_addr, addr) == 8, "addr");
+_Static_assert(TUN_UDP_READ == 65560 && TUN_BATCH_MAX == 1 << 20, "sizes of batches");
 
 #define CHECK(condition)                                                        \
 	do {                                                                    \

@@ -22,6 +22,7 @@ REQUESTS = {
     "TUNSBATCH": ("t", 130, 4, WRITE),
     "TUNGBATCH": ("t", 131, 4, READ),
     "TUNSHUT": ("t", 132, 0, NONE),
+    "TUNGSOCKNAME": ("t", 134, 24, READ),
     "FIOGETOWN": ("f", 123, 4, READ),
     "FIOSETOWN": ("f", 124, 4, WRITE),
     "FIOASYNC": ("f", 125, 4, WRITE),

@@ -4,8 +4,10 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod batch;
 mod datagram;
 mod groups;
+mod ioctl;
 mod multicast;
 mod names;
 mod options;

@@ -7,10 +7,8 @@ use scheme::{Now, Outcome};
 use smallvec::{SmallVec, smallvec};
 
 use super::TUNMRU;
+use crate::batch;
 use crate::ifnet::{Discipline, Family, Frame};
-
-/// Bytes of the length before each frame of a batch.
-const LENGTH: usize = 4;
 
 /// A frame that a reader was given.
 #[derive(Debug)]
@@ -37,10 +35,10 @@ pub(super) fn sockaddr_in(addr: Ipv4Addr) -> [u8; 16] {
 pub(super) fn read(
     queue: &mut dyn Discipline,
     buf: &mut [u8],
-    batch: bool,
+    many: bool,
     now: Now,
 ) -> Outcome<(usize, Batch)> {
-    if !batch {
+    if !many {
         let Some(frame) = queue.dequeue(now) else {
             return Outcome::Wait;
         };
@@ -52,18 +50,14 @@ pub(super) fn read(
     let mut filled = 0;
     let mut frames = Batch::new();
     while let Some(next) = queue.peek(now) {
-        let len = next.bytes.len();
-        let end = filled + LENGTH + len.next_multiple_of(4);
+        let end = filled + batch::size(next.bytes.len());
         if end > buf.len() {
             break;
         }
         let Some(frame) = queue.dequeue(now) else {
             break;
         };
-        let room = &mut buf[filled..end];
-        room[..LENGTH].copy_from_slice(&(len as u32).to_ne_bytes());
-        room[LENGTH..LENGTH + len].copy_from_slice(&frame.bytes);
-        room[LENGTH + len..].fill(0);
+        batch::put(&mut buf[filled..end], &[&frame.bytes]);
         filled = end;
         frames.push(Taken {
             frame,
@@ -79,10 +73,10 @@ pub(super) fn read(
 
 /// The answer to `FIONREAD`: bytes of the first frame, in batch mode with its length and padding; 0
 /// if there is none.
-pub(super) fn first_len(queue: &dyn Discipline, batch: bool, now: Now) -> usize {
+pub(super) fn first_len(queue: &dyn Discipline, many: bool, now: Now) -> usize {
     match queue.peek(now) {
         None => 0,
-        Some(frame) if batch => LENGTH + frame.bytes.len().next_multiple_of(4),
+        Some(frame) if many => batch::size(frame.bytes.len()),
         Some(frame) => frame.bytes.len(),
     }
 }
@@ -110,13 +104,10 @@ pub(super) fn decode_batch(
 ) -> Result<Vec<(Family, &[u8])>, Errno> {
     let mut frames = Vec::new();
     while !buf.is_empty() {
-        let (len, rest) = buf.split_first_chunk::<LENGTH>().ok_or(errno::EINVAL)?;
-        let len = usize::try_from(u32::from_ne_bytes(*len)).map_err(|_| errno::EINVAL)?;
-        let frame = rest.get(..len).filter(|frame| !frame.is_empty());
+        let frame = batch::take(&mut buf).filter(|frame| !frame.is_empty());
         let (af, packet) = decode(frame.ok_or(errno::EINVAL)?, head)?;
         let family = Family::from_af(af).filter(|&family| takes(family));
         frames.push((family.ok_or(errno::EAFNOSUPPORT)?, packet));
-        buf = rest.get(len.next_multiple_of(4)..).ok_or(errno::EINVAL)?;
     }
     Ok(frames)
 }

@@ -7,11 +7,14 @@
 //! - [`stream`]: listening, accepting, connecting;
 //! - [`datagram`]: binding, and the files that share a socket;
 //! - [`group`]: membership in groups;
-//! - [`transfer`]: reading and writing, with flags or without;
-//! - [`option`]: the options of sockets, and [`level`]: those of protocols.
+//! - [`transfer`]: reading and writing, with flags or without, and [`batch`]: many datagrams at once;
+//! - [`option`]: the options of sockets, and [`level`]: those of protocols;
+//! - [`ioctl`]: device controls.
 
+mod batch;
 mod datagram;
 mod group;
+mod ioctl;
 mod level;
 mod option;
 mod stream;
@@ -33,6 +36,8 @@ use crate::files::Wakes;
 use crate::ifnet::IfIndex;
 use crate::net::Net;
 use crate::stack::{FlowId, ListenerId, Owner, TcpState, UdpId};
+
+pub(crate) use ioctl::request;
 
 use group::{Memberships, SocketKey};
 use level::Level;
@@ -198,9 +203,39 @@ pub(crate) enum Derived {
     Option(option_file::Name),
 }
 
-/// Whether a path below `tcp` or `udp` can be opened.
-pub(crate) fn stat(path: &str) -> Result<Stat, Errno> {
-    Names::parse(path).map(|_| SOCKET).ok_or(errno::ENOENT)
+/// The directory of `udp` whose files are bound and not connected.
+pub(crate) const BIND: &str = "bind";
+
+/// The address and port to bind, of a path below `udp`.
+fn bound(path: &str) -> Option<Names> {
+    let name = path.strip_prefix(BIND)?.strip_prefix('/')?;
+    let names = Names::parse(name)?;
+    // It names one end only, without a slash.
+    let Names { remote, local } = names;
+    let local = remote.filter(|_| local.is_none());
+    local.is_some().then_some(Names {
+        remote: None,
+        local,
+    })
+}
+
+impl Transport {
+    /// The names in a path.
+    fn names(self, path: &str) -> Option<Names> {
+        let bound = match self {
+            Self::Udp => bound(path),
+            Self::Tcp => None,
+        };
+        bound.or_else(|| Names::parse(path))
+    }
+
+    /// Whether a path below the scheme can be opened. `None` is a directory.
+    pub(crate) fn stat(self, path: &str) -> Result<Option<Stat>, Errno> {
+        match (self, path) {
+            (Self::Udp, BIND) => Ok(None),
+            _ => self.names(path).map(|_| Some(SOCKET)).ok_or(errno::ENOENT),
+        }
+    }
 }
 
 /// The address as a specific one; `None` for the unspecified address.
@@ -256,7 +291,7 @@ impl Socket {
         if path.is_empty() {
             return Ok(socket);
         }
-        let names = Names::parse(path).ok_or(errno::EINVAL)?;
+        let names = transport.names(path).ok_or(errno::EINVAL)?;
         match (names.local, names.remote, transport) {
             (local, Some(remote), Transport::Tcp) => {
                 socket.start_connect(cx, local, destination(remote)?)?;
@@ -382,7 +417,7 @@ impl Socket {
                 let Some(data) = sent(payload) else {
                     return errno::EINVAL.into();
                 };
-                match self.write(cx, data) {
+                match self.send(cx, data) {
                     Outcome::Wait if word(1) & MSG_DONTWAIT != 0 => errno::EAGAIN.into(),
                     outcome => outcome,
                 }

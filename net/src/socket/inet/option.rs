@@ -55,6 +55,8 @@ pub(super) struct Options {
     /// Sizes to receive and to send, bytes, if a program set them.
     receive_buffer: Option<usize>,
     send_buffer: Option<usize>,
+    /// Whether reads and writes carry many datagrams.
+    pub(super) batch: bool,
 }
 
 impl Default for Options {
@@ -75,6 +77,7 @@ impl Default for Options {
             group_if,
             receive_buffer: None,
             send_buffer: None,
+            batch: false,
         }
     }
 }

@@ -29,6 +29,9 @@ impl Socket {
         if buf.is_empty() {
             return Outcome::Done(Ok(0));
         }
+        if self.options.batch {
+            return self.read_batch(net, buf);
+        }
         if let State::Flow { flow, .. } = self.state
             && !self.shut_read
         {
@@ -106,7 +109,15 @@ impl Socket {
         }
     }
 
-    pub(crate) fn write(&self, cx: &mut Context<'_>, buf: &[u8]) -> Outcome<usize> {
+    pub(crate) fn write(&mut self, cx: &mut Context<'_>, buf: &[u8]) -> Outcome<usize> {
+        if self.options.batch && !self.shut_write {
+            return self.write_batch(cx, buf).into();
+        }
+        self.send(cx, buf)
+    }
+
+    /// Sends one datagram to the peer, or as much of a stream as there is room for.
+    pub(super) fn send(&self, cx: &mut Context<'_>, buf: &[u8]) -> Outcome<usize> {
         if self.shut_write {
             return errno::EPIPE.into();
         }
@@ -117,19 +128,10 @@ impl Socket {
             State::Moved => errno::EBADF.into(),
             State::Datagrams { peer: None, .. } => errno::EDESTADDRREQ.into(),
             State::Datagrams {
-                socket,
-                peer: Some(peer),
-                ..
+                peer: Some(peer), ..
             } => {
-                if let Some(error) = net.udp.take_error(socket) {
-                    return error.into();
-                }
-                if buf.len() > LONGEST_DATAGRAM {
-                    return errno::EMSGSIZE.into();
-                }
-                let terms = self.options.send_terms();
-                let sent = net.udp.send_on(&mut net.ip, socket, None, peer, buf, terms);
-                sent.map(|()| buf.len()).map_err(Errno::from).into()
+                let sent = self.send_datagram(net, peer, buf);
+                sent.map(|()| buf.len()).into()
             }
             State::Flow { flow, .. } => {
                 let error = net.tcp.error(flow);
@@ -156,6 +158,28 @@ impl Socket {
                 sent.ok_or(errno::EPIPE).into()
             }
         }
+    }
+
+    /// Sends one datagram of a socket that has a name. An error about an earlier one to the peer is
+    /// told instead.
+    pub(super) fn send_datagram(
+        &self,
+        net: &mut Net,
+        to: (IpAddr, u16),
+        data: &[u8],
+    ) -> Result<(), Errno> {
+        let State::Datagrams { socket, .. } = self.state else {
+            return Err(errno::EDESTADDRREQ);
+        };
+        if let Some(error) = net.udp.take_error(socket) {
+            return Err(error);
+        }
+        if data.len() > LONGEST_DATAGRAM {
+            return Err(errno::EMSGSIZE);
+        }
+        let terms = self.options.send_terms();
+        let sent = net.udp.send_on(&mut net.ip, socket, None, to, data, terms);
+        sent.map_err(Errno::from)
     }
 
     pub(super) fn receive_message(

@@ -261,6 +261,11 @@ impl Ifnet {
         self.flags.contains(IfFlags::LOOPBACK)
     }
 
+    /// Whether it is a tunnel: the packets that leave by it come to a program.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.driver, Driver::Tun(_))
+    }
+
     /// Whether IPv6 packets can leave by it.
     pub fn runs_ipv6(&self) -> bool {
         self.is_up() && self.has_ipv6()

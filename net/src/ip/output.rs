@@ -27,6 +27,8 @@ pub(crate) const HOP_LIMIT: u8 = 64;
 pub enum NetError {
     /// No route covers the destination.
     NoRoute,
+    /// The route says that the destination is unreachable.
+    Unreachable,
     /// The route's interface is down.
     Down,
     /// Nobody has the tun device open.
@@ -60,10 +62,20 @@ impl From<OutputError> for NetError {
     }
 }
 
+impl From<LookupError> for NetError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::NoRoute => Self::NoRoute,
+            LookupError::Down => Self::Down,
+        }
+    }
+}
+
 impl From<NetError> for Errno {
     fn from(error: NetError) -> Self {
         match error {
             NetError::NoRoute => errno::ENETUNREACH,
+            NetError::Unreachable => errno::EHOSTUNREACH,
             NetError::Down => errno::ENETDOWN,
             NetError::HostDown => errno::EHOSTDOWN,
             NetError::NoBuffers => errno::ENOBUFS,
@@ -130,25 +142,23 @@ impl Ip {
             _ if dst.is_multicast() => Some(IfFlags::UP | IfFlags::MULTICAST),
             _ => None,
         };
-        let found = self.routes.lookup(dst, |dev| self.is_up(dev));
+        let found = self.routes.lookup(dst, None, |dev| self.is_up(dev));
         if let Some(flags) = many {
             let routed = found.ok().filter(|_| dst.is_multicast());
+            let routed = routed.map(|(_, route)| route.dev.ok_or(NetError::Unreachable));
+            let routed = routed.transpose()?;
             let fits =
                 |ifp: &&Ifnet| ifp.flags.contains(flags) && !ifp.flags.contains(IfFlags::LOOPBACK);
-            let ifp = routed
-                .and_then(|route| self.ifs.get(route.dev))
-                .filter(fits);
+            let ifp = routed.and_then(|dev| self.ifs.get(dev)).filter(fits);
             let ifp = ifp.or_else(|| self.ifs.iter().find(fits));
             return Self::direct(ifp.ok_or(NetError::NoRoute)?, dst);
         }
-        let route = found.map_err(|error| match error {
-            LookupError::NoRoute => NetError::NoRoute,
-            LookupError::Down => NetError::Down,
-        })?;
-        let ifp = self.ifs.get(route.dev).ok_or(NetError::NoRoute)?;
+        let (_, route) = found?;
+        let dev = route.dev.ok_or(NetError::Unreachable)?;
+        let ifp = self.ifs.get(dev).ok_or(NetError::NoRoute)?;
         let next_hop = route.via.unwrap_or(*dst);
         Ok(Path {
-            dev: route.dev,
+            dev,
             next_hop,
             // The route may name an address that is gone since.
             src: route.src.filter(|src| self.ifs.is_local(src)),
@@ -158,7 +168,7 @@ impl Ip {
 
     /// The path of an answer from `src`, or from the address of the path, to `dst`. It leaves by the
     /// link that the question came by if `dst` means something only there (RFC 4007 section 9), or
-    /// if there is no route: the other end may know one.
+    /// if there is no route: the other end may know one. What is declared unreachable gets none.
     pub(crate) fn route_back(
         &self,
         rcvif: IfIndex,
@@ -171,7 +181,10 @@ impl Ip {
         };
         match is_link_local(dst) {
             true => way(Some(rcvif)),
-            false => way(None).or_else(|_| way(Some(rcvif))),
+            false => way(None).or_else(|error| match error {
+                NetError::Unreachable => Err(error),
+                _ => way(Some(rcvif)),
+            }),
         }
     }
 

@@ -4,7 +4,7 @@ use scheme::{DirEntry, FileKind};
 
 use crate::ifnet::{Driver, Ifnet};
 use crate::net::Net;
-use crate::route::write_route;
+use crate::route::{Route, write_route};
 
 /// A text file.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -138,8 +138,7 @@ impl Node {
             Self::RouteList => {
                 let mut text = String::new();
                 for (prefix, route) in net.ip.routes.iter() {
-                    let name = net.ip.ifs.get(route.dev).map_or("?", |ifp| &ifp.name);
-                    write_route(&mut text, &prefix, route, name);
+                    write_route(&mut text, &prefix, route, name_of(net, route));
                 }
                 text
             }
@@ -184,6 +183,12 @@ impl IfNode {
             Self::Ledger => ifp.stats.render_ledger(),
         }
     }
+}
+
+/// The name of the interface that a route is over.
+pub(super) fn name_of<'a>(net: &'a Net, route: &Route) -> Option<&'a str> {
+    let ifp = net.ip.ifs.get(route.dev?)?;
+    Some(&ifp.name)
 }
 
 fn interface<'a>(net: &'a Net, name: &str) -> Option<&'a Ifnet> {

@@ -2,7 +2,7 @@
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -12,12 +12,12 @@ use std::time::Instant;
 use clap::{Args, Parser, Subcommand};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::low_level::pipe;
+use tun::Device;
 use wireguard::config::{self, Config, Problem};
-use wireguard::inner::Device;
 use wireguard::outer::Outer;
 use wireguard::run::{Parts, run};
 use wireguard::tunnel::Tunnel;
-use wireguard::{dns, setup, state};
+use wireguard::{dns, inner, setup, state};
 
 /// A WireGuard tunnel over a tun device of tund's.
 #[derive(Parser)]
@@ -81,7 +81,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
         .format(|out, record| {
-            io::Write::write_fmt(out, format_args!("tun-wireguard: {}\n", record.args()))
+            out.write_fmt(format_args!("tun-wireguard: {}\n", record.args()))
         })
         .init();
     let done = match (cli.command, cli.tunnel) {
@@ -124,7 +124,7 @@ fn show(json: bool) -> Result<(), Failure> {
             .join("\n")
     };
     // Who reads this may have seen enough.
-    match io::Write::write_all(&mut io::stdout(), text.as_bytes()) {
+    match io::stdout().write_all(text.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(Failure(error.to_string())),
         _ => Ok(()),
     }
@@ -147,9 +147,16 @@ fn tunnel(args: &TunnelArgs) -> Result<(), Failure> {
     }
     let endpoints = setup::endpoints(&config).map_err(in_file)?;
     let device = device(args, &config)?;
-    let outer = outer(args, &config, device.name())?;
+    let name = device
+        .name()
+        .map_err(|error| Failure(format!("the device: {error}")))?;
+    let outer = outer(args, &config, &name)?;
     if host_tun(args).is_none() {
-        setup::interface(&args.root, device.name(), &config).map_err(in_file)?;
+        setup::interface(&args.root, &name, &config).map_err(in_file)?;
+        if args.kill_switch {
+            let set = setup::kill_switch(&args.root, &config);
+            set.map_err(|error| Failure(format!("kill switch: {error}")))?;
+        }
     }
     let _dns = name_server(&config);
     let began = Instant::now();
@@ -158,7 +165,7 @@ fn tunnel(args: &TunnelArgs) -> Result<(), Failure> {
     let state = state::State {
         pid: std::process::id(),
         file: args.file.clone(),
-        interface: device.name().to_owned(),
+        interface: name.clone(),
         root: host_tun(args).is_none().then(|| args.root.clone()),
         public_key: config.private_key.public().to_string(),
         listen_port: outer.port(),
@@ -176,17 +183,18 @@ fn tunnel(args: &TunnelArgs) -> Result<(), Failure> {
             None
         }
     };
-    println!("{}: port {}", device.name(), outer.port());
+    // Nobody need listen.
+    let _ = writeln!(io::stdout(), "{name}: port {}", outer.port());
     let parts = Parts {
         config: &config,
         tunnel,
-        device: &device,
+        device: &*device,
         outer,
         state,
         stop: stop.as_fd(),
         began,
     };
-    run(parts).map_err(|error| Failure(format!("{}: {error}", device.name())))
+    run(parts).map_err(|error| Failure(format!("{name}: {error}")))
 }
 
 /// The file, checked.
@@ -243,19 +251,25 @@ fn host_tun(_: &TunnelArgs) -> Option<&str> {
     None
 }
 
-fn device(args: &TunnelArgs, config: &Config) -> Result<Device, Failure> {
+fn device(args: &TunnelArgs, config: &Config) -> Result<Box<dyn Device>, Failure> {
     #[cfg(target_os = "linux")]
     if let Some(name) = host_tun(args) {
-        return Device::host(name).map_err(|error| Failure(format!("{name}: {error}")));
+        return inner::host(name).map_err(|error| Failure(format!("{name}: {error}")));
     }
-    let opened = Device::open(&args.root, config.mtu, !args.single);
+    let opened = inner::open(&args.root, config.mtu, !args.single);
     opened.map_err(|error| about(&args.root.join("tun"), &error))
 }
 
-fn outer(args: &TunnelArgs, config: &Config, _bypass: &str) -> Result<Outer, Failure> {
-    let _ = args;
-    let opened = Outer::host(config.listen_port);
-    opened.map_err(|error| Failure(format!("UDP port {}: {error}", config.listen_port)))
+fn outer(args: &TunnelArgs, config: &Config, interface: &str) -> Result<Outer, Failure> {
+    let port = config.listen_port;
+    #[cfg(target_os = "linux")]
+    let opened = match args.outer {
+        Whose::Host => Outer::host(port),
+        Whose::Tund => Outer::stack(&args.root, port, interface),
+    };
+    #[cfg(not(target_os = "linux"))]
+    let opened = Outer::stack(&args.root, port, interface);
+    opened.map_err(|error| Failure(format!("UDP port {port}: {error}")))
 }
 
 /// Sets the name server, where the system has one that can be set.

@@ -6,9 +6,10 @@ use std::os::fd::BorrowedFd;
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use tun::Device;
 
 use crate::config::Config;
-use crate::inner::{Device, Reader, Writer};
+use crate::inner::{Reader, Writer};
 use crate::outer::{Outer, Sender};
 use crate::state;
 use crate::tunnel::{Outbox, Tunnel};
@@ -20,7 +21,7 @@ pub struct Parts<'a> {
     /// The protocol, which has not started yet.
     pub tunnel: Tunnel,
     /// The device whose packets go into the tunnel.
-    pub device: &'a Device,
+    pub device: &'a dyn Device,
     /// The UDP that carries it.
     pub outer: Outer,
     /// What it tells; `None` if that has no place.
@@ -32,19 +33,18 @@ pub struct Parts<'a> {
 }
 
 /// Both ways out.
-struct Out<'a, 'b> {
-    device: &'a Device,
-    writer: &'a mut Writer,
-    sender: &'a mut Sender<'b>,
+struct Out<'a, 'b, 'c> {
+    writer: &'a mut Writer<'b>,
+    sender: &'a mut Sender<'c>,
 }
 
-impl Outbox for Out<'_, '_> {
+impl Outbox for Out<'_, '_, '_> {
     fn datagram(&mut self, to: SocketAddr, datagram: &[u8]) {
         self.sender.push(to, datagram);
     }
 
     fn packet(&mut self, packet: &[u8]) {
-        self.writer.push(self.device, packet);
+        self.writer.push(packet);
     }
 }
 
@@ -59,16 +59,15 @@ pub fn run(parts: Parts<'_>) -> io::Result<()> {
         stop,
         began,
     } = parts;
-    let mut reader = Reader::new();
-    let mut writer = Writer::default();
+    let mut reader = Reader::default();
+    let mut writer = Writer::new(device);
     {
-        let mut sender = outer.sender();
+        let sender = &mut outer.sender();
         tunnel.start(
             began.elapsed(),
             &mut Out {
-                device,
                 writer: &mut writer,
-                sender: &mut sender,
+                sender,
             },
         );
         sender.flush();
@@ -86,11 +85,10 @@ pub fn run(parts: Parts<'_>) -> io::Result<()> {
         // All packets of a turn came at the same time.
         let now = began.elapsed();
         {
-            let mut sender = outer.sender();
+            let sender = &mut outer.sender();
             let mut out = Out {
-                device,
                 writer: &mut writer,
-                sender: &mut sender,
+                sender,
             };
             tunnel.timers(now, &mut out);
             if ready.device {
@@ -101,18 +99,13 @@ pub fn run(parts: Parts<'_>) -> io::Result<()> {
         if ready.outer {
             outer.receive(|sender, from, datagram| {
                 let mut out = Out {
-                    device,
                     writer: &mut writer,
                     sender,
                 };
                 tunnel.datagram(now, from, datagram, &mut out);
-            })?;
+            });
             outer.sender().flush();
-        }
-        writer.flush(device);
-        if let Some(error) = writer.failed() {
-            // What is wrong with the device itself, its read will tell.
-            log::debug!("{}: {error}", device.name());
+            writer.flush();
         }
     }
 }
@@ -125,14 +118,14 @@ struct Ready {
 }
 
 fn wait(
-    device: &Device,
+    device: &dyn Device,
     outer: &Outer,
     stop: BorrowedFd<'_>,
     timeout: Option<Duration>,
 ) -> io::Result<Ready> {
     let mut fds = vec![
         PollFd::from_borrowed_fd(stop, PollFlags::IN),
-        PollFd::new(device, PollFlags::IN),
+        PollFd::from_borrowed_fd(device.as_fd(), PollFlags::IN),
     ];
     fds.extend(
         outer

@@ -95,6 +95,20 @@ pub fn interface(root: &Path, name: &str, config: &Config) -> Result<(), Problem
     Ok(())
 }
 
+/// Adds, behind each default route of the tunnel's, one that lets nothing out. It stays when the
+/// tunnel is gone, until somebody removes it. What carries the tunnel passes it, as it passes the
+/// tunnel's.
+pub fn kill_switch(root: &Path, config: &Config) -> io::Result<()> {
+    let networks = config.peers.iter().flat_map(|peer| &peer.allowed_ips);
+    for network in networks.filter(|network| network.net.prefix_len() == 0) {
+        let line = format!("{} unreachable", network.net);
+        // One that is there from the last time would stand behind routes that are newer.
+        let _ = write(root, "netcfg/route/rm", &line);
+        write(root, "netcfg/route/add", &line)?;
+    }
+    Ok(())
+}
+
 /// The name server that is used: the first with IPv4, which is what Redox's resolver speaks.
 pub fn name_server(config: &Config) -> Option<IpAddr> {
     config.dns.iter().copied().find(IpAddr::is_ipv4)

@@ -80,9 +80,7 @@ enum Whose {
 fn main() -> ExitCode {
     let cli = Cli::parse();
     env_logger::Builder::from_env(env_logger::Env::default().default_filter_or("warn"))
-        .format(|out, record| {
-            out.write_fmt(format_args!("tun-wireguard: {}\n", record.args()))
-        })
+        .format(|out, record| out.write_fmt(format_args!("tun-wireguard: {}\n", record.args())))
         .init();
     let done = match (cli.command, cli.tunnel) {
         (Some(Command::Show { json }), _) => show(json),

@@ -6,7 +6,8 @@
 //! speed changes it for all. What counts are the ratios.
 //!
 //! `cargo bench --bench per_packet`, or with `-- --quick` only to see that it runs. `--row NAME`
-//! measures only the rows whose name begins so: `ping`, `udp echo`, `tcp one`, `tcp all`, `bare`.
+//! measures only the rows whose name begins so: `ping`, `udp echo`, `tcp one`, `tcp all`,
+//! `udp batch`, `bare`.
 //! Instructions instead of time, by row: docs/performance.md.
 
 use std::hint::black_box;
@@ -307,6 +308,66 @@ impl Bare {
     }
 }
 
+/// Datagrams of 64 bytes on their way from one socket of a system to another.
+struct Datagrams {
+    process: Process<Host>,
+    /// Connected to the other, in batch mode or not.
+    client: Fd,
+    server: Fd,
+    /// The bytes of a write, how often they are written, and the bytes of a datagram as it is read.
+    out: Vec<u8>,
+    writes: usize,
+    size: usize,
+    room: Vec<u8>,
+}
+
+impl Datagrams {
+    /// How many there are in a round.
+    const MANY: usize = 32;
+
+    fn new(batch: bool) -> Self {
+        const TUNSBATCH: u32 = 0x4004_7482;
+
+        let local = Local::new(Host::new(Config::default(), OneSession));
+        let process: Process<Host> = local.process(1, 0);
+        let open = |name: &str| process.open(&format!("/scheme/udp/{name}"), BOTH).unwrap();
+        let server = open("bind/127.0.0.1:5000");
+        let client = open("127.0.0.1:5000");
+        let (mut out, mut writes, mut size) = (vec![0x55; 64], Self::MANY, 64);
+        if batch {
+            for fd in [client, server] {
+                process.ioctl(fd, TUNSBATCH, &mut [1, 0, 0, 0]).unwrap();
+            }
+            // The length, and the peer.
+            let head = [&88_u32.to_ne_bytes()[..], &[0; 24]].concat();
+            let frame = [head, out].concat();
+            (size, writes) = (frame.len(), 1);
+            out = frame.repeat(Self::MANY);
+        }
+        Self {
+            process,
+            client,
+            server,
+            out,
+            writes,
+            size,
+            room: vec![0; 128 << 10],
+        }
+    }
+
+    /// All of them, one by one or in a batch.
+    fn round(&mut self) {
+        for _ in 0..self.writes {
+            self.process.write(self.client, &self.out).unwrap();
+        }
+        let mut come = 0;
+        while come < Self::MANY {
+            let len = self.process.read(self.server, &mut self.room).unwrap();
+            come += len / self.size;
+        }
+    }
+}
+
 /// The code that is measured.
 type Body<'a> = Box<dyn FnMut() + 'a>;
 
@@ -427,6 +488,24 @@ fn main() {
         row(
             "tcp all: echo and ack, every connection busy",
             [times[0], times[1]],
+        );
+    }
+    if wanted("udp batch") {
+        let [mut single, mut batch] = [false, true].map(Datagrams::new);
+        let times = measure(
+            rounds / 20,
+            runs,
+            &mut [
+                ("single", Box::new(|| single.round())),
+                ("batch", Box::new(|| batch.round())),
+            ],
+        );
+        println!(
+            "{} datagrams of 64 bytes over lo0, one by one {:.0} ns, in a batch {:.0} ns: {:.2} times",
+            Datagrams::MANY,
+            times[0],
+            times[1],
+            times[1] / times[0]
         );
     }
     if !wanted("bare") {

@@ -22,10 +22,11 @@ type Test = fn(&MountSystem);
 fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
-    let tests: [(&str, Test); 3] = [
+    let tests: [(&str, Test); 4] = [
         ("echo", echo_answers_pings),
         ("batch", batch_returns_datagrams),
         ("watch", watch_tells_of_changes),
+        ("tunnel", tunnel_joins_two_networks),
     ];
     let trials = tests.map(|(name, test)| {
         Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
@@ -134,6 +135,42 @@ fn batch_returns_datagrams(system: &MountSystem) {
     }
     assert_eq!(counted, DATAGRAMS);
     system.assert_ledger_closes("tun0");
+}
+
+/// A port of this machine's loopback that nobody has at present.
+fn free_port() -> u16 {
+    let socket = std::net::UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.local_addr().unwrap().port()
+}
+
+fn tunnel_joins_two_networks(here: &MountSystem) {
+    let there = MountSystem::new();
+    let routes = |system: &MountSystem| system.text("netcfg/route/list");
+    let before = routes(here);
+    let [one, two] = [free_port(), free_port()].map(|port| format!("127.0.0.1:{port}"));
+    let first = Example::start("tunnel", here, &[&one, &two, "10.7.0.1/24", "10.8.0.0/16"]);
+    let second = Example::start("tunnel", &there, &[&two, &one, "10.7.0.2/24"]);
+    assert!(first.line().starts_with("tun0: 10.7.0.1/24"));
+    assert!(second.line().starts_with("tun0: 10.7.0.2/24"));
+    assert!(routes(here).contains("10.8.0.0/16 dev tun0"));
+    let ping = Command::new(env!("CARGO_BIN_EXE_tunctl"))
+        .arg("--root")
+        .arg(here.dir())
+        .args(["--json", "ping", "-c", "5", "-i", "0.02", "-s", "1400"])
+        .arg("10.7.0.2")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&ping.stdout);
+    let summary: serde_json::Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(summary["received"], 5, "{text}");
+    // Killed, as it is at the end of this, it leaves nothing.
+    drop(first);
+    let end = std::time::Instant::now() + LIMIT;
+    while here.dir().join("netcfg/ifaces/tun0").exists() {
+        assert!(std::time::Instant::now() < end, "the interface stays");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    assert_eq!(routes(here), before);
 }
 
 fn watch_tells_of_changes(system: &MountSystem) {

@@ -75,6 +75,8 @@ pub struct Format {
 #[derive(Debug)]
 pub struct Incoming {
     frames: Reading,
+    /// Bytes in front of each packet.
+    head: usize,
 }
 
 impl Incoming {
@@ -82,6 +84,15 @@ impl Incoming {
     pub fn new(capacity: usize) -> Self {
         Self {
             frames: Reading::new(capacity, LEAST_READ),
+            head: 0,
+        }
+    }
+
+    /// The packets that were read last.
+    pub fn packets(&mut self) -> PacketsMut<'_> {
+        PacketsMut {
+            frames: self.frames.frames(),
+            head: self.head,
         }
     }
 
@@ -97,10 +108,8 @@ impl Incoming {
                 Ok(frames::finish(buf, len))
             }
         })?;
-        Ok(PacketsMut {
-            frames: self.frames.frames(),
-            head: if format.ifhead { HEAD } else { 0 },
-        })
+        self.head = if format.ifhead { HEAD } else { 0 };
+        Ok(self.packets())
     }
 }
 

@@ -1,47 +1,100 @@
-//! The client library for programs that use the tun device.
+//! The client library for programs that use the tun device, on Redox and on Linux alike.
+//!
+//! A tunnel program sets its interface up, and moves packets, many at a time:
 //!
 //! ```no_run
-//! # fn main() -> std::io::Result<()> {
-//! use tun::{Tun, Unit};
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! use tun::batch::{Incoming, Outgoing};
+//! use tun::{Builder, Device};
 //!
-//! let tun = Tun::open("/scheme", Unit::Clone)?;
-//! println!("reading packets of {}", tun.name()?);
-//! let mut packet = [0; 65_536];
+//! let tunnel = Builder::new("/scheme") // on Linux where `tund --mount` serves its tree
+//!     .address("10.9.0.1/24")
+//!     .address("fd09::1/64")
+//!     .mtu(1420)
+//!     .route("10.0.0.0/8")
+//!     .build()?;
+//! println!("{} is up", tunnel.name()?);
+//!
+//! let mut incoming = Incoming::default();
+//! let mut outgoing = Outgoing::new(tunnel.format(), 128 * 1024);
 //! loop {
-//!     let len = match tun.read(&mut packet) {
-//!         Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
-//!         read => read?,
-//!     };
-//!     println!("{len} bytes");
+//!     for packet in tunnel.recv(&mut incoming)? {
+//!         // The room for an answer is the batch's own; headers and padding it adds itself.
+//!         let Some(room) = outgoing.lend(packet.len()) else {
+//!             break; // full, which cannot be: the memory of both is the same
+//!         };
+//!         room.copy_from_slice(packet);
+//!         outgoing.commit(packet.len()).ok(); // one that is no packet is refused alone
+//!     }
+//!     tunnel.send(&mut outgoing)?;
 //! }
 //! # }
 //! ```
 //!
-//! One read is one packet and one write is one packet, unless [batch mode](Tun::set_batch) is on;
-//! [`batch`] builds and takes apart what is read and written then. On Redox the root is `/scheme`;
-//! on Linux it is where `tund --mount` serves its tree. Interfaces get addresses, and routes, by
-//! lines written to files of `netcfg` beside it:
+//! - [`Builder`] and [`Tunnel`]: a device whose interface is set up, and undone when it is dropped.
+//!   What the builder sets goes with the device's close, so that `kill -9` leaves nothing behind
+//!   either.
+//! - [`Tun`]: the device itself, with every ioctl as a method, one packet in a read or write, or a
+//!   batch.
+//! - [`Device`]: what our device and the Linux kernel's (`host::HostTun`) have in common, and
+//!   [`batch`], the packets it moves.
+//! - [`udp`]: the socket that carries a tunnel, many datagrams in one operation where it can.
+//! - [`Stats`] and [`Events`]: what an interface counted, and what changes about it.
+//! - `AsyncDevice`, `AsyncUdpSocket` and `AsyncEvents`, with the feature `tokio`.
 //!
-//! ```no_run
-//! # fn main() -> std::io::Result<()> {
-//! # let tun = tun::Tun::open("/scheme", tun::Unit::Clone)?;
-//! let addresses = format!("/scheme/netcfg/ifaces/{}/addr/set", tun.name()?);
-//! std::fs::write(addresses, "10.9.0.1/24\n")?;
-//! # Ok(())
-//! # }
-//! ```
+//! Everything that can wait is a descriptor ([`AsFd`], [`AsRawFd`]) for poll(2), epoll or Redox's
+//! event queue.
 //!
-//! `examples/` has whole programs: `echo`, `batch` and `watch`.
+//! # Interrupted operations
+//!
+//! [`Tun::read`] is read(2): a signal ends a wait with `EINTR`, also one that the program does not
+//! handle, such as those of Ctrl-Z and `fg`, and on Linux the close of another descriptor of the
+//! device in the same process. `recv`, `send` and [`Events::read`] try again. A program that a signal
+//! is to end waits with poll(2), which it does interrupt.
+//!
+//! # Beside other libraries
+//!
+//! | | here | `tun-rs` 2.8 | `tun` 0.8 | wireguard-go's `tun` |
+//! |---|---|---|---|---|
+//! | systems | Redox; Linux, through a mount | Linux, macOS, Windows, BSDs, mobile ones | Linux, macOS, Windows, BSDs, mobile ones | Linux, macOS, Windows, FreeBSD, OpenBSD |
+//! | set up | [`Builder`]: unit, addresses, peers, mtu, mode, up, routes, bypasses | `DeviceBuilder`: name, addresses, mtu, up, queues | `Configuration`: name, one address and netmask, destination, mtu, up, queues | `CreateTUN(name, mtu)`; addresses and routes are `wg-quick`'s |
+//! | routes | yes, also later ([`Tunnel::add_route`]) | of its addresses, on some systems | of its address, by `route` on some | no |
+//! | at the end | undone on drop; gone with the process however it ends | the interface goes with its descriptor, or on drop | the same | the same |
+//! | a routing loop | [`Builder::bypass`], for each packet | no | no | `fwmark`, in the socket's code |
+//! | name, mtu | [`Device::name`], [`Device::mtu`], [`Tunnel::set_mtu`] | yes | yes | `Name`, `MTU` |
+//! | counters | [`Tunnel::stats`], with a reason for every drop | no | no | no |
+//! | events | [`Tunnel::events`]: up, down, running, mtu, addresses, gone; a descriptor | no | no | `Events()`: up, down, mtu; a channel |
+//! | one packet | [`Tun::read`], [`Tun::write`], [`Tun::write_vectored`] | `recv`, `send`, vectored | `Read`, `Write` | a batch of one |
+//! | many packets | [`Device::recv`], [`Device::send`]; as many as fit the memory | `recv_multiple`, `send_multiple`, on Linux with offload | no | `Read(bufs, sizes, offset)`, `BatchSize()`, on Linux with offload |
+//! | their memory | one block, page-aligned; packets where they are, headers and padding unseen | a buffer for each, and an offset | | a buffer for each, and an offset |
+//! | one bad packet | refused alone ([`Refused`](batch::Refused)) | an error of the call | an error of the call | an error of the call |
+//! | family before packets | set and hidden | hidden | `PACKET_INFORMATION_LENGTH`, for the program to skip | hidden in the offset |
+//! | the kernel's device | `host::HostTun`, the same [`Device`] | yes | yes | yes |
+//! | segmentation offload | no: the stack makes whole packets | Linux | no | Linux |
+//! | link layer (tap) | no | yes | no | no |
+//! | async | tokio; else any poller | tokio, async-io | tokio, with a codec | goroutines |
+//! | end a read from elsewhere | [`Tun::close`], [`Tun::shut`] | `InterruptEvent` | no | `Close` |
+//! | SIGIO, `FIONREAD`, owner | [`Tun::set_async`], [`Tun::pending`], [`Tun::claim`] | no | no | no |
+//! | datagrams of the tunnel | [`udp::UdpSocket`] | no | no | `conn`, a package of its own |
+//!
+//! `examples/` has whole programs: `tunnel`, `echo`, `batch` and `watch`.
 
 #![deny(unsafe_code)]
 
+#[cfg(feature = "tokio")]
+#[allow(unsafe_code)]
+mod asynchronous;
 pub mod batch;
+mod builder;
 mod device;
+mod events;
 mod frames;
 #[cfg(target_os = "linux")]
 #[allow(unsafe_code)]
 pub mod host;
+mod netcfg;
 mod pages;
+mod stats;
 #[allow(unsafe_code)]
 mod sys;
 pub mod udp;
@@ -53,7 +106,12 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+#[cfg(feature = "tokio")]
+pub use self::asynchronous::{AsyncDevice, AsyncEvents, AsyncUdpSocket};
+pub use self::builder::{Builder, SetupError, Tunnel};
 pub use self::device::Device;
+pub use self::events::{Event, Events};
+pub use self::stats::Stats;
 
 use self::batch::Format;
 

@@ -46,11 +46,11 @@ pub const LONGEST: usize = 65_507;
 /// ```
 #[derive(Debug)]
 pub struct UdpSocket {
-    kind: Arc<Kind>,
+    pub(crate) kind: Arc<Kind>,
 }
 
 #[derive(Debug)]
-enum Kind {
+pub(crate) enum Kind {
     /// A file of tund's `udp`, in batch mode.
     Batch(File),
     Plain(std::net::UdpSocket),
@@ -126,9 +126,7 @@ impl UdpSocket {
             Kind::Batch(file) => frames.read(|buf| { file }.read(buf))?,
             Kind::Plain(socket) => frames.read(|buf| recv_plain(socket, buf))?,
         }
-        Ok(Received {
-            frames: frames.frames(),
-        })
+        Ok(datagrams.datagrams())
     }
 
     /// Sends all datagrams of `outgoing`, which is empty afterwards. One that cannot be sent, for
@@ -148,7 +146,7 @@ impl UdpSocket {
 }
 
 impl Kind {
-    fn set_bypass(&self, interface: Option<&str>) -> io::Result<()> {
+    pub(crate) fn set_bypass(&self, interface: Option<&str>) -> io::Result<()> {
         let Self::Batch(file) = self else {
             return Err(io::ErrorKind::Unsupported.into());
         };
@@ -267,6 +265,13 @@ impl Datagrams {
     pub fn new(capacity: usize) -> Self {
         Self {
             frames: Reading::new(capacity, LEAST_READ),
+        }
+    }
+
+    /// The datagrams that were received last.
+    pub fn datagrams(&mut self) -> Received<'_> {
+        Received {
+            frames: self.frames.frames(),
         }
     }
 }

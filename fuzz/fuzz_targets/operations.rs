@@ -128,7 +128,8 @@ fuzz_target!(|operations: Vec<Operation>| {
                 }
             }
             Operation::Read { fd: at, len } => {
-                let _ = process.read(fd(at), &mut vec![0; len.into()]);
+                // A batch of datagrams wants more than 64 KiB.
+                let _ = process.read(fd(at), &mut vec![0; 2 * usize::from(len)]);
             }
             Operation::Write { fd: at, bytes } => {
                 let _ = process.write(fd(at), &bytes);
@@ -146,7 +147,7 @@ fuzz_target!(|operations: Vec<Operation>| {
                 mut arg,
             } => {
                 let (kind, number) = (u32::from(b"tf"[usize::from(number & 1)]), number >> 1);
-                for size in [0, 4, 8, 32] {
+                for size in [0, 4, 8, 16, 24, 32] {
                     let request = (size as u32) << 16 | kind << 8 | u32::from(number) + 64;
                     let _ = process.ioctl(fd(at), request, &mut arg[..size]);
                 }

@@ -309,3 +309,59 @@ fn a_full_send_queue_ends_the_call() {
     let got = frame(&address(2, &[10, 1, 0, 2], 9), b"two");
     assert_eq!(read(&libc, from).unwrap(), got);
 }
+
+#[test]
+fn whatever_is_written_is_taken_up_to_a_frame_or_refused() {
+    let libc = Libc::new(&system());
+    let (from, from_port) = opened(&libc, "bind/127.0.0.1:0");
+    let (to, to_port) = opened(&libc, "bind/127.0.0.1:0");
+    let mut chance = fastrand::Rng::with_seed(7);
+    let mut taken = 0;
+    for _ in 0..5000 {
+        let mut ends = vec![0];
+        let mut batch = Vec::new();
+        for _ in 0..chance.usize(..6) {
+            let port = chance.choice([0, 9, from_port, to_port]).unwrap();
+            let name = match chance.u8(..4) {
+                0 => vec![chance.u8(..); 24],
+                1 => address(10, &[0; 16], port),
+                _ => address(2, &[127, 0, 0, 1], port),
+            };
+            batch.extend(frame(&name, &vec![7; chance.usize(..60)]));
+            ends.push(batch.len());
+        }
+        let mut whole = true;
+        if !batch.is_empty() && chance.u8(..4) == 0 {
+            // A length, most likely, or what does not matter.
+            let at = ends[chance.usize(..ends.len() - 1)] + chance.usize(..4);
+            batch[at] ^= 1 << chance.u8(..8);
+            whole = false;
+        }
+        match libc.0.write(from, &batch) {
+            Ok(len) if whole => assert!(ends.contains(&len), "{len} of {ends:?}"),
+            Ok(len) => assert!(len <= batch.len() && len % 4 == 0),
+            Err(error) => {
+                let known = [
+                    errno::EDESTADDRREQ,
+                    errno::EINVAL,
+                    errno::EAFNOSUPPORT,
+                    errno::EADDRNOTAVAIL,
+                    errno::ENETUNREACH,
+                    errno::EHOSTUNREACH,
+                ];
+                assert!(known.contains(&error), "{error}");
+                assert!(!whole || error != errno::EINVAL);
+            }
+        }
+        for fd in [from, to] {
+            match read(&libc, fd) {
+                Ok(got) => {
+                    assert_eq!(got.len() % 4, 0);
+                    taken += got.len();
+                }
+                Err(error) => assert_eq!(error, errno::EAGAIN),
+            }
+        }
+    }
+    assert!(taken > 50_000, "{taken} bytes arrived");
+}

@@ -3,7 +3,8 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use tun::{Mode, TunInfo, Unit};
+use tun::batch::{Incoming, Outgoing};
+use tun::{Device, Mode, TunInfo, Unit};
 
 use crate::device::{Tun, assert_errno};
 use crate::packet::{assert_echo_reply, echo_request};
@@ -13,6 +14,7 @@ tests![
     client_library,
     client_library_close_ends_reads,
     client_library_shares,
+    client_library_builder,
     c_header_through_relibc,
 ];
 
@@ -85,6 +87,40 @@ fn client_library_shares() {
     assert_errno(tun::Tun::open(ROOT, 29), libc::EBUSY);
     drop(again);
     Tun::fresh(29);
+}
+
+/// A tunnel that a builder set up carries many packets in an operation, and leaves nothing.
+fn client_library_builder() {
+    let _ = netcfg::put_if(29, "destroy", "1");
+    let routes = std::fs::read_to_string("/scheme/netcfg/route/list").expect("routes");
+    let tunnel = tun::Builder::new(ROOT)
+        .unit(29)
+        .address("10.0.29.1/24")
+        .mtu(1420)
+        .route("10.29.0.0/16")
+        .build()
+        .expect("build");
+    assert_eq!(tunnel.mtu().expect("TUNGIFINFO"), 1420);
+    let mut outgoing = Outgoing::new(tunnel.format(), 0);
+    let sizes = [84, 500, 1400];
+    for (sequence, size) in sizes.into_iter().enumerate() {
+        let request = echo_request(29, sequence as u16, size);
+        outgoing.push(&request).expect("room");
+    }
+    tunnel.send(&mut outgoing).expect("send");
+    let mut incoming = Incoming::default();
+    let mut got = 0;
+    while got < sizes.len() {
+        for reply in tunnel.recv(&mut incoming).expect("recv") {
+            assert_echo_reply(reply, 29, got as u16, sizes[got]);
+            got += 1;
+        }
+    }
+    assert_eq!(tunnel.stats().expect("stats").ipackets, 3);
+    drop(tunnel);
+    let after = std::fs::read_to_string("/scheme/netcfg/route/list").expect("routes");
+    assert_eq!(after, routes);
+    assert_errno(tun::Stats::of(ROOT, "tun29"), libc::ENOENT);
 }
 
 #[cfg(no_c)]

@@ -1,6 +1,8 @@
 //! Pairs of connections and sockets.
 
-use std::net::{TcpListener, TcpStream, UdpSocket};
+use std::net::{SocketAddr, TcpListener, TcpStream, UdpSocket};
+
+use tun::udp;
 
 use crate::place::Place;
 
@@ -32,4 +34,12 @@ pub fn datagrams(place: &Place) -> (UdpSocket, UdpSocket) {
     let client = UdpSocket::bind("0.0.0.0:0").expect("bind");
     client.connect(place.at(port)).expect("connect");
     (client, server)
+}
+
+/// A socket that carries many datagrams in an operation, and its port. `None` on a daemon that has
+/// none.
+pub fn batch(place: &Place) -> Option<(udp::UdpSocket, u16)> {
+    let socket = udp::UdpSocket::bind(SocketAddr::V4(place.any())).expect("bind");
+    let port = socket.local_addr().expect("local_addr").port();
+    socket.is_batch().then_some((socket, port))
 }

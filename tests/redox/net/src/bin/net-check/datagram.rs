@@ -4,12 +4,14 @@ use std::io::ErrorKind;
 use std::net::UdpSocket;
 use std::time::Duration;
 
-use redox_net::pair::{datagram, datagrams};
+use redox_net::pair::{batch, datagram, datagrams};
 use redox_net::pattern;
 use redox_net::place::Place;
 use redox_net::poll;
 
-use crate::Test;
+use tun::udp::{Datagrams, Outgoing};
+
+use crate::{Test, skip};
 
 pub(crate) const TESTS: &[Test] = &[
     Test::both("datagram_sizes", datagram_sizes),
@@ -20,6 +22,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test::lo("datagrams_stay_apart", datagrams_stay_apart),
     Test::lo("peek_datagram", peek_datagram),
     Test::lo("datagram_port_in_use", datagram_port_in_use),
+    Test::both("datagram_batch", datagram_batch),
 ];
 
 /// Tests that crash netstack.
@@ -119,6 +122,54 @@ fn datagram_port_in_use(place: &Place) {
     let (_socket, port) = datagram(place);
     let error = UdpSocket::bind((place.bind, port)).expect_err("bound twice");
     assert_eq!(error.kind(), ErrorKind::AddrInUse, "{error}");
+}
+
+/// Many datagrams in one operation, between sockets that have that and with one that has not.
+fn datagram_batch(place: &Place) {
+    const SIZES: [usize; 8] = [0, 1, 3, 64, 1400, 1473, 9000, 65_507];
+    let (Some((client, client_port)), Some((server, port))) = (batch(place), batch(place)) else {
+        skip("this daemon has no batches of datagrams");
+    };
+    let mut outgoing = Outgoing::default();
+    for size in SIZES {
+        let data = pattern::at(0, size);
+        outgoing.push(data, place.at(port).into()).expect("room");
+    }
+    client.send(&mut outgoing).expect("send");
+    let mut datagrams = Datagrams::default();
+    let mut sizes = Vec::new();
+    while sizes.len() < SIZES.len() {
+        assert!(poll::readable(&server, SOON), "{sizes:?} and no more");
+        for (from, data) in server.recv(&mut datagrams).expect("receive") {
+            assert_eq!(from.port(), client_port);
+            assert_eq!(pattern::difference(0, data), None);
+            sizes.push(data.len());
+        }
+    }
+    assert_eq!(sizes, SIZES);
+    // The other end need not know of batches.
+    let (plain, plain_port) = datagram(place);
+    let to = place.at(plain_port).into();
+    for _ in 0..3 {
+        outgoing.push(b"question", to).expect("room");
+    }
+    client.send(&mut outgoing).expect("send");
+    let mut buffer = [0; 100];
+    for _ in 0..3 {
+        assert!(poll::readable(&plain, SOON), "no question");
+        let (len, from) = plain.recv_from(&mut buffer).expect("receive");
+        assert_eq!(
+            (&buffer[..len], from.port()),
+            (&b"question"[..], client_port)
+        );
+        plain.send_to(b"answer", from).expect("answer");
+    }
+    let mut answers = 0;
+    while answers < 3 {
+        assert!(poll::readable(&client, SOON), "no answer");
+        let received = client.recv(&mut datagrams).expect("receive");
+        answers += received.filter(|(_, data)| **data == *b"answer").count();
+    }
 }
 
 fn short_buffer(place: &Place) {

@@ -26,7 +26,7 @@ struct Measure {
     body: fn(&str),
 }
 
-const ALL: [Measure; 14] = [
+const ALL: [Measure; 16] = [
     Measure {
         name: "tcp_bulk_4k_mb_per_s",
         body: |name| rate::bulk(name, 4 << 10, 8 << 20),
@@ -66,6 +66,14 @@ const ALL: [Measure; 14] = [
     Measure {
         name: "udp_64_paced_per_s",
         body: |name| rate::paced(name, 64),
+    },
+    Measure {
+        name: "udp_1400_paced_per_s",
+        body: |name| rate::paced(name, 1400),
+    },
+    Measure {
+        name: "udp_1400_batch_per_s",
+        body: |name| rate::batch(name, 1400),
     },
     Measure {
         name: "connect_close_per_s",

@@ -7,10 +7,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redox_net::pair::{connected, datagrams};
+use redox_net::pair::{self, connected, datagrams};
 use redox_net::pattern::{self, Aligned};
 use redox_net::place::On;
-use redox_net::tell;
+use redox_net::{say, tell};
+use tun::udp::{Datagrams, Outgoing};
 
 /// Datagrams of a flood.
 const DATAGRAMS: u64 = 5000;
@@ -113,9 +114,11 @@ pub(crate) fn flood(name: &str, size: usize) {
     tell(&format!("{name}:sending_s"), sending);
 }
 
+/// How many datagrams are on the way when none is to be lost.
+const WINDOW: u64 = 32;
+
 /// Datagrams with never more than a few on the way, so that none is lost.
 pub(crate) fn paced(name: &str, size: usize) {
-    const WINDOW: u64 = 32;
     let place = On::Lo.prepare().expect("127.0.0.1");
     let (client, server) = datagrams(&place);
     let mut buffer = Aligned::new(2048);
@@ -128,6 +131,36 @@ pub(crate) fn paced(name: &str, size: usize) {
         for _ in 0..WINDOW {
             let (len, _) = server.recv_from(buffer.get_mut()).expect("receive");
             assert_eq!(len, size);
+        }
+        count += WINDOW;
+    }
+    tell(name, count as f64 / start.elapsed().as_secs_f64());
+}
+
+/// The same with a whole window in one operation.
+pub(crate) fn batch(name: &str, size: usize) {
+    let place = On::Lo.prepare().expect("127.0.0.1");
+    let (Some((client, _)), Some((server, port))) = (pair::batch(&place), pair::batch(&place))
+    else {
+        say(&format!("redox-net {name} failed: no batches of datagrams"));
+        return;
+    };
+    let to = place.at(port).into();
+    let mut outgoing = Outgoing::default();
+    let mut incoming = Datagrams::default();
+    let start = Instant::now();
+    let mut count = 0;
+    while count < DATAGRAMS && start.elapsed() < Duration::from_secs(20) {
+        for _ in 0..WINDOW {
+            outgoing.push(pattern::at(0, size), to).expect("room");
+        }
+        client.send(&mut outgoing).expect("send");
+        let mut received = 0;
+        while received < WINDOW {
+            for (_, data) in server.recv(&mut incoming).expect("receive") {
+                assert_eq!(data.len(), size);
+                received += 1;
+            }
         }
         count += WINDOW;
     }

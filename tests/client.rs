@@ -42,6 +42,10 @@ fn main() {
         ("dropped_while_others_hold_it", dropped_while_others_hold_it),
         ("packets_in_every_format", packets_in_every_format),
         ("datagrams_of_the_stack", datagrams_of_the_stack),
+        (
+            "a_tunnel_does_not_carry_its_own_datagrams",
+            a_tunnel_does_not_carry_its_own_datagrams,
+        ),
         ("on_tokio", on_tokio),
     ];
     let trials = tests.iter().map(|&(name, test)| {
@@ -286,6 +290,54 @@ fn datagrams_of_the_stack(system: &MountSystem) {
     assert_eq!(empty.kind(), io::ErrorKind::WouldBlock);
     let nowhere = UdpSocket::bind_below(Path::new("/nowhere"), any()).unwrap_err();
     assert_eq!(nowhere.kind(), io::ErrorKind::NotFound);
+}
+
+fn a_tunnel_does_not_carry_its_own_datagrams(system: &MountSystem) {
+    let outer = UdpSocket::bind_below(system.dir(), any()).unwrap();
+    let other = UdpSocket::bind_below(system.dir(), any()).unwrap();
+    let send = |socket: &UdpSocket| {
+        let mut outgoing = udp::Outgoing::default();
+        outgoing
+            .push(b"out", "203.0.113.7:9".parse().unwrap())
+            .unwrap();
+        socket
+            .send(&mut outgoing)
+            .map_err(|error| error.raw_os_error())
+    };
+    let default = || {
+        let builder = Builder::new(system.dir()).address("10.9.0.1/24");
+        builder.route("default").nonblocking(true)
+    };
+    let tunnel = default().bypass(&outer).build().unwrap();
+    assert_eq!(send(&outer), Err(Some(libc::ENETUNREACH)));
+    assert_eq!(send(&other), Ok(()));
+    let count = |tunnel: &tun::Tunnel| {
+        let mut incoming = Incoming::default();
+        tunnel
+            .recv(&mut incoming)
+            .unwrap()
+            .filter(|packet| packet[9] == 17)
+            .count()
+    };
+    assert_eq!(count(&tunnel), 1);
+    // The name is somebody else's from then on.
+    drop(tunnel);
+    let tunnel = default().build().unwrap();
+    assert_eq!(send(&outer), Ok(()));
+    assert_eq!(count(&tunnel), 1);
+    // A socket that is closed is held open by no tunnel.
+    let port = outer.local_addr().unwrap();
+    let bypassed = Builder::new(system.dir()).bypass(&outer).build().unwrap();
+    drop(outer);
+    drop(UdpSocket::bind_below(system.dir(), port).unwrap());
+    drop(bypassed);
+    // The kernel's sockets have no such thing.
+    let plain = UdpSocket::bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let error = Builder::new(system.dir())
+        .bypass(&plain)
+        .build()
+        .unwrap_err();
+    assert_eq!(error.error().kind(), io::ErrorKind::Unsupported);
 }
 
 fn on_tokio(system: &MountSystem) {

@@ -710,7 +710,7 @@ impl FileServer for Host {
             }
             File::Inet(socket) => {
                 let mut cx = Context::new(net, inet, wakes, id);
-                socket.ioctl(&mut cx, request.into(), arg, caller)
+                socket.ioctl(&mut cx, request.into(), arg)
             }
             File::Bpf(handle) => handle.ioctl(&mut net.ip, request, arg),
             _ => Err(errno::ENOTTY),
@@ -747,7 +747,7 @@ impl FileServer for Host {
                 let mut cx = Context::new(net, inet, wakes, id);
                 if let Some(request) = inet::request(metadata) {
                     let arg = Argument::new(payload);
-                    let done = socket.ioctl(&mut cx, request, arg, caller);
+                    let done = socket.ioctl(&mut cx, request, arg);
                     return done.map(|()| 0).into();
                 }
                 let outcome = socket.call(&mut cx, payload, metadata);

@@ -6,6 +6,7 @@
 
 mod addr;
 mod family;
+mod name;
 mod output;
 mod queue;
 mod stats;
@@ -27,6 +28,7 @@ pub(crate) use addr::{
     solicited_node,
 };
 pub use family::Family;
+pub use name::IfName;
 pub use output::{Activity, IfOutput, Outgoing, OutputError, Sent};
 pub use queue::{Discipline, Fifo, FifoLimits, Frame, Full};
 pub use stats::{DropReason, IfStats, Ledger};

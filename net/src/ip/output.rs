@@ -12,7 +12,7 @@ use super::header::{
     ipv6_header, proto, set_ipv6_payload,
 };
 use crate::ifnet::{
-    Driver, DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, OutputError, Sent,
+    Driver, DropReason, Family, IfFlags, IfIndex, IfName, Ifnet, Outgoing, OutputError, Sent,
 };
 use crate::ifnet::{is_interface_local, is_link_local, is_mapped, scope};
 use crate::packet::Packet;
@@ -98,11 +98,34 @@ pub(crate) struct Path {
     pub(crate) mtu: u16,
 }
 
+/// The interfaces that a packet may leave by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Egress {
+    /// This one, unless the destination is this host; `None` leaves it to the route.
+    pub(crate) only: Option<IfIndex>,
+    /// All but this one.
+    pub(crate) never: Option<IfIndex>,
+}
+
+impl From<Option<IfIndex>> for Egress {
+    fn from(only: Option<IfIndex>) -> Self {
+        Self { only, never: None }
+    }
+}
+
 impl Ip {
-    /// The path to `dst`, with the source address. It leaves by `dev`, if that is given and the
-    /// destination is not this host.
-    pub(crate) fn route_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
-        let mut path = self.way_to(dst, dev)?;
+    /// The interface that a socket bypasses, if it is there.
+    pub(crate) fn bypassed(&self, name: Option<IfName>) -> Option<IfIndex> {
+        self.ifs.by_name(name?.as_str())
+    }
+
+    /// The path to `dst`, with the source address.
+    pub(crate) fn route_to(
+        &self,
+        dst: &IpAddr,
+        egress: impl Into<Egress>,
+    ) -> Result<Path, NetError> {
+        let mut path = self.way_to(dst, egress)?;
         if path.src.is_none()
             && let Some(ifp) = self.ifs.get(path.dev)
         {
@@ -113,14 +136,19 @@ impl Ip {
 
     /// The path for a packet that has a source already. This spares the search for one, which may
     /// look at every interface.
-    pub(crate) fn way_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
-        let ours = match dev {
+    pub(crate) fn way_to(&self, dst: &IpAddr, egress: impl Into<Egress>) -> Result<Path, NetError> {
+        let Egress { only, never } = egress.into();
+        let allowed = |ifp: &&Ifnet| never != Some(ifp.index);
+        let ours = match only {
             Some(dev) => self.ifs.is_local_on(dst, dev),
             None => self.ifs.is_local(dst),
         };
         if ours {
             let lo0 = self.ifs.loopback().filter(|lo0| lo0.is_up());
             let lo0 = lo0.ok_or(NetError::Down)?;
+            if !allowed(&lo0) {
+                return Err(NetError::NoRoute);
+            }
             return Ok(Path {
                 dev: lo0.index,
                 next_hop: *dst,
@@ -131,8 +159,9 @@ impl Ip {
         if dst.is_unspecified() || is_mapped(dst) {
             return Err(NetError::NoRoute);
         }
-        if let Some(dev) = dev {
-            let ifp = self.ifs.get(dev).ok_or(NetError::NoRoute)?;
+        if let Some(only) = only {
+            let ifp = self.ifs.get(only).filter(allowed);
+            let ifp = ifp.ok_or(NetError::NoRoute)?;
             return Self::direct(ifp, dst);
         }
         // Packets for many hosts need no router. A broadcast leaves by the first interface that has
@@ -142,13 +171,13 @@ impl Ip {
             _ if dst.is_multicast() => Some(IfFlags::UP | IfFlags::MULTICAST),
             _ => None,
         };
-        let found = self.routes.lookup(dst, None, |dev| self.is_up(dev));
+        let found = self.routes.lookup(dst, never, |dev| self.is_up(dev));
         if let Some(flags) = many {
             let routed = found.ok().filter(|_| dst.is_multicast());
             let routed = routed.map(|(_, route)| route.dev.ok_or(NetError::Unreachable));
             let routed = routed.transpose()?;
             let fits =
-                |ifp: &&Ifnet| ifp.flags.contains(flags) && !ifp.flags.contains(IfFlags::LOOPBACK);
+                |ifp: &&Ifnet| ifp.flags.contains(flags) && !ifp.is_loopback() && allowed(ifp);
             let ifp = routed.and_then(|dev| self.ifs.get(dev)).filter(fits);
             let ifp = ifp.or_else(|| self.ifs.iter().find(fits));
             return Self::direct(ifp.ok_or(NetError::NoRoute)?, dst);
@@ -168,16 +197,18 @@ impl Ip {
 
     /// The path of an answer from `src`, or from the address of the path, to `dst`. It leaves by the
     /// link that the question came by if `dst` means something only there (RFC 4007 section 9), or
-    /// if there is no route: the other end may know one. What is declared unreachable gets none.
+    /// if there is no route: the other end may know one. What is declared unreachable gets none, and
+    /// none leaves by `never`.
     pub(crate) fn route_back(
         &self,
         rcvif: IfIndex,
         src: Option<IpAddr>,
         dst: &IpAddr,
+        never: Option<IfIndex>,
     ) -> Result<Path, NetError> {
-        let way = |dev| match src {
-            Some(_) => self.way_to(dst, dev),
-            None => self.route_to(dst, dev),
+        let way = |only| match src {
+            Some(_) => self.way_to(dst, Egress { only, never }),
+            None => self.route_to(dst, Egress { only, never }),
         };
         match is_link_local(dst) {
             true => way(Some(rcvif)),

@@ -34,6 +34,7 @@ use super::name::{self, Names};
 use super::option_file;
 use crate::files::Wakes;
 use crate::ifnet::IfIndex;
+use crate::ip::output::Egress;
 use crate::net::Net;
 use crate::stack::{FlowId, ListenerId, Owner, TcpState, UdpId};
 
@@ -465,7 +466,11 @@ impl Socket {
                 ..
             } => {
                 // A connected socket has an address, even if only for this destination.
-                let chosen = peer.and_then(|(dst, _)| net.ip.route_to(&dst, None).ok()?.src);
+                let egress = Egress {
+                    only: None,
+                    never: net.ip.bypassed(self.options.bypass),
+                };
+                let chosen = peer.and_then(|(dst, _)| net.ip.route_to(&dst, egress).ok()?.src);
                 let addr = specific(addr).or(chosen).unwrap_or(addr);
                 (peer, Some((addr, port)))
             }

@@ -4,7 +4,7 @@
 set -eu
 cd "$(dirname "$0")"
 
-STEPS="install format lint docs core tests contract dispatcher redox msrv licences benches fuzz"
+STEPS="install format lint docs core tests contract wireguard dispatcher redox msrv licences benches fuzz"
 CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
 export CARGO_TERM_COLOR
 # On the stable toolchain, what needs nightly is asked for by name.
@@ -32,7 +32,8 @@ install() {
     rustup component add rustfmt clippy
     missing=""
     for pair in ip:iproute2 ping:iputils-ping python3:python3 cc:gcc c++:g++ tshark:tshark curl:curl \
-        iperf3:iperf3 radvd:radvd dnsmasq:dnsmasq-base arping:iputils-arping ndisc6:ndisc6 nmap:nmap; do
+        iperf3:iperf3 radvd:radvd dnsmasq:dnsmasq-base arping:iputils-arping ndisc6:ndisc6 nmap:nmap \
+        wg:wireguard-tools wireguard-go:wireguard-go; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
     done
     [ -z "$missing" ] && return
@@ -97,6 +98,30 @@ contract() {
     python3 tests/contract/run.py
 }
 
+# The WireGuard program, which is apart from the workspace: its cryptography needs a C compiler. First
+# alone, in virtual time, then with wireguard-go at the other end.
+wireguard() {
+    say "WireGuard"
+    if ! command -v cc >/dev/null 2>&1; then
+        skipped "no C compiler for the cryptography"
+        return
+    fi
+    manifest="--manifest-path wireguard/Cargo.toml"
+    cargo fmt $manifest --check
+    cargo clippy $STABLE $manifest --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc $STABLE $manifest --no-deps --document-private-items
+    cargo test $STABLE $manifest
+    cargo build $STABLE --release --bins
+    TUN_WIREGUARD=wireguard/target/debug/tun-wireguard python3 wireguard/tests/stranger.py
+    # Its C is built by a compiler for Redox, where there is one.
+    if command -v "${CC_x86_64_unknown_redox:-x86_64-unknown-redox-gcc}" >/dev/null 2>&1; then
+        RUSTC_BOOTSTRAP=1 cargo clippy $STABLE $manifest --target x86_64-unknown-redox \
+            --target-dir wireguard/target/nightly -- -D warnings
+    else
+        skipped "WireGuard for Redox: no C compiler x86_64-unknown-redox-gcc"
+    fi
+}
+
 # The real dispatcher of redox-scheme, driven with hand-made requests on this system.
 dispatcher() {
     say "redox-scheme's dispatcher"
@@ -129,6 +154,9 @@ licences() {
         return
     fi
     cargo deny $STABLE check --hide-inclusion-graph licenses sources bans
+    # With a deny.toml of its own.
+    cargo deny $STABLE --manifest-path wireguard/Cargo.toml check --hide-inclusion-graph \
+        licenses sources bans
 }
 
 # That benches run; what they measure is for people to look at.

@@ -245,7 +245,8 @@ impl RouteTable {
     }
 
     /// The best route to `dst` over an interface that is `up`, with its prefix. It is as if routes
-    /// over `never` were not there.
+    /// over `never` were not there, nor an unreachable one that stands beside them, with the same
+    /// prefix, to take their place.
     pub fn lookup(
         &self,
         dst: &IpAddr,
@@ -257,10 +258,11 @@ impl RouteTable {
             Some(never) => self.longest_but(dst, never),
         };
         let (prefix, routes) = longest.ok_or(LookupError::NoRoute)?;
+        let unreachable = never.is_none_or(|never| !is_over(routes, never));
         let mut routes = routes.iter().map(|placed| &placed.route);
         let may = |route: &&Route| match route.dev {
             Some(dev) => route.dev != never && up(dev),
-            None => true,
+            None => unreachable,
         };
         let route = routes.find(may).ok_or(LookupError::Down)?;
         Ok((prefix, route))
@@ -284,8 +286,12 @@ impl RouteTable {
     /// The longest one that has routes over other interfaces than `never`.
     fn longest_but(&self, dst: &IpAddr, never: IfIndex) -> Option<(IpNet, &[Placed])> {
         let others = |routes: &[Placed]| {
+            let unreachable = !is_over(routes, never);
             let mut routes = routes.iter();
-            routes.any(|placed| placed.route.dev != Some(never))
+            routes.any(|placed| match placed.route.dev {
+                Some(dev) => dev != never,
+                None => unreachable,
+            })
         };
         match dst {
             IpAddr::V4(dst) => {
@@ -350,6 +356,11 @@ impl RouteTable {
     pub fn touch(&mut self) {
         self.generation += 1;
     }
+}
+
+/// Whether one of these routes is over an interface.
+fn is_over(routes: &[Placed], dev: IfIndex) -> bool {
+    routes.iter().any(|placed| placed.route.dev == Some(dev))
 }
 
 /// The prefixes of an interface in an index by interface and prefix.
@@ -517,6 +528,26 @@ mod tests {
         assert_eq!(dev("10.1.0.1", 3), Err(LookupError::Down));
         assert_eq!(dev("9.9.9.9", 1), Err(LookupError::Down));
         assert_eq!(dev("fd00::1", 0), Err(LookupError::NoRoute));
+    }
+
+    #[test]
+    fn a_bypass_passes_what_is_unreachable_only_beside_its_tunnel() {
+        let mut table = RouteTable::new();
+        table.insert(net("0.0.0.0/0"), route(1, 0)).unwrap();
+        table.insert(net("0.0.0.0/0"), tunnel(2, 0)).unwrap();
+        table.insert(net("0.0.0.0/0"), unreachable(0)).unwrap();
+        table.insert(net("10.0.0.0/8"), unreachable(0)).unwrap();
+        let dev = |dst: &str, never: Option<u32>| {
+            let found = table.lookup(&dst.parse().unwrap(), never.map(IfIndex), |_| true);
+            found.map(|(_, route)| route.dev.map(|dev| dev.0))
+        };
+        // Others than the tunnel's own packets do not get out beside it.
+        assert_eq!(dev("9.9.9.9", None), Ok(Some(2)));
+        assert_eq!(dev("9.9.9.9", Some(2)), Ok(Some(1)));
+        assert_eq!(dev("10.0.0.1", Some(2)), Ok(None));
+        table.remove_over(IfIndex(2), |_| true);
+        let found = table.lookup(&"9.9.9.9".parse().unwrap(), None, |_| true);
+        assert_eq!(found.map(|(_, route)| route.dev), Ok(None));
     }
 
     #[test]

@@ -88,6 +88,7 @@ enum File {
     Tun(tun::Handle),
     TunPgrp(tun::PgrpHandle),
     Text(netcfg::Handle),
+    Sockets(netcfg::Listing),
     Bpf(bpf::Handle),
     Echo(EchoId),
     Raw(RawId),
@@ -369,6 +370,9 @@ impl Host {
                     .map(File::Tun)
             }
             ("bpf", _) => bpf::open(&mut net.ip, rest, caller, TapId(id.0)).map(File::Bpf),
+            ("netcfg", _) if rest == netcfg::SOCKETS => {
+                netcfg::open_sockets(flags, caller).map(File::Sockets)
+            }
             ("netcfg", _) => netcfg::open(net, rest, flags, caller).map(File::Text),
             ("icmp", _) => echo::open(net, rest, caller, id).map(File::Echo),
             ("ip", _) => raw::open(net, rest, caller, id).map(File::Raw),
@@ -465,6 +469,7 @@ impl Host {
             }
             File::TunPgrp(handle) => net.tun.pgrp_read(*handle, buf, &**processes).into(),
             File::Text(handle) => handle.read(net, watchers, id, buf, offset).into(),
+            File::Sockets(_) => self.read_sockets(id, buf, offset).into(),
             File::Bpf(handle) => handle.read(&mut net.ip, buf),
             &mut File::Echo(echo) => echo::read(net, echo, buf),
             &mut File::Raw(raw) => raw::read(net, raw, buf),
@@ -478,6 +483,20 @@ impl Host {
             &mut File::Option(held, name) => self.read_option(held, name, buf).into(),
             File::Directory(_) => errno::EISDIR.into(),
         }
+    }
+
+    fn read_sockets(&mut self, id: FileId, buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        let File::Sockets(listing) = self.files.get_mut(id)? else {
+            return Err(errno::EBADF);
+        };
+        // It asks for the openers of other files, and so is taken out of theirs.
+        let mut listing = std::mem::take(listing);
+        let opener = |Owner(file): Owner| self.files.opener(FileId(file));
+        let read = listing.read(&self.net, opener, buf, offset);
+        if let File::Sockets(place) = self.files.get_mut(id)? {
+            *place = listing;
+        }
+        read
     }
 
     /// Tells the programs that watch a file again if its reader left something: those that are told
@@ -605,7 +624,7 @@ impl FileServer for Host {
         self.schedule();
         let id = self.files.next_id(caller.uid)?;
         let file = self.open_file(path, flags, caller, id)?;
-        Ok(self.files.insert(file))
+        Ok(self.files.insert(file, caller))
     }
 
     fn dup(
@@ -626,7 +645,7 @@ impl FileServer for Host {
                 if inet::dup_direction(verb) == Direction::Read {
                     self.tell_rest(id);
                 }
-                Outcome::Done(Ok(self.files.insert(file)))
+                Outcome::Done(Ok(self.files.insert(file, caller)))
             }
             Outcome::Done(Err(error)) => error.into(),
             Outcome::Wait => Outcome::Wait,
@@ -673,6 +692,7 @@ impl FileServer for Host {
                 .pgrp_write(*handle, buf, caller, &**processes)
                 .into(),
             File::Text(handle) => handle.write(net, buf).into(),
+            File::Sockets(_) => errno::EBADF.into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),
             &mut File::Echo(echo) => echo::write(net, echo, buf).into(),
             &mut File::Raw(raw) => raw::write(net, raw, buf).into(),
@@ -796,6 +816,7 @@ impl FileServer for Host {
             File::Tun(_) | File::TunPgrp(_) => Ok(tun::DEVICE),
             File::Bpf(_) => Ok(bpf::DEVICE),
             File::Text(handle) => Ok(handle.stat()),
+            File::Sockets(_) => Ok(netcfg::READ_ONLY),
             File::Echo(_) | File::Raw(_) | File::Inet(_) | File::Option(..) => Ok(socket::SOCKET),
         }
     }
@@ -814,6 +835,7 @@ impl FileServer for Host {
             File::Tun(handle) => Ok(handle.path()),
             File::TunPgrp(_) => Ok("tun".to_owned()),
             File::Text(handle) => Ok(handle.path()),
+            File::Sockets(_) => Ok(format!("netcfg/{}", netcfg::SOCKETS)),
             File::Bpf(handle) => Ok(handle.path()),
             &File::Echo(echo) => Ok(echo::path(net, echo)),
             &File::Raw(raw) => Ok(raw::path(net, raw)),
@@ -840,7 +862,9 @@ impl FileServer for Host {
             Ok(&mut File::Echo(echo)) => echo::ready(net, echo),
             Ok(&mut File::Raw(raw)) => raw::ready(net, raw),
             Ok(File::Inet(socket)) => socket.ready(net),
-            Ok(File::Directory(_) | File::TunPgrp(_) | File::Option(..)) => Ready::all(),
+            Ok(File::Directory(_) | File::TunPgrp(_) | File::Option(..) | File::Sockets(_)) => {
+                Ready::all()
+            }
             Err(_) => Ready::empty(),
         }
     }
@@ -867,7 +891,7 @@ impl FileServer for Host {
                 let mut cx = Context::new(net, inet, wakes, id);
                 socket.close(&mut cx);
             }
-            Ok(File::Directory(_) | File::TunPgrp(_) | File::Option(..)) => {}
+            Ok(File::Directory(_) | File::TunPgrp(_) | File::Option(..) | File::Sockets(_)) => {}
             Err(_) => return,
         }
         self.collect();

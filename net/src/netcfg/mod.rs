@@ -8,12 +8,14 @@
 //! - [`setting`]: lines that can be written, and how they are parsed;
 //! - [`apply`]: applying them, one by one;
 //! - [`undo`]: undoing them if one is refused, and announcing them if none was;
+//! - [`sockets`]: the list of sockets, which is no setting;
 //! - [`texts`]: the texts that readers have begun, each kept once;
 //! - this module: open files, and watching them for changes.
 
 mod apply;
 mod node;
 mod setting;
+mod sockets;
 mod texts;
 mod undo;
 
@@ -29,6 +31,7 @@ use crate::ip::Ip;
 use crate::net::Net;
 use node::Node;
 use setting::Setting;
+pub(crate) use sockets::Listing;
 use texts::Texts;
 use undo::Change;
 
@@ -43,6 +46,16 @@ const MOST_ROUTES: usize = 1 << 16;
 const MOST_KEPT: usize = 1 << 18;
 /// Counters change with every packet. A watcher is told of that at most once in this time.
 const COUNTERS: Duration = Duration::from_millis(100);
+
+/// The path of the list of sockets, below `netcfg/`, which is [opened](open_sockets) apart.
+pub(crate) const SOCKETS: &str = "sockets";
+
+/// The answer of `stat` for a text that nobody may write.
+pub(crate) const READ_ONLY: Stat = Stat {
+    kind: FileKind::Text,
+    mode: 0o444,
+    size: 0,
+};
 
 /// An open text file.
 pub(crate) struct Handle {
@@ -68,11 +81,8 @@ impl Handle {
 }
 
 fn stat(node: &Node) -> Stat {
-    Stat {
-        kind: FileKind::Text,
-        mode: if node.is_writable() { 0o644 } else { 0o444 },
-        size: 0,
-    }
+    let mode = if node.is_writable() { 0o644 } else { 0o444 };
+    Stat { mode, ..READ_ONLY }
 }
 
 /// Describes what a path below `netcfg` leads to; `None` for a directory.
@@ -108,6 +118,14 @@ pub(crate) fn open(
         pending: Vec::new(),
         watched: false,
     })
+}
+
+/// Opens the list of sockets, which nobody may write: `EACCES`.
+pub(crate) fn open_sockets(flags: OpenFlags, caller: Caller) -> Result<Listing, Errno> {
+    if flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNCATE) {
+        return Err(errno::EACCES);
+    }
+    Ok(Listing::new(caller.uid))
 }
 
 impl Handle {

@@ -23,6 +23,8 @@ pub(super) enum Node {
     Forwarding,
     /// `tcp/stats`
     TcpStats,
+    /// `sockets`, whose text is made [while it is read](super::sockets)
+    Sockets,
     /// `ifaces/IF/…`
     Interface(String, IfNode),
 }
@@ -74,7 +76,7 @@ impl IfNode {
 }
 
 /// Paths outside `ifaces/`.
-const FIXED: [(&str, Node); 7] = [
+const FIXED: [(&str, Node); 8] = [
     ("resolv/nameserver", Node::Nameserver),
     ("debug/if_tun_debug", Node::TunDebug),
     ("route/list", Node::RouteList),
@@ -82,6 +84,7 @@ const FIXED: [(&str, Node); 7] = [
     ("route/rm", Node::RouteRm),
     ("ip/forwarding", Node::Forwarding),
     ("tcp/stats", Node::TcpStats),
+    (super::SOCKETS, Node::Sockets),
 ];
 
 impl Node {
@@ -121,6 +124,7 @@ impl Node {
             self,
             Self::RouteList
                 | Self::TcpStats
+                | Self::Sockets
                 | Self::Interface(
                     _,
                     IfNode::AddrList | IfNode::Status | IfNode::Stats | IfNode::Ledger
@@ -143,7 +147,7 @@ impl Node {
                 }
                 text
             }
-            Self::RouteAdd | Self::RouteRm => String::new(),
+            Self::RouteAdd | Self::RouteRm | Self::Sockets => String::new(),
             Self::TcpStats => net.tcp.stats().render(net.ip.bad_segments),
             Self::Forwarding => format!("{}\n", u8::from(net.ip.forwarding)),
             Self::Interface(name, node) => node.read(net, interface(net, name)?),

@@ -287,10 +287,6 @@ impl Connection {
     }
 
     /// Bytes that wait for their acknowledgment, or to be sent.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for netcfg/sockets, which is to come")
-    )]
     pub(crate) fn send_queue(&self) -> usize {
         self.send.queued()
     }
@@ -336,10 +332,6 @@ impl Connection {
     }
 
     /// How it does.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for netcfg/sockets, which is to come")
-    )]
     pub(crate) fn stats(&self) -> Stats {
         Stats {
             srtt: self.rtt.smoothed(),

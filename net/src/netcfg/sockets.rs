@@ -161,6 +161,8 @@ fn write_line(text: &mut String, protocol: &str, state: &str, listed: &Listed, p
             ("snd_wnd", path.send_window.into()),
             ("rcv_wnd", path.receive_window.into()),
             ("delivery_rate", path.delivery_rate),
+            ("acked", path.acked.into()),
+            ("received", path.received.into()),
             ("lost", counters.lost.into()),
             ("spurious", counters.spurious.into()),
             ("undone", counters.undone.into()),

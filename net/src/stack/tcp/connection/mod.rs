@@ -345,6 +345,11 @@ impl Connection {
             send_window: self.send.window,
             receive_window: self.receive.window(),
             delivery_rate: self.rate,
+            acked: match self.send.una == self.iss {
+                true => 0,
+                false => self.send.una.since(self.iss + 1),
+            },
+            received: self.receive.arrived(),
             counters: self.counters,
         }
     }

@@ -10,7 +10,7 @@ use scheme::{
     Ready, SignalTarget, Stat, Turn, Wakeup,
 };
 
-use crate::bpf;
+use crate::bpf::{self, drops};
 use crate::files::{Files, Held, Wakes};
 use crate::ifnet::{AdapterId, Ifnet, TapId};
 use crate::ip::Budget;
@@ -90,6 +90,7 @@ enum File {
     Text(netcfg::Handle),
     Sockets(netcfg::Listing),
     Bpf(bpf::Handle),
+    Drops(TapId),
     Echo(EchoId),
     Raw(RawId),
     Inet(Box<Socket>),
@@ -369,6 +370,10 @@ impl Host {
                 tun.open(&mut net.ip, rest, caller, id, &**processes)
                     .map(File::Tun)
             }
+            ("bpf", _) if rest == drops::NAME => {
+                let opened = net.drops.open(&mut net.ip, caller, TapId(id.0));
+                opened.map(File::Drops)
+            }
             ("bpf", _) => bpf::open(&mut net.ip, rest, caller, TapId(id.0)).map(File::Bpf),
             ("netcfg", _) if rest == netcfg::SOCKETS => {
                 netcfg::open_sockets(flags, caller).map(File::Sockets)
@@ -471,6 +476,7 @@ impl Host {
             File::Text(handle) => handle.read(net, watchers, id, buf, offset).into(),
             File::Sockets(_) => self.read_sockets(id, buf, offset).into(),
             File::Bpf(handle) => handle.read(&mut net.ip, buf),
+            &mut File::Drops(id) => net.drops.read(id, buf),
             &mut File::Echo(echo) => echo::read(net, echo, buf),
             &mut File::Raw(raw) => raw::read(net, raw, buf),
             File::Inet(socket) => {
@@ -504,7 +510,12 @@ impl Host {
     fn tell_rest(&mut self, id: FileId) {
         let has_queue = matches!(
             self.files.get(id),
-            Ok(File::Tun(_) | File::Bpf(_) | File::Echo(_) | File::Raw(_) | File::Inet(_))
+            Ok(File::Tun(_)
+                | File::Bpf(_)
+                | File::Drops(_)
+                | File::Echo(_)
+                | File::Raw(_)
+                | File::Inet(_))
         );
         if has_queue && self.ready(id).contains(Ready::READ) {
             self.wakes.wake(id, Ready::READ);
@@ -692,7 +703,7 @@ impl FileServer for Host {
                 .pgrp_write(*handle, buf, caller, &**processes)
                 .into(),
             File::Text(handle) => handle.write(net, buf).into(),
-            File::Sockets(_) => errno::EBADF.into(),
+            File::Sockets(_) | File::Drops(_) => errno::EBADF.into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),
             &mut File::Echo(echo) => echo::write(net, echo, buf).into(),
             &mut File::Raw(raw) => raw::write(net, raw, buf).into(),
@@ -725,6 +736,7 @@ impl FileServer for Host {
                 tun.ioctl(&mut net.ip, handle, request, arg, caller, &**processes)
             }
             File::Bpf(handle) => handle.ioctl(&mut net.ip, request, arg),
+            &mut File::Drops(id) => net.drops.ioctl(id, request, arg),
             _ => Err(errno::ENOTTY),
         }
     }
@@ -766,13 +778,18 @@ impl FileServer for Host {
                 }
                 outcome
             }
-            Ok(File::Bpf(handle)) => {
+            Ok(file @ (File::Bpf(_) | File::Drops(_))) => {
                 *idle = None;
                 let request = metadata.first().copied().unwrap_or_default();
                 let Ok(request) = u32::try_from(request) else {
                     return errno::ENOTTY.into();
                 };
-                let done = handle.ioctl(&mut net.ip, request, Argument::new(payload));
+                let arg = Argument::new(payload);
+                let done = match file {
+                    File::Bpf(handle) => handle.ioctl(&mut net.ip, request, arg),
+                    File::Drops(id) => net.drops.ioctl(*id, request, arg),
+                    _ => Err(errno::ENOTTY),
+                };
                 done.map(|()| 0).into()
             }
             Ok(_) => errno::EOPNOTSUPP.into(),
@@ -815,6 +832,7 @@ impl FileServer for Host {
             File::Directory(_) => Ok(DIRECTORY),
             File::Tun(_) | File::TunPgrp(_) => Ok(tun::DEVICE),
             File::Bpf(_) => Ok(bpf::DEVICE),
+            File::Drops(_) => Ok(drops::DEVICE),
             File::Text(handle) => Ok(handle.stat()),
             File::Sockets(_) => Ok(netcfg::READ_ONLY),
             File::Echo(_) | File::Raw(_) | File::Inet(_) | File::Option(..) => Ok(socket::SOCKET),
@@ -837,6 +855,7 @@ impl FileServer for Host {
             File::Text(handle) => Ok(handle.path()),
             File::Sockets(_) => Ok(format!("netcfg/{}", netcfg::SOCKETS)),
             File::Bpf(handle) => Ok(handle.path()),
+            File::Drops(_) => Ok(format!("bpf/{}", drops::NAME)),
             &File::Echo(echo) => Ok(echo::path(net, echo)),
             &File::Raw(raw) => Ok(raw::path(net, raw)),
             File::Inet(socket) => Ok(socket.path(net)),
@@ -859,6 +878,7 @@ impl FileServer for Host {
                 handle.ready(net, watchers, id)
             }
             Ok(File::Bpf(handle)) => handle.ready(&mut net.ip),
+            Ok(&mut File::Drops(id)) => net.drops.ready(id),
             Ok(&mut File::Echo(echo)) => echo::ready(net, echo),
             Ok(&mut File::Raw(raw)) => raw::ready(net, raw),
             Ok(File::Inet(socket)) => socket.ready(net),
@@ -885,6 +905,7 @@ impl FileServer for Host {
             Ok(File::Tun(handle)) => net.tun.close(&mut net.ip, handle),
             Ok(File::Text(handle)) => handle.close(net, watchers, id),
             Ok(File::Bpf(handle)) => handle.close(&mut net.ip),
+            Ok(&mut File::Drops(id)) => net.drops.close(&mut net.ip, id),
             Ok(&mut File::Echo(echo)) => net.echo.close(echo),
             Ok(&mut File::Raw(raw)) => net.raw.close(raw),
             Ok(File::Inet(socket)) => {

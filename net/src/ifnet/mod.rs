@@ -5,6 +5,7 @@
 //! [`IfTable::poll_activity`] returns.
 
 mod addr;
+mod dropped;
 mod family;
 mod output;
 mod queue;
@@ -19,13 +20,14 @@ use std::time::Duration;
 use bitflags::bitflags;
 use scheme::Now;
 
-use crate::capture::Capture;
+use crate::capture::{Capture, Framing};
 
 pub use addr::{IfAddr, is_host};
 pub(crate) use addr::{
     common_prefix, is_interface_local, is_link_local, is_mapped, parse_decimal, scope,
     solicited_node,
 };
+pub(crate) use dropped::{Drops, Way};
 pub use family::Family;
 pub use output::{Activity, IfOutput, Outgoing, OutputError, Sent};
 pub use queue::{Discipline, Fifo, FifoLimits, Frame, Full};
@@ -186,6 +188,8 @@ pub struct Ifnet {
     pub(crate) next_hops: Vec<IpAddr>,
     /// The captures on this interface.
     pub(crate) taps: Vec<Tap>,
+    /// What it dropped lately; `None` while nobody watches.
+    drops: Option<Box<Drops>>,
     /// The activity since the last [`IfTable::poll_activity`].
     activity: Activity,
 }
@@ -219,8 +223,9 @@ impl Ifnet {
         now: Now,
     ) -> Result<Sent, OutputError> {
         let was_ready = self.snd.ready(now);
-        if self.snd.enqueue(frame, now).is_err() {
-            return Err(self.refuse(DropReason::QueueFull, OutputError::NoBuffers));
+        if let Err(Full(frame)) = self.snd.enqueue(frame, now) {
+            self.drop_output(DropReason::QueueFull, frame.family, frame.packet());
+            return Err(OutputError::NoBuffers);
         }
         self.stats.opackets += 1;
         self.stats.obytes += len as u64;
@@ -233,17 +238,22 @@ impl Ifnet {
     }
 
     /// Counts a packet that is not sent. Returns `error`.
-    pub(crate) fn refuse(&mut self, reason: DropReason, error: OutputError) -> OutputError {
-        self.stats.drop_output(reason, 1);
+    pub(crate) fn refuse(
+        &mut self,
+        outgoing: &Outgoing,
+        reason: DropReason,
+        error: OutputError,
+    ) -> OutputError {
+        self.drop_output(reason, outgoing.family, &outgoing.packet);
         error
     }
 
-    /// `if_qflush`: drops the packets in the send queue, and counts `others` that were queued
-    /// elsewhere on behalf of the interface.
-    pub(crate) fn purge(&mut self, others: u64) {
-        let purged = self.snd.purge() as u64 + others;
-        self.stats.output.queued -= purged;
-        self.stats.drop_output(DropReason::Purged, purged);
+    /// `if_qflush`: drops the packets in the send queue.
+    pub(crate) fn purge(&mut self) {
+        for frame in self.snd.purge() {
+            let framing = Framing::Null(frame.family.dlt_null());
+            self.drop_queued(DropReason::Purged, framing, frame.packet());
+        }
     }
 
     /// Notes that the interface changed its state.

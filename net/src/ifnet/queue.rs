@@ -14,6 +14,8 @@ use crate::packet::Packet;
 pub struct Frame {
     /// The packet. For a tun device it includes the header, as the program will read it.
     pub bytes: Packet,
+    /// Of these bytes, how many are the header.
+    pub header: usize,
     /// Family of the packet.
     pub family: Family,
     /// The router, or the destination itself when it is on the link.
@@ -28,10 +30,22 @@ impl Frame {
         let (family, next_hop) = (outgoing.family, outgoing.next_hop);
         let frame = Self {
             bytes,
+            header: 0,
             family,
             next_hop,
         };
         (frame, len)
+    }
+
+    /// Puts a header in front.
+    pub(crate) fn prepend(&mut self, header: &[u8]) {
+        self.bytes.prepend(header);
+        self.header += header.len();
+    }
+
+    /// The packet, without the header.
+    pub(crate) fn packet(&self) -> &[u8] {
+        self.bytes.get(self.header..).unwrap_or_default()
     }
 }
 
@@ -81,8 +95,8 @@ pub trait Discipline: fmt::Debug + Send {
         self.len() == 0
     }
 
-    /// Drops all frames; returns how many there were.
-    fn purge(&mut self) -> usize;
+    /// Gives up all frames, which it returns.
+    fn purge(&mut self) -> VecDeque<Frame>;
 
     /// Its parameters, in the format of `ifaces/IF/queue`.
     fn describe(&self) -> String;
@@ -214,11 +228,9 @@ impl Discipline for Fifo {
         self.frames.len()
     }
 
-    fn purge(&mut self) -> usize {
+    fn purge(&mut self) -> VecDeque<Frame> {
         self.bytes = 0;
-        let purged = self.frames.len();
-        self.frames = VecDeque::new();
-        purged
+        std::mem::take(&mut self.frames)
     }
 
     fn describe(&self) -> String {
@@ -234,6 +246,7 @@ mod tests {
     fn frame(len: usize) -> Frame {
         Frame {
             bytes: Packet::zeroed(len),
+            header: 0,
             family: Family::Inet,
             next_hop: IpAddr::from([10, 0, 0, 2]),
         }
@@ -254,7 +267,7 @@ mod tests {
         assert_eq!(fifo.dequeue(now), Some(frame(60)));
         fifo.requeue(frame(60));
         assert_eq!(fifo.peek(now), Some(&frame(60)));
-        assert_eq!(fifo.purge(), 2);
+        assert_eq!(fifo.purge().len(), 2);
         assert!(!fifo.ready(now));
         assert!(fifo.enqueue(frame(100), now).is_ok());
     }

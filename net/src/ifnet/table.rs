@@ -24,6 +24,8 @@ pub struct IfTable {
     /// Interfaces that are gone and not yet reported. Their numbers are not reused before that.
     detached: VecDeque<Ifnet>,
     generation: u64,
+    /// Whether somebody watches what interfaces drop.
+    watches_drops: bool,
 }
 
 impl IfTable {
@@ -37,6 +39,7 @@ impl IfTable {
             active: VecDeque::new(),
             detached: VecDeque::new(),
             generation: 0,
+            watches_drops: false,
         }
     }
 
@@ -76,6 +79,7 @@ impl IfTable {
             snd: Box::new(Fifo::new(FifoLimits::default())),
             next_hops: Vec::new(),
             taps: Vec::new(),
+            drops: self.watches_drops.then(Box::default),
             activity: Activity::empty(),
         }));
         self.names.insert(name.to_owned(), index);
@@ -122,10 +126,27 @@ impl IfTable {
         }
     }
 
-    /// Whether there is activity that was not polled.
+    /// Whether there is activity that was not polled. While drops are watched there may always be
+    /// some.
     #[inline]
     pub(crate) fn has_activity(&self) -> bool {
-        !self.active.is_empty() || !self.detached.is_empty()
+        !self.active.is_empty() || !self.detached.is_empty() || self.watches_drops
+    }
+
+    /// Has interfaces keep what they drop, until it is [taken](Ifnet::take_drops), or not any more.
+    pub(crate) fn watch_drops(&mut self, on: bool) {
+        self.watches_drops = on;
+        for (_, ifp) in &mut self.ifs {
+            if let Some(ifp) = ifp {
+                ifp.drops = on.then(Box::default);
+            }
+        }
+    }
+
+    /// Whether interfaces keep what they drop.
+    #[inline]
+    pub(crate) fn watches_drops(&self) -> bool {
+        self.watches_drops
     }
 
     /// Applies `change` to an interface. Resulting activity will be polled.
@@ -188,6 +209,11 @@ impl IfTable {
     /// Every interface.
     pub fn iter(&self) -> impl Iterator<Item = &Ifnet> {
         self.ifs.iter().filter_map(|(_, ifp)| ifp.as_ref())
+    }
+
+    /// Every interface, to change it.
+    pub(crate) fn iter_mut(&mut self) -> impl Iterator<Item = &mut Ifnet> {
+        self.ifs.iter_mut().filter_map(|(_, ifp)| ifp.as_mut())
     }
 
     /// Adds an address to an interface. False if it is there already, or there are too many.

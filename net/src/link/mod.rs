@@ -31,9 +31,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use slab::Slab;
 
+use crate::capture::Framing;
 use crate::ifnet::{
     Activity, AdapterId, Driver, DropReason, Family, Frame, IfFlags, IfIndex, Ifnet, Outgoing,
-    OutputError, Sent,
+    OutputError, Sent, Way,
 };
 use crate::ip::{Addressed, Ip};
 use crate::packet::Packet;
@@ -75,6 +76,9 @@ struct EtherSoftc {
     routed: Vec<IpNet>,
     /// Frames that leave before those in the send queue. They are counted as queued.
     frames: VecDeque<Packet>,
+    /// A copy of the frame that the driver was given last, which it may refuse; only while drops are
+    /// watched.
+    last: Option<Packet>,
 }
 
 /// Every adapter.
@@ -87,22 +91,22 @@ pub(crate) struct Link {
 /// `ether_output`: puts the packet on the send queue without a header. The header depends on a
 /// neighbour, which may have to be resolved first.
 fn output(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
-    let &mut Outgoing {
+    let Outgoing {
         family,
-        ref packet,
         next_hop,
         now,
-    } = outgoing;
+        ..
+    } = *outgoing;
     if !ifp.present {
-        return Err(ifp.refuse(DropReason::NotOpen, OutputError::Down));
+        return Err(ifp.refuse(outgoing, DropReason::NotOpen, OutputError::Down));
     }
-    ifp.tap(now.wall, family.dlt_null(), packet);
+    ifp.tap(now.wall, family.dlt_null(), &outgoing.packet);
     match family {
         Family::Inet6 if !ifp.has_ipv6() => {
-            return Err(ifp.refuse(DropReason::NoIpv6, OutputError::Family));
+            return Err(ifp.refuse(outgoing, DropReason::NoIpv6, OutputError::Family));
         }
         Family::Inet | Family::Inet6 => {}
-        _ => return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family)),
+        _ => return Err(ifp.refuse(outgoing, DropReason::FamilyRefused, OutputError::Family)),
     }
     let (frame, len) = Frame::of(outgoing);
     let sent = ifp.enqueue(frame, len, now)?;
@@ -161,6 +165,7 @@ impl Link {
             claims: Claims::default(),
             routed: Vec::new(),
             frames: VecDeque::new(),
+            last: None,
         });
         self.link_up(ip, id);
         Some(id)
@@ -242,22 +247,22 @@ impl Link {
             return;
         };
         let Some((header, payload)) = frame.split_first_chunk::<HEADER>() else {
-            return drop_frame(ip, dev, DropReason::Malformed);
+            return drop_frame(ip, dev, DropReason::Malformed, frame);
         };
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
         let (dst, src) = ([d0, d1, d2, d3, d4, d5], Mac([s0, s1, s2, s3, s4, s5]));
         // A switch may send our own frames back. Our own request must not look like another host's.
         if (Mac(dst) != mac && dst[0] & 1 == 0) || src == mac {
-            return drop_frame(ip, dev, DropReason::NotForUs);
+            return drop_frame(ip, dev, DropReason::NotForUs, frame);
         }
         if !ip.is_up(dev) {
-            return drop_frame(ip, dev, DropReason::NetDown);
+            return drop_frame(ip, dev, DropReason::NetDown, frame);
         }
         let family = match u16::from_be_bytes([t0, t1]) {
             ETHERTYPE_IPV4 => Family::Inet,
             ETHERTYPE_IPV6 => Family::Inet6,
-            ETHERTYPE_ARP => return self.arp_input(ip, id, src, payload),
-            _ => return drop_frame(ip, dev, DropReason::UnknownFamily),
+            ETHERTYPE_ARP => return self.arp_input(ip, id, src, frame),
+            _ => return drop_frame(ip, dev, DropReason::UnknownFamily, frame),
         };
         let wall = ip.now.wall;
         ip.ifs
@@ -279,6 +284,7 @@ impl Link {
                 let ifp = ip.ifs.get_mut(dev)?;
                 ifp.stats.output.queued -= 1;
                 ifp.stats.output.delivered += 1;
+                softc.last = ip.ifs.watches_drops().then(|| frame.clone());
                 return Some(frame);
             }
             let ifp = ip.ifs.get_mut(dev)?;
@@ -290,12 +296,21 @@ impl Link {
     }
 
     /// Counts the frame that was [polled](Self::poll_frame) last as dropped by the driver.
-    pub(crate) fn frame_refused(&self, ip: &mut Ip, id: AdapterId) {
-        let Some(ifp) = self.interface(id).and_then(|dev| ip.ifs.get_mut(dev)) else {
+    pub(crate) fn frame_refused(&mut self, ip: &mut Ip, id: AdapterId) {
+        let Some(softc) = self.get_mut(id) else {
+            return;
+        };
+        let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
             return;
         };
         ifp.stats.output.delivered = ifp.stats.output.delivered.saturating_sub(1);
         ifp.stats.drop_output(DropReason::Refused, 1);
+        match softc.last.take() {
+            Some(frame) => {
+                ifp.show_dropped(Way::Out, DropReason::Refused, Framing::Ethernet, &frame);
+            }
+            None => ifp.miss_dropped(1),
+        }
     }
 
     /// `if_start`: packets were queued. Starts to resolve unknown neighbours at once, before the
@@ -318,7 +333,7 @@ impl Link {
             }
             let (ask, thrown_out) = softc.neighbors(&next_hop).look_early(next_hop, now);
             if let Some(ifp) = ip.ifs.get_mut(dev) {
-                no_neighbor(ifp, thrown_out);
+                drop_packets(ifp, DropReason::NoNeighbor, &thrown_out);
             }
             if ask {
                 self.solicit(ip, id, next_hop, None);
@@ -332,6 +347,7 @@ impl Link {
             bytes: packet,
             family,
             next_hop,
+            ..
         } = frame;
         let now = ip.now.monotonic;
         let Some(softc) = self.get_mut(id) else {
@@ -351,7 +367,7 @@ impl Link {
         match neighbors.look_up(next_hop, family, packet, now) {
             Lookup::Known { packet, mac } => softc.send_first(ifp, family, packet, mac),
             Lookup::Kept { ask, thrown_out } => {
-                no_neighbor(ifp, thrown_out);
+                drop_packets(ifp, DropReason::NoNeighbor, &thrown_out);
                 if ask {
                     self.solicit(ip, id, next_hop, None);
                 }
@@ -369,9 +385,11 @@ impl EtherSoftc {
         }
     }
 
-    /// Forgets all neighbours. Returns the number of packets that waited, which are lost.
-    fn forget_neighbors(&mut self) -> u64 {
-        self.neighbors_v4.forget() + self.neighbors_v6.forget()
+    /// Forgets all neighbours. Returns the packets that waited, which are lost.
+    fn forget_neighbors(&mut self) -> Vec<(Family, Packet)> {
+        let mut lost = self.neighbors_v4.forget();
+        lost.extend(self.neighbors_v6.forget());
+        lost
     }
 
     fn poll_overdue(&mut self, now: Duration) -> Option<Overdue> {
@@ -401,8 +419,7 @@ impl EtherSoftc {
     /// Queues a packet that has its header, likewise before the send queue.
     fn push_frame(&mut self, ifp: &mut Ifnet, frame: Packet) {
         if self.frames.len() >= MAX_FRAMES {
-            ifp.stats.output.queued -= 1;
-            ifp.stats.drop_output(DropReason::QueueFull, 1);
+            ifp.drop_queued(DropReason::QueueFull, Framing::Ethernet, &frame);
         } else {
             self.frames.push_back(frame);
         }
@@ -425,17 +442,20 @@ pub(crate) fn adapter_of(ip: &Ip, dev: IfIndex) -> Option<AdapterId> {
     }
 }
 
-fn drop_frame(ip: &mut Ip, dev: IfIndex, reason: DropReason) {
+/// Counts a received frame as dropped.
+fn drop_frame(ip: &mut Ip, dev: IfIndex, reason: DropReason, frame: &[u8]) {
     if let Some(ifp) = ip.ifs.get_mut(dev) {
         ifp.stats.input.offered += 1;
         ifp.stats.drop_input(reason, 1);
+        ifp.show_dropped(Way::In, reason, Framing::Ethernet, frame);
     }
 }
 
-/// Counts packets that waited for a neighbour as dropped.
-fn no_neighbor(ifp: &mut Ifnet, lost: u64) {
-    ifp.stats.output.queued -= lost;
-    ifp.stats.drop_output(DropReason::NoNeighbor, lost);
+/// Counts packets that were queued elsewhere on behalf of the interface as dropped.
+fn drop_packets(ifp: &mut Ifnet, reason: DropReason, lost: &[(Family, Packet)]) {
+    for (family, packet) in lost {
+        ifp.drop_queued(reason, Framing::Null(family.dlt_null()), packet);
+    }
 }
 
 /// Drops packets whose neighbour does not answer, and tells their senders.
@@ -443,7 +463,7 @@ fn unreachable(ip: &mut Ip, dev: IfIndex, lost: Vec<(Family, Packet)>) {
     use crate::ip::icmp::Notice;
 
     if let Some(ifp) = ip.ifs.get_mut(dev) {
-        no_neighbor(ifp, lost.len() as u64);
+        drop_packets(ifp, DropReason::NoNeighbor, &lost);
     }
     for (_, packet) in lost {
         ip.notice(&packet, Notice::Unreachable);

@@ -133,6 +133,7 @@ mod tests {
             let bytes = Packet::from(&vec![len as u8; len][..]);
             let frame = Frame {
                 bytes,
+                header: 0,
                 family: Family::Inet,
                 next_hop: Ipv4Addr::LOCALHOST.into(),
             };

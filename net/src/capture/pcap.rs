@@ -1,28 +1,21 @@
-//! A capture: packets as a classic pcap stream, `DLT_NULL`, in host byte order, in a bounded ring.
-//!
-//! A slow reader loses captures, which are counted. It never slows down traffic.
+//! The packets of one interface: a classic pcap stream, `DLT_NULL`, in host byte order.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
 use std::time::Duration;
 
 use byteorder_slice::NativeEndian;
 use pcap_file::pcap::{PcapHeader, RawPcapPacket};
 use pcap_file::{DataLink, Endianness, TsResolution};
 
-/// Most bytes of a packet that are captured, its family included.
-pub(crate) const SNAPLEN: u32 = 65_535;
-/// Bytes that a ring holds for its reader.
-const RING_BYTES: usize = 1 << 20;
+use super::{Ring, SNAPLEN};
+
 /// Bytes in front of the data of a record.
 const RECORD_HEADER: usize = 16;
 
-/// One reader's stream: the part that is not yet read.
+/// One reader's stream.
 #[derive(Debug)]
 pub(crate) struct Capture {
-    ring: VecDeque<u8>,
-    seen: u32,
-    lost: u32,
+    ring: Ring,
 }
 
 impl Capture {
@@ -35,27 +28,21 @@ impl Capture {
             endianness: Endianness::native(),
             ..PcapHeader::default()
         };
-        let mut ring = VecDeque::new();
-        let written = header.write_to(&mut ring);
+        let mut ring = Ring::default();
+        let written = header.write_to(&mut ring.bytes);
         debug_assert!(written.is_ok(), "a ring takes everything");
-        Self {
-            ring,
-            seen: 0,
-            lost: 0,
-        }
+        Self { ring }
     }
 
     /// Adds a packet, if there is room for all of it. `family` is the number of its family in
     /// `DLT_NULL`. True when there was nothing to read before.
     pub(crate) fn record(&mut self, wall: Duration, family: u32, packet: &[u8]) -> bool {
-        self.seen = self.seen.wrapping_add(1);
         let whole = 4 + packet.len();
         let kept = whole.min(SNAPLEN as usize);
-        if self.ring.len() + RECORD_HEADER + kept > RING_BYTES {
-            self.lost = self.lost.wrapping_add(1);
+        let edge = self.ring.is_empty();
+        if !self.ring.admit(RECORD_HEADER + kept) {
             return false;
         }
-        let edge = self.ring.is_empty();
         let record = RawPcapPacket {
             ts_sec: wall.as_secs() as u32,
             ts_frac: wall.subsec_micros(),
@@ -64,9 +51,9 @@ impl Capture {
             data: Cow::Borrowed(&family.to_ne_bytes()),
         };
         // The packet itself follows, without copying both into one buffer first.
-        let written = record.write_to::<_, NativeEndian>(&mut self.ring);
+        let written = record.write_to::<_, NativeEndian>(&mut self.ring.bytes);
         debug_assert!(written.is_ok(), "a ring takes everything");
-        self.ring.extend(&packet[..kept - 4]);
+        self.ring.bytes.extend(&packet[..kept - 4]);
         edge
     }
 
@@ -75,25 +62,15 @@ impl Capture {
         self.ring.is_empty()
     }
 
-    /// Moves bytes of the stream to `buf`, as many as there are and fit; returns how many.
-    pub(crate) fn read(&mut self, buf: &mut [u8]) -> usize {
-        let len = buf.len().min(self.ring.len());
-        let (front, back) = self.ring.as_slices();
-        let of_front = len.min(front.len());
-        buf[..of_front].copy_from_slice(&front[..of_front]);
-        buf[of_front..len].copy_from_slice(&back[..len - of_front]);
-        self.ring.drain(..len);
-        len
-    }
-
-    /// The number of packets seen, and of those lost. Both wrap around.
-    pub(crate) fn counters(&self) -> (u32, u32) {
-        (self.seen, self.lost)
+    /// The stream, to be read.
+    pub(crate) fn ring(&mut self) -> &mut Ring {
+        &mut self.ring
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::RING_BYTES;
     use super::*;
 
     #[test]
@@ -102,7 +79,7 @@ mod tests {
         let wall = Duration::from_micros(1_700_000_000_000_007);
         assert!(!capture.record(wall, 2, &[0x45; 20]), "the header is there");
         let mut stream = vec![0; 4096];
-        let len = capture.read(&mut stream);
+        let len = capture.ring().read(&mut stream);
         assert!(capture.is_empty());
         let mut reader = pcap_file::pcap::PcapReader::new(&stream[..len]).unwrap();
         assert_eq!(reader.header().datalink, DataLink::NULL);
@@ -122,7 +99,7 @@ mod tests {
         for _ in 0..RING_BYTES / 65_536 + 8 {
             capture.record(Duration::ZERO, 28, &[0; 70_000]);
         }
-        let (seen, lost) = capture.counters();
-        assert!(lost > 0 && lost < seen && capture.ring.len() <= RING_BYTES);
+        let (seen, lost) = capture.ring().counters();
+        assert!(lost > 0 && lost < seen && capture.ring.bytes.len() <= RING_BYTES);
     }
 }

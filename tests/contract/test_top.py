@@ -189,3 +189,16 @@ class Top(Contract):
                     check=False,
                 )
                 self.assertEqual(done.stdout.split("\n"), ["in no_port"] * 3 + [""])
+
+    def test_manual(self):
+        """Completions for shells and manual pages know every command."""
+        commands = {"sockets", "top", "capture", "stats", "completions"}
+        for shell in ("bash", "zsh", "fish"):
+            text = self.run_tool("completions", shell)
+            self.assertTrue(all(command in text for command in commands), shell)
+        with tempfile.TemporaryDirectory() as place:
+            pages = os.path.join(place, "man1")
+            self.run_tool("man", pages)
+            self.assertLessEqual({f"tunctl-{command}.1" for command in commands}, set(os.listdir(pages)))
+            with open(os.path.join(pages, "tunctl-sockets.1"), encoding="utf-8") as page:
+                self.assertIn("ss does", page.read())

@@ -8,6 +8,8 @@ mod bridge;
 mod capture;
 mod explain;
 mod interrupt;
+#[path = "../../manual.rs"]
+mod manual;
 mod ping;
 mod report;
 mod sockets;
@@ -19,8 +21,9 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
+use manual::Manual;
 use tree::{Failure, Tree};
 
 /// Look at the network of tund, and change it.
@@ -202,6 +205,8 @@ enum Command {
         #[arg(value_parser = host_interface)]
         hostif: String,
     },
+    #[command(flatten)]
+    Manual(Manual),
 }
 
 fn main() -> ExitCode {
@@ -299,6 +304,11 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
         },
         Command::Destroy { interface } => tree.set(&interface, "destroy", "1"),
         Command::Bridge { unit, hostif } => bridge::run(tree, unit, &hostif),
+        Command::Manual(manual) => {
+            let print = |text: &str| report::say(text).map_err(std::io::Error::other);
+            let done = manual.run(Cli::command(), print);
+            done.map_err(|error| Failure::new(error.to_string()))
+        }
     }
 }
 

@@ -1,6 +1,7 @@
 #!/bin/sh
 # Everything that must hold before a change lands. `./ci.sh` does all of it and installs what it
-# needs; `./ci.sh NAME...` does only the named steps. One more step must be named: coverage.
+# needs; `./ci.sh NAME...` does only the named steps. Two more steps must be named: coverage, and manual,
+# which writes what share/ has of manual pages and completions.
 set -eu
 cd "$(dirname "$0")"
 
@@ -33,7 +34,7 @@ install() {
     missing=""
     for pair in ip:iproute2 ping:iputils-ping python3:python3 cc:gcc c++:g++ tshark:tshark curl:curl \
         iperf3:iperf3 radvd:radvd dnsmasq:dnsmasq-base arping:iputils-arping ndisc6:ndisc6 nmap:nmap \
-        wg:wireguard-tools wireguard-go:wireguard-go; do
+        wg:wireguard-tools wireguard-go:wireguard-go tmux:tmux; do
         command -v "${pair%%:*}" >/dev/null 2>&1 || missing="$missing ${pair##*:}"
     done
     [ -z "$missing" ] && return
@@ -222,6 +223,20 @@ coverage() {
     "$bin/llvm-cov" report --instr-profile "$built/all.profdata" "$@" \
         --ignore-filename-regex '/\.cargo/|/\.rustup/|/rustc/|/tests/|/examples/|/benches/' \
         --show-region-summary=false --show-branch-summary=false
+}
+
+# What is installed beside the programs: manual pages and completions, from the text of `--help`.
+manual() {
+    say "manual pages and completions"
+    rm -rf share
+    mkdir -p share/bash-completion/completions share/zsh/site-functions share/fish/vendor_completions.d
+    for program in tund tunctl; do
+        cargo run $STABLE --quiet --bin "$program" -- man share/man/man1
+        for shell in bash:bash-completion/completions/$program zsh:zsh/site-functions/_$program \
+            fish:fish/vendor_completions.d/$program.fish; do
+            cargo run $STABLE --quiet --bin "$program" -- completions "${shell%%:*}" >"share/${shell#*:}"
+        done
+    done
 }
 
 for step in "${@:-all}"; do

@@ -95,7 +95,9 @@ impl Path {
         match self {
             Self::Tun(3) => "tun/clone".to_owned(),
             Self::Tun(unit) => format!("tun/{}", unit % 3),
+            Self::Bpf(3) => "bpf/drops".to_owned(),
             Self::Bpf(unit) => format!("bpf/tun{}", unit % 3),
+            Self::Setting(3, _) => "netcfg/sockets".to_owned(),
             Self::Setting(unit, setting) => {
                 let setting = SETTINGS[usize::from(*setting) % SETTINGS.len()];
                 format!("netcfg/ifaces/tun{}/{setting}", unit % 3)

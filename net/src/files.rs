@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use scheme::errno::{self, Errno};
-use scheme::{FileId, Ready, Wakeup};
+use scheme::{Caller, FileId, Ready, Wakeup};
 use slab::Slab;
 
 /// Most files open at once.
@@ -22,6 +22,8 @@ pub(crate) struct Files<F> {
 #[derive(Debug)]
 struct Slot<F> {
     file: F,
+    /// Who opened it.
+    opener: Caller,
     /// The serial number, which unlike the file's number is never used again.
     serial: u64,
 }
@@ -57,10 +59,19 @@ impl<F> Files<F> {
     }
 
     /// Opens the file with the [next number](Self::next_id).
-    pub(crate) fn insert(&mut self, file: F) -> FileId {
+    pub(crate) fn insert(&mut self, file: F, opener: Caller) -> FileId {
         self.serial += 1;
-        let serial = self.serial;
-        FileId(self.slots.insert(Slot { file, serial }) as u32)
+        let slot = Slot {
+            file,
+            opener,
+            serial: self.serial,
+        };
+        FileId(self.slots.insert(slot) as u32)
+    }
+
+    /// Who opened a file; `None` if there is none with this number.
+    pub(crate) fn opener(&self, id: FileId) -> Option<Caller> {
+        Some(self.slots.get(id.0 as usize)?.opener)
     }
 
     pub(crate) fn remove(&mut self, id: FileId) {
@@ -141,7 +152,14 @@ impl Wakes {
 
 #[cfg(test)]
 mod tests {
+    use scheme::Pid;
+
     use super::*;
+
+    const ROOT: Caller = Caller {
+        pid: Pid(1),
+        uid: 0,
+    };
 
     #[test]
     fn a_file_is_told_once_and_not_after_its_close() {
@@ -160,14 +178,14 @@ mod tests {
         let mut files = Files::new();
         for _ in 0..MAX_FILES - RESERVED_FILES {
             files.next_id(1000).unwrap();
-            files.insert(());
+            files.insert((), ROOT);
         }
         assert_eq!(files.next_id(1000), Err(errno::ENFILE));
         assert!(files.next_id(0).is_ok());
         let held = files.hold(FileId(5)).unwrap();
         files.remove(FileId(5));
         assert_eq!(files.next_id(0), Ok(FileId(5)));
-        files.insert(());
+        files.insert((), ROOT);
         assert!(files.held(held).is_err());
     }
 }

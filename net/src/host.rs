@@ -10,7 +10,7 @@ use scheme::{
     Ready, SignalTarget, Stat, Turn, Wakeup,
 };
 
-use crate::bpf;
+use crate::bpf::{self, drops};
 use crate::files::{Files, Held, Wakes};
 use crate::ifnet::{AdapterId, Ifnet, TapId};
 use crate::ip::Budget;
@@ -93,7 +93,9 @@ enum File {
     Lookup(netcfg::Lookup),
     /// The events of an interface, at this path.
     Events(String),
+    Sockets(netcfg::Listing),
     Bpf(bpf::Handle),
+    Drops(TapId),
     Echo(EchoId),
     Raw(RawId),
     Inet(Box<Socket>),
@@ -413,7 +415,14 @@ impl Host {
                 tun.open(&mut net.ip, rest, caller, id, &**processes)
                     .map(File::Tun)
             }
+            ("bpf", _) if rest == drops::NAME => {
+                let opened = net.drops.open(&mut net.ip, caller, TapId(id.0));
+                opened.map(File::Drops)
+            }
             ("bpf", _) => bpf::open(&mut net.ip, rest, caller, TapId(id.0)).map(File::Bpf),
+            ("netcfg", _) if rest == netcfg::SOCKETS => {
+                netcfg::open_sockets(flags, caller).map(File::Sockets)
+            }
             ("netcfg", _) => Ok(match netcfg::open(net, rest, flags, caller)? {
                 netcfg::Opened::Text(handle) => File::Text(handle),
                 netcfg::Opened::Lookup(lookup) => File::Lookup(lookup),
@@ -521,7 +530,9 @@ impl Host {
             File::Text(handle) => handle.read(net, watchers, id, buf, offset).into(),
             File::Lookup(lookup) => Outcome::Done(Ok(lookup.read(buf))),
             File::Events(_) => events.read(id, buf),
+            File::Sockets(_) => self.read_sockets(id, buf, offset).into(),
             File::Bpf(handle) => handle.read(&mut net.ip, buf),
+            &mut File::Drops(id) => net.drops.read(id, buf),
             &mut File::Echo(echo) => echo::read(net, echo, buf),
             &mut File::Raw(raw) => raw::read(net, raw, buf),
             File::Inet(socket) => {
@@ -536,6 +547,20 @@ impl Host {
         }
     }
 
+    fn read_sockets(&mut self, id: FileId, buf: &mut [u8], offset: u64) -> Result<usize, Errno> {
+        let File::Sockets(listing) = self.files.get_mut(id)? else {
+            return Err(errno::EBADF);
+        };
+        // It asks for the openers of other files, and so is taken out of theirs.
+        let mut listing = std::mem::take(listing);
+        let opener = |Owner(file): Owner| self.files.opener(FileId(file));
+        let read = listing.read(&self.net, opener, buf, offset);
+        if let File::Sockets(place) = self.files.get_mut(id)? {
+            *place = listing;
+        }
+        read
+    }
+
     /// Tells the programs that watch a file again if its reader left something: those that are told
     /// of edges read once for each.
     fn tell_rest(&mut self, id: FileId) {
@@ -544,6 +569,7 @@ impl Host {
             Ok(File::Tun(_)
                 | File::Events(_)
                 | File::Bpf(_)
+                | File::Drops(_)
                 | File::Echo(_)
                 | File::Raw(_)
                 | File::Inet(_))
@@ -675,7 +701,7 @@ impl FileServer for Host {
         self.schedule();
         let id = self.files.next_id(caller.uid)?;
         let file = self.open_file(path, flags, caller, id)?;
-        Ok(self.files.insert(file))
+        Ok(self.files.insert(file, caller))
     }
 
     fn dup(
@@ -696,7 +722,7 @@ impl FileServer for Host {
                 if inet::dup_direction(verb) == Direction::Read {
                     self.tell_rest(id);
                 }
-                Outcome::Done(Ok(self.files.insert(file)))
+                Outcome::Done(Ok(self.files.insert(file, caller)))
             }
             Outcome::Done(Err(error)) => error.into(),
             Outcome::Wait => Outcome::Wait,
@@ -747,6 +773,7 @@ impl FileServer for Host {
             File::Text(handle) => handle.write(net, watchers, buf).into(),
             File::Lookup(lookup) => lookup.write(net, buf).into(),
             File::Events(_) => errno::EBADF.into(),
+            File::Sockets(_) | File::Drops(_) => errno::EBADF.into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),
             &mut File::Echo(echo) => echo::write(net, echo, buf).into(),
             &mut File::Raw(raw) => raw::write(net, raw, buf).into(),
@@ -785,6 +812,7 @@ impl FileServer for Host {
                 socket.ioctl(&mut cx, request.into(), arg)
             }
             File::Bpf(handle) => handle.ioctl(&mut net.ip, request, arg),
+            &mut File::Drops(id) => net.drops.ioctl(id, request, arg),
             _ => Err(errno::ENOTTY),
         }
     }
@@ -832,13 +860,18 @@ impl FileServer for Host {
                 }
                 outcome
             }
-            Ok(File::Bpf(handle)) => {
+            Ok(file @ (File::Bpf(_) | File::Drops(_))) => {
                 *idle = None;
                 let request = metadata.first().copied().unwrap_or_default();
                 let Ok(request) = u32::try_from(request) else {
                     return errno::ENOTTY.into();
                 };
-                let done = handle.ioctl(&mut net.ip, request, Argument::new(payload));
+                let arg = Argument::new(payload);
+                let done = match file {
+                    File::Bpf(handle) => handle.ioctl(&mut net.ip, request, arg),
+                    File::Drops(id) => net.drops.ioctl(*id, request, arg),
+                    _ => Err(errno::ENOTTY),
+                };
                 done.map(|()| 0).into()
             }
             Ok(_) => errno::EOPNOTSUPP.into(),
@@ -881,9 +914,11 @@ impl FileServer for Host {
             File::Directory(_) => Ok(DIRECTORY),
             File::Tun(_) | File::TunPgrp(_) => Ok(tun::DEVICE),
             File::Bpf(_) => Ok(bpf::DEVICE),
+            File::Drops(_) => Ok(drops::DEVICE),
             File::Text(handle) => Ok(handle.stat()),
             File::Lookup(_) => Ok(netcfg::LOOKUP),
             File::Events(_) => Ok(netcfg::EVENTS),
+            File::Sockets(_) => Ok(netcfg::READ_ONLY),
             File::Echo(_) | File::Raw(_) | File::Inet(_) | File::Option(..) => Ok(socket::SOCKET),
         }
     }
@@ -904,7 +939,9 @@ impl FileServer for Host {
             File::Text(handle) => Ok(handle.path()),
             File::Lookup(_) => Ok("netcfg/route/lookup".to_owned()),
             File::Events(path) => Ok(path.clone()),
+            File::Sockets(_) => Ok(format!("netcfg/{}", netcfg::SOCKETS)),
             File::Bpf(handle) => Ok(handle.path()),
+            File::Drops(_) => Ok(format!("bpf/{}", drops::NAME)),
             &File::Echo(echo) => Ok(echo::path(net, echo)),
             &File::Raw(raw) => Ok(raw::path(net, raw)),
             File::Inet(socket) => Ok(socket.path(net)),
@@ -930,12 +967,17 @@ impl FileServer for Host {
             }
             Ok(File::Events(_)) => events.ready(id),
             Ok(File::Bpf(handle)) => handle.ready(&mut net.ip),
+            Ok(&mut File::Drops(id)) => net.drops.ready(id),
             Ok(&mut File::Echo(echo)) => echo::ready(net, echo),
             Ok(&mut File::Raw(raw)) => raw::ready(net, raw),
             Ok(File::Inet(socket)) => socket.ready(net),
-            Ok(File::Directory(_) | File::Lookup(_) | File::TunPgrp(_) | File::Option(..)) => {
-                Ready::all()
-            }
+            Ok(
+                File::Directory(_)
+                | File::Lookup(_)
+                | File::TunPgrp(_)
+                | File::Option(..)
+                | File::Sockets(_),
+            ) => Ready::all(),
             Err(_) => Ready::empty(),
         }
     }
@@ -958,13 +1000,20 @@ impl FileServer for Host {
             Ok(File::Text(handle)) => handle.close(net, watchers, id),
             Ok(File::Events(_)) => events.close(id),
             Ok(File::Bpf(handle)) => handle.close(&mut net.ip),
+            Ok(&mut File::Drops(id)) => net.drops.close(&mut net.ip, id),
             Ok(&mut File::Echo(echo)) => net.echo.close(echo),
             Ok(&mut File::Raw(raw)) => net.raw.close(raw),
             Ok(File::Inet(socket)) => {
                 let mut cx = Context::new(net, inet, wakes, id);
                 socket.close(&mut cx);
             }
-            Ok(File::Directory(_) | File::Lookup(_) | File::TunPgrp(_) | File::Option(..)) => {}
+            Ok(
+                File::Directory(_)
+                | File::Lookup(_)
+                | File::TunPgrp(_)
+                | File::Option(..)
+                | File::Sockets(_),
+            ) => {}
             Err(_) => return,
         }
         self.collect();

@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use scheme::{FileId, Now, Ready};
 
-use crate::ifnet::{Activity, AdapterId, Driver, DropReason, IfIndex, Ifnet};
+use crate::bpf::drops;
+use crate::ifnet::{Activity, AdapterId, Driver, DropReason, IfIndex, Ifnet, TapId};
 use crate::ip::header::proto;
 use crate::ip::icmp::Notice;
 use crate::ip::{Budget, Delivery, Ip, Quoted, Received, Verdict};
@@ -28,6 +29,8 @@ pub(crate) struct Net {
     pub(crate) udp: Udp,
     pub(crate) echo: Echo,
     pub(crate) raw: Raw,
+    /// Those who watch what interfaces drop.
+    pub(crate) drops: drops::Watchers,
     /// The address in `resolv/nameserver`.
     pub(crate) nameserver: Option<IpAddr>,
     events: VecDeque<Event>,
@@ -59,6 +62,7 @@ impl Net {
             udp: Udp::new(seed.tables(Purpose::UdpTables)),
             echo: Echo::default(),
             raw: Raw::default(),
+            drops: drops::Watchers::default(),
             nameserver: None,
             events: VecDeque::new(),
         }
@@ -231,9 +235,17 @@ impl Net {
                 self.tcp.unblock(&self.ip, dev);
             }
         }
-        while let Some(ifp) = self.ip.ifs.poll_detached() {
+        let wall = self.ip.now.wall;
+        let events = &mut self.events;
+        if self.ip.ifs.watches_drops() {
+            let rose = |id: TapId| events.push_back(Event::Ready(FileId(id.0), Ready::READ));
+            self.drops.collect(&mut self.ip, rose);
+        }
+        while let Some(mut ifp) = self.ip.ifs.poll_detached() {
+            let rose = |id: TapId| events.push_back(Event::Ready(FileId(id.0), Ready::READ));
+            self.drops.record(&mut ifp, wall, rose);
             self.tcp.unblock(&self.ip, ifp.index);
-            self.events.push_back(Event::Detached(Box::new(ifp)));
+            events.push_back(Event::Detached(Box::new(ifp)));
         }
     }
 

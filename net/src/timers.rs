@@ -1,6 +1,7 @@
 //! Timers in the order in which they are due, with one entry for each.
 
 use std::collections::BTreeSet;
+use std::ops::Bound;
 use std::time::Duration;
 
 /// Many timers, each with a key of its own.
@@ -65,6 +66,12 @@ impl<K: Ord + Copy> Timers<K> {
     /// The keys of all timers that are armed, in the order in which they are due.
     pub(crate) fn iter(&self) -> impl Iterator<Item = K> {
         self.order.iter().map(|&(_, key)| key)
+    }
+
+    /// The timers that are due after `last`, and when; `None` for all.
+    pub(crate) fn after(&self, last: Option<(Duration, K)>) -> impl Iterator<Item = (Duration, K)> {
+        let from = last.map_or(Bound::Unbounded, Bound::Excluded);
+        self.order.range((from, Bound::Unbounded)).copied()
     }
 
     /// The number of armed timers.

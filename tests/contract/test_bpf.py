@@ -251,9 +251,9 @@ class Bpf(Contract):
                 self.assertIn(number, (errno.EPERM, errno.EACCES))
 
     def test_names(self):
-        """The directory lists the interfaces; other names are ENOENT."""
+        """The directory lists the interfaces, and what they drop; other names are ENOENT."""
         self.open()
-        self.assertEqual(set(os.listdir(self.tree.path("bpf"))), set(self.tree.interfaces()))
+        self.assertEqual(set(os.listdir(self.tree.path("bpf"))), {"drops", *self.tree.interfaces()})
         self.fails(errno.ENOENT, self.tree.bpf, "tun999")
         self.fails(errno.ENOENT, self.tree.bpf, "x")
 

@@ -5,6 +5,7 @@
 //! [`IfTable::poll_activity`] returns.
 
 mod addr;
+mod dropped;
 mod family;
 mod name;
 mod output;
@@ -28,6 +29,7 @@ pub(crate) use addr::{
     common_prefix, is_interface_local, is_link_local, is_mapped, parse_decimal, scope,
     solicited_node,
 };
+pub(crate) use dropped::{Drops, Way};
 pub use family::Family;
 pub use name::IfName;
 pub use output::{Activity, IfOutput, Outgoing, OutputError, Sent};
@@ -234,11 +236,13 @@ impl Ifnet {
         now: Now,
     ) -> Result<Sent, OutputError> {
         if !self.may_queue {
-            return Err(self.refuse(DropReason::NoMemory, OutputError::NoBuffers));
+            self.drop_output(DropReason::NoMemory, frame.family, frame.packet());
+            return Err(OutputError::NoBuffers);
         }
         let first = self.snd.is_empty();
-        if self.snd.enqueue(frame, now, &mut self.stats).is_err() {
-            return Err(self.refuse(DropReason::QueueFull, OutputError::NoBuffers));
+        if let Err(Full(frame)) = self.snd.enqueue(frame, now, &mut self.stats) {
+            self.drop_output(DropReason::QueueFull, frame.family, frame.packet());
+            return Err(OutputError::NoBuffers);
         }
         self.stats.opackets += 1;
         self.stats.obytes += len as u64;
@@ -294,17 +298,21 @@ impl Ifnet {
     }
 
     /// Counts a packet that is not sent. Returns `error`.
-    pub(crate) fn refuse(&mut self, reason: DropReason, error: OutputError) -> OutputError {
-        self.stats.drop_output(reason, 1);
+    pub(crate) fn refuse(
+        &mut self,
+        outgoing: &Outgoing,
+        reason: DropReason,
+        error: OutputError,
+    ) -> OutputError {
+        self.drop_output(reason, outgoing.family, &outgoing.packet);
         error
     }
 
-    /// `if_qflush`: drops the packets in the send queue, and counts `others` that were queued
-    /// elsewhere on behalf of the interface.
-    pub(crate) fn purge(&mut self, others: u64) {
-        let purged = self.snd.purge() as u64 + others;
-        self.stats.output.queued -= purged;
-        self.stats.drop_output(DropReason::Purged, purged);
+    /// `if_qflush`: drops the packets in the send queue.
+    pub(crate) fn purge(&mut self) {
+        for frame in self.snd.purge() {
+            self.stats.lose(&frame, DropReason::Purged);
+        }
     }
 
     /// Notes that the interface changed its state.

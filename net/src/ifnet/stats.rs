@@ -7,7 +7,7 @@
 
 use std::time::Duration;
 
-use super::Frame;
+use super::Drops;
 
 /// Why a packet was dropped. Each has its own counter in `ifaces/IF/stats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -211,6 +211,8 @@ pub struct IfStats {
     pub(crate) input: Ledger,
     pub(crate) output: Ledger,
     drops: [u64; DropReason::ALL.len()],
+    /// The packets that were dropped lately; `None` while nobody watches.
+    pub(super) watched: Option<Box<Drops>>,
 }
 
 impl Default for IfStats {
@@ -230,11 +232,20 @@ impl Default for IfStats {
             input: Ledger::default(),
             output: Ledger::default(),
             drops: [0; DropReason::ALL.len()],
+            watched: None,
         }
     }
 }
 
 impl IfStats {
+    /// Zeros. With `watched`, packets that are dropped are kept for those who watch.
+    pub(super) fn new(watched: bool) -> Self {
+        Self {
+            watched: watched.then(Box::default),
+            ..Self::default()
+        }
+    }
+
     /// The number of packets dropped for this reason.
     pub fn drops(&self, reason: DropReason) -> u64 {
         self.drops[reason as usize]
@@ -284,12 +295,6 @@ impl IfStats {
             }
             _ => {}
         }
-    }
-
-    /// Counts a frame that was in the send queue and is dropped.
-    pub(super) fn lose(&mut self, _frame: &Frame, reason: DropReason) {
-        self.output.queued -= 1;
-        self.drop_output(reason, 1);
     }
 
     /// The first lines of `ifaces/IF/stats`, which do not depend on the send queue.

@@ -37,7 +37,8 @@ use std::time::Duration;
 
 use scheme::Now;
 
-use crate::ifnet::{DropReason, Family, IfIndex, IfTable, Ifnet};
+use crate::capture::Framing;
+use crate::ifnet::{DropReason, Family, IfIndex, IfTable, Ifnet, Way};
 use crate::memory::Pool;
 use crate::packet::Packet;
 use crate::route::RouteTable;
@@ -46,7 +47,7 @@ use groups::Reports;
 use header::{Endpoints, Header};
 use icmp::{Notice, RateLimit};
 use pmtu::PathMtus;
-use reassembly::{HeldFragments, Reassembly};
+use reassembly::{HeldFragments, HeldFrom, Reassembly};
 
 pub(crate) use ifioctl::LOOPBACK_ADDRS;
 pub(crate) use output::NetError;
@@ -217,6 +218,8 @@ pub(crate) struct Ip {
     idents: ahash::RandomState,
     /// Decides which flows share a queue where queueing is fair.
     flows: ahash::RandomState,
+    /// A copy of the received packet whose fate is not decided yet; only while drops are watched.
+    judged: Option<(Family, Packet)>,
 }
 
 impl Ip {
@@ -242,6 +245,7 @@ impl Ip {
             ident: 0,
             idents: seed.tables(Purpose::Identifications),
             flows: seed.tables(Purpose::Flows),
+            judged: None,
         }
     }
 
@@ -303,7 +307,7 @@ impl Ip {
         ifp.stats.ipackets += 1;
         ifp.stats.ibytes += packet.len() as u64;
         if self.queue.len() >= MAX_PACKETS || self.bytes + packet.len() > MAX_BYTES {
-            ifp.stats.drop_input(DropReason::NetisrFull, 1);
+            ifp.drop_input(DropReason::NetisrFull, family, &packet);
             return;
         }
         ifp.stats.input.queued += 1;
@@ -330,6 +334,9 @@ impl Ip {
             self.bytes -= packet.len();
             if let Some(ifp) = self.ifs.get_mut(rcvif) {
                 ifp.stats.input.queued -= 1;
+            }
+            if self.ifs.watches_drops() {
+                self.judged = Some((family, packet.clone()));
             }
             let fate = match family {
                 Family::Inet6 => self.ip6_input(rcvif, packet, addressed),
@@ -388,9 +395,23 @@ impl Ip {
         }
     }
 
+    /// Has dropped packets kept for those who watch, or not any more.
+    pub(crate) fn watch_drops(&mut self, on: bool) {
+        self.ifs.watch_drops(on);
+        self.reassembly.keep_packets(on);
+        self.judged = None;
+    }
+
     /// Counts the fate of a packet, and of the fragments that were held with it.
     pub(crate) fn netisr_count(&mut self, receipt: Receipt, verdict: Verdict) {
         self.count(receipt.rcvif, verdict, 1);
+        if let Verdict::Dropped(reason) = verdict
+            && let Some((family, packet)) = self.judged.take()
+            && let Some(ifp) = self.ifs.get_mut(receipt.rcvif)
+        {
+            let framing = Framing::Null(family.dlt_null());
+            ifp.show_dropped(Way::In, reason, framing, &packet);
+        }
         if !receipt.held.is_empty() {
             self.release(verdict, receipt.held);
         }
@@ -415,11 +436,23 @@ impl Ip {
 
     /// Counts fragments that are held no longer.
     fn release(&mut self, verdict: Verdict, held: HeldFragments) {
-        for (rcvif, packets) in held {
+        for HeldFrom {
+            rcvif,
+            count,
+            packets,
+        } in held
+        {
             if let Some(ifp) = self.ifs.get_mut(rcvif) {
-                ifp.stats.input.queued -= packets;
+                ifp.stats.input.queued -= count;
             }
-            self.count(rcvif, verdict, packets);
+            self.count(rcvif, verdict, count);
+            let (Verdict::Dropped(reason), Some(ifp)) = (verdict, self.ifs.get_mut(rcvif)) else {
+                continue;
+            };
+            ifp.miss_dropped(count.saturating_sub(packets.len() as u64));
+            for (family, packet) in packets {
+                ifp.show_dropped(Way::In, reason, Framing::Null(family.dlt_null()), &packet);
+            }
         }
     }
 }

@@ -450,7 +450,9 @@ impl Ip {
         });
         if let Some(ifp) = full {
             ifp.stats.output.offered += count as u64;
-            ifp.stats.drop_output(DropReason::QueueFull, count as u64);
+            for fragment in &fragments {
+                ifp.drop_output(DropReason::QueueFull, family, fragment);
+            }
             return Err(NetError::NoBuffers);
         }
         for fragment in fragments {
@@ -462,20 +464,16 @@ impl Ip {
 
 /// The output function of the loopback interface: the packet is received again.
 pub(crate) fn looutput(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
-    let &mut Outgoing {
-        family,
-        ref mut packet,
-        now,
-        ..
-    } = outgoing;
-    ifp.tap(now.wall, family.dlt_null(), packet);
+    let Outgoing { family, now, .. } = *outgoing;
+    ifp.tap(now.wall, family.dlt_null(), &outgoing.packet);
     if !matches!(family, Family::Inet | Family::Inet6) {
-        return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family));
+        return Err(ifp.refuse(outgoing, DropReason::FamilyRefused, OutputError::Family));
     }
+    let packet = std::mem::take(&mut outgoing.packet);
     ifp.stats.opackets += 1;
     ifp.stats.obytes += packet.len() as u64;
     ifp.stats.output.delivered += 1;
-    Ok(Sent::Looped(std::mem::take(packet)))
+    Ok(Sent::Looped(packet))
 }
 
 /// Fragments a valid IPv4 packet (RFC 791 section 2.3). `None` if not even eight bytes fit.

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
 use std::time::Duration;
 
-use crate::ifnet::{DropReason, IfIndex};
+use crate::ifnet::{DropReason, Family, IfIndex};
 use crate::timers::{Timer, Timers};
 
 /// Most incomplete datagrams.
@@ -27,8 +27,17 @@ const TIMEOUT: Duration = Duration::from_secs(60);
 /// Largest payload of a packet.
 const MAX_PAYLOAD: usize = 65_535;
 
-/// Numbers of fragments, by the interface they came from.
-pub(crate) type HeldFragments = Vec<(IfIndex, u64)>;
+/// Fragments of a datagram that were held, by the interface they came from.
+pub(crate) type HeldFragments = Vec<HeldFrom>;
+
+/// Fragments that came from one interface.
+#[derive(Debug)]
+pub(crate) struct HeldFrom {
+    pub(crate) rcvif: IfIndex,
+    pub(crate) count: u64,
+    /// Those that came while [packets were kept](Reassembly::keep_packets).
+    pub(crate) packets: Vec<(Family, Vec<u8>)>,
+}
 
 /// The fields that all fragments of one datagram have in common.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -111,6 +120,8 @@ pub(crate) struct Reassembly {
     bytes: usize,
     /// Number of datagrams, and bytes charged, of each source.
     sources: HashMap<IpAddr, (usize, usize), ahash::RandomState>,
+    /// Whether whole packets are kept, for those who watch what is dropped.
+    keeps_packets: bool,
 }
 
 impl Reassembly {
@@ -120,7 +131,13 @@ impl Reassembly {
             sources: HashMap::with_hasher(hasher),
             timers: Timers::default(),
             bytes: 0,
+            keeps_packets: false,
         }
+    }
+
+    /// Keeps the packets of fragments, too, or does not any more.
+    pub(crate) fn keep_packets(&mut self, on: bool) {
+        self.keeps_packets = on;
     }
 
     /// Adds a fragment.
@@ -175,9 +192,15 @@ impl Reassembly {
         if offset == 0 {
             datagram.protocol = protocol;
             // No error message quotes more.
-            let packet = packet[..packet.len().min(1232)].to_vec();
-            cost += packet.len();
-            datagram.first = Some(First { rcvif, packet });
+            let quoted = packet[..packet.len().min(1232)].to_vec();
+            cost += quoted.len();
+            datagram.first = Some(First {
+                rcvif,
+                packet: quoted,
+            });
+        }
+        if self.keeps_packets {
+            cost += OVERHEAD + packet.len();
         }
         datagram.cost += cost;
         self.bytes += cost;
@@ -192,7 +215,13 @@ impl Reassembly {
                 held: datagram.held,
             };
         }
-        count(&mut held_of(&mut self.datagrams, &key), rcvif);
+        if let Some(datagram) = self.datagrams.get_mut(&key) {
+            let held = held_from(&mut datagram.held, rcvif);
+            held.count += 1;
+            if self.keeps_packets {
+                held.packets.push((Family::of(&key.src), packet.to_vec()));
+            }
+        }
         Added::Held(self.make_room(&key))
     }
 
@@ -211,7 +240,7 @@ impl Reassembly {
 
     /// Gives up every datagram with a fragment from an interface that is gone.
     pub(crate) fn detach(&mut self, dev: IfIndex) -> Vec<HeldFragments> {
-        let of_dev = |datagram: &Datagram| datagram.held.iter().any(|entry| entry.0 == dev);
+        let of_dev = |datagram: &Datagram| datagram.held.iter().any(|held| held.rcvif == dev);
         let gone = self
             .datagrams
             .iter()
@@ -284,21 +313,18 @@ impl Reassembly {
     }
 }
 
-fn held_of<'a>(
-    datagrams: &'a mut HashMap<Key, Datagram, ahash::RandomState>,
-    key: &Key,
-) -> Option<&'a mut HeldFragments> {
-    datagrams.get_mut(key).map(|datagram| &mut datagram.held)
-}
-
-fn count(held: &mut Option<&mut HeldFragments>, rcvif: IfIndex) {
-    let Some(held) = held else {
-        return;
-    };
-    match held.iter_mut().find(|entry| entry.0 == rcvif) {
-        Some(entry) => entry.1 += 1,
-        None => held.push((rcvif, 1)),
-    }
+/// The fragments from one interface.
+fn held_from(held: &mut HeldFragments, rcvif: IfIndex) -> &mut HeldFrom {
+    let known = held.iter().position(|held| held.rcvif == rcvif);
+    let at = known.unwrap_or_else(|| {
+        held.push(HeldFrom {
+            rcvif,
+            count: 0,
+            packets: Vec::new(),
+        });
+        held.len() - 1
+    });
+    &mut held[at]
 }
 
 #[cfg(test)]
@@ -314,6 +340,10 @@ mod tests {
             ident,
             protocol: 17,
         }
+    }
+
+    fn counts(held: &HeldFragments) -> Vec<(IfIndex, u64)> {
+        held.iter().map(|held| (held.rcvif, held.count)).collect()
     }
 
     fn reassembly() -> Reassembly {
@@ -357,7 +387,7 @@ mod tests {
                 panic!("not whole in order {order:?}");
             };
             assert_eq!(payload, [&[1_u8; 16][..], &[2; 8], &[3; 5]].concat());
-            assert_eq!(held, [(DEV, 2)]);
+            assert_eq!(counts(&held), [(DEV, 2)]);
             assert_eq!(r.bytes, 0);
         }
     }
@@ -374,7 +404,7 @@ mod tests {
             let Added::Dropped(DropReason::FragmentOverlap, held) = added else {
                 panic!("{offset} {more} {len}: {added:?}");
             };
-            assert_eq!(held, [(DEV, 2)]);
+            assert_eq!(counts(&held), [(DEV, 2)]);
             assert!(r.datagrams.is_empty());
         }
     }
@@ -416,7 +446,7 @@ mod tests {
         assert_eq!(r.deadline(), Some(Duration::from_secs(61)));
         assert!(r.pop_expired(Duration::from_secs(60)).is_none());
         let expired = r.pop_expired(Duration::from_secs(61)).unwrap();
-        assert_eq!(expired.held, [(DEV, 1)]);
+        assert_eq!(counts(&expired.held), [(DEV, 1)]);
         assert_eq!(expired.first.unwrap().packet, [9; 8]);
         assert_eq!(r.deadline(), None);
     }
@@ -443,7 +473,7 @@ mod tests {
             let Added::Held(thrown_out) = added else {
                 panic!("{added:?}");
             };
-            evicted += thrown_out.iter().map(|held| held[0].1).sum::<u64>();
+            evicted += thrown_out.iter().map(|held| held[0].count).sum::<u64>();
             assert!(r.pop_expired(Duration::ZERO).is_none());
             assert!(r.datagrams.len() <= MAX_DATAGRAMS && r.bytes <= MAX_BYTES);
             assert_eq!(r.timers.len(), r.datagrams.len());

@@ -31,9 +31,10 @@ use std::time::Duration;
 use ipnet::IpNet;
 use slab::Slab;
 
+use crate::capture::Framing;
 use crate::ifnet::{
     Activity, AdapterId, Driver, DropReason, Family, Frame, IfFlags, IfIndex, Ifnet, Outgoing,
-    OutputError, Sent,
+    OutputError, Sent, Way,
 };
 use crate::ip::{Addressed, Ip};
 use crate::packet::Packet;
@@ -75,6 +76,9 @@ struct EtherSoftc {
     routed: Vec<IpNet>,
     /// Frames that leave before those in the send queue. They are counted as queued.
     frames: VecDeque<Packet>,
+    /// A copy of the frame that the driver was given last, which it may refuse; only while drops are
+    /// watched.
+    last: Option<Packet>,
 }
 
 /// Numbers of frames that a driver lost.
@@ -96,23 +100,23 @@ pub(crate) struct Link {
 /// `ether_output`: puts the packet on the send queue without a header. The header depends on a
 /// neighbour, which may have to be resolved first.
 fn output(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
-    let &mut Outgoing {
+    let Outgoing {
         family,
-        ref packet,
         next_hop,
         now,
-    } = outgoing;
+        ..
+    } = *outgoing;
     if !ifp.present {
-        return Err(ifp.refuse(DropReason::NotOpen, OutputError::Down));
+        return Err(ifp.refuse(outgoing, DropReason::NotOpen, OutputError::Down));
     }
-    let class = ifp.snd.classify(family, packet);
-    ifp.tap(now.wall, family.dlt_null(), packet);
+    let class = ifp.snd.classify(family, &outgoing.packet);
+    ifp.tap(now.wall, family.dlt_null(), &outgoing.packet);
     match family {
         Family::Inet6 if !ifp.has_ipv6() => {
-            return Err(ifp.refuse(DropReason::NoIpv6, OutputError::Family));
+            return Err(ifp.refuse(outgoing, DropReason::NoIpv6, OutputError::Family));
         }
         Family::Inet | Family::Inet6 => {}
-        _ => return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family)),
+        _ => return Err(ifp.refuse(outgoing, DropReason::FamilyRefused, OutputError::Family)),
     }
     let (frame, len) = Frame::of(outgoing, class);
     let sent = ifp.enqueue(frame.owe(HEADER as u8), len, now)?;
@@ -171,6 +175,7 @@ impl Link {
             claims: Claims::default(),
             routed: Vec::new(),
             frames: VecDeque::new(),
+            last: None,
         });
         self.link_up(ip, id);
         Some(id)
@@ -258,22 +263,22 @@ impl Link {
             return;
         };
         let Some((header, payload)) = frame.split_first_chunk::<HEADER>() else {
-            return drop_frame(ip, dev, DropReason::Malformed);
+            return drop_frame(ip, dev, DropReason::Malformed, frame);
         };
         let [d0, d1, d2, d3, d4, d5, s0, s1, s2, s3, s4, s5, t0, t1] = *header;
         let (dst, src) = ([d0, d1, d2, d3, d4, d5], Mac([s0, s1, s2, s3, s4, s5]));
         // A switch may send our own frames back. Our own request must not look like another host's.
         if (Mac(dst) != mac && dst[0] & 1 == 0) || src == mac {
-            return drop_frame(ip, dev, DropReason::NotForUs);
+            return drop_frame(ip, dev, DropReason::NotForUs, frame);
         }
         if !ip.is_up(dev) {
-            return drop_frame(ip, dev, DropReason::NetDown);
+            return drop_frame(ip, dev, DropReason::NetDown, frame);
         }
         let family = match u16::from_be_bytes([t0, t1]) {
             ETHERTYPE_IPV4 => Family::Inet,
             ETHERTYPE_IPV6 => Family::Inet6,
-            ETHERTYPE_ARP => return self.arp_input(ip, id, src, payload),
-            _ => return drop_frame(ip, dev, DropReason::UnknownFamily),
+            ETHERTYPE_ARP => return self.arp_input(ip, id, src, frame),
+            _ => return drop_frame(ip, dev, DropReason::UnknownFamily, frame),
         };
         let wall = ip.now.wall;
         ip.ifs
@@ -295,6 +300,7 @@ impl Link {
                 let ifp = ip.ifs.get_mut(dev)?;
                 ifp.stats.output.queued -= 1;
                 ifp.stats.output.delivered += 1;
+                softc.last = ip.ifs.watches_drops().then(|| frame.clone());
                 return Some(frame);
             }
             let ifp = ip.ifs.get_mut(dev)?;
@@ -305,18 +311,29 @@ impl Link {
         }
     }
 
-    /// Counts frames that the driver of an adapter lost.
-    pub(crate) fn frames_lost(&self, ip: &mut Ip, id: AdapterId, lost: Lost) {
-        let Some(ifp) = self.interface(id).and_then(|dev| ip.ifs.get_mut(dev)) else {
+    /// Counts frames that the driver of an adapter lost. Of those that it refused, the one that was
+    /// [polled](Self::poll_frame) last can be shown.
+    pub(crate) fn frames_lost(&mut self, ip: &mut Ip, id: AdapterId, lost: Lost) {
+        let Some(softc) = self.get_mut(id) else {
             return;
         };
-        let stats = &mut ifp.stats;
-        stats.input.offered += lost.missed;
-        stats.drop_input(DropReason::Missed, lost.missed);
+        let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
+            return;
+        };
+        ifp.stats.input.offered += lost.missed;
+        ifp.stats.drop_input(DropReason::Missed, lost.missed);
         // They were counted as sent.
-        let refused = lost.refused.min(stats.output.delivered);
-        stats.output.delivered -= refused;
-        stats.drop_output(DropReason::Refused, refused);
+        let refused = lost.refused.min(ifp.stats.output.delivered);
+        ifp.stats.output.delivered -= refused;
+        ifp.stats.drop_output(DropReason::Refused, refused);
+        let shown = match softc.last.take_if(|_| refused > 0) {
+            Some(frame) => {
+                ifp.show_dropped(Way::Out, DropReason::Refused, Framing::Ethernet, &frame);
+                1
+            }
+            None => 0,
+        };
+        ifp.miss_dropped(lost.missed + refused - shown);
     }
 
     /// Notes the longest packet that an adapter carries, bytes.
@@ -346,7 +363,7 @@ impl Link {
             }
             let (ask, thrown_out) = softc.neighbors(&next_hop).look_early(next_hop, now);
             if let Some(ifp) = ip.ifs.get_mut(dev) {
-                no_neighbor(ifp, thrown_out);
+                drop_packets(ifp, DropReason::NoNeighbor, &thrown_out);
             }
             if ask {
                 self.solicit(ip, id, next_hop, None);
@@ -380,7 +397,7 @@ impl Link {
         match neighbors.look_up(next_hop, family, packet, now) {
             Lookup::Known { packet, mac } => softc.send_first(ifp, family, packet, mac),
             Lookup::Kept { ask, thrown_out } => {
-                no_neighbor(ifp, thrown_out);
+                drop_packets(ifp, DropReason::NoNeighbor, &thrown_out);
                 if ask {
                     self.solicit(ip, id, next_hop, None);
                 }
@@ -398,9 +415,11 @@ impl EtherSoftc {
         }
     }
 
-    /// Forgets all neighbours. Returns the number of packets that waited, which are lost.
-    fn forget_neighbors(&mut self) -> u64 {
-        self.neighbors_v4.forget() + self.neighbors_v6.forget()
+    /// Forgets all neighbours. Returns the packets that waited, which are lost.
+    fn forget_neighbors(&mut self) -> Vec<(Family, Packet)> {
+        let mut lost = self.neighbors_v4.forget();
+        lost.extend(self.neighbors_v6.forget());
+        lost
     }
 
     fn poll_overdue(&mut self, now: Duration) -> Option<Overdue> {
@@ -430,8 +449,7 @@ impl EtherSoftc {
     /// Queues a packet that has its header, likewise before the send queue.
     fn push_frame(&mut self, ifp: &mut Ifnet, frame: Packet) {
         if self.frames.len() >= MAX_FRAMES {
-            ifp.stats.output.queued -= 1;
-            ifp.stats.drop_output(DropReason::QueueFull, 1);
+            ifp.drop_queued(DropReason::QueueFull, Framing::Ethernet, &frame);
         } else {
             self.frames.push_back(frame);
         }
@@ -454,17 +472,20 @@ pub(crate) fn adapter_of(ip: &Ip, dev: IfIndex) -> Option<AdapterId> {
     }
 }
 
-fn drop_frame(ip: &mut Ip, dev: IfIndex, reason: DropReason) {
+/// Counts a received frame as dropped.
+fn drop_frame(ip: &mut Ip, dev: IfIndex, reason: DropReason, frame: &[u8]) {
     if let Some(ifp) = ip.ifs.get_mut(dev) {
         ifp.stats.input.offered += 1;
         ifp.stats.drop_input(reason, 1);
+        ifp.show_dropped(Way::In, reason, Framing::Ethernet, frame);
     }
 }
 
-/// Counts packets that waited for a neighbour as dropped.
-fn no_neighbor(ifp: &mut Ifnet, lost: u64) {
-    ifp.stats.output.queued -= lost;
-    ifp.stats.drop_output(DropReason::NoNeighbor, lost);
+/// Counts packets that were queued elsewhere on behalf of the interface as dropped.
+fn drop_packets(ifp: &mut Ifnet, reason: DropReason, lost: &[(Family, Packet)]) {
+    for (family, packet) in lost {
+        ifp.drop_queued(reason, Framing::Null(family.dlt_null()), packet);
+    }
 }
 
 /// Drops packets whose neighbour does not answer, and tells their senders.
@@ -472,7 +493,7 @@ fn unreachable(ip: &mut Ip, dev: IfIndex, lost: Vec<(Family, Packet)>) {
     use crate::ip::icmp::Notice;
 
     if let Some(ifp) = ip.ifs.get_mut(dev) {
-        no_neighbor(ifp, lost.len() as u64);
+        drop_packets(ifp, DropReason::NoNeighbor, &lost);
     }
     for (_, packet) in lost {
         ip.notice(&packet, Notice::Unreachable);

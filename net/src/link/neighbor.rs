@@ -78,8 +78,11 @@ impl Neighbor {
 pub(super) enum Lookup {
     /// Send it.
     Known { packet: Packet, mac: Mac },
-    /// It waits for the answer. This many others were dropped for it.
-    Kept { ask: bool, thrown_out: u64 },
+    /// It waits for the answer. These others are dropped for it.
+    Kept {
+        ask: bool,
+        thrown_out: Vec<(Family, Packet)>,
+    },
 }
 
 /// What was heard of the hardware address of a neighbour.
@@ -142,13 +145,13 @@ impl Neighbors {
             return Lookup::Known { packet, mac };
         }
         let (ask, mut thrown_out) = self.look_for(addr, now);
-        thrown_out += self.make_bytes(cost(&packet));
+        thrown_out.extend(self.make_bytes(cost(&packet)));
         if let Some(neighbor) = self.neighbors.get_mut(&addr) {
             if neighbor.waiting.len() >= MAX_WAITING
-                && let Some((_, oldest)) = neighbor.waiting.pop_front()
+                && let Some(oldest) = neighbor.waiting.pop_front()
             {
-                self.bytes -= cost(&oldest);
-                thrown_out += 1;
+                self.bytes -= cost(&oldest.1);
+                thrown_out.push(oldest);
             }
             self.bytes += cost(&packet);
             neighbor.waiting.push_back((family, packet));
@@ -157,10 +160,14 @@ impl Neighbors {
     }
 
     /// Looks for a neighbour whose packet is still in the send queue. Returns whether to ask for
-    /// it, and the number of packets that were dropped for it.
-    pub(super) fn look_early(&mut self, addr: IpAddr, now: Duration) -> (bool, u64) {
+    /// it, and the packets that are dropped for it.
+    pub(super) fn look_early(
+        &mut self,
+        addr: IpAddr,
+        now: Duration,
+    ) -> (bool, Vec<(Family, Packet)>) {
         match self.use_known(addr, now) {
-            Some(_) => (false, 0),
+            Some(_) => (false, Vec::new()),
             None => self.look_for(addr, now),
         }
     }
@@ -184,15 +191,15 @@ impl Neighbors {
     }
 
     /// Makes an entry for a neighbour without a hardware address, unless there is one.
-    fn look_for(&mut self, addr: IpAddr, now: Duration) -> (bool, u64) {
+    fn look_for(&mut self, addr: IpAddr, now: Duration) -> (bool, Vec<(Family, Packet)>) {
         if self.neighbors.contains_key(&addr) {
-            return (false, 0);
+            return (false, Vec::new());
         }
-        let mut thrown_out = 0;
+        let mut thrown_out = Vec::new();
         if self.unresolved.len() >= MAX_UNRESOLVED
             && let Some(oldest) = self.unresolved.front().copied()
         {
-            thrown_out = self.remove(&oldest).len() as u64;
+            thrown_out = self.remove(&oldest).into();
         }
         let mut neighbor = Neighbor {
             state: State::Incomplete { asked: 1 },
@@ -331,11 +338,11 @@ impl Neighbors {
         self.timers.deadline()
     }
 
-    /// Forgets all neighbours. Returns the number of packets that waited, which are lost.
-    pub(super) fn forget(&mut self) -> u64 {
+    /// Forgets all neighbours. Returns the packets that waited, which are lost.
+    pub(super) fn forget(&mut self) -> Vec<(Family, Packet)> {
         let Self { neighbors, .. } = std::mem::take(self);
-        let waiting = neighbors.values().map(|neighbor| neighbor.waiting.len());
-        waiting.sum::<usize>() as u64
+        let waiting = neighbors.into_values().map(|neighbor| neighbor.waiting);
+        waiting.flatten().collect()
     }
 
     /// Removes an entry. Returns the packets that waited for it.
@@ -374,9 +381,9 @@ impl Neighbors {
     }
 
     /// Makes room for a waiting packet: drops those of the neighbours that were looked for first.
-    /// Returns their number.
-    fn make_bytes(&mut self, len: usize) -> u64 {
-        let mut thrown_out = 0;
+    /// Returns them.
+    fn make_bytes(&mut self, len: usize) -> Vec<(Family, Packet)> {
+        let mut thrown_out = Vec::new();
         if self.bytes + len <= MAX_WAITING_BYTES {
             return thrown_out;
         }
@@ -385,10 +392,10 @@ impl Neighbors {
                 continue;
             };
             while self.bytes + len > MAX_WAITING_BYTES
-                && let Some((_, packet)) = neighbor.waiting.pop_front()
+                && let Some(oldest) = neighbor.waiting.pop_front()
             {
-                self.bytes -= cost(&packet);
-                thrown_out += 1;
+                self.bytes -= cost(&oldest.1);
+                thrown_out.push(oldest);
             }
         }
         thrown_out
@@ -452,7 +459,9 @@ mod tests {
         let mut neighbors = Neighbors::default();
         for ask in [true, false] {
             let kept = look_up(&mut neighbors, 0);
-            assert!(matches!(kept, Lookup::Kept { ask: asked, thrown_out: 0 } if asked == ask));
+            assert!(
+                matches!(kept, Lookup::Kept { ask: asked, thrown_out } if asked == ask && thrown_out.is_empty())
+            );
         }
         assert_eq!(learn(&mut neighbors, MAC, ANSWER, 0).packets.len(), 2);
         let reachable = State::Reachable(seconds(30));
@@ -557,7 +566,7 @@ mod tests {
             look_up(&mut neighbors, 0);
         }
         let kept = look_up(&mut neighbors, 0);
-        assert!(matches!(kept, Lookup::Kept { thrown_out: 1, .. }));
+        assert!(matches!(kept, Lookup::Kept { thrown_out, .. } if thrown_out.len() == 1));
         for number in 0..5000 {
             neighbors.learn(host(number), Some(MAC), Heard::Talks, seconds(0), 0.5);
         }
@@ -569,7 +578,7 @@ mod tests {
                 if let Lookup::Kept { thrown_out, .. } =
                     look_up_host(&mut neighbors, host(number), 0)
                 {
-                    lost += thrown_out;
+                    lost += thrown_out.len();
                 }
                 offered += 1;
             }
@@ -583,8 +592,8 @@ mod tests {
             .map(|one| bytes_of(&one.waiting))
             .sum();
         assert_eq!(neighbors.bytes, bytes);
-        let before = MAX_WAITING as u64;
-        assert_eq!(neighbors.forget(), before + offered - lost);
+        let before = MAX_WAITING;
+        assert_eq!(neighbors.forget().len(), before + offered - lost);
     }
 
     /// Neither addresses that are only tried, nor stations that only talk, push out one that

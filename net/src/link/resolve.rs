@@ -10,7 +10,9 @@ use smoltcp::wire::{
 
 use super::autoconf::Preference;
 use super::neighbor::Heard;
-use super::{ETHERTYPE_ARP, ETHERTYPE_IPV6, EtherSoftc, Link, Mac, adapter_of, drop_frame, header};
+use super::{
+    ETHERTYPE_ARP, ETHERTYPE_IPV6, EtherSoftc, HEADER, Link, Mac, adapter_of, drop_frame, header,
+};
 use crate::ifnet::{AdapterId, DropReason, Family, Frame, Ifnet, is_host, solicited_node};
 use crate::ip::groups::ALL_NODES;
 use crate::ip::header::{ipv6_header, proto};
@@ -146,7 +148,9 @@ impl Link {
                 let family = Family::Other(ethertype.into());
                 let class = ifp.snd.classify(family, &packet);
                 let next_hop = Ipv4Addr::UNSPECIFIED.into();
-                let frame = Frame::new(packet, family, next_hop).in_class(class);
+                let frame = Frame::new(packet, family, next_hop)
+                    .headed(HEADER as u8)
+                    .in_class(class);
                 // If the queue is full, the station will ask again.
                 let _ = ifp.enqueue(frame, len, now);
                 return;
@@ -159,7 +163,8 @@ impl Link {
         });
     }
 
-    pub(super) fn arp_input(&mut self, ip: &mut Ip, id: AdapterId, from: Mac, payload: &[u8]) {
+    pub(super) fn arp_input(&mut self, ip: &mut Ip, id: AdapterId, from: Mac, frame: &[u8]) {
+        let payload = frame.get(HEADER..).unwrap_or_default();
         let Some(&EtherSoftc { dev, mac, .. }) = self.get(id) else {
             return;
         };
@@ -176,7 +181,7 @@ impl Link {
             ..
         }) = arp
         else {
-            return drop_frame(ip, dev, DropReason::Malformed);
+            return drop_frame(ip, dev, DropReason::Malformed, frame);
         };
         let source_mac = Mac(source_hardware_addr.0);
         let for_us = ip.has_addr(dev, &target.into());

@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use super::{Link, Mac};
-use crate::ifnet::{Activity, AdapterId, Family, IfFlags};
+use super::{Link, Mac, drop_packets};
+use crate::capture::Framing;
+use crate::ifnet::{Activity, AdapterId, DropReason, Family, IfFlags};
 use crate::ip::Ip;
 
 /// A driver that ended is looked for at once, and again after this pause. Each pause is twice the
@@ -74,12 +75,16 @@ impl Link {
             .is_none_or(|found| now.monotonic >= found + HEALTHY);
         let dev = softc.dev;
         let frames = std::mem::take(&mut softc.frames);
-        let lost = softc.forget_neighbors() + frames.len() as u64;
+        let waited = softc.forget_neighbors();
         if let Some(ifp) = ip.ifs.get_mut(dev) {
             ifp.present = false;
             ifp.flags.remove(IfFlags::RUNNING);
             ifp.set_lastchange(now);
-            ifp.purge(lost);
+            for frame in &frames {
+                ifp.drop_queued(DropReason::Purged, Framing::Ethernet, frame);
+            }
+            drop_packets(ifp, DropReason::Purged, &waited);
+            ifp.purge();
         }
         self.autoconf_stop(ip, id);
         ip.ifs.touch();

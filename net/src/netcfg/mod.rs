@@ -8,6 +8,7 @@
 //! - [`setting`]: lines that can be written, and how they are parsed;
 //! - [`apply`]: applying them, one by one;
 //! - [`undo`]: undoing them if one is refused, and announcing them if none was;
+//! - [`sockets`]: the list of sockets, which is no setting;
 //! - [`texts`]: the texts that readers have begun, each kept once;
 //! - [`lookup`]: the file that says which route an address has;
 //! - [`events`]: the files that tell what changes at an interface;
@@ -19,6 +20,7 @@ mod events;
 mod lookup;
 mod node;
 mod setting;
+mod sockets;
 mod state;
 mod texts;
 mod undo;
@@ -37,6 +39,7 @@ use crate::memory::Memory;
 use crate::net::Net;
 use node::{IfNode, Node};
 use setting::Setting;
+pub(crate) use sockets::Listing;
 pub(crate) use state::Keeper;
 pub use state::MAX_STATE;
 use texts::Texts;
@@ -56,6 +59,12 @@ const MOST_ROUTES: usize = 1 << 16;
 const MOST_KEPT: usize = 1 << 18;
 /// Counters change with every packet. A watcher is told of that at most once in this time.
 const COUNTERS: Duration = Duration::from_millis(100);
+
+/// The path of the list of sockets, below `netcfg/`, which is [opened](open_sockets) apart.
+pub(crate) const SOCKETS: &str = "sockets";
+
+/// The answer of `stat` for a text that nobody may write.
+pub(crate) const READ_ONLY: Stat = text(0o444);
 
 /// An open text file.
 pub(crate) struct Handle {
@@ -98,7 +107,7 @@ fn stat(node: &Node) -> Stat {
         Node::RouteLookup => LOOKUP,
         Node::Interface(_, IfNode::Events) => EVENTS,
         _ if node.is_writable() => text(0o644),
-        _ => text(0o444),
+        _ => READ_ONLY,
     }
 }
 
@@ -151,6 +160,14 @@ pub(crate) fn open(
         pending: Vec::new(),
         watched: false,
     }))
+}
+
+/// Opens the list of sockets, which nobody may write: `EACCES`.
+pub(crate) fn open_sockets(flags: OpenFlags, caller: Caller) -> Result<Listing, Errno> {
+    if flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNCATE) {
+        return Err(errno::EACCES);
+    }
+    Ok(Listing::new(caller.uid))
 }
 
 impl Handle {

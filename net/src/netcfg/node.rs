@@ -25,6 +25,8 @@ pub(super) enum Node {
     Forwarding,
     /// `tcp/stats`
     TcpStats,
+    /// `sockets`, whose text is made [while it is read](super::sockets)
+    Sockets,
     /// `ifaces/IF/…`
     Interface(String, IfNode),
 }
@@ -78,7 +80,7 @@ impl IfNode {
 }
 
 /// Paths outside `ifaces/`.
-const FIXED: [(&str, Node); 8] = [
+const FIXED: [(&str, Node); 9] = [
     ("resolv/nameserver", Node::Nameserver),
     ("debug/if_tun_debug", Node::TunDebug),
     ("route/list", Node::RouteList),
@@ -87,6 +89,7 @@ const FIXED: [(&str, Node); 8] = [
     ("route/lookup", Node::RouteLookup),
     ("ip/forwarding", Node::Forwarding),
     ("tcp/stats", Node::TcpStats),
+    (super::SOCKETS, Node::Sockets),
 ];
 
 impl Node {
@@ -126,6 +129,7 @@ impl Node {
             self,
             Self::RouteList
                 | Self::TcpStats
+                | Self::Sockets
                 | Self::Interface(
                     _,
                     IfNode::AddrList
@@ -151,7 +155,7 @@ impl Node {
                 }
                 text
             }
-            Self::RouteAdd | Self::RouteRm | Self::RouteLookup => String::new(),
+            Self::RouteAdd | Self::RouteRm | Self::RouteLookup | Self::Sockets => String::new(),
             Self::TcpStats => net.tcp.stats().render(net.ip.bad_segments),
             Self::Forwarding => format!("{}\n", u8::from(net.ip.forwarding)),
             Self::Interface(name, node) => node.read(net, interface(net, name)?),

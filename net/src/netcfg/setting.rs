@@ -58,7 +58,7 @@ impl Setting {
             Node::Forwarding => Self::Forwarding(parse_switch(line)?),
             Node::RouteAdd => Self::AddRoute(RouteSpec::parse(line)?),
             Node::RouteRm => Self::RemoveRoute(RouteSpec::parse(line)?),
-            Node::RouteList | Node::RouteLookup | Node::TcpStats => return None,
+            Node::RouteList | Node::RouteLookup | Node::TcpStats | Node::Sockets => return None,
             Node::Interface(name, node) => {
                 Self::Interface(name.clone(), IfSetting::parse(*node, line)?)
             }

@@ -6,7 +6,8 @@ use std::net::IpAddr;
 use scheme::errno::{self, Errno};
 use slab::Slab;
 
-use super::{OVERHEAD, Owner};
+use super::listed::{Listed, next_of};
+use super::{OVERHEAD, Owner, unspecified};
 use crate::ifnet::DropReason;
 use crate::ip::header::proto;
 use crate::ip::output::HOP_LIMIT;
@@ -92,6 +93,20 @@ impl Echo {
 
     fn get(&self, id: EchoId) -> Option<&EchoSocket> {
         self.sockets.get(id.0 as usize)
+    }
+
+    /// The next socket of a listing from place `at` on, which is moved behind it; `None` at the end.
+    pub(crate) fn list(&self, at: &mut usize) -> Option<Listed> {
+        let (_, socket) = next_of(&self.sockets, at)?;
+        Some(Listed {
+            state: None,
+            local: (unspecified(&socket.remote), None),
+            remote: (socket.remote, None),
+            recv: socket.replies.iter().map(Vec::len).sum(),
+            send: 0,
+            owner: Some(socket.owner),
+            path: None,
+        })
     }
 
     /// The address that it pings.

@@ -3,11 +3,13 @@
 //! - [`tcp`]: connections, found by hash; listeners with a real accept queue; one timer for each.
 //! - [`udp`]: sockets with bounded queues, and fan-out of multicast to all of them.
 //! - [`mod@echo`]: sockets for pings; [`raw`]: sockets for whole packets;
+//! - [`listed`]: what a listing shows of each.
 //!
 //! Each is given the [network layer](crate::ip::Ip) as an argument, and its events are taken with
 //! its `poll_event`.
 
 mod echo;
+mod listed;
 mod raw;
 mod tcp;
 mod udp;
@@ -17,11 +19,12 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use scheme::errno::{self, Errno};
 
 pub(crate) use echo::{Echo, EchoId};
+pub(crate) use listed::Listed;
 pub(crate) use raw::{Raw, RawId};
 #[cfg(fuzzing)]
 pub use tcp::connection::segments;
 pub(crate) use tcp::{Buffers, Connection, State as TcpState, Tcp, TcpEvent, Terms};
-pub(crate) use tcp::{FlowId, ListenerId, STRANGER};
+pub(crate) use tcp::{FlowId, ListenerId, STRANGER, TcpPlace};
 pub(crate) use udp::UdpId;
 pub(crate) use udp::{Datagram, QUEUE_BYTES, SendTerms, Udp, UdpEvent};
 

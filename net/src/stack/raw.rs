@@ -1,12 +1,13 @@
 //! Sockets for whole packets of one protocol.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use scheme::errno::{self, Errno};
 use slab::Slab;
 use smoltcp::wire::{Ipv4Packet, Ipv6Packet};
 
+use super::listed::{Listed, next_of};
 use super::{OVERHEAD, Owner};
 use crate::ifnet::{Family, is_mapped};
 use crate::ip::header::{IPV6_HEADER, addresses};
@@ -73,6 +74,23 @@ impl Raw {
 
     fn get(&self, id: RawId) -> Option<&RawSocket> {
         self.sockets.get(id.0 as usize)
+    }
+
+    /// The next socket of a listing from place `at` on, which is moved behind it, and its protocol;
+    /// `None` at the end.
+    pub(crate) fn list(&self, at: &mut usize) -> Option<(u8, Listed)> {
+        let (_, socket) = next_of(&self.sockets, at)?;
+        let any = (IpAddr::from(Ipv4Addr::UNSPECIFIED), None);
+        let listed = Listed {
+            state: None,
+            local: any,
+            remote: any,
+            recv: socket.packets.iter().map(|packet| packet.len()).sum(),
+            send: 0,
+            owner: Some(socket.owner),
+            path: None,
+        };
+        Some((socket.protocol, listed))
     }
 
     /// The protocol of its packets.

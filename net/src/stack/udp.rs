@@ -9,6 +9,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 use smoltcp::wire::UdpPacket;
 
+use super::listed::{Listed, next_of};
 use super::{OVERHEAD, Owner, unspecified};
 use crate::ifnet::{DropReason, IfIndex, IfName, Ifnet};
 use crate::ip::header::{Addressee, Endpoints, proto};
@@ -247,6 +248,29 @@ impl Udp {
                 self.ports.remove(&all);
             }
         }
+    }
+
+    /// Gives a socket to another owner.
+    pub(crate) fn set_owner(&mut self, id: UdpId, owner: Owner) {
+        if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
+            socket.owner = owner;
+        }
+    }
+
+    /// The next socket of a listing from place `at` on, which is moved behind it; `None` at the end.
+    pub(crate) fn list(&self, at: &mut usize) -> Option<Listed> {
+        let (_, socket) = next_of(&self.sockets, at)?;
+        let nobody = (unspecified(&socket.local), 0);
+        let (remote, port) = socket.remote.unwrap_or(nobody);
+        Some(Listed {
+            state: None,
+            local: (socket.local, Some(socket.port)),
+            remote: (remote, Some(port)),
+            recv: socket.queue.iter().map(|queued| queued.data.len()).sum(),
+            send: 0,
+            owner: Some(socket.owner),
+            path: None,
+        })
     }
 
     /// The nearest permitted size of a queue.

@@ -7,6 +7,7 @@ use super::frame::{self, Batch, Taken, decode, decode_batch};
 use super::output::output;
 use super::softc::{SigioOwner, Softc, TunFlags};
 use super::{IFT_PPP, TUNMTU, TunEvent, UnitPath, Units, parse_path, trace};
+use crate::capture::Framing;
 use crate::ifnet::{Activity, Driver, DropReason, Family, IfFlags, IfIndex, Ifnet};
 use crate::ip::Ip;
 use crate::packet::Packet;
@@ -136,7 +137,11 @@ impl Units {
         if let Some(ifp) = ip.ifs.get_mut(dev) {
             transient = TunFlags::of(ifp).contains(TunFlags::TRANSIENT);
             (TunFlags::OPEN | TunFlags::BATCH).set_on(ifp, false);
-            ifp.purge(incomplete);
+            for Taken { frame, .. } in incomplete.into_iter().flatten() {
+                let framing = Framing::Null(frame.family.dlt_null());
+                ifp.drop_queued(DropReason::Purged, framing, frame.packet());
+            }
+            ifp.purge();
             if ifp.is_up() {
                 ifp.flags.remove(IfFlags::UP);
                 ifp.set_lastchange(now);
@@ -237,11 +242,12 @@ impl Units {
             return;
         };
         if delivered {
-            for Taken { truncated, .. } in frames {
-                ifp.stats.output.queued -= 1;
+            for Taken { frame, truncated } in frames {
                 if truncated {
-                    ifp.stats.drop_output(DropReason::Truncated, 1);
+                    let framing = Framing::Null(frame.family.dlt_null());
+                    ifp.drop_queued(DropReason::Truncated, framing, frame.packet());
                 } else {
+                    ifp.stats.output.queued -= 1;
                     ifp.stats.output.delivered += 1;
                 }
             }
@@ -292,7 +298,7 @@ impl Units {
             // Captures see the packet even though its family is refused.
             ifp.tap(wall, family.dlt_null(), packet);
             ifp.stats.input.offered += 1;
-            ifp.stats.drop_input(DropReason::UnknownFamily, 1);
+            ifp.drop_input(DropReason::UnknownFamily, family, packet);
         });
         Err(errno::EAFNOSUPPORT)
     }

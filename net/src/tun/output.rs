@@ -10,25 +10,25 @@ use crate::ifnet::{DropReason, Family, Frame, Ifnet, Outgoing, OutputError, Sent
 /// Queues a packet from the system for the program that has the device open. The header of the
 /// current mode precedes it.
 pub(super) fn output(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
-    let &mut Outgoing {
+    let Outgoing {
         family,
-        ref packet,
         next_hop,
         now,
-    } = outgoing;
+        ..
+    } = *outgoing;
     trace(ifp, "output");
     let flags = TunFlags::of(ifp);
     if !flags.contains(TunFlags::OPEN) {
-        return Err(ifp.refuse(DropReason::NotOpen, OutputError::HostDown));
+        return Err(ifp.refuse(outgoing, DropReason::NotOpen, OutputError::HostDown));
     }
-    let class = ifp.snd.classify(family, packet);
-    ifp.tap(now.wall, family.dlt_null(), packet);
+    let class = ifp.snd.classify(family, &outgoing.packet);
+    ifp.tap(now.wall, family.dlt_null(), &outgoing.packet);
     if family == Family::Inet6 && !ifp.has_ipv6() {
-        return Err(ifp.refuse(DropReason::NoIpv6, OutputError::Family));
+        return Err(ifp.refuse(outgoing, DropReason::NoIpv6, OutputError::Family));
     }
     let unknown = matches!(family, Family::Other(_));
     if unknown || (family != Family::Inet && !flags.contains(TunFlags::IFHEAD)) {
-        return Err(ifp.refuse(DropReason::FamilyRefused, OutputError::Family));
+        return Err(ifp.refuse(outgoing, DropReason::FamilyRefused, OutputError::Family));
     }
     let (mut frame, len) = Frame::of(outgoing, class);
     if flags.contains(TunFlags::LMODE)

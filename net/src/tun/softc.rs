@@ -123,13 +123,12 @@ impl Softc {
         self.users.pids.insert(pid);
     }
 
-    /// Forgets the holder. Returns the file, and the number of frames in incomplete reads.
-    pub(super) fn close(&mut self) -> (Option<FileId>, u64) {
+    /// Forgets the holder. Returns the file, and the frames of incomplete reads.
+    pub(super) fn close(&mut self) -> (Option<FileId>, VecDeque<Batch>) {
         self.pid = None;
         self.sigio = None;
         self.users = Users::default();
-        let frames = self.incomplete.drain(..).map(|frames| frames.len() as u64);
-        (self.file.take(), frames.sum())
+        (self.file.take(), std::mem::take(&mut self.incomplete))
     }
 
     /// Notes the frames that were handed to a read.

@@ -7,9 +7,14 @@
 mod bridge;
 mod bsd;
 mod capture;
+mod explain;
 mod interrupt;
+#[path = "../../manual.rs"]
+mod manual;
 mod ping;
 mod report;
+mod sockets;
+mod top;
 mod tree;
 
 use std::ffi::OsStr;
@@ -18,14 +23,21 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand};
 
 use bsd::Program;
+use manual::Manual;
 use tree::{Failure, Tree};
 
 /// Look at the network of tund, and change it.
 #[derive(Debug, Parser)]
-#[command(name = "tunctl", version, arg_required_else_help = true)]
+#[command(
+    name = "tunctl",
+    version,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  tunctl list\n  tunctl addr tun0 set 10.0.0.1/24\n  tunctl route add default dev tun0\n  \
+                        tunctl top\n\n`tunctl COMMAND --help` says more about a command."
+)]
 struct Cli {
     /// Where tund serves its tree: /scheme on Redox, the directory of `tund --mount` on Linux
     /// [default: the environment's TUND_ROOT, or /scheme]
@@ -114,13 +126,48 @@ enum Command {
         /// Seconds between two looks, at least 0.01
         #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = interval, requires = "watch")]
         interval: Duration,
+        /// Say what each reason for drops means, and what to do
+        #[arg(long, conflicts_with = "watch")]
+        explain: bool,
     },
-    /// Write the packets of an interface to a file that Wireshark and tcpdump read (- for stdout)
+    /// Show who is connected, as ss does
+    #[command(
+        after_help = "Examples:\n  tunctl sockets -tl\n  tunctl sockets -t --info\n\nThe processes of \
+                            other users' sockets are shown to root only."
+    )]
+    Sockets(sockets::Options),
+    /// Show what the network does now: rates, queues, drops, the busiest sockets
+    Top {
+        /// Print it once, for scripts
+        #[arg(long)]
+        once: bool,
+        /// Seconds between two looks, at least 0.01
+        #[arg(short, long, value_name = "SECONDS", default_value = "1", value_parser = interval)]
+        interval: Duration,
+    },
+    /// Write packets to a file that Wireshark and tcpdump read: those of an interface, or all that are
+    /// dropped, with the reason
+    #[command(
+        override_usage = "tunctl capture [OPTIONS] <INTERFACE> <FILE>\n       \
+                                tunctl capture [OPTIONS] --drops <FILE>",
+        after_help = "Examples:\n  tunctl capture tun0 tun0.pcap\n  tunctl capture tun0 - | tcpdump -r -\n  \
+                            tunctl capture --drops drops.pcapng\n  \
+                            tshark -r drops.pcapng -T fields -e frame.interface_name -e frame.comment"
+    )]
     Capture {
-        /// Name of the interface, as `tunctl list` shows it
-        interface: String,
+        /// Name of the interface, as `tunctl list` shows it; not with --drops
+        #[arg(value_name = "INTERFACE")]
+        first: String,
         /// Where to write; - is stdout
-        file: PathBuf,
+        #[arg(
+            value_name = "FILE",
+            required_unless_present = "drops",
+            conflicts_with = "drops"
+        )]
+        second: Option<PathBuf>,
+        /// The packets that any interface drops, as pcapng with the reason as a comment on each
+        #[arg(long)]
+        drops: bool,
         /// Stop after so many packets
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
         packets: Option<u64>,
@@ -165,6 +212,8 @@ enum Command {
         #[arg(value_parser = host_interface)]
         hostif: String,
     },
+    #[command(flatten)]
+    Manual(Manual),
 }
 
 fn main() -> ExitCode {
@@ -233,15 +282,25 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
             interface,
             watch,
             interval,
+            explain,
         } => match watch {
             true => report::watch(tree, &interface, interval, json),
-            false => report::stats(tree, &interface, json),
+            false => report::stats(tree, &interface, explain, json),
+        },
+        Command::Sockets(options) => sockets::run(tree, &options, json),
+        Command::Top { once, interval } => match once || json {
+            true => top::once(tree, interval, json),
+            false => top::run(tree, interval),
         },
         Command::Capture {
-            interface,
-            file,
+            first,
+            second,
             packets,
-        } => capture::run(tree, &interface, &file, packets),
+            ..
+        } => match second {
+            Some(file) => capture::run(tree, Some(&first), &file, packets),
+            None => capture::run(tree, None, Path::new(&first), packets),
+        },
         Command::Ping {
             address,
             count,
@@ -268,6 +327,11 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
         },
         Command::Destroy { interface } => tree.set(&interface, "destroy", "1"),
         Command::Bridge { unit, hostif } => bridge::run(tree, unit, &hostif),
+        Command::Manual(manual) => {
+            let print = |text: &str| report::say(text).map_err(std::io::Error::other);
+            let done = manual.run(Cli::command(), print);
+            done.map_err(|error| Failure::new(error.to_string()))
+        }
     }
 }
 

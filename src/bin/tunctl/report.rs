@@ -8,6 +8,7 @@ use comfy_table::presets::{NOTHING, UTF8_FULL_CONDENSED};
 use comfy_table::{CellAlignment, Table};
 use serde::Serialize;
 
+use crate::explain;
 use crate::tree::{Failure, Tree};
 
 /// Everything about an interface.
@@ -57,7 +58,7 @@ impl Interface {
 }
 
 /// Parses lines of names and numbers.
-fn counters(text: &str) -> BTreeMap<String, u64> {
+pub(crate) fn counters(text: &str) -> BTreeMap<String, u64> {
     let counter = |line: &str| {
         let (name, count) = line.split_once(' ')?;
         Some((name.to_owned(), count.parse().ok()?))
@@ -232,6 +233,8 @@ struct Stats {
     ledger: BTreeMap<String, u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     rates: Option<Rates>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    explained: Option<Vec<Reason>>,
 }
 
 impl Stats {
@@ -241,6 +244,7 @@ impl Stats {
             stats: counters(&tree.get(name, "stats")?),
             ledger: counters(&tree.get(name, "ledger")?),
             rates: None,
+            explained: None,
         })
     }
 
@@ -273,12 +277,54 @@ impl Rates {
     }
 }
 
-pub(crate) fn stats(tree: &Tree, name: &str, json: bool) -> Result<(), Failure> {
-    let stats = Stats::read(tree, name)?;
-    match json {
-        true => print_json(&stats),
-        false => say(&stats.table()),
+pub(crate) fn stats(tree: &Tree, name: &str, explain: bool, json: bool) -> Result<(), Failure> {
+    let mut stats = Stats::read(tree, name)?;
+    if explain {
+        stats.explained = Some(explained(&stats.stats));
     }
+    if json {
+        return print_json(&stats);
+    }
+    say(&stats.table())?;
+    for reason in stats.explained.iter().flatten() {
+        let Reason {
+            reason,
+            packets,
+            means,
+            advice,
+        } = reason;
+        let reason = reason.replace('_', " ");
+        say(&format!("\n{reason}: {packets}\n  {means}\n  {advice}"))?;
+    }
+    Ok(())
+}
+
+/// Every reason for drops in words, those that dropped most first.
+fn explained(stats: &BTreeMap<String, u64>) -> Vec<Reason> {
+    let mut reasons: Vec<_> = stats
+        .iter()
+        .filter_map(|(name, &packets)| {
+            let reason = name.strip_prefix("drop.")?;
+            let known = explain::of_reason(reason);
+            Some(Reason {
+                reason: reason.to_owned(),
+                packets,
+                means: known.map_or("", |known| known.means),
+                advice: known.map_or("", |known| known.advice),
+            })
+        })
+        .collect();
+    reasons.sort_by_key(|reason| std::cmp::Reverse(reason.packets));
+    reasons
+}
+
+/// A reason for drops, and what it means.
+#[derive(Debug, Serialize)]
+struct Reason {
+    reason: String,
+    packets: u64,
+    means: &'static str,
+    advice: &'static str,
 }
 
 /// Prints the counters again and again, with rates; on a terminal in the same place, and for

@@ -18,6 +18,8 @@ impl Failure {
     }
 }
 
+impl std::error::Error for Failure {}
+
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -35,7 +37,6 @@ impl Tree {
         Self { root }
     }
 
-    #[cfg(target_os = "linux")]
     pub(crate) fn root(&self) -> &std::path::Path {
         &self.root
     }

@@ -5,13 +5,16 @@
 
 #[cfg(target_os = "linux")]
 mod demo;
+#[path = "../../manual.rs"]
+mod manual;
 mod network;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{CommandFactory, Parser};
+use manual::Manual;
 use net::{Config, Host, Services};
 
 /// The TUN device and network stack for Redox OS.
@@ -21,7 +24,6 @@ use net::{Config, Host, Services};
 #[derive(Debug, Parser)]
 #[command(version)]
 struct Cli {
-    #[cfg(target_os = "linux")]
     #[command(subcommand)]
     command: Option<Command>,
     /// Serve the tree at this directory, through FUSE, until interrupted (Linux, as root)
@@ -39,22 +41,32 @@ struct Cli {
     verbose: u8,
 }
 
-#[cfg(target_os = "linux")]
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Stack, driver and a client in one process: pings, UDP, and TCP through a real tun device
+    #[cfg(target_os = "linux")]
     Demo(demo::Options),
+    #[command(flatten)]
+    Manual(Manual),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    if let Some(Command::Manual(manual)) = &cli.command {
+        return ended(manual.run(Cli::command(), |text| writeln!(io::stdout(), "{text}")));
+    }
     let level = match cli.verbose {
         0 => log::LevelFilter::Info,
         1 => log::LevelFilter::Debug,
         _ => log::LevelFilter::Trace,
     };
     env_logger::Builder::new().filter_level(level).init();
-    match run(cli) {
+    ended(run(cli))
+}
+
+/// The exit status, with a word about an error.
+fn ended<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             let _ = writeln!(io::stderr(), "tund: {error}");
@@ -94,8 +106,8 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
             Err("the demonstration runs in one process, without --mount".into())
         }
         (Some(Command::Demo(options)), None) => demo::run(config, options),
-        (None, None) => demo::run(config, demo::Options::default()),
-        (None, Some(dir)) => {
+        (_, None) => demo::run(config, demo::Options::default()),
+        (_, Some(dir)) => {
             // Before there is a mount that a signal could leave behind.
             let stop = fuse::stop_signals()?;
             let mount = Mount::new(&dir)

@@ -1,7 +1,7 @@
 //! Capture and injection.
 
 use std::fs;
-use std::io::Read;
+use std::io::{Read, Write};
 use std::time::Duration;
 
 use event::EventFlags;
@@ -20,6 +20,7 @@ tests![
     bpf_waits_and_tells,
     bpf_slow_reader_loses_captures_not_traffic,
     bpf_outlives_the_interface,
+    bpf_drops_tell_the_reason,
 ];
 
 const HEADER: usize = 24;
@@ -194,4 +195,34 @@ fn bpf_outlives_the_interface() {
 fn drain_header(capture: &mut fs::File) {
     drain(capture);
     sys::set_flag(capture, libc::O_NONBLOCK, false);
+}
+
+fn bpf_drops_tell_the_reason() {
+    let tun = Tun::up(28);
+    let mut drops = fs::File::open("/scheme/bpf/drops").expect("open");
+    let stream = drain(&mut drops);
+    assert_eq!(word(&stream, 0), 0x0a0d_0d0a, "a section header");
+    assert_eq!(word(&stream, 8), 0x1a2b_3c4d, "in host order");
+    let mut broken = echo_request(28, 1, 84);
+    broken[10] ^= 1;
+    tun.write(&broken).expect("write");
+    let events = Events::new();
+    events.subscribe(&drops, 1, EventFlags::READ);
+    assert!(
+        events.next(Duration::from_secs(1)).is_some(),
+        "a dropped packet"
+    );
+    let stream = drain(&mut drops);
+    let has = |text: &[u8]| stream.windows(text.len()).any(|part| part == text);
+    assert!(
+        has(b"tun28") && has(b"in bad_checksum") && has(&broken),
+        "{stream:?}"
+    );
+    let both = open_path("/scheme/bpf/drops").expect("open for both");
+    assert_errno((&both).write(&[2, 0, 0, 0, 69]), libc::EBADF);
+    let child = fork(|_| {
+        sys::become_user(1000);
+        assert_errno(fs::File::open("/scheme/bpf/drops"), libc::EPERM);
+    });
+    child.finish();
 }

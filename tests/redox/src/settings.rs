@@ -2,6 +2,7 @@
 
 use std::fs::{self, OpenOptions};
 use std::io::{Read, Seek, SeekFrom, Write};
+use std::net::{TcpListener, UdpSocket};
 use std::time::Duration;
 
 use event::EventFlags;
@@ -31,6 +32,7 @@ tests![
     netcfg_tells_of_every_change,
     netcfg_bad_paths,
     netcfg_modes,
+    netcfg_lists_sockets,
 ];
 
 fn netcfg_lists() {
@@ -425,4 +427,37 @@ fn netcfg_modes() {
     };
     assert_eq!(mode("ip/forwarding"), 0o644);
     assert_eq!(mode("route/list"), 0o444);
+}
+
+fn netcfg_lists_sockets() {
+    let datagrams = UdpSocket::bind("127.0.0.1:0").expect("bind");
+    let listener = TcpListener::bind("127.0.0.1:0").expect("listen");
+    let name = datagrams.local_addr().expect("a name");
+    let pid = sys::pid();
+    let text = netcfg::get("sockets");
+    let udp = format!("udp - {name} 0.0.0.0:0 recv 0 send 0 pid {pid}\n");
+    assert!(text.contains(&udp), "{text}");
+    let name = listener.local_addr().expect("a name");
+    let tcp = format!("tcp LISTEN {name} 0.0.0.0:0 recv 0 send 128 pid {pid}\n");
+    assert!(text.contains(&tcp), "{text}");
+    datagrams
+        .send_to(&[7; 100], datagrams.local_addr().expect("a name"))
+        .expect("send");
+    let text = netcfg::get("sockets");
+    assert!(text.contains(&udp.replace("recv 0", "recv 100")), "{text}");
+    // In pieces of any size it is the same.
+    let mut file = fs::File::open(netcfg::path("sockets")).expect("open");
+    let (mut pieces, mut piece) = (Vec::new(), [0; 7]);
+    loop {
+        match file.read(&mut piece).expect("read") {
+            0 => break,
+            len => pieces.extend_from_slice(&piece[..len]),
+        }
+    }
+    let pieces = String::from_utf8(pieces).expect("a text");
+    assert!(pieces.contains(&tcp), "{pieces}");
+    assert_errno(
+        OpenOptions::new().write(true).open(netcfg::path("sockets")),
+        libc::EACCES,
+    );
 }

@@ -89,6 +89,12 @@ impl Frame {
         self.head = self.head.saturating_add(header.len() as u8);
     }
 
+    /// The same frame, which begins with a header of so many bytes.
+    pub(crate) fn headed(mut self, header: u8) -> Self {
+        self.head = header;
+        self
+    }
+
     /// Notes that it will get a header of so many bytes when it leaves. They count for the rate.
     pub(crate) fn owe(mut self, header: u8) -> Self {
         self.owed = header;
@@ -96,7 +102,7 @@ impl Frame {
     }
 
     /// The packet, without its headers.
-    fn packet(&self) -> &[u8] {
+    pub(crate) fn packet(&self) -> &[u8] {
         self.bytes.get(self.head.into()..).unwrap_or_default()
     }
 
@@ -354,9 +360,9 @@ impl SendQueue {
         self.delay
     }
 
-    /// `ifq_purge`: drops all frames; returns how many there were.
-    pub(super) fn purge(&mut self) -> usize {
-        self.discipline.drain().len()
+    /// `ifq_purge`: gives up all frames, which it returns.
+    pub(super) fn purge(&mut self) -> Vec<Frame> {
+        self.discipline.drain()
     }
 
     /// Its discipline and rate, in the format of `ifaces/IF/queue`.

@@ -260,8 +260,10 @@ fn changes_make_no_burst() {
     }
     assert_eq!(released, 10);
     let purged = bench.queue.purge();
-    bench.stats.output.queued -= purged as u64;
-    bench.stats.drop_output(DropReason::Purged, purged as u64);
+    bench.stats.output.queued -= purged.len() as u64;
+    bench
+        .stats
+        .drop_output(DropReason::Purged, purged.len() as u64);
     bench.check();
     assert_eq!(bench.queue.released_at(bench.now), None);
 }

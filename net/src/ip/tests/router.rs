@@ -7,8 +7,8 @@ use super::*;
 use crate::ifnet::{Ifnet, Outgoing, OutputError, Sent};
 
 /// The output function of a device that nobody has open.
-fn closed(ifp: &mut Ifnet, _: &mut Outgoing) -> Result<Sent, OutputError> {
-    Err(ifp.refuse(DropReason::NotOpen, OutputError::HostDown))
+fn closed(ifp: &mut Ifnet, outgoing: &mut Outgoing) -> Result<Sent, OutputError> {
+    Err(ifp.refuse(outgoing, DropReason::NotOpen, OutputError::HostDown))
 }
 
 #[test]

@@ -533,6 +533,10 @@ impl Socket {
                     cx.net.udp.unbind(socket);
                 } else {
                     cx.filter_datagrams(socket);
+                    // The file may be the one that the socket was bound with.
+                    if let Some(left) = cx.shared.holders(socket).next() {
+                        cx.net.udp.set_owner(socket, Owner(left.0));
+                    }
                 }
             }
         }

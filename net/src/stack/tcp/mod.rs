@@ -7,6 +7,7 @@
 //!   wait to be accepted; [`connect`]: those that begin here;
 //! - [`flows`]: connections as they come and go, and the memory they take;
 //! - [`drive`]: their turns; [`blocked`]: those that wait for room in a send queue;
+//! - [`list`]: what a listing shows of them;
 //! - [`path`]: the way to the other end, and what is said about it;
 //! - [`answers`]: segments that no connection sees; `time_wait`: what is left of one that is over;
 //! - [`terms`]: what a program asks of its connections.
@@ -18,6 +19,7 @@ pub(crate) mod connection;
 mod cookies;
 mod drive;
 mod flows;
+mod list;
 mod listeners;
 mod path;
 mod secret;
@@ -32,10 +34,11 @@ use scheme::errno::Errno;
 use slab::Slab;
 
 pub(crate) use self::connection::Connection;
-pub(crate) use self::connection::State;
 use self::connection::{Counters, Flags, Segment, TIME_WAIT};
+pub(crate) use self::connection::{State, Stats as ConnectionStats};
 use self::cookies::Cookies;
 pub(crate) use self::flows::TcpStats;
+pub(crate) use self::list::TcpPlace;
 use self::secret::Secret;
 pub(crate) use self::terms::{Buffers, Terms};
 use self::time_wait::TimeWaits;

@@ -32,6 +32,16 @@ impl TimeWaits {
         (now < until).then_some(wait)
     }
 
+    /// The one that is over next after `last`, and when that is; `None` for `last` begins with those
+    /// that are not over.
+    pub(super) fn after(
+        &self,
+        last: Option<(Duration, Endpoints)>,
+        now: Duration,
+    ) -> Option<(Duration, Endpoints)> {
+        self.timers.after(last).find(|(until, _)| now < *until)
+    }
+
     /// Has these endpoints wait until then, exclusive.
     pub(super) fn insert(&mut self, endpoints: Endpoints, wait: TimeWait, until: Duration) {
         self.remove(&endpoints);

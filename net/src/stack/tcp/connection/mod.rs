@@ -337,10 +337,6 @@ impl Connection {
     }
 
     /// How it does.
-    #[cfg_attr(
-        not(test),
-        expect(dead_code, reason = "for netcfg/sockets, which is to come")
-    )]
     pub(crate) fn stats(&self) -> Stats {
         Stats {
             srtt: self.rtt.smoothed(),
@@ -354,6 +350,11 @@ impl Connection {
             send_window: self.send.window,
             receive_window: self.receive.window(),
             delivery_rate: self.rate,
+            acked: match self.send.una == self.iss {
+                true => 0,
+                false => self.send.una.since(self.iss + 1),
+            },
+            received: self.receive.arrived(),
             counters: self.counters,
         }
     }

@@ -39,6 +39,8 @@ pub(super) struct Arrival {
 pub(super) struct Receive {
     /// `RCV.NXT`.
     pub(super) nxt: SeqNumber,
+    /// `RCV.NXT` when the stream began.
+    begun: SeqNumber,
     /// `RCV.NXT + RCV.WND` at its furthest: what was offered is taken, whatever happens.
     edge: SeqNumber,
     queue: Queue,
@@ -78,6 +80,7 @@ impl Receive {
         let (limit, most) = buffer.range(FIRST);
         Self {
             nxt: SeqNumber(0),
+            begun: SeqNumber(0),
             edge: SeqNumber(0),
             queue: Queue::default(),
             held: None,
@@ -94,6 +97,7 @@ impl Receive {
     /// The other end begins with this number, and its SYN is received.
     pub(super) fn begin(&mut self, irs: SeqNumber) {
         self.nxt = irs + 1;
+        self.begun = self.nxt;
         // As far as the window of our SYN went.
         self.edge = self.nxt + self.limit.min(u32::from(u16::MAX));
     }
@@ -108,6 +112,11 @@ impl Receive {
         self.shift = 0;
         self.most = self.most.min(u32::from(u16::MAX));
         self.limit = self.limit.min(self.most);
+    }
+
+    /// Bytes of the stream that arrived, the FIN included, modulo 2^32.
+    pub(super) fn arrived(&self) -> u32 {
+        self.nxt.since(self.begun)
     }
 
     /// Bytes that the program can read.

@@ -27,6 +27,10 @@ pub(crate) struct Stats {
     pub(crate) receive_window: u32,
     /// Bytes per second that last arrived at the other end.
     pub(crate) delivery_rate: u64,
+    /// Bytes of the stream that the other end acknowledged, the FIN included, modulo 2^32.
+    pub(crate) acked: u32,
+    /// Bytes of the stream that arrived, likewise.
+    pub(crate) received: u32,
     /// What was counted.
     pub(crate) counters: Counters,
 }

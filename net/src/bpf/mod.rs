@@ -2,6 +2,10 @@
 //!
 //! A read gives a classic pcap stream, `DLT_NULL`, in host byte order; a write sends a packet out
 //! of the interface. Every open file has a [ring](crate::capture) of its own at the interface.
+//!
+//! [`drops`] are the packets that all interfaces dropped.
+
+pub(crate) mod drops;
 
 use scheme::errno::{self, Errno};
 use scheme::{Argument, Caller, DirEntry, FileKind, Outcome, Ready, Stat};
@@ -44,11 +48,14 @@ pub(crate) fn list(ip: &Ip) -> Vec<DirEntry> {
         name: name.to_owned(),
         kind: FileKind::Device,
     };
-    ip.ifs.names().map(entry).collect()
+    ip.ifs.names().chain([drops::NAME]).map(entry).collect()
 }
 
 /// Describes a capture without beginning one.
 pub(crate) fn stat(ip: &Ip, name: &str) -> Result<Stat, Errno> {
+    if name == drops::NAME {
+        return Ok(drops::DEVICE);
+    }
     ip.ifs.by_name(name).map(|_| DEVICE).ok_or(errno::ENOENT)
 }
 
@@ -102,7 +109,7 @@ impl Handle {
         }
         let dev = self.dev();
         match self.capture(ip) {
-            Some(capture) if !capture.is_empty() => Outcome::Done(Ok(capture.read(buf))),
+            Some(capture) if !capture.is_empty() => Outcome::Done(Ok(capture.ring().read(buf))),
             _ => match dev {
                 Ok(_) => Outcome::Wait,
                 Err(error) => error.into(),
@@ -134,16 +141,11 @@ impl Handle {
         &mut self,
         ip: &mut Ip,
         request: u32,
-        mut arg: Argument<'_>,
+        arg: Argument<'_>,
     ) -> Result<(), Errno> {
-        if triple(request) != BIOCGSTATS {
-            return Err(errno::ENOTTY);
-        }
-        let (seen, lost) = self.capture(ip).ok_or(errno::ENXIO)?.counters();
-        let mut stats = [0; 8];
-        stats[..4].copy_from_slice(&seen.to_ne_bytes());
-        stats[4..].copy_from_slice(&lost.to_ne_bytes());
-        arg.put(stats)
+        ring_ioctl(request, arg, || {
+            self.capture(ip).map(|capture| capture.ring().counters())
+        })
     }
 
     pub(crate) fn ready(&mut self, ip: &mut Ip) -> Ready {
@@ -168,4 +170,20 @@ impl Handle {
     pub(crate) fn detached(&mut self, left: Capture) {
         self.stream = Stream::Left(left);
     }
+}
+
+/// The ioctls of every capture; `counters` are those of its ring, if it is there.
+fn ring_ioctl(
+    request: u32,
+    mut arg: Argument<'_>,
+    counters: impl FnOnce() -> Option<(u32, u32)>,
+) -> Result<(), Errno> {
+    if triple(request) != BIOCGSTATS {
+        return Err(errno::ENOTTY);
+    }
+    let (seen, lost) = counters().ok_or(errno::ENXIO)?;
+    let mut stats = [0; 8];
+    stats[..4].copy_from_slice(&seen.to_ne_bytes());
+    stats[4..].copy_from_slice(&lost.to_ne_bytes());
+    arg.put(stats)
 }

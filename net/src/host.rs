@@ -17,6 +17,7 @@ use crate::ip::Budget;
 use crate::link::{Found, Mac};
 use crate::net::{Event, Net};
 use crate::netcfg;
+use crate::netisr;
 use crate::packet::Packet;
 use crate::seed::Seed;
 use crate::serve::{Servers, Service, Services};
@@ -27,7 +28,7 @@ use crate::stack::{EchoId, Owner, RawId, TcpEvent, UdpEvent};
 use crate::tun::{self, SigioOwner};
 
 /// The schemes served, in the order in which they are listed.
-pub const SCHEMES: [&str; 7] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp", "ip"];
+pub const SCHEMES: [&str; 8] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp", "ip", "netisr"];
 
 /// The configuration of a [`Host`].
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +49,8 @@ impl Default for Config {
     }
 }
 
-/// One machine: its network, and the files of `tun`, `netcfg`, `bpf`, `tcp`, `udp`, `icmp` and `ip`.
+/// One machine: its network, and the files of `tun`, `netcfg`, `bpf`, `tcp`, `udp`, `icmp`, `ip` and
+/// `netisr`.
 ///
 /// It is driven through [`FileServer`]; a program that has network cards also uses
 /// [`attach_ethernet`](Self::attach_ethernet) and its companions. It reads no clock, no descriptor,
@@ -89,6 +91,7 @@ enum File {
     TunPgrp(tun::PgrpHandle),
     Text(netcfg::Handle),
     Bpf(bpf::Handle),
+    Netisr(netisr::Handle),
     Echo(EchoId),
     Raw(RawId),
     Inet(Box<Socket>),
@@ -302,9 +305,10 @@ impl Host {
     fn stat_exact(&self, path: &str) -> Result<Stat, Errno> {
         match split(path) {
             ("", "") => Ok(DIRECTORY),
-            ("tun" | "bpf" | "netcfg" | "tcp" | "udp" | "icmp" | "ip", "") => Ok(DIRECTORY),
+            (scheme, "") if SCHEMES.contains(&scheme) => Ok(DIRECTORY),
             ("tun", rest) => tun::stat(rest),
             ("bpf", rest) => bpf::stat(&self.net.ip, rest),
+            ("netisr", rest) => netisr::stat(rest),
             ("netcfg", rest) => {
                 let stat = netcfg::stat_path(&self.net, rest)?;
                 Ok(stat.unwrap_or(DIRECTORY))
@@ -325,6 +329,7 @@ impl Host {
             ("", "") => Ok(SCHEMES.into_iter().map(directory).collect()),
             ("tun", "") => Ok(self.net.tun.list()),
             ("bpf", "") => Ok(bpf::list(&self.net.ip)),
+            ("netisr", "") => Ok(netisr::list()),
             ("tcp" | "udp" | "icmp" | "ip", "") | ("icmp", "echo") => Ok(Vec::new()),
             ("netcfg", rest) => netcfg::list(&self.net, rest),
             _ => Err(errno::ENOTDIR),
@@ -370,6 +375,7 @@ impl Host {
                     .map(File::Tun)
             }
             ("bpf", _) => bpf::open(&mut net.ip, rest, caller, TapId(id.0)).map(File::Bpf),
+            ("netisr", _) => netisr::open(&mut net.ip, rest, caller, id).map(File::Netisr),
             ("netcfg", _) => netcfg::open(net, rest, flags, caller).map(File::Text),
             ("icmp", _) => echo::open(net, rest, caller, id).map(File::Echo),
             ("ip", _) => raw::open(net, rest, caller, id).map(File::Raw),
@@ -467,6 +473,7 @@ impl Host {
             File::TunPgrp(handle) => net.tun.pgrp_read(*handle, buf, &**processes).into(),
             File::Text(handle) => handle.read(net, watchers, id, buf, offset).into(),
             File::Bpf(handle) => handle.read(&mut net.ip, buf),
+            File::Netisr(handle) => handle.read(&mut net.ip, buf),
             &mut File::Echo(echo) => echo::read(net, echo, buf),
             &mut File::Raw(raw) => raw::read(net, raw, buf),
             File::Inet(socket) => {
@@ -486,7 +493,12 @@ impl Host {
     fn tell_rest(&mut self, id: FileId) {
         let has_queue = matches!(
             self.files.get(id),
-            Ok(File::Tun(_) | File::Bpf(_) | File::Echo(_) | File::Raw(_) | File::Inet(_))
+            Ok(File::Tun(_)
+                | File::Bpf(_)
+                | File::Netisr(_)
+                | File::Echo(_)
+                | File::Raw(_)
+                | File::Inet(_))
         );
         if has_queue && self.ready(id).contains(Ready::READ) {
             self.wakes.wake(id, Ready::READ);
@@ -644,9 +656,14 @@ impl FileServer for Host {
     }
 
     fn complete_read(&mut self, id: FileId, delivered: bool) {
-        if let Ok(File::Tun(handle)) = self.files.get(id) {
-            self.net.tun.complete(&mut self.net.ip, handle, delivered);
-            self.net.handle_activity();
+        let Self { net, files, .. } = self;
+        match files.get(id) {
+            Ok(File::Tun(handle)) => {
+                net.tun.complete(&mut net.ip, handle, delivered);
+                net.handle_activity();
+            }
+            Ok(File::Netisr(handle)) => handle.complete(&mut net.ip, delivered),
+            _ => {}
         }
         self.counted();
     }
@@ -677,6 +694,7 @@ impl FileServer for Host {
                 .into(),
             File::Text(handle) => handle.write(net, buf).into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),
+            File::Netisr(handle) => handle.write(&mut net.ip, buf).into(),
             &mut File::Echo(echo) => echo::write(net, echo, buf).into(),
             &mut File::Raw(raw) => raw::write(net, raw, buf).into(),
             File::Inet(socket) => {
@@ -798,6 +816,7 @@ impl FileServer for Host {
             File::Directory(_) => Ok(DIRECTORY),
             File::Tun(_) | File::TunPgrp(_) => Ok(tun::DEVICE),
             File::Bpf(_) => Ok(bpf::DEVICE),
+            File::Netisr(_) => Ok(netisr::DEVICE),
             File::Text(handle) => Ok(handle.stat()),
             File::Echo(_) | File::Raw(_) | File::Inet(_) | File::Option(..) => Ok(socket::SOCKET),
         }
@@ -818,6 +837,7 @@ impl FileServer for Host {
             File::TunPgrp(_) => Ok("tun".to_owned()),
             File::Text(handle) => Ok(handle.path()),
             File::Bpf(handle) => Ok(handle.path()),
+            File::Netisr(handle) => Ok(handle.path()),
             &File::Echo(echo) => Ok(echo::path(net, echo)),
             &File::Raw(raw) => Ok(raw::path(net, raw)),
             File::Inet(socket) => Ok(socket.path(net)),
@@ -840,6 +860,7 @@ impl FileServer for Host {
                 handle.ready(net, watchers, id)
             }
             Ok(File::Bpf(handle)) => handle.ready(&mut net.ip),
+            Ok(File::Netisr(handle)) => handle.ready(&mut net.ip),
             Ok(&mut File::Echo(echo)) => echo::ready(net, echo),
             Ok(&mut File::Raw(raw)) => raw::ready(net, raw),
             Ok(File::Inet(socket)) => socket.ready(net),
@@ -864,6 +885,7 @@ impl FileServer for Host {
             Ok(File::Tun(handle)) => net.tun.close(&mut net.ip, handle),
             Ok(File::Text(handle)) => handle.close(net, watchers, id),
             Ok(File::Bpf(handle)) => handle.close(&mut net.ip),
+            Ok(File::Netisr(handle)) => handle.close(&mut net.ip),
             Ok(&mut File::Echo(echo)) => net.echo.close(echo),
             Ok(&mut File::Raw(raw)) => net.raw.close(raw),
             Ok(File::Inet(socket)) => {

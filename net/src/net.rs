@@ -128,6 +128,7 @@ impl Net {
             || self.tun.has_events()
             || self.echo.has_events()
             || self.raw.has_events()
+            || self.ip.has_registered_events()
             || !self.events.is_empty()
     }
 
@@ -139,6 +140,9 @@ impl Net {
                 TunEvent::Ready(file, ready) => Event::Ready(file, ready),
                 TunEvent::Signal(owner) => Event::Signal(owner),
             });
+        }
+        if let Some(file) = self.ip.poll_registered() {
+            return Some(Event::Ready(file, Ready::READ));
         }
         let arrived = self.echo.poll_event().or_else(|| self.raw.poll_event());
         arrived

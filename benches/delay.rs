@@ -99,7 +99,9 @@ impl Way {
         self.packets
             .extend(sent.map(|packet| (now + self.delay, packet)));
         let mut busy = self.packets.len() > before;
-        while let Some((_, packet)) = self.packets.pop_front_if(|(at, _)| *at <= now) {
+        while self.packets.front().is_some_and(|(at, _)| *at <= now)
+            && let Some((_, packet)) = self.packets.pop_front()
+        {
             // A full queue loses it, as a wire would.
             let _ = to.0.process.write(to.1, &packet);
             busy = true;

@@ -660,7 +660,9 @@ impl FileServer for Host {
         match files.get(id) {
             Ok(File::Tun(handle)) => {
                 net.tun.complete(&mut net.ip, handle, delivered);
-                net.handle_activity();
+                if !delivered {
+                    net.handle_activity();
+                }
             }
             Ok(File::Netisr(handle)) => handle.complete(&mut net.ip, delivered),
             _ => {}

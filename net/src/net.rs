@@ -220,8 +220,12 @@ impl Net {
 
     fn tell_activity(&mut self) {
         while let Some((dev, activity)) = self.ip.ifs.poll_activity() {
-            self.ip.ifs.watch_release(dev, self.ip.now);
-            match self.ip.ifs.get(dev).map(|ifp| ifp.driver) {
+            let ifp = self.ip.ifs.get(dev);
+            let driver = ifp.map(|ifp| ifp.driver);
+            if ifp.is_some_and(Ifnet::holds_back) {
+                self.ip.ifs.watch_release(dev, self.ip.now);
+            }
+            match driver {
                 Some(Driver::Tun(unit)) => self.tun.start(&self.ip, unit, activity),
                 Some(Driver::Ethernet(adapter)) if activity.contains(Activity::QUEUED) => {
                     self.link.start(&mut self.ip, adapter);

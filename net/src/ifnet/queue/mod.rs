@@ -242,6 +242,12 @@ impl SendQueue {
         self.discipline.enqueue(frame, stats)
     }
 
+    /// Whether there is a rate.
+    #[inline]
+    pub(super) fn has_rate(&self) -> bool {
+        self.bucket.is_some()
+    }
+
     /// Whether the rate lets a frame go now, if there is one.
     #[inline]
     pub(super) fn is_open(&self, now: Now) -> bool {

@@ -6,7 +6,7 @@
 //! speed changes it for all. What counts are the ratios.
 //!
 //! `cargo bench --bench per_packet`, or with `-- --quick` only to see that it runs. `--row NAME`
-//! measures only the rows whose name begins so: `ping`, `udp echo`, `tcp one`, `tcp all`,
+//! measures only the rows whose name begins so: `ping`, `fq_codel`, `udp echo`, `tcp one`, `tcp all`,
 //! `udp batch`, `bare`.
 //! Instructions instead of time, by row: docs/performance.md.
 
@@ -124,6 +124,13 @@ impl Flow {
     }
 }
 
+/// Writes a setting.
+fn set(process: &Process<Host>, path: &str, text: &str) {
+    let file = process.open(path, OpenFlags::WRITE).unwrap();
+    process.write(file, text.as_bytes()).unwrap();
+    process.close(file).unwrap();
+}
+
 /// A system, with tun/0 open.
 struct System {
     process: Process<Host>,
@@ -142,11 +149,7 @@ impl System {
         let local: Arc<Local<Host>> = Local::new(Host::new(config, OneSession));
         let process = local.process(1, 0);
         let tun = process.open("/scheme/tun/0", BOTH).unwrap();
-        let set = |path: &str, text: &str| {
-            let file = process.open(path, OpenFlags::WRITE).unwrap();
-            process.write(file, text.as_bytes()).unwrap();
-            process.close(file).unwrap();
-        };
+        let set = |path: &str, text: &str| set(&process, path, text);
         set("/scheme/netcfg/ifaces/tun0/addr/set", "10.0.0.1/24\n");
         set("/scheme/netcfg/route/add", "10.0.0.0/8 dev tun0\n");
         for unit in 1..scale.interfaces {
@@ -199,6 +202,11 @@ impl System {
             system.flows.push(flow);
         }
         system
+    }
+
+    fn set_queue(&self, line: &str) {
+        let queue = "/scheme/netcfg/ifaces/tun0/queue";
+        set(&self.process, queue, line);
     }
 
     fn exchange(&mut self, packet: &[u8]) -> Option<usize> {
@@ -412,13 +420,11 @@ fn main() {
     let mut bare = Bare::new();
     let [mut one, mut lots] = [ONE, many].map(System::new);
     let connections = lots.flows.len();
+    // Rows of the same round trip: the send queue, and the packet.
     let each = [
-        (
-            "ping",
-            System::exchange as fn(&mut System, &[u8]) -> Option<usize>,
-            &echo,
-        ),
-        ("udp echo", System::exchange, &data),
+        ("ping", "fifo\n", &echo),
+        ("fq_codel: ping", "fq_codel\n", &echo),
+        ("udp echo", "fifo\n", &data),
     ];
     let mut table = Table::new();
     table.load_style(UTF8_FULL_CONDENSED);
@@ -437,22 +443,24 @@ fn main() {
             format!("{:.2}", many / one),
         ]);
     };
-    for (name, exchange, packet) in each.into_iter().filter(|(name, ..)| wanted(name)) {
+    for (name, queue, packet) in each.into_iter().filter(|(name, ..)| wanted(name)) {
+        one.set_queue(queue);
+        lots.set_queue(queue);
         let times = measure(
             rounds,
             runs,
             &mut [
-                (
-                    "one",
-                    Box::new(|| assert!(exchange(&mut one, packet).is_some())),
-                ),
+                ("one", Box::new(|| assert!(one.exchange(packet).is_some()))),
                 (
                     "many",
-                    Box::new(|| assert!(exchange(&mut lots, packet).is_some())),
+                    Box::new(|| assert!(lots.exchange(packet).is_some())),
                 ),
             ],
         );
         row(name, [times[0], times[1]]);
+    }
+    for system in [&one, &lots] {
+        system.set_queue("fifo\n");
     }
     if wanted("tcp one") {
         let times = measure(

@@ -17,6 +17,7 @@ use crate::ip::Budget;
 use crate::link::{Found, Lost, Mac};
 use crate::net::{Event, Net};
 use crate::netcfg;
+use crate::netisr;
 use crate::packet::Packet;
 use crate::seed::Seed;
 use crate::serve::{Servers, Service, Services};
@@ -27,7 +28,7 @@ use crate::stack::{EchoId, Owner, RawId, TcpEvent, UdpEvent};
 use crate::tun::{self, SigioOwner};
 
 /// The schemes served, in the order in which they are listed.
-pub const SCHEMES: [&str; 7] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp", "ip"];
+pub const SCHEMES: [&str; 8] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp", "ip", "netisr"];
 
 /// The configuration of a [`Host`].
 #[derive(Clone, Copy, Debug)]
@@ -48,7 +49,8 @@ impl Default for Config {
     }
 }
 
-/// One machine: its network, and the files of `tun`, `netcfg`, `bpf`, `tcp`, `udp`, `icmp` and `ip`.
+/// One machine: its network, and the files of `tun`, `netcfg`, `bpf`, `tcp`, `udp`, `icmp`, `ip` and
+/// `netisr`.
 ///
 /// It is driven through [`FileServer`]; a program that has network cards also uses
 /// [`attach_ethernet`](Self::attach_ethernet) and its companions. It reads no clock, no descriptor,
@@ -96,6 +98,7 @@ enum File {
     Sockets(netcfg::Listing),
     Bpf(bpf::Handle),
     Drops(TapId),
+    Netisr(netisr::Handle),
     Echo(EchoId),
     Raw(RawId),
     Inet(Box<Socket>),
@@ -341,9 +344,10 @@ impl Host {
     fn stat_exact(&self, path: &str) -> Result<Stat, Errno> {
         match split(path) {
             ("", "") => Ok(DIRECTORY),
-            ("tun" | "bpf" | "netcfg" | "tcp" | "udp" | "icmp" | "ip", "") => Ok(DIRECTORY),
+            (scheme, "") if SCHEMES.contains(&scheme) => Ok(DIRECTORY),
             ("tun", rest) => tun::stat(rest),
             ("bpf", rest) => bpf::stat(&self.net.ip, rest),
+            ("netisr", rest) => netisr::stat(rest),
             ("netcfg", rest) => {
                 let stat = netcfg::stat_path(&self.net, rest)?;
                 Ok(stat.unwrap_or(DIRECTORY))
@@ -365,6 +369,7 @@ impl Host {
             ("", "") => Ok(SCHEMES.into_iter().map(directory).collect()),
             ("tun", "") => Ok(self.net.tun.list()),
             ("bpf", "") => Ok(bpf::list(&self.net.ip)),
+            ("netisr", "") => Ok(netisr::list()),
             ("udp", "") => Ok(vec![directory(inet::BIND)]),
             ("tcp" | "icmp" | "ip", "") | ("icmp", "echo") | ("udp", inet::BIND) => Ok(Vec::new()),
             ("netcfg", rest) => netcfg::list(&self.net, rest),
@@ -420,6 +425,7 @@ impl Host {
                 opened.map(File::Drops)
             }
             ("bpf", _) => bpf::open(&mut net.ip, rest, caller, TapId(id.0)).map(File::Bpf),
+            ("netisr", _) => netisr::open(&mut net.ip, rest, caller, id).map(File::Netisr),
             ("netcfg", _) if rest == netcfg::SOCKETS => {
                 netcfg::open_sockets(flags, caller).map(File::Sockets)
             }
@@ -533,6 +539,7 @@ impl Host {
             File::Sockets(_) => self.read_sockets(id, buf, offset).into(),
             File::Bpf(handle) => handle.read(&mut net.ip, buf),
             &mut File::Drops(id) => net.drops.read(id, buf),
+            File::Netisr(handle) => handle.read(&mut net.ip, buf),
             &mut File::Echo(echo) => echo::read(net, echo, buf),
             &mut File::Raw(raw) => raw::read(net, raw, buf),
             File::Inet(socket) => {
@@ -570,6 +577,7 @@ impl Host {
                 | File::Events(_)
                 | File::Bpf(_)
                 | File::Drops(_)
+                | File::Netisr(_)
                 | File::Echo(_)
                 | File::Raw(_)
                 | File::Inet(_))
@@ -738,9 +746,16 @@ impl FileServer for Host {
     }
 
     fn complete_read(&mut self, id: FileId, delivered: bool) {
-        if let Ok(File::Tun(handle)) = self.files.get(id) {
-            self.net.tun.complete(&mut self.net.ip, handle, delivered);
-            self.net.handle_activity();
+        let Self { net, files, .. } = self;
+        match files.get(id) {
+            Ok(File::Tun(handle)) => {
+                net.tun.complete(&mut net.ip, handle, delivered);
+                if !delivered {
+                    net.handle_activity();
+                }
+            }
+            Ok(File::Netisr(handle)) => handle.complete(&mut net.ip, delivered),
+            _ => {}
         }
         self.counted();
     }
@@ -775,6 +790,7 @@ impl FileServer for Host {
             File::Events(_) => errno::EBADF.into(),
             File::Sockets(_) | File::Drops(_) => errno::EBADF.into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),
+            File::Netisr(handle) => handle.write(&mut net.ip, buf).into(),
             &mut File::Echo(echo) => echo::write(net, echo, buf).into(),
             &mut File::Raw(raw) => raw::write(net, raw, buf).into(),
             File::Inet(socket) => {
@@ -915,6 +931,7 @@ impl FileServer for Host {
             File::Tun(_) | File::TunPgrp(_) => Ok(tun::DEVICE),
             File::Bpf(_) => Ok(bpf::DEVICE),
             File::Drops(_) => Ok(drops::DEVICE),
+            File::Netisr(_) => Ok(netisr::DEVICE),
             File::Text(handle) => Ok(handle.stat()),
             File::Lookup(_) => Ok(netcfg::LOOKUP),
             File::Events(_) => Ok(netcfg::EVENTS),
@@ -942,6 +959,7 @@ impl FileServer for Host {
             File::Sockets(_) => Ok(format!("netcfg/{}", netcfg::SOCKETS)),
             File::Bpf(handle) => Ok(handle.path()),
             File::Drops(_) => Ok(format!("bpf/{}", drops::NAME)),
+            File::Netisr(handle) => Ok(handle.path()),
             &File::Echo(echo) => Ok(echo::path(net, echo)),
             &File::Raw(raw) => Ok(raw::path(net, raw)),
             File::Inet(socket) => Ok(socket.path(net)),
@@ -968,6 +986,7 @@ impl FileServer for Host {
             Ok(File::Events(_)) => events.ready(id),
             Ok(File::Bpf(handle)) => handle.ready(&mut net.ip),
             Ok(&mut File::Drops(id)) => net.drops.ready(id),
+            Ok(File::Netisr(handle)) => handle.ready(&mut net.ip),
             Ok(&mut File::Echo(echo)) => echo::ready(net, echo),
             Ok(&mut File::Raw(raw)) => raw::ready(net, raw),
             Ok(File::Inet(socket)) => socket.ready(net),
@@ -1001,6 +1020,7 @@ impl FileServer for Host {
             Ok(File::Events(_)) => events.close(id),
             Ok(File::Bpf(handle)) => handle.close(&mut net.ip),
             Ok(&mut File::Drops(id)) => net.drops.close(&mut net.ip, id),
+            Ok(File::Netisr(handle)) => handle.close(&mut net.ip),
             Ok(&mut File::Echo(echo)) => net.echo.close(echo),
             Ok(&mut File::Raw(raw)) => net.raw.close(raw),
             Ok(File::Inet(socket)) => {

@@ -8,7 +8,8 @@
 //! - [`ifnet`]: interfaces, with addresses, flags, counters and send queues.
 //! - [`route`]: the longest-prefix table.
 //! - [`ip`]: the network layer, netisr: input, reassembly, forwarding, ICMP, groups, and the way out.
-//! - [`tun`] and [`link`], the drivers; [`stack`], the transports; [`bpf`], capture and injection.
+//! - [`tun`] and [`link`], the drivers; [`stack`], the transports; [`bpf`], capture and injection;
+//!   [`netisr`], other protocols.
 //!   Each is given the network layer as an argument.
 //! - [`mod@net`]: [`Net`](net::Net) holds these together. Its turn hands each packet that input
 //!   [delivers](ip::Delivery) to its receiver.
@@ -42,6 +43,7 @@ pub mod link;
 mod memory;
 mod net;
 mod netcfg;
+mod netisr;
 pub mod packet;
 pub mod route;
 mod seed;

@@ -132,6 +132,7 @@ impl Net {
             || self.tun.has_events()
             || self.echo.has_events()
             || self.raw.has_events()
+            || self.ip.has_registered_events()
             || !self.events.is_empty()
     }
 
@@ -143,6 +144,9 @@ impl Net {
                 TunEvent::Ready(file, ready) => Event::Ready(file, ready),
                 TunEvent::Signal(owner) => Event::Signal(owner),
             });
+        }
+        if let Some(file) = self.ip.poll_registered() {
+            return Some(Event::Ready(file, Ready::READ));
         }
         let arrived = self.echo.poll_event().or_else(|| self.raw.poll_event());
         arrived
@@ -220,8 +224,12 @@ impl Net {
 
     fn tell_activity(&mut self) {
         while let Some((dev, activity)) = self.ip.ifs.poll_activity() {
-            self.ip.ifs.watch_release(dev, self.ip.now);
-            match self.ip.ifs.get(dev).map(|ifp| ifp.driver) {
+            let ifp = self.ip.ifs.get(dev);
+            let driver = ifp.map(|ifp| ifp.driver);
+            if ifp.is_some_and(Ifnet::holds_back) {
+                self.ip.ifs.watch_release(dev, self.ip.now);
+            }
+            match driver {
                 Some(Driver::Tun(unit)) => self.tun.start(&self.ip, unit, activity),
                 Some(Driver::Ethernet(adapter)) if activity.contains(Activity::QUEUED) => {
                     self.link.start(&mut self.ip, adapter);

@@ -18,7 +18,7 @@ const FLOORS: &[&[&str]] = &[
     &["ifnet"],
     &["route"],
     &["ip"],
-    &["tun", "link", "stack", "bpf"],
+    &["tun", "link", "stack", "bpf", "netisr"],
     &["net"],
     &["socket", "netcfg", "serve"],
     &["host"],

@@ -280,6 +280,12 @@ impl Ifnet {
         }
     }
 
+    /// Whether its send queue has a rate, or had one when its timer was armed.
+    #[inline]
+    pub(crate) fn holds_back(&self) -> bool {
+        self.snd.has_rate() || self.release.at().is_some()
+    }
+
     /// The text of `ifaces/IF/stats`.
     pub(crate) fn render_stats(&self) -> String {
         use std::fmt::Write;

@@ -15,7 +15,7 @@ use super::Drops;
 pub enum DropReason {
     /// In: written with an unsupported address family (the writer got `EAFNOSUPPORT`).
     UnknownFamily,
-    /// In: netisr's queue was full.
+    /// In: netisr's queue was full, or that of the program that registered for the family.
     NetisrFull,
     /// In: not a packet: too short, wrong version, lengths that do not add up.
     Malformed,
@@ -70,9 +70,9 @@ pub enum DropReason {
     QueueFull,
     /// Out: CoDel dropped it, because packets waited for too long.
     Codel,
-    /// Out: the reader's buffer was shorter than the packet.
+    /// Both: the reader's buffer was shorter than the packet.
     Truncated,
-    /// Out: still queued at the last close.
+    /// Both: still queued at the last close.
     Purged,
     /// Out: the neighbour does not answer, or too many packets wait for one.
     NoNeighbor,

@@ -8,6 +8,7 @@
 //!
 //! - [`input`]: validates packets and finds those for this host;
 //! - [`reassembly`]: puts fragments together, within bounds;
+//! - [`registered`]: packets of other protocols, for programs that registered for them;
 //! - [`forward`]: sends on packets for other hosts, when forwarding is on;
 //! - [`icmp`]: echo replies, errors about packets, and errors that others send us;
 //! - [`groups`]: IGMP and MLD;
@@ -26,6 +27,7 @@ mod options;
 pub(crate) mod output;
 mod pmtu;
 mod reassembly;
+mod registered;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -51,6 +53,8 @@ use reassembly::{HeldFragments, HeldFrom, Reassembly};
 
 pub(crate) use ifioctl::LOOPBACK_ADDRS;
 pub(crate) use output::NetError;
+pub(crate) use registered::Arrived;
+use registered::Registered;
 
 /// Most packets in the input queue.
 const MAX_PACKETS: usize = 8192;
@@ -206,6 +210,7 @@ pub(crate) struct Ip {
     rate_limit: RateLimit,
     pub(crate) path_mtus: PathMtus,
     reports: Reports,
+    registered: Registered,
     /// Errors about packets of ours that a driver noted, without an ICMP message.
     notices: VecDeque<Quoted>,
     /// The memory of the rings of all captures.
@@ -239,6 +244,7 @@ impl Ip {
             rate_limit: RateLimit::new(hasher.clone()),
             path_mtus: PathMtus::new(hasher),
             reports: Reports::default(),
+            registered: Registered::default(),
             notices: VecDeque::new(),
             rings: Pool::default(),
             bad_segments: 0,
@@ -283,7 +289,7 @@ impl Ip {
 
     /// Whether input accepts packets of this family. Otherwise the writer gets `EAFNOSUPPORT`.
     pub(crate) fn netisr_takes(&self, family: Family) -> bool {
-        matches!(family, Family::Inet | Family::Inet6)
+        matches!(family, Family::Inet | Family::Inet6) || self.registered.takes(family)
     }
 
     /// `netisr_dispatch`: queues a packet that an interface received. If the queue is full, the
@@ -306,6 +312,13 @@ impl Ip {
         ifp.stats.input.offered += 1;
         ifp.stats.ipackets += 1;
         ifp.stats.ibytes += packet.len() as u64;
+        if !matches!(family, Family::Inet | Family::Inet6) {
+            match self.registered.enqueue(family, rcvif, &ifp.name, packet) {
+                true => ifp.stats.input.queued += 1,
+                false => ifp.stats.drop_input(DropReason::NetisrFull, 1),
+            }
+            return;
+        }
         if self.queue.len() >= MAX_PACKETS || self.bytes + packet.len() > MAX_BYTES {
             ifp.drop_input(DropReason::NetisrFull, family, &packet);
             return;
@@ -387,6 +400,7 @@ impl Ip {
             }
             keep
         });
+        self.registered.detach(dev);
         for held in self.reassembly.detach(dev) {
             self.release(Verdict::Dropped(DropReason::FragmentLimit), held);
         }

@@ -7,7 +7,7 @@ use slab::Slab;
 
 use super::codel::{Backlog, Codel};
 use super::flow::{Flow, mark};
-use super::spec::FqCodelSpec;
+use super::spec::{FqCodelSpec, Rate};
 use super::{Class, Discipline, Frame, Full};
 use crate::ifnet::{DropReason, Family, IfStats};
 
@@ -234,15 +234,38 @@ impl Discipline for FqCodel {
         self.spec.limits.free(self.len(), self.bytes)
     }
 
-    /// One that has nothing here may send even when others hold nearly everything: it is not the one
-    /// that will lose.
-    fn spares(&self, flow: &Flow) -> bool {
-        let backlog = self.backlogs.get(self.class_of(flow).0 as usize);
-        backlog.is_some_and(|&bytes| bytes == 0)
+    /// One that has nothing here may send, even when others hold nearly everything: it is not the one
+    /// that will lose. Others are held back before CoDel has to drop what they sent: with a rate, by
+    /// what half the target's time carries of each flow; without one, when their oldest frame has
+    /// waited for the target.
+    fn admits(&self, flow: &dyn Fn() -> Flow, rate: Option<Rate>, now: Duration) -> bool {
+        let flow = self.class_of(&flow()).0 as usize;
+        let (Some(queue), Some(&backlog)) = (self.flows.get(flow), self.backlogs.get(flow)) else {
+            return false;
+        };
+        let Some(oldest) = self.frames.get(queue.first as usize) else {
+            return true;
+        };
+        let target = self.spec.terms.target;
+        let early = match rate {
+            Some(Rate { bits, .. }) => {
+                let bytes = u128::from(bits) * target.as_micros() / (2 * 8 * 1_000_000);
+                let active = (self.new.len() + self.old.len()).max(1) as u128;
+                u128::from(backlog) <= (bytes / active).max(self.largest as u128)
+            }
+            None => now.saturating_sub(oldest.frame.queued_at) < target,
+        };
+        early && self.free() > 0
     }
 
+    /// Not all, because each has to be asked whether it may go on.
     fn woken(&self) -> usize {
-        self.free().max(1)
+        const MOST: usize = 8;
+
+        match self.len() {
+            0 => self.free(),
+            _ => MOST,
+        }
     }
 
     fn len(&self) -> usize {

@@ -155,10 +155,9 @@ trait Discipline: fmt::Debug + Send {
     /// that those that cannot wait find room.
     fn free(&self) -> usize;
 
-    /// Whether a sender that can wait may queue a frame of this flow although none are
-    /// [free](Self::free).
-    fn spares(&self, _flow: &Flow) -> bool {
-        false
+    /// Whether a sender that can wait may queue a frame of a flow now. `rate` is that of the bucket.
+    fn admits(&self, _flow: &dyn Fn() -> Flow, _rate: Option<Rate>, _now: Duration) -> bool {
+        self.free() > 0
     }
 
     /// The number of waiting senders to let try after a frame was released.
@@ -257,6 +256,12 @@ impl SendQueue {
         self.discipline.enqueue(frame, stats)
     }
 
+    /// Whether there is a rate.
+    #[inline]
+    pub(super) fn has_rate(&self) -> bool {
+        self.bucket.is_some()
+    }
+
     /// Whether the rate lets a frame go now, if there is one.
     #[inline]
     pub(super) fn is_open(&self, now: Now) -> bool {
@@ -325,8 +330,8 @@ impl SendQueue {
 
     /// Whether a sender that can wait may queue a frame of this flow now.
     #[inline]
-    pub(crate) fn admits(&self, flow: impl FnOnce() -> Flow) -> bool {
-        self.discipline.free() > 0 || self.discipline.spares(&flow())
+    pub(crate) fn admits(&self, flow: impl Fn() -> Flow, now: Now) -> bool {
+        self.discipline.admits(&flow, self.spec.rate, now.monotonic)
     }
 
     /// The number of waiting senders to let try after a frame was released.

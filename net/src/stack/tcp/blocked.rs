@@ -14,7 +14,8 @@ impl Tcp {
             return true;
         };
         let Endpoints { local, remote } = flow.endpoints;
-        ifp.snd.admits(|| Flow::between(proto::TCP, local, remote))
+        ifp.snd
+            .admits(|| Flow::between(proto::TCP, local, remote), ip.now)
     }
 
     /// Has a connection wait for room. Its timers run on.

@@ -247,11 +247,12 @@ impl Tunnel {
     /// Adds an address, until the tunnel is dropped. One that the interface had already stays.
     pub fn add_address(&mut self, address: &str) -> io::Result<()> {
         let before = netcfg::get(&self.tun.root, &self.interface("addr/list"))?;
-        netcfg::set(&self.tun.root, &self.interface("addr/add"), address)?;
-        if !before.lines().any(|line| line == address) {
-            let undo = Undo::Line(self.interface("addr/rm"), address.to_owned());
-            self.undo.push(undo);
+        if before.lines().any(|line| line == address) {
+            return Ok(());
         }
+        netcfg::set(&self.tun.root, &self.interface("addr/add"), address)?;
+        let undo = Undo::Line(self.interface("addr/rm"), address.to_owned());
+        self.undo.push(undo);
         Ok(())
     }
 

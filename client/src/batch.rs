@@ -1,12 +1,12 @@
 //! Many packets in one read or write.
 //!
 //! [`Incoming`] and [`Outgoing`] hold them for [`Device::recv`](crate::Device::recv) and
-//! [`Device::send`](crate::Device::send), whatever the format of the device: in batch mode or one by
-//! one, with the address family in front or without, ours or the kernel's.
+//! [`Device::send`](crate::Device::send), whatever the format of the device: in batch mode or one
+//! by one, with the address family in front or without, ours or the kernel's.
 //!
-//! [`push`] and [`packets`] are the bare format of batch mode for programs that read and write by themselves: a
-//! sequence of frames, each the length as a native-endian `u32`, the packet with its header, and zeros
-//! up to a multiple of four.
+//! [`push`] and [`packets`] are the bare format of batch mode for programs that read and write by
+//! themselves: a sequence of frames, each the length as a native-endian `u32`, the packet with its
+//! header, and zeros up to a multiple of four.
 //!
 //! ```
 //! use tun::batch;
@@ -197,8 +197,8 @@ impl Outgoing {
     }
 
     /// Room for a packet of at most `len` bytes; `None` if there is not so much left. It holds
-    /// whatever was in it before. The packet is added by [`commit`](Self::commit); until then, lending
-    /// again lends the same room.
+    /// whatever was in it before. The packet is added by [`commit`](Self::commit); until then,
+    /// lending again lends the same room.
     pub fn lend(&mut self, len: usize) -> Option<&mut [u8]> {
         self.frames.lend(len)
     }

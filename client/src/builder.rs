@@ -135,8 +135,8 @@ impl Builder {
         self
     }
 
-    /// Whether the interface goes with the last descriptor of the device, so that nothing stays when
-    /// the program is killed. Without it, addresses and mtu are undone only by
+    /// Whether the interface goes with the last descriptor of the device, so that nothing stays
+    /// when the program is killed. Without it, addresses and mtu are undone only by
     /// [dropping](Tunnel) the tunnel.
     #[must_use]
     pub fn transient(mut self, on: bool) -> Self {
@@ -244,8 +244,12 @@ impl Tunnel {
         &self.tun.root
     }
 
-    /// Adds an address, until the tunnel is dropped.
+    /// Adds an address, until the tunnel is dropped. One that the interface had already stays.
     pub fn add_address(&mut self, address: &str) -> io::Result<()> {
+        let before = netcfg::get(&self.tun.root, &self.interface("addr/list"))?;
+        if before.lines().any(|line| line == address) {
+            return Ok(());
+        }
         netcfg::set(&self.tun.root, &self.interface("addr/add"), address)?;
         let undo = Undo::Line(self.interface("addr/rm"), address.to_owned());
         self.undo.push(undo);
@@ -265,8 +269,10 @@ impl Tunnel {
     pub fn remove_route(&mut self, route: &str) -> io::Result<()> {
         let line = self.route_line(route)?;
         netcfg::set(&self.tun.root, "route/rm", &line)?;
-        let same = |undo: &Undo| matches!(undo, Undo::Line(file, old) if file == "route/rm" && *old == line);
-        self.undo.retain(|undo| !same(undo));
+        self.undo.retain(|undo| match undo {
+            Undo::Line(file, old) => file != "route/rm" || *old != line,
+            _ => true,
+        });
         Ok(())
     }
 

@@ -44,16 +44,16 @@ pub trait Device: AsFd + AsRawFd {
     fn write(&self, bytes: &[u8]) -> io::Result<usize>;
 
     /// Waits for packets and reads as many as one read brings. They replace those that were in
-    /// `incoming`. When a signal interrupts it, it is tried again: a program that a signal is to end
-    /// waits with poll(2), and reads nonblocking.
+    /// `incoming`. When a signal interrupts it, it is tried again: a program that a signal is to
+    /// end waits with poll(2), and reads nonblocking.
     fn recv<'a>(&self, incoming: &'a mut Incoming) -> io::Result<PacketsMut<'a>> {
         incoming.recv(self.format(), |buf| self.read(buf))
     }
 
-    /// Writes all packets of `outgoing`, which is empty afterwards. Without batch mode, one that the
-    /// device refuses is passed over, and the first such error returned at the end; after `EAGAIN`,
-    /// which only the kernel's device knows, the rest stays. `EINVAL` if it was made for another
-    /// format.
+    /// Writes all packets of `outgoing`, which is empty afterwards. Without batch mode, one that
+    /// the device refuses is passed over, and the first such error returned at the end; after
+    /// `EAGAIN`, which only the kernel's device knows, the rest stays. `EINVAL` if it was made for
+    /// another format.
     fn send(&self, outgoing: &mut Outgoing) -> io::Result<()> {
         outgoing.send(self.format(), |bytes| self.write(bytes))
     }

@@ -18,8 +18,8 @@ pub enum Event {
     Up,
     /// It was set down.
     Down,
-    /// It can carry packets (`RUNNING`): a tunnel that was given an address, an adapter whose driver
-    /// is there.
+    /// It can carry packets (`RUNNING`): a tunnel that was given an address, an adapter whose
+    /// driver is there.
     Running,
     /// It no longer can: its program closed it, or its adapter's driver is gone.
     Stopped,
@@ -58,8 +58,8 @@ impl Event {
     }
 }
 
-/// The changes of an interface from the time this was opened (`ifaces/IF/events`). Its descriptor is
-/// readable while there are some: a program waits for it with poll(2) beside its device.
+/// The changes of an interface from the time this was opened (`ifaces/IF/events`). Its descriptor
+/// is readable while there are some: a program waits for it with poll(2) beside its device.
 ///
 /// ```no_run
 /// # fn main() -> std::io::Result<()> {
@@ -96,8 +96,8 @@ impl Events {
         sys::set_nonblocking(self.file.as_fd(), on)
     }
 
-    /// Waits for events and returns all there are; none at the end, after [`Event::Destroyed`]. When
-    /// a signal interrupts it, it is tried again.
+    /// Waits for events and returns all there are; none at the end, after [`Event::Destroyed`].
+    /// When a signal interrupts it, it is tried again.
     pub fn read(&self) -> io::Result<Vec<Event>> {
         let mut buf = vec![0; MOST];
         let len = loop {

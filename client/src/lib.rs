@@ -49,8 +49,8 @@
 //!
 //! [`Tun::read`] is read(2): a signal ends a wait with `EINTR`, also one that the program does not
 //! handle, such as those of Ctrl-Z and `fg`, and on Linux the close of another descriptor of the
-//! device in the same process. `recv`, `send` and [`Events::read`] try again. A program that a signal
-//! is to end waits with poll(2), which it does interrupt.
+//! device in the same process. `recv`, `send` and [`Events::read`] try again. A program that a
+//! signal is to end waits with poll(2), which it does interrupt.
 //!
 //! # Beside other libraries
 //!

@@ -24,8 +24,8 @@ pub struct Stats {
 }
 
 impl Stats {
-    /// Those of an interface of the tree at `root`. Every user may ask. `ENOENT` if there is no such
-    /// interface.
+    /// Those of an interface of the tree at `root`. Every user may ask. `ENOENT` if there is no
+    /// such interface.
     ///
     /// ```no_run
     /// # fn main() -> std::io::Result<()> {

@@ -112,8 +112,9 @@ impl UdpSocket {
     }
 
     /// Sets the interface by which nothing of this socket may leave (`TUNSBYPASS`): a tunnel's, for
-    /// the socket that carries the tunnel. The interface need not be there; `None` lifts it. `EPERM`
-    /// unless the socket is root's; `ErrorKind::Unsupported` for one of another stack than tund's.
+    /// the socket that carries the tunnel. The interface need not be there; `None` lifts it.
+    /// `EPERM` unless the socket is root's; `ErrorKind::Unsupported` for one of another stack than
+    /// tund's.
     pub fn set_bypass(&self, interface: Option<&str>) -> io::Result<()> {
         self.kind.set_bypass(interface)
     }
@@ -306,8 +307,8 @@ pub struct Outgoing {
 }
 
 impl Outgoing {
-    /// Room for so many bytes, at most 1 MiB, with 28 to 31 bytes more for each; at least for one of
-    /// [`LONGEST`].
+    /// Room for so many bytes, at most 1 MiB, with 28 to 31 bytes more for each; at least for one
+    /// of [`LONGEST`].
     pub fn new(capacity: usize) -> Self {
         Self {
             frames: Writing::new(capacity, ADDRESS, LONGEST),

@@ -10,7 +10,7 @@ pub(crate) const fn size(len: usize) -> usize {
 }
 
 /// Writes the frame of these pieces, concatenated, over the whole of `to`, which has its
-/// [size](size).
+/// [size].
 pub(crate) fn put(to: &mut [u8], pieces: &[&[u8]]) {
     let len: usize = pieces.iter().map(|piece| piece.len()).sum();
     let (length, mut to) = to.split_at_mut(LENGTH);

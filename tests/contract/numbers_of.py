@@ -22,7 +22,6 @@ REQUESTS = {
     "TUNSBATCH": ("t", 130, 4, WRITE),
     "TUNGBATCH": ("t", 131, 4, READ),
     "TUNSHUT": ("t", 132, 0, NONE),
-    "TUNGSOCKNAME": ("t", 134, 24, READ),
     "FIOGETOWN": ("f", 123, 4, READ),
     "FIOSETOWN": ("f", 124, 4, WRITE),
     "FIOASYNC": ("f", 125, 4, WRITE),
@@ -52,3 +51,4 @@ def bsd(name):
 
 # Of udp and tcp: the name of an interface, with zeros behind it.
 TUNSBYPASS = triple("t", 133, 16) | IN_LINUX
+TUNGSOCKNAME = triple("t", 134, 24) | OUT_LINUX

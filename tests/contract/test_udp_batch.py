@@ -44,7 +44,7 @@ class UdpBatch(Contract):
 
     def name_of(self, file):
         """What the socket is bound to."""
-        raw = fcntl.ioctl(file, numbers.linux("TUNGSOCKNAME"), b"\xee" * 24)
+        raw = fcntl.ioctl(file, numbers.TUNGSOCKNAME, b"\xee" * 24)
         family = struct.unpack("=H", raw[:2])[0]
         port = struct.unpack("!H", raw[2:4])[0]
         self.assertEqual(raw[4:8], bytes(4), "no scope")

@@ -7,7 +7,8 @@
 //! - [`stream`]: listening, accepting, connecting;
 //! - [`datagram`]: binding, and the files that share a socket;
 //! - [`group`]: membership in groups;
-//! - [`transfer`]: reading and writing, with flags or without, and [`batch`]: many datagrams at once;
+//! - [`transfer`]: reading and writing, with flags or without;
+//! - [`batch`]: many datagrams in one read or write;
 //! - [`option`]: the options of sockets, and [`level`]: those of protocols;
 //! - [`ioctl`]: device controls.
 

@@ -22,11 +22,13 @@ fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
     let python = &["python3"][..];
-    let tests: [(&str, &'static [&str], Test); 20] = [
+    let tests: [(&str, &'static [&str], Test); 22] = [
         ("kernel_pings_us", &[], kernel_pings_us),
         ("we_ping_the_kernel", &[], we_ping_the_kernel),
         ("every_byte_of_tcp_and_udp", python, every_byte),
         ("segments_that_were_put_together", python, segments),
+        ("frames_that_come_too_fast", python, frames_too_fast),
+        ("frames_of_noise", python, frames_of_noise),
         ("tagged_frames_are_not_for_us", python, tagged_frames),
         ("an_address_the_kernel_has", &[], address_the_kernel_has),
         ("an_address_we_have", &[], address_we_have),
@@ -164,6 +166,56 @@ print("all good")
         datagrams += u32::from(buffer[9] == 17 && len == 1028);
     }
     bed.system.close(tun).unwrap();
+}
+
+/// Nobody takes them for a while: the system's buffer is bounded, and what it cannot keep is counted.
+fn frames_too_fast(bed: &Bed) {
+    // The kernel has to know where we are.
+    bed.kernel_ping("10.0.0.1", "56");
+    bed.system.signal(libc::SIGSTOP);
+    bed.python(
+        r#"
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(("10.0.0.1", 9))
+for _ in range(20000):
+    s.send(bytes(1400))
+print("all good")
+"#,
+    );
+    bed.system.signal(libc::SIGCONT);
+    bed.kernel_ping("10.0.0.1", "56");
+    until("what was lost is counted", || bed.drops("missed") > 0);
+    until("all are accounted for", || {
+        bed.drops("missed") + bed.system.stat("eth0", "ipackets") >= 20_000
+    });
+}
+
+/// Whatever comes, it is counted, and we go on.
+fn frames_of_noise(bed: &Bed) {
+    let before = bed.system.drops("eth0");
+    bed.python(&format!(
+        r#"
+import random, socket
+random.seed(5)
+ours = bytes.fromhex("{mac}")
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("b0", 0))
+src = s.getsockname()[4]
+types = [b"\x08\x00", b"\x86\xdd", b"\x08\x06", b"\x81\x00", b"\x00\x20"]
+starts = [b"\x45\x00", b"\x60\x00\x00\x00", b"\x00\x01\x08\x00\x06\x04", b""]
+for _ in range(5000):
+    dst = random.choice([ours, b"\xff" * 6, b"\x33\x33\x00\x00\x00\x01", random.randbytes(6)])
+    body = random.choice(starts) + random.randbytes(random.choice([0, 1, 20, 40, 60, 1400]))
+    s.send(dst + src + random.choice(types) + body)
+print("all good")
+"#,
+        mac = bed.mac().replace(':', "")
+    ));
+    bed.kernel_ping("10.0.0.1", "56");
+    bed.kernel_ping("fd00::1", "56");
+    assert!(bed.system.drops("eth0") > before);
+    assert!(bed.is_running());
 }
 
 /// The tag comes beside the frame, which looks like one for us without it.
@@ -340,6 +392,12 @@ fn another_hardware_address(bed: &Bed) {
     bed.our_link().set(&["address", "02:00:00:00:00:77"]);
     until("it is the link's", || bed.mac() == "02:00:00:00:00:77");
     // Announced, so the kernel need not find out first.
+    until("the kernel hears of it", || {
+        bed.run(&["ip", "neigh", "show", "dev", "b0"])
+            .matches("02:00:00:00:00:77")
+            .count()
+            >= 2
+    });
     bed.kernel_ping("10.0.0.1", "56");
     bed.kernel_ping("fd00::1", "56");
     until("the link-local address follows", || {
@@ -356,7 +414,7 @@ fn another_hardware_address(bed: &Bed) {
 /// The lifetimes of a router that says no more.
 fn routers_end(bed: &Bed) {
     let radvd = bed.radvd(
-        "AdvDefaultLifetime 6; prefix fd00:1::/64 { AdvValidLifetime 6; AdvPreferredLifetime 4; };",
+        "AdvDefaultLifetime 10; prefix fd00:1::/64 { AdvValidLifetime 10; AdvPreferredLifetime 9; };",
     );
     until("there is an address", || {
         bed.has("ifaces/eth0/addr/list", "fd00:1::")
@@ -516,18 +574,15 @@ fn nmap(bed: &Bed) {
     };
     for (family, address) in [(&["-4"][..], "10.0.0.1"), (&["-6"], "fd00::1")] {
         let scan = |options: &[&str]| {
-            let common = ["-n", "-Pn", "-T5", "--max-retries", "3", "-v0"];
-            let nmap = [
-                &["nmap"][..],
-                family,
-                &common,
-                options,
-                &["-oG", "-", address],
-            ]
-            .concat();
-            bed.run(&nmap);
-            let nmap = [&["nmap"][..], family, &common[..5], options, &[address]].concat();
-            bed.run(&nmap)
+            let patient = [
+                "-n",
+                "-Pn",
+                "--min-rtt-timeout",
+                "500ms",
+                "--max-retries",
+                "10",
+            ];
+            bed.run(&[&["nmap"][..], family, &patient, options, &[address]].concat())
         };
         let text = scan(&["-sS", "-p", "1-200"]);
         for port in ["7/tcp", "9/tcp", "19/tcp"] {

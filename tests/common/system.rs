@@ -255,6 +255,12 @@ impl MountSystem {
         }
     }
 
+    /// Sends the daemon a signal.
+    pub fn signal(&self, signal: i32) {
+        // SAFETY: a signal to our own child, which is not reaped yet.
+        assert_eq!(unsafe { libc::kill(self.daemon.id() as i32, signal) }, 0);
+    }
+
     pub fn dir(&self) -> &Path {
         &self.dir
     }
@@ -262,8 +268,7 @@ impl MountSystem {
 
 impl Drop for MountSystem {
     fn drop(&mut self) {
-        // SAFETY: a signal to our own child, which is not reaped yet.
-        unsafe { libc::kill(self.daemon.id() as i32, libc::SIGTERM) };
+        self.signal(libc::SIGTERM);
         let status = self.daemon.wait().unwrap();
         if !std::thread::panicking() {
             assert!(status.success(), "tund ended with {status}");

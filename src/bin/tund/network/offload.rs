@@ -193,7 +193,8 @@ mod tests {
             ip.set_version(6);
             ip.set_next_header(protocol);
             ip.set_hop_limit(64);
-            (ip.set_src_addr(SRC_V6), ip.set_dst_addr(DST_V6));
+            ip.set_src_addr(SRC_V6);
+            ip.set_dst_addr(DST_V6);
         } else {
             frame[12..].copy_from_slice(&[8, 0]);
             frame.extend([0; IPV4_HEADER]);
@@ -203,7 +204,8 @@ mod tests {
             ip.set_ident(0xffff);
             ip.set_next_header(protocol);
             ip.set_hop_limit(64);
-            (ip.set_src_addr(SRC), ip.set_dst_addr(DST));
+            ip.set_src_addr(SRC);
+            ip.set_dst_addr(DST);
         }
         let start = frame.len();
         frame.extend_from_slice(transport);
@@ -265,7 +267,9 @@ mod tests {
             let mut tcp = TcpPacket::new_unchecked(&mut bytes[..]);
             tcp.set_header_len(TCP_HEADER as u8 + 4);
             tcp.set_seq_number(TcpSeqNumber(-1000));
-            (tcp.set_fin(true), tcp.set_psh(true), tcp.set_ack(true));
+            tcp.set_fin(true);
+            tcp.set_psh(true);
+            tcp.set_ack(true);
             bytes[FLAGS] |= CWR;
             let (mut whole, start) = frame(v6, IpProtocol::Tcp, &bytes);
             let offload = Offload::parse(&header(Some((start, 16)), kind, 1000));

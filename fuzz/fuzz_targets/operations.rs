@@ -78,7 +78,7 @@ enum Path {
 
 impl Path {
     fn text(&self) -> String {
-        const SETTINGS: [&str; 12] = [
+        const SETTINGS: [&str; 13] = [
             "addr/set",
             "addr/add",
             "addr/rm",
@@ -91,6 +91,7 @@ impl Path {
             "ledger",
             "addr/list",
             "status",
+            "events",
         ];
         match self {
             Self::Tun(3) => "tun/clone".to_owned(),
@@ -146,7 +147,7 @@ fuzz_target!(|operations: Vec<Operation>| {
                 mut arg,
             } => {
                 let (kind, number) = (u32::from(b"tf"[usize::from(number & 1)]), number >> 1);
-                for size in [0, 4, 8, 32] {
+                for size in [0, 4, 8, 16, 32] {
                     let request = (size as u32) << 16 | kind << 8 | u32::from(number) + 64;
                     let _ = process.ioctl(fd(at), request, &mut arg[..size]);
                 }

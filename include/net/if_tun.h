@@ -73,6 +73,7 @@ struct tun_sockaddr_in {
 #define TUNSBATCH	_TUN_IOW('t', 130, 4)	/* many packets in one read or write */
 #define TUNGBATCH	_TUN_IOR('t', 131, 4)
 #define TUNSHUT		_TUN_IO('t', 132)	/* end all waits, give the unit back */
+#define TUNSBYPASS	_TUN_IOW('t', 133, 16)	/* of udp and tcp: nothing leaves by this interface */
 #define TUN_FIOGETOWN	_TUN_IOR('f', 123, 4)	/* who gets SIGIO: process > 0, group < 0 */
 #define TUN_FIOSETOWN	_TUN_IOW('f', 124, 4)
 #define TUN_FIOASYNC	_TUN_IOW('f', 125, 4)	/* SIGIO for every packet */

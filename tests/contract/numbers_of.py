@@ -47,3 +47,7 @@ def bsd(name):
     """The number of a request as BSD encodes it."""
     group, number, size, way = REQUESTS[name]
     return triple(group, number, size) | (VOID_BSD, OUT_BSD, IN_BSD)[way]
+
+
+# Of udp and tcp: the name of an interface, with zeros behind it.
+TUNSBYPASS = triple("t", 133, 16) | IN_LINUX

@@ -6,6 +6,7 @@ mod common;
 
 mod datagram;
 mod groups;
+mod ioctl;
 mod multicast;
 mod names;
 mod options;

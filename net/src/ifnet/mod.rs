@@ -6,6 +6,7 @@
 
 mod addr;
 mod family;
+mod name;
 mod output;
 mod queue;
 mod stats;
@@ -27,6 +28,7 @@ pub(crate) use addr::{
     solicited_node,
 };
 pub use family::Family;
+pub use name::IfName;
 pub use output::{Activity, IfOutput, Outgoing, OutputError, Sent};
 pub use queue::{Discipline, Fifo, FifoLimits, Frame, Full};
 pub use stats::{DropReason, IfStats, Ledger};
@@ -266,6 +268,11 @@ impl Ifnet {
     /// Whether it is a loopback: packets sent by it are received again.
     pub fn is_loopback(&self) -> bool {
         self.flags.contains(IfFlags::LOOPBACK)
+    }
+
+    /// Whether it is a tunnel: the packets that leave by it come to a program.
+    pub fn is_tunnel(&self) -> bool {
+        matches!(self.driver, Driver::Tun(_))
     }
 
     /// Whether IPv6 packets can leave by it.

@@ -52,6 +52,8 @@ pub enum DropReason {
     TtlExceeded,
     /// In: to be forwarded, but there is no route.
     NoRoute,
+    /// In: to be forwarded, and its destination is declared unreachable.
+    Unreachable,
     /// In: to be forwarded over an interface that is down, not open, or without the family.
     NetDown,
     /// In: to be forwarded, too big, and may not be fragmented.
@@ -77,7 +79,7 @@ pub enum DropReason {
 
 impl DropReason {
     /// Every reason, in the order in which `stats` shows them.
-    pub const ALL: [Self; 30] = [
+    pub const ALL: [Self; 31] = [
         Self::UnknownFamily,
         Self::NetisrFull,
         Self::Malformed,
@@ -98,6 +100,7 @@ impl DropReason {
         Self::FragmentLimit,
         Self::TtlExceeded,
         Self::NoRoute,
+        Self::Unreachable,
         Self::NetDown,
         Self::TooBig,
         Self::NoIpv6,
@@ -133,6 +136,7 @@ impl DropReason {
             Self::FragmentLimit => "fragment_limit",
             Self::TtlExceeded => "ttl_exceeded",
             Self::NoRoute => "no_route",
+            Self::Unreachable => "unreachable",
             Self::NetDown => "net_down",
             Self::TooBig => "too_big",
             Self::NoIpv6 => "no_ipv6",

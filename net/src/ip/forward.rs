@@ -37,11 +37,13 @@ impl Ip {
         let path = match self.way_to(&dst, None) {
             Ok(path) => path,
             Err(error) => {
-                self.icmp_error(rcvif, &packet, Problem::NoRoute);
-                return Verdict::Dropped(match error {
-                    NetError::Down => DropReason::NetDown,
-                    _ => DropReason::NoRoute,
-                });
+                let (problem, reason) = match error {
+                    NetError::Unreachable => (Problem::Host, DropReason::Unreachable),
+                    NetError::Down => (Problem::NoRoute, DropReason::NetDown),
+                    _ => (Problem::NoRoute, DropReason::NoRoute),
+                };
+                self.icmp_error(rcvif, &packet, problem);
+                return Verdict::Dropped(reason);
             }
         };
         if path.dev == rcvif && self.is_other_end(rcvif, &dst) {

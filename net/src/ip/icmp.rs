@@ -275,7 +275,7 @@ impl Ip {
         options: &[u8],
         mut message: Packet,
     ) {
-        let Ok(path) = self.route_back(dev, own, &dst) else {
+        let Ok(path) = self.route_back(dev, own, &dst, None) else {
             return;
         };
         let Some(src) = own.or(path.src) else {

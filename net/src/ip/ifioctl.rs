@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use ipnet::IpNet;
 use scheme::errno::{self, Errno};
 
 use super::Ip;
@@ -33,7 +34,8 @@ impl Ip {
     /// `if_detach`: removes an interface, with its routes, its packets and its fragments.
     pub(crate) fn if_detach(&mut self, dev: IfIndex) {
         self.netisr_detach(dev);
-        self.routes.purge(dev, |_| true);
+        self.routes.remove_over(dev, |_| true);
+        self.routes.forget(dev, |_| false);
         self.ifs.detach(dev);
         self.routes.touch();
     }
@@ -57,7 +59,8 @@ impl Ip {
             for addr in addrs.iter().filter(|addr| addr.addr.is_ipv6()) {
                 self.remove_addr(dev, addr);
             }
-            self.routes.purge(dev, |prefix| prefix.network().is_ipv6());
+            self.routes
+                .remove_over(dev, |prefix| prefix.network().is_ipv6());
             self.groups_forget(dev, Family::Inet6);
         }
         // Connections keep the mtu of their path. This makes them look it up again.
@@ -129,11 +132,19 @@ impl Ip {
         self.connect_routes(dev);
     }
 
+    /// Forgets the places of routes for addresses that an interface does not have any more. As long
+    /// as it has an address of the network, the route keeps its place though it may come and go.
+    pub(crate) fn forget_places(&mut self, dev: IfIndex) {
+        let addrs = self.addrs_of(dev);
+        let has = |prefix: &IpNet| addrs.iter().any(|addr| addr.prefix() == Some(*prefix));
+        self.routes.forget(dev, has);
+    }
+
     /// Whether the table has room for the route of an address that an interface is to get.
     pub(crate) fn can_connect(&self, dev: IfIndex, addr: &IfAddr) -> bool {
         addr.prefix().is_none_or(|prefix| {
-            let there = self.routes.at(prefix);
-            self.routes.has_room(prefix) || there.iter().any(|route| connects(route, dev))
+            let mut there = self.routes.at(prefix);
+            self.routes.has_room(prefix) || there.any(|route| connects(route, dev))
         })
     }
 
@@ -159,15 +170,19 @@ impl Ip {
         if ifp.advertised.contains(&addr.addr) {
             return;
         }
-        let taken = self.routes.at(prefix);
-        let there = |route: &Route| connects(route, dev) && route.origin != Origin::Advertised;
-        if taken.iter().any(there) {
+        let tunnel = ifp.is_tunnel();
+        let taken = || {
+            let routes = self.routes.at(prefix);
+            routes.filter(|route| route.dev == Some(dev))
+        };
+        if taken().any(|route| connects(route, dev)) {
             return;
         }
-        // The lowest metric that no other interface has: networks may overlap.
-        let metric = (0..).find(|&metric| taken.iter().all(|route| route.metric != metric));
+        // The lowest metric at which it replaces none. Those over other interfaces stand beside it.
+        let metric = (0..).find(|&metric| taken().all(|route| route.metric != metric));
         let route = Route {
-            dev,
+            dev: Some(dev),
+            tunnel,
             via: None,
             src: None,
             metric: metric.unwrap_or(0),
@@ -187,7 +202,7 @@ impl Ip {
 
 /// Whether a route is that of an address of the interface.
 fn connects(route: &Route, dev: IfIndex) -> bool {
-    route.dev == dev && route.origin == Origin::Connected
+    route.dev == Some(dev) && route.origin == Origin::Connected
 }
 
 fn trace(ifp: &Ifnet, what: &str) {

@@ -12,7 +12,7 @@ use super::header::{
     ipv6_header, proto, set_ipv6_payload,
 };
 use crate::ifnet::{
-    Driver, DropReason, Family, IfFlags, IfIndex, Ifnet, Outgoing, OutputError, Sent,
+    Driver, DropReason, Family, IfFlags, IfIndex, IfName, Ifnet, Outgoing, OutputError, Sent,
 };
 use crate::ifnet::{is_interface_local, is_link_local, is_mapped, scope};
 use crate::packet::Packet;
@@ -27,6 +27,8 @@ pub(crate) const HOP_LIMIT: u8 = 64;
 pub enum NetError {
     /// No route covers the destination.
     NoRoute,
+    /// The route says that the destination is unreachable.
+    Unreachable,
     /// The route's interface is down.
     Down,
     /// Nobody has the tun device open.
@@ -60,10 +62,20 @@ impl From<OutputError> for NetError {
     }
 }
 
+impl From<LookupError> for NetError {
+    fn from(error: LookupError) -> Self {
+        match error {
+            LookupError::NoRoute => Self::NoRoute,
+            LookupError::Down => Self::Down,
+        }
+    }
+}
+
 impl From<NetError> for Errno {
     fn from(error: NetError) -> Self {
         match error {
             NetError::NoRoute => errno::ENETUNREACH,
+            NetError::Unreachable => errno::EHOSTUNREACH,
             NetError::Down => errno::ENETDOWN,
             NetError::HostDown => errno::EHOSTDOWN,
             NetError::NoBuffers => errno::ENOBUFS,
@@ -86,11 +98,34 @@ pub(crate) struct Path {
     pub(crate) mtu: u16,
 }
 
+/// The interfaces that a packet may leave by.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Egress {
+    /// This one, unless the destination is this host; `None` leaves it to the route.
+    pub(crate) only: Option<IfIndex>,
+    /// All but this one.
+    pub(crate) never: Option<IfIndex>,
+}
+
+impl From<Option<IfIndex>> for Egress {
+    fn from(only: Option<IfIndex>) -> Self {
+        Self { only, never: None }
+    }
+}
+
 impl Ip {
-    /// The path to `dst`, with the source address. It leaves by `dev`, if that is given and the
-    /// destination is not this host.
-    pub(crate) fn route_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
-        let mut path = self.way_to(dst, dev)?;
+    /// The interface that a socket bypasses, if it is there.
+    pub(crate) fn bypassed(&self, name: Option<IfName>) -> Option<IfIndex> {
+        self.ifs.by_name(name?.as_str())
+    }
+
+    /// The path to `dst`, with the source address.
+    pub(crate) fn route_to(
+        &self,
+        dst: &IpAddr,
+        egress: impl Into<Egress>,
+    ) -> Result<Path, NetError> {
+        let mut path = self.way_to(dst, egress)?;
         if path.src.is_none()
             && let Some(ifp) = self.ifs.get(path.dev)
         {
@@ -101,14 +136,19 @@ impl Ip {
 
     /// The path for a packet that has a source already. This spares the search for one, which may
     /// look at every interface.
-    pub(crate) fn way_to(&self, dst: &IpAddr, dev: Option<IfIndex>) -> Result<Path, NetError> {
-        let ours = match dev {
+    pub(crate) fn way_to(&self, dst: &IpAddr, egress: impl Into<Egress>) -> Result<Path, NetError> {
+        let Egress { only, never } = egress.into();
+        let allowed = |ifp: &&Ifnet| never != Some(ifp.index);
+        let ours = match only {
             Some(dev) => self.ifs.is_local_on(dst, dev),
             None => self.ifs.is_local(dst),
         };
         if ours {
             let lo0 = self.ifs.loopback().filter(|lo0| lo0.is_up());
             let lo0 = lo0.ok_or(NetError::Down)?;
+            if !allowed(&lo0) {
+                return Err(NetError::NoRoute);
+            }
             return Ok(Path {
                 dev: lo0.index,
                 next_hop: *dst,
@@ -119,8 +159,9 @@ impl Ip {
         if dst.is_unspecified() || is_mapped(dst) {
             return Err(NetError::NoRoute);
         }
-        if let Some(dev) = dev {
-            let ifp = self.ifs.get(dev).ok_or(NetError::NoRoute)?;
+        if let Some(only) = only {
+            let ifp = self.ifs.get(only).filter(allowed);
+            let ifp = ifp.ok_or(NetError::NoRoute)?;
             return Self::direct(ifp, dst);
         }
         // Packets for many hosts need no router. A broadcast leaves by the first interface that has
@@ -130,25 +171,23 @@ impl Ip {
             _ if dst.is_multicast() => Some(IfFlags::UP | IfFlags::MULTICAST),
             _ => None,
         };
-        let found = self.routes.lookup(dst, |dev| self.is_up(dev));
+        let found = self.routes.lookup(dst, never, |dev| self.is_up(dev));
         if let Some(flags) = many {
             let routed = found.ok().filter(|_| dst.is_multicast());
+            let routed = routed.map(|(_, route)| route.dev.ok_or(NetError::Unreachable));
+            let routed = routed.transpose()?;
             let fits =
-                |ifp: &&Ifnet| ifp.flags.contains(flags) && !ifp.flags.contains(IfFlags::LOOPBACK);
-            let ifp = routed
-                .and_then(|route| self.ifs.get(route.dev))
-                .filter(fits);
+                |ifp: &&Ifnet| ifp.flags.contains(flags) && !ifp.is_loopback() && allowed(ifp);
+            let ifp = routed.and_then(|dev| self.ifs.get(dev)).filter(fits);
             let ifp = ifp.or_else(|| self.ifs.iter().find(fits));
             return Self::direct(ifp.ok_or(NetError::NoRoute)?, dst);
         }
-        let route = found.map_err(|error| match error {
-            LookupError::NoRoute => NetError::NoRoute,
-            LookupError::Down => NetError::Down,
-        })?;
-        let ifp = self.ifs.get(route.dev).ok_or(NetError::NoRoute)?;
+        let (_, route) = found?;
+        let dev = route.dev.ok_or(NetError::Unreachable)?;
+        let ifp = self.ifs.get(dev).ok_or(NetError::NoRoute)?;
         let next_hop = route.via.unwrap_or(*dst);
         Ok(Path {
-            dev: route.dev,
+            dev,
             next_hop,
             // The route may name an address that is gone since.
             src: route.src.filter(|src| self.ifs.is_local(src)),
@@ -158,20 +197,25 @@ impl Ip {
 
     /// The path of an answer from `src`, or from the address of the path, to `dst`. It leaves by the
     /// link that the question came by if `dst` means something only there (RFC 4007 section 9), or
-    /// if there is no route: the other end may know one.
+    /// if there is no route: the other end may know one. What is declared unreachable gets none, and
+    /// none leaves by `never`.
     pub(crate) fn route_back(
         &self,
         rcvif: IfIndex,
         src: Option<IpAddr>,
         dst: &IpAddr,
+        never: Option<IfIndex>,
     ) -> Result<Path, NetError> {
-        let way = |dev| match src {
-            Some(_) => self.way_to(dst, dev),
-            None => self.route_to(dst, dev),
+        let way = |only| match src {
+            Some(_) => self.way_to(dst, Egress { only, never }),
+            None => self.route_to(dst, Egress { only, never }),
         };
         match is_link_local(dst) {
             true => way(Some(rcvif)),
-            false => way(None).or_else(|_| way(Some(rcvif))),
+            false => way(None).or_else(|error| match error {
+                NetError::Unreachable => Err(error),
+                _ => way(Some(rcvif)),
+            }),
         }
     }
 

@@ -157,6 +157,7 @@ impl Link {
             Some(own) if own != addr => {
                 ip.remove_addr(dev, &own);
                 take_address(ip, dev, addr);
+                ip.forget_places(dev);
             }
             Some(_) => {}
             None => self.autoconf_probe(ip, id, dev, addr),
@@ -181,13 +182,10 @@ impl Link {
             Some(softc) => std::mem::replace(&mut softc.routed, routed),
             None => return,
         };
-        let learned = |route: &Route| route.dev == dev && route.origin == Origin::Advertised;
+        let learned = |route: &Route| route.dev == Some(dev) && route.origin == Origin::Advertised;
         let via_of = |ip: &Ip, prefix| {
-            let routes = ip.routes.at(prefix).iter();
-            routes
-                .filter(|route| learned(route))
-                .map(|route| route.via)
-                .next()
+            let mut routes = ip.routes.at(prefix);
+            routes.find(|route| learned(route)).map(|route| route.via)
         };
         let old = old.into_iter().map(|prefix| (prefix, None));
         let all = old.chain(wanted.into_iter().map(|(prefix, via)| (prefix, Some(via))));
@@ -283,6 +281,7 @@ impl Link {
         };
         if let Some(own) = ip.ifs.get(dev).and_then(|ifp| ifp.addr(addr)) {
             ip.remove_addr(dev, &own);
+            ip.forget_places(dev);
             ip.groups_follow(dev);
         }
     }
@@ -370,12 +369,13 @@ impl Link {
 /// Adds a route that a router advertised, unless it is there. A route of another origin stays.
 fn advertised_route(ip: &mut Ip, dev: IfIndex, prefix: IpNet, via: Option<IpAddr>) {
     let metric = advertised_metric(dev);
-    let taken = |route: &Route| route.metric == metric;
-    if ip.routes.at(prefix).iter().any(taken) {
+    let taken = |route: &Route| route.metric == metric && route.dev == Some(dev);
+    if ip.routes.at(prefix).any(taken) {
         return;
     }
     let route = Route {
-        dev,
+        dev: Some(dev),
+        tunnel: false,
         via,
         src: None,
         metric,

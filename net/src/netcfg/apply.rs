@@ -6,13 +6,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use scheme::errno::{self, Errno};
 
+use super::node::name_of;
 use super::setting::{IfSetting, Setting};
 use super::undo::Undo;
 use crate::ifnet::{Driver, IfAddr, IfIndex, Ifnet, MAX_ADDRS, MAX_GROUPS, MemberKind};
 use crate::ip::Ip;
 use crate::link::adapter_of;
 use crate::net::Net;
-use crate::route::{Origin, Route, RouteSpec};
+use crate::route::{Origin, Placed, Route, RouteSpec};
 
 impl Setting {
     /// Applies one setting, and returns how to undo it. If it is refused, nothing has changed.
@@ -32,11 +33,18 @@ impl Setting {
                 Undo::Routes(Some((spec.prefix, route)), old)
             }
             Self::RemoveRoute(spec) => {
-                let ifs = &net.ip.ifs;
-                let removed = net.ip.routes.remove(spec.prefix, |route| {
-                    ifs.get(route.dev)
-                        .is_some_and(|ifp| spec.matches(route, &ifp.name))
-                });
+                let matches = |route: &Route| spec.matches(route, name_of(net, route));
+                let meant: Vec<Route> = match spec.dev {
+                    Some(_) => {
+                        let there = net.ip.routes.at(spec.prefix);
+                        there.copied().filter(matches).collect()
+                    }
+                    None => in_use(&net.ip, spec.prefix, matches).into_iter().collect(),
+                };
+                let removed = net
+                    .ip
+                    .routes
+                    .remove(spec.prefix, |route| meant.contains(route));
                 if removed.is_empty() {
                     return Err(errno::EINVAL);
                 }
@@ -155,52 +163,70 @@ impl IfSetting {
 
     /// The routes over an interface that a setting of it can add or remove: those for the prefixes
     /// of its addresses; all of them for the mtu, which decides whether it carries IPv6.
-    fn routes_touched(&self, ip: &Ip, ifp: &Ifnet) -> Vec<(IpNet, Route)> {
-        let own = |(_, route): &(IpNet, &Route)| route.dev == ifp.index;
-        let copy = |(prefix, route): (IpNet, &Route)| (prefix, *route);
+    fn routes_touched(&self, ip: &Ip, ifp: &Ifnet) -> Vec<(IpNet, Placed)> {
+        let own = |(_, placed): &(IpNet, Placed)| placed.route.dev == Some(ifp.index);
         let new = match self {
-            Self::Mtu(_) => return ip.routes.of(ifp.index).map(copy).collect(),
+            Self::Mtu(_) => return ip.routes.over(ifp.index).collect(),
             Self::SetAddr(addr) | Self::AddAddr(addr) => Some(addr),
             _ => None,
         };
         let prefixes: BTreeSet<_> = ifp.addrs.iter().chain(new).map(IfAddr::prefix).collect();
         let routes = prefixes.into_iter().flatten().flat_map(|prefix| {
-            let routes = ip.routes.at(prefix).iter();
-            routes.map(move |route| (prefix, route))
+            let routes = ip.routes.placed(prefix);
+            routes.map(move |placed| (prefix, placed))
         });
-        routes.filter(own).map(copy).collect()
+        routes.filter(own).collect()
     }
+}
+
+/// Of the routes of a prefix for which `wanted` holds, the one that is used, or would be if none of
+/// them were down.
+fn in_use(ip: &Ip, prefix: IpNet, wanted: impl Fn(&Route) -> bool) -> Option<Route> {
+    let wanted = || ip.routes.at(prefix).filter(|route| wanted(route));
+    let up = |route: &&Route| route.dev.is_none_or(|dev| ip.is_up(dev));
+    wanted().find(up).or_else(|| wanted().next()).copied()
 }
 
 /// Completes a route. If the line does not name an interface, the one that reaches the router is
 /// used. `EINVAL` if there is none, the router is not on its link or is this host, or the interface
 /// does not carry IPv6.
 fn resolve_route(ip: &Ip, spec: &RouteSpec) -> Result<Route, Errno> {
+    let metric = spec.metric.unwrap_or(0);
+    if spec.unreachable {
+        return Ok(Route {
+            dev: None,
+            tunnel: false,
+            via: None,
+            src: None,
+            metric,
+            origin: Origin::Static,
+        });
+    }
     let dev = match (&spec.dev, spec.via) {
         (Some(name), _) => ip.ifs.by_name(name).ok_or(errno::EINVAL)?,
         (None, Some(via)) => {
-            let route = ip
-                .routes
-                .lookup(&via, |_| true)
-                .map_err(|_| errno::EINVAL)?;
-            match route.via {
-                None => route.dev,
-                Some(_) => return Err(errno::EINVAL),
+            let found = ip.routes.lookup(&via, None, |_| true);
+            let (_, route) = found.map_err(|_| errno::EINVAL)?;
+            match (route.via, route.dev) {
+                (None, Some(dev)) => dev,
+                _ => return Err(errno::EINVAL),
             }
         }
         (None, None) => return Err(errno::EINVAL),
     };
     let ipv6 = spec.prefix.network().is_ipv6();
-    let carries = ip.ifs.get(dev).is_some_and(|ifp| !ipv6 || ifp.has_ipv6());
+    let ifp = ip.ifs.get(dev).ok_or(errno::EINVAL)?;
+    let carries = !ipv6 || ifp.has_ipv6();
     let ours = |via: IpAddr| ip.ifs.is_local_on(&via, dev);
     if !carries || spec.via.is_some_and(ours) {
         return Err(errno::EINVAL);
     }
     Ok(Route {
-        dev,
+        dev: Some(dev),
+        tunnel: ifp.is_tunnel(),
         via: spec.via,
         src: spec.src,
-        metric: spec.metric.unwrap_or(0),
+        metric,
         origin: Origin::Static,
     })
 }

@@ -10,7 +10,7 @@ use crate::ifnet::{Family, IfAddr, IfFlags, IfIndex, MAX_GROUPS, MemberKind, Mem
 use crate::ip::Ip;
 use crate::link::{AutoAddr, adapter_of};
 use crate::net::Net;
-use crate::route::Route;
+use crate::route::{Placed, Route};
 
 /// The state before a setting.
 pub(super) enum Undo {
@@ -20,7 +20,7 @@ pub(super) enum Undo {
     TunDebug(i32),
     Forwarding(bool),
     /// Remove the first, and put the others back.
-    Routes(Option<(IpNet, Route)>, Vec<(IpNet, Route)>),
+    Routes(Option<(IpNet, Route)>, Vec<(IpNet, Placed)>),
     Interface {
         dev: IfIndex,
         addrs: Vec<IfAddr>,
@@ -28,7 +28,7 @@ pub(super) enum Undo {
         lastchange: Duration,
         mtu: u16,
         /// Its routes that the setting can touch.
-        routes: Vec<(IpNet, Route)>,
+        routes: Vec<(IpNet, Placed)>,
         /// Its groups, of which an mtu takes those of IPv6.
         groups: BTreeMap<IpAddr, Members>,
         /// Addresses that it made from prefixes of routers.
@@ -69,9 +69,8 @@ impl Undo {
                 if let Some((prefix, added)) = added {
                     net.ip.routes.remove(prefix, |route| *route == added);
                 }
-                for (prefix, route) in removed {
-                    // There was room for it before.
-                    let _ = net.ip.routes.insert(prefix, route);
+                for (prefix, placed) in removed {
+                    net.ip.routes.restore(prefix, placed);
                 }
             }
             Self::Interface {
@@ -101,11 +100,11 @@ impl Undo {
                     net.ip.ifs.add_addr(dev, *addr);
                 }
                 for prefix in now.iter().chain(&addrs).filter_map(IfAddr::prefix) {
-                    net.ip.routes.remove(prefix, |route| route.dev == dev);
+                    let over = |route: &Route| route.dev == Some(dev);
+                    net.ip.routes.remove(prefix, over);
                 }
-                for (prefix, route) in routes {
-                    // There was room for it before.
-                    let _ = net.ip.routes.insert(prefix, route);
+                for (prefix, placed) in routes {
+                    net.ip.routes.restore(prefix, placed);
                 }
                 if let Some(ifp) = net.ip.ifs.get_mut(dev) {
                     // The same ones, in their old order.

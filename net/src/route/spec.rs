@@ -1,4 +1,5 @@
-//! Routes as text: `10.8.0.0/16 via 10.0.0.2 dev tun0 src 10.0.0.1 metric 10`.
+//! Routes as text: `10.8.0.0/16 via 10.0.0.2 dev tun0 src 10.0.0.1 metric 10`, or `default
+//! unreachable metric 1000`.
 
 use std::net::IpAddr;
 
@@ -12,6 +13,8 @@ use crate::ifnet::{is_host, parse_decimal};
 pub struct RouteSpec {
     /// Destinations; no bits are set behind the prefix.
     pub prefix: IpNet,
+    /// Whether the destinations are declared unreachable.
+    pub unreachable: bool,
     /// Router.
     pub via: Option<IpAddr>,
     /// Name of the interface.
@@ -28,9 +31,16 @@ impl RouteSpec {
         let mut words = text.split_ascii_whitespace();
         let prefix = words.next()?;
         let (mut via, mut dev, mut src, mut metric) = (None, None, None, None);
+        let mut rest = words.clone();
+        let unreachable = rest.next() == Some("unreachable");
+        if unreachable {
+            words = rest;
+        }
         while let Some(word) = words.next() {
             let value = words.next()?;
             match word {
+                "metric" if metric.is_none() => metric = Some(parse_decimal(value)?),
+                _ if unreachable => return None,
                 "via" if via.is_none() => {
                     via = Some(value.parse::<IpAddr>().ok().filter(is_host)?);
                 }
@@ -38,7 +48,6 @@ impl RouteSpec {
                 "src" if src.is_none() => {
                     src = Some(value.parse::<IpAddr>().ok().filter(is_host)?);
                 }
-                "metric" if metric.is_none() => metric = Some(parse_decimal(value)?),
                 _ => return None,
             }
         }
@@ -57,6 +66,7 @@ impl RouteSpec {
             .all(|addr| addr.is_ipv6() == is_v6);
         one_family.then_some(Self {
             prefix,
+            unreachable,
             via,
             dev,
             src,
@@ -64,18 +74,19 @@ impl RouteSpec {
         })
     }
 
-    /// Whether the line describes this route of its prefix. Fields that it does not mention are not
-    /// compared.
-    pub fn matches(&self, route: &Route, dev_name: &str) -> bool {
-        self.via.is_none_or(|via| route.via == Some(via))
-            && self.dev.as_deref().is_none_or(|dev| dev == dev_name)
+    /// Whether the line describes this route of its prefix, over the interface with this name if it
+    /// is over one. Fields that it does not mention are not compared.
+    pub fn matches(&self, route: &Route, dev_name: Option<&str>) -> bool {
+        (!self.unreachable || route.dev.is_none())
+            && self.via.is_none_or(|via| route.via == Some(via))
+            && self.dev.as_deref().is_none_or(|dev| dev_name == Some(dev))
             && self.src.is_none_or(|src| route.src == Some(src))
             && self.metric.is_none_or(|metric| route.metric == metric)
     }
 }
 
-/// Writes one line of `route/list`, which `route/add` accepts.
-pub fn write_route(text: &mut String, prefix: &IpNet, route: &Route, dev_name: &str) {
+/// Writes one line of `route/list`, which `route/add` accepts. The name is that of the interface.
+pub fn write_route(text: &mut String, prefix: &IpNet, route: &Route, dev_name: Option<&str>) {
     use std::fmt::Write;
 
     let is_default = prefix.prefix_len() == 0;
@@ -87,7 +98,10 @@ pub fn write_route(text: &mut String, prefix: &IpNet, route: &Route, dev_name: &
     if let Some(via) = route.via {
         let _ = write!(text, " via {via}");
     }
-    let _ = write!(text, " dev {dev_name}");
+    let _ = match (route.dev, dev_name) {
+        (None, _) => write!(text, " unreachable"),
+        (Some(_), name) => write!(text, " dev {}", name.unwrap_or("?")),
+    };
     if let Some(src) = route.src {
         let _ = write!(text, " src {src}");
     }
@@ -113,19 +127,23 @@ mod tests {
             "10.8.0.0/16 dev tun0",
             "fd00::/8 via fe80::1 dev tun0 src fd00::2 metric 10",
             "10.0.0.2/32 dev tun0",
+            "default unreachable metric 1000",
+            "::/0 unreachable",
+            "10.8.0.0/16 unreachable",
         ] {
             let spec = RouteSpec::parse(line).unwrap();
             let route = Route {
-                dev: IfIndex(0),
+                dev: (!spec.unreachable).then_some(IfIndex(0)),
+                tunnel: true,
                 via: spec.via,
                 src: spec.src,
                 metric: spec.metric.unwrap_or(0),
                 origin: Origin::Static,
             };
             let mut text = String::new();
-            write_route(&mut text, &spec.prefix, &route, "tun0");
+            write_route(&mut text, &spec.prefix, &route, Some("tun0"));
             assert_eq!(text.trim_end(), line);
-            assert!(spec.matches(&route, "tun0"));
+            assert!(spec.matches(&route, Some("tun0")));
         }
     }
 
@@ -146,6 +164,14 @@ mod tests {
             "10.8.0.0/16 dev tun0 metric 4294967296",
             "10.8.0.0/16 dev",
             "tun0",
+            "unreachable",
+            "10.8.0.0/16 unreachable dev tun0",
+            "10.8.0.0/16 dev tun0 unreachable",
+            "10.8.0.0/16 unreachable via 10.0.0.2",
+            "10.8.0.0/16 unreachable src 10.0.0.2",
+            "10.8.0.0/16 unreachable unreachable",
+            "10.8.0.0/16 unreachable metric",
+            "10.8.0.0/16 metric 3 unreachable",
         ] {
             assert_eq!(RouteSpec::parse(bad), None, "{bad:?}");
         }

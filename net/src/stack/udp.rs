@@ -10,10 +10,10 @@ use smallvec::SmallVec;
 use smoltcp::wire::UdpPacket;
 
 use super::{OVERHEAD, Owner, unspecified};
-use crate::ifnet::{DropReason, IfIndex, Ifnet};
+use crate::ifnet::{DropReason, IfIndex, IfName, Ifnet};
 use crate::ip::header::{Addressee, Endpoints, proto};
 use crate::ip::icmp::{Notice, Problem};
-use crate::ip::output::HOP_LIMIT;
+use crate::ip::output::{Egress, HOP_LIMIT};
 use crate::ip::{Ip, NetError, Received, Verdict, checksum};
 use crate::memory::Memory;
 use crate::packet::Packet;
@@ -45,6 +45,8 @@ pub(crate) struct SendTerms {
     /// The address of the interface that multicasts leave by; `None` for the interface of the
     /// route.
     pub(crate) group_if: Option<Ipv4Addr>,
+    /// The interface that nothing leaves by.
+    pub(crate) bypass: Option<IfName>,
 }
 
 impl Default for SendTerms {
@@ -55,6 +57,7 @@ impl Default for SendTerms {
             group_hops: 1,
             group_loop: true,
             group_if: None,
+            bypass: None,
         }
     }
 }
@@ -483,7 +486,8 @@ impl Udp {
             // What is from an address of one link stays on it (RFC 4007 section 9).
             _ => src.and_then(|src| ip.ifs.link_of(&src, &dst.0)),
         };
-        let path = ip.route_to(&dst.0, dev)?;
+        let never = ip.bypassed(terms.bypass);
+        let path = ip.route_to(&dst.0, Egress { only: dev, never })?;
         // A DHCP client broadcasts before it has an address.
         let everybody = matches!(dst.0, IpAddr::V4(dst) if dst.is_broadcast());
         let nobody = everybody.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

@@ -144,7 +144,7 @@ impl Units {
             ifp.flags.remove(IfFlags::RUNNING);
             trace(ifp, "closed");
         }
-        ip.routes.purge(dev, |_| true);
+        ip.routes.remove_over(dev, |_| true);
         ip.routes.touch();
         ip.ifs.note(dev, Activity::ROOM);
         if let Some(file) = file {

@@ -22,7 +22,8 @@ fn nothing_goes_back_to_the_one_peer() {
         ("fd0a::1", Some(Verdict::Forwarded)),
     ] {
         let through = crate::route::Route {
-            dev,
+            dev: Some(dev),
+            tunnel: true,
             via: None,
             src: None,
             metric: 0,
@@ -132,7 +133,8 @@ fn the_network_of_an_address_has_its_route_beside_others() {
     let (mut ip, [dev]) = machine([&["10.7.0.1/24"]]);
     let (prefix, via) = ("10.8.0.0/24".parse().unwrap(), "10.7.0.9".parse().ok());
     let route = |metric| Route {
-        dev,
+        dev: Some(dev),
+        tunnel: true,
         via,
         src: None,
         metric,

@@ -8,10 +8,12 @@
 //! - [`datagram`]: binding, and the files that share a socket;
 //! - [`group`]: membership in groups;
 //! - [`transfer`]: reading and writing, with flags or without;
-//! - [`option`]: the options of sockets, and [`level`]: those of protocols.
+//! - [`option`]: the options of sockets, and [`level`]: those of protocols;
+//! - [`ioctl`]: device controls.
 
 mod datagram;
 mod group;
+mod ioctl;
 mod level;
 mod option;
 mod stream;
@@ -31,8 +33,11 @@ use super::name::{self, Names};
 use super::option_file;
 use crate::files::Wakes;
 use crate::ifnet::IfIndex;
+use crate::ip::output::Egress;
 use crate::net::Net;
 use crate::stack::{FlowId, ListenerId, Owner, TcpState, UdpId};
+
+pub(crate) use ioctl::request;
 
 use group::{Memberships, SocketKey};
 use level::Level;
@@ -430,7 +435,11 @@ impl Socket {
                 ..
             } => {
                 // A connected socket has an address, even if only for this destination.
-                let chosen = peer.and_then(|(dst, _)| net.ip.route_to(&dst, None).ok()?.src);
+                let egress = Egress {
+                    only: None,
+                    never: net.ip.bypassed(self.options.bypass),
+                };
+                let chosen = peer.and_then(|(dst, _)| net.ip.route_to(&dst, egress).ok()?.src);
                 let addr = specific(addr).or(chosen).unwrap_or(addr);
                 (peer, Some((addr, port)))
             }

@@ -9,6 +9,7 @@ use scheme::wait::Direction;
 
 use super::transfer::LONGEST_DATAGRAM;
 use super::{Context, Socket, State, Transport};
+use crate::ifnet::IfName;
 use crate::net::Net;
 use crate::stack::{Buffers, QUEUE_BYTES, SendTerms, Terms, Udp};
 
@@ -52,6 +53,7 @@ pub(super) struct Options {
     pub(super) group_hops: u8,
     pub(super) group_loop: bool,
     pub(super) group_if: Option<Ipv4Addr>,
+    pub(super) bypass: Option<IfName>,
     /// Sizes to receive and to send, bytes, if a program set them.
     receive_buffer: Option<usize>,
     send_buffer: Option<usize>,
@@ -64,6 +66,7 @@ impl Default for Options {
             group_hops,
             group_loop,
             group_if,
+            bypass,
         } = SendTerms::default();
         Self {
             timeouts: [None; 2],
@@ -73,6 +76,7 @@ impl Default for Options {
             group_hops,
             group_loop,
             group_if,
+            bypass,
             receive_buffer: None,
             send_buffer: None,
         }
@@ -87,6 +91,7 @@ impl Options {
             keep_alive: self.keep_alive,
             no_delay: self.no_delay,
             idle_limit: None,
+            bypass: self.bypass,
             buffers: Buffers {
                 receive: self.receive_buffer.map(Buffers::clamp),
                 send: self.send_buffer.map(Buffers::clamp),
@@ -101,6 +106,7 @@ impl Options {
             group_hops: self.group_hops,
             group_loop: self.group_loop,
             group_if: self.group_if,
+            bypass: self.bypass,
         }
     }
 }

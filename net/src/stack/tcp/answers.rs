@@ -4,7 +4,7 @@ use smoltcp::wire::{TCP_HEADER_LEN, TcpPacket};
 
 use super::Tcp;
 use super::connection::{Flags, Header, Options, Segment, SeqNumber, TIME_WAIT, TimeWait};
-use crate::ifnet::IfIndex;
+use crate::ifnet::{IfIndex, IfName};
 use crate::ip::header::{Endpoints, proto};
 use crate::ip::output::HOP_LIMIT;
 use crate::ip::{Ip, checksum};
@@ -52,7 +52,7 @@ impl Tcp {
         };
         let answer = bare(endpoints, seq, ack, flags);
         self.stats.resets += 1;
-        self.answer(ip, rcvif, endpoints, answer);
+        self.answer(ip, rcvif, endpoints, answer, None);
     }
 
     /// Deals with a segment for a connection in TIME-WAIT that begins no new one (RFC 9293 section
@@ -76,20 +76,23 @@ impl Tcp {
             self.waits.insert(*endpoints, wait, until);
         }
         let answer = bare(endpoints, wait.snd_nxt, wait.rcv_nxt, Flags::ACK);
-        self.answer(ip, rcvif, endpoints, answer);
+        self.answer(ip, rcvif, endpoints, answer, None);
     }
 
-    /// Sends a segment to where one came from, by any way there is.
+    /// Sends a segment to where one came from, by any way there is that does not lead through
+    /// `bypass`.
     pub(super) fn answer(
         &self,
         ip: &mut Ip,
         rcvif: IfIndex,
         endpoints: &Endpoints,
         mut segment: Packet,
+        bypass: Option<IfName>,
     ) {
         fill_checksum(endpoints, &mut segment);
         let (src, dst) = (endpoints.local.0, endpoints.remote.0);
-        if let Ok(path) = ip.route_back(rcvif, Some(src), &dst) {
+        let never = ip.bypassed(bypass);
+        if let Ok(path) = ip.route_back(rcvif, Some(src), &dst, never) {
             let _ = ip.ip_output(path, src, dst, proto::TCP, HOP_LIMIT, segment);
         }
     }

@@ -9,6 +9,7 @@ use super::{FlowId, Holder, Tcp, Terms};
 use crate::ifnet::is_host;
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
+use crate::ip::output::Egress;
 use crate::stack::{Owner, ephemeral_ports};
 
 impl Tcp {
@@ -26,7 +27,11 @@ impl Tcp {
         if !is_host(&remote.0) || ip.ifs.is_many(&remote.0) {
             return Err(errno::ENETUNREACH);
         }
-        let path = ip.route_to(&remote.0, None)?;
+        let egress = Egress {
+            only: None,
+            never: ip.bypassed(terms.bypass),
+        };
+        let path = ip.route_to(&remote.0, egress)?;
         let bound = local
             .map(|local| local.0)
             .filter(|addr| !addr.is_unspecified());

@@ -123,7 +123,7 @@ impl Tcp {
                 // It is not reset: the same comes again with its data, and finds room.
                 return Err(DropReason::BacklogFull);
             }
-            let config = self.config(ip, endpoints, self.mtu_to(ip, endpoints), &terms);
+            let config = self.config(ip, endpoints, self.mtu_to(ip, endpoints, &terms), &terms);
             let mut connection = Connection::from_cookie(&config, &cookie, now);
             connection.handle_segment(segment, now);
             let flow = self
@@ -149,13 +149,13 @@ impl Tcp {
         if full {
             return Err(DropReason::BacklogFull);
         }
-        let config = self.config(ip, endpoints, self.mtu_to(ip, endpoints), &terms);
+        let config = self.config(ip, endpoints, self.mtu_to(ip, endpoints, &terms), &terms);
         if crowded {
             let mut made = cookies::make(&self.secret, endpoints, config, segment, now);
             if let Some(answer) = made.poll_transmit(now) {
                 self.cookies.given(now);
                 self.stats.cookies_sent += 1;
-                self.answer(ip, rcvif, endpoints, answer);
+                self.answer(ip, rcvif, endpoints, answer, terms.bypass);
             }
             return Ok(());
         }

@@ -3,15 +3,26 @@
 use scheme::errno;
 
 use super::connection::State;
-use super::{FlowId, Tcp};
+use super::{FlowId, Tcp, Terms};
 use crate::ifnet::IPV6_MINMTU;
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
 use crate::ip::icmp::Notice;
-use crate::ip::output::Path;
+use crate::ip::output::{Egress, NetError, Path};
 
 /// What a router leaves to us that does not say how much it can carry (RFC 1191 section 5).
 const UNSAID: u16 = 552;
+
+/// The way between these ends, as routes are now.
+fn way(ip: &Ip, endpoints: &Endpoints, terms: &Terms) -> Result<Path, NetError> {
+    let (local, remote) = (endpoints.local.0, endpoints.remote.0);
+    let egress = Egress {
+        // What is from an address of one link stays on it (RFC 4007 section 9).
+        only: ip.ifs.link_of(&local, &remote),
+        never: ip.bypassed(terms.bypass),
+    };
+    ip.way_to(&remote, egress)
+}
 
 impl Tcp {
     /// What somebody on the way says about a segment of a connection.
@@ -43,11 +54,8 @@ impl Tcp {
     }
 
     /// Largest packet on the way between these ends, as far as routes tell.
-    pub(super) fn mtu_to(&self, ip: &Ip, endpoints: &Endpoints) -> u16 {
-        let path = ip.way_to(
-            &endpoints.remote.0,
-            ip.ifs.link_of(&endpoints.local.0, &endpoints.remote.0),
-        );
+    pub(super) fn mtu_to(&self, ip: &Ip, endpoints: &Endpoints, terms: &Terms) -> u16 {
+        let path = way(ip, endpoints, terms);
         path.map_or(IPV6_MINMTU, |path| path.mtu)
     }
 
@@ -62,10 +70,9 @@ impl Tcp {
         {
             return Some(Some(path));
         }
+        let path = way(ip, &flow.endpoints, &flow.terms).ok();
         let Endpoints { local, remote } = flow.endpoints;
         let (local, remote) = (local.0, remote.0);
-        // What is from an address of one link stays on it (RFC 4007 section 9).
-        let path = ip.way_to(&remote, ip.ifs.link_of(&local, &remote)).ok();
         // While its own address is gone, it has no way either.
         let path = path.filter(|path| ip.ifs.is_local(&local) && ip.may_leave(path, &local));
         flow.path = path.map(|path| (generation, path));

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::connection::{FIRST, LARGEST};
 use super::{FlowId, ListenerId, Tcp};
+use crate::ifnet::IfName;
 use crate::ip::Ip;
 use crate::ip::output::HOP_LIMIT;
 
@@ -21,6 +22,8 @@ pub(crate) struct Terms {
     pub(crate) no_delay: bool,
     /// How long a connection that makes no progress is kept, if it is not for ever.
     pub(crate) idle_limit: Option<Duration>,
+    /// The interface that nothing leaves by.
+    pub(crate) bypass: Option<IfName>,
     /// Sizes of its buffers.
     pub(crate) buffers: Buffers,
 }
@@ -51,6 +54,7 @@ impl Default for Terms {
             keep_alive: false,
             no_delay: false,
             idle_limit: None,
+            bypass: None,
             buffers: Buffers::default(),
         }
     }
@@ -73,6 +77,9 @@ impl Tcp {
         let old = std::mem::replace(&mut flow.terms, terms);
         if old == terms {
             return;
+        }
+        if old.bypass != terms.bypass {
+            flow.path = None;
         }
         let connection = &mut flow.connection;
         connection.set_no_delay(terms.no_delay);

@@ -5,7 +5,7 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, kill_process, setrlimit};
+use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, setrlimit};
 use tempfile::TempDir;
 use tun::Tun;
 
@@ -45,9 +45,11 @@ pub(crate) struct Mount {
 
 impl Mount {
     pub(crate) fn new(program: &Path) -> io::Result<Self> {
+        // No more than the system lets us.
+        let maximum = getrlimit(Resource::Nofile).maximum;
         let limit = Rlimit {
-            current: Some(FILES),
-            maximum: Some(FILES),
+            current: Some(maximum.unwrap_or(FILES).min(FILES)),
+            maximum,
         };
         setrlimit(Resource::Nofile, limit)?;
         let dir = tempfile::tempdir()?;
@@ -127,6 +129,15 @@ impl Stack for Mount {
     fn memory(&self) -> io::Result<u64> {
         resident(&self.daemon.id().to_string())
     }
+}
+
+/// Whether there are too many files, in the stack or in this process.
+fn is_full(error: &io::Error) -> bool {
+    use rustix::io::Errno;
+
+    [Errno::NFILE, Errno::MFILE]
+        .map(|errno| Some(errno.raw_os_error()))
+        .contains(&error.raw_os_error())
 }
 
 /// What a full queue refuses is part of the flood.
@@ -209,9 +220,7 @@ fn opens(mount: &Mount) -> io::Result<Flood<'_>> {
         for _ in 0..count.div_ceil(4) {
             match mount.open("netcfg/ip/forwarding") {
                 Ok(file) => files.push(file),
-                Err(error)
-                    if error.raw_os_error() == Some(rustix::io::Errno::NFILE.raw_os_error()) =>
-                {
+                Err(error) if is_full(&error) => {
                     files.truncate(files.len() / 2);
                 }
                 Err(error) => return Err(error),

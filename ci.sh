@@ -5,7 +5,7 @@
 set -eu
 cd "$(dirname "$0")"
 
-STEPS="install format lint docs core tests contract wireguard dispatcher redox msrv licences benches fuzz"
+STEPS="install format lint docs core tests contract wireguard dispatcher redox msrv licences benches soak fuzz"
 CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
 export CARGO_TERM_COLOR
 # On the stable toolchain, what needs nightly is asked for by name.
@@ -164,6 +164,14 @@ licences() {
 benches() {
     say "benches"
     cargo bench $STABLE --bench per_packet -- --quick
+    cargo bench $STABLE --bench flood -- --quick
+}
+
+# Everything at once: ten minutes of it in virtual time, which take some seconds, and on a mount for real.
+soak() {
+    say "soak"
+    cargo bench $STABLE --bench soak -- virtual --seconds 600
+    cargo bench $STABLE --bench soak -- mount --seconds "${SOAK_SECONDS:-50}"
 }
 
 # Each target runs for some seconds, from the inputs in fuzz/corpus on. An input that fails is kept in

@@ -221,6 +221,10 @@ const CHECKS: &[(&str, Check)] = &[
         ),
     ),
     (
+        "events that are not read",
+        By("net/src/netcfg/events.rs", "what_finds_no_room_is_one_line"),
+    ),
+    (
         "texts that are being read",
         By(
             "net/src/netcfg/texts.rs",

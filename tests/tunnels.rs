@@ -218,6 +218,8 @@ fn a_connected_route_comes_back_to_its_place() {
     assert_eq!(used(), "10.8.0.0/24 dev tun1 src 10.8.0.2");
     machine.process().close(tun0).unwrap();
     assert!(!machine.list().contains("tun0"));
+    let refused = machine.set("ifaces/tun0/addr/rm", &"10.8.0.1/24\n".repeat(2));
+    assert_eq!(refused, Err(errno::EINVAL));
     let tun0 = machine.process().open("/scheme/tun/0", BOTH).unwrap();
     machine.set("ifaces/tun0/flags", "up\n").unwrap();
     assert_eq!((machine.list(), used()), (list.clone(), used()));

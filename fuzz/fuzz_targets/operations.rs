@@ -78,7 +78,7 @@ enum Path {
 
 impl Path {
     fn text(&self) -> String {
-        const SETTINGS: [&str; 12] = [
+        const SETTINGS: [&str; 13] = [
             "addr/set",
             "addr/add",
             "addr/rm",
@@ -91,6 +91,7 @@ impl Path {
             "ledger",
             "addr/list",
             "status",
+            "events",
         ];
         match self {
             Self::Tun(3) => "tun/clone".to_owned(),

@@ -126,3 +126,30 @@ pub fn payload_v4(packet: &[u8]) -> &[u8] {
     );
     &packet[len..]
 }
+
+/// A SYN, ready to be written.
+pub fn tcp_syn(src: (&str, u16), dst: (&str, u16), seq: u32) -> Vec<u8> {
+    let (from, to): (IpAddr, IpAddr) = (src.0.parse().unwrap(), dst.0.parse().unwrap());
+    let mut segment = Vec::new();
+    segment.extend_from_slice(&src.1.to_be_bytes());
+    segment.extend_from_slice(&dst.1.to_be_bytes());
+    segment.extend_from_slice(&seq.to_be_bytes());
+    segment.extend_from_slice(&[0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    let sum = checksum(&[&pseudo(from, to, 6, segment.len()), &segment]);
+    segment[16..18].copy_from_slice(&sum.to_be_bytes());
+    ip(from, to, 6, &segment)
+}
+
+/// The first fragment of a datagram of its own, of which no other comes. There are as many as there
+/// are numbers: where the identification ends, the source goes on.
+pub fn first_fragment(src: &str, dst: &str, number: u32) -> Vec<u8> {
+    let (src, dst): (Ipv4Addr, Ipv4Addr) = (src.parse().unwrap(), dst.parse().unwrap());
+    let src = Ipv4Addr::from(u32::from(src).wrapping_add(number >> 16 << 8));
+    let mut packet = ipv4(src, dst, 17, &[0; 64]);
+    packet[4..6].copy_from_slice(&(number as u16).to_be_bytes());
+    packet[6] = 0x20;
+    packet[10..12].fill(0);
+    let sum = checksum(&[&packet[..20]]);
+    packet[10..12].copy_from_slice(&sum.to_be_bytes());
+    packet
+}

@@ -264,6 +264,10 @@ impl MountSystem {
     pub fn dir(&self) -> &Path {
         &self.dir
     }
+
+    pub fn daemon_pid(&self) -> u32 {
+        self.daemon.id()
+    }
 }
 
 impl Drop for MountSystem {

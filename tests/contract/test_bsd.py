@@ -116,6 +116,9 @@ class Bsd(Contract):
         self.assertIn("10.82.0.0/27", self.routes())
         self.runs("ifconfig TUN mtu 1300", "ifconfig TUN down")
         self.assertNotIn("UP", self.flags())
+        # The address that is there already, as after the device was closed and opened again.
+        self.runs("ifconfig TUN 10.82.0.2 10.82.0.1 netmask 255.255.255.224")
+        self.assertIn("UP", self.flags())
 
     def test_vpnc_script(self):
         """The default route taken and given back; the interface made and removed."""

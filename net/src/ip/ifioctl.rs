@@ -69,7 +69,6 @@ impl Ip {
             }
             self.routes
                 .remove_over(dev, |prefix| prefix.network().is_ipv6());
-            self.forget_places(dev);
             self.groups_forget(dev, Family::Inet6);
         }
         // Connections keep the mtu of their path. This makes them look it up again.

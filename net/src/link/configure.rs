@@ -157,6 +157,7 @@ impl Link {
             Some(own) if own != addr => {
                 ip.remove_addr(dev, &own);
                 take_address(ip, dev, addr);
+                ip.forget_places(dev);
             }
             Some(_) => {}
             None => self.autoconf_probe(ip, id, dev, addr),
@@ -280,6 +281,7 @@ impl Link {
         };
         if let Some(own) = ip.ifs.get(dev).and_then(|ifp| ifp.addr(addr)) {
             ip.remove_addr(dev, &own);
+            ip.forget_places(dev);
             ip.groups_follow(dev);
         }
     }

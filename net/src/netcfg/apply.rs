@@ -94,7 +94,6 @@ impl IfSetting {
                 disown(net, dev, &addr.addr);
                 net.ip.ifs.add_addr(dev, addr);
                 net.ip.if_init(dev);
-                net.ip.forget_places(dev);
             }
             Self::AddAddr(addr) => {
                 if (addr.addr.is_ipv6() && !ipv6) || ifp.addr(&addr.addr).is_some() {
@@ -117,7 +116,6 @@ impl IfSetting {
                     net.link.autoconf_refuse(&mut net.ip, adapter, &own.addr);
                 }
                 net.ip.remove_addr(dev, &own);
-                net.ip.forget_places(dev);
             }
             Self::Mtu(mtu) => net.ip.set_mtu(dev, mtu)?,
             Self::Up(up) => net.ip.set_up(dev, up),

@@ -159,6 +159,10 @@ impl Events {
         let len = end + 1;
         buf[..len].copy_from_slice(&fits[..len]);
         reader.lines.drain(..len);
+        if reader.lines.is_empty() {
+            // Its memory is not charged any more.
+            reader.lines = String::new();
+        }
         reader.lost &= !reader.lines.is_empty();
         self.memory.give_back(len);
         Outcome::Done(Ok(len))

@@ -294,6 +294,12 @@ fn commit(net: &mut Net, node: &Node, text: &[u8]) -> Result<(), Errno> {
     let dev = settings.first().and_then(Setting::interface);
     let dev = dev.and_then(|name| net.ip.ifs.by_name(name));
     let mut change = dev.map(|dev| Change::new(&net.ip, dev));
+    // Only now it is known which addresses stay.
+    let forget = |net: &mut Net| {
+        if let Some(dev) = dev {
+            net.ip.forget_places(dev);
+        }
+    };
     let count = settings.len();
     let (mut done, mut kept) = (Vec::with_capacity(count), 0);
     for setting in settings {
@@ -311,9 +317,11 @@ fn commit(net: &mut Net, node: &Node, text: &[u8]) -> Result<(), Errno> {
         };
         if let Some(error) = refused {
             done.into_iter().rev().for_each(|undo| undo.undo(net));
+            forget(net);
             return Err(error);
         }
     }
+    forget(net);
     if let Some(change) = change {
         change.announce(net);
     }

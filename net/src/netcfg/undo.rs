@@ -113,7 +113,6 @@ impl Undo {
                     // The same ones, in their old order.
                     ifp.addrs = addrs;
                 }
-                net.ip.forget_places(dev);
                 net.ip.routes.touch();
             }
             Self::Join(dev, group) => {

@@ -199,6 +199,10 @@ impl RouteTable {
 
     /// Removes the routes of one prefix for which `wanted` holds, and returns them.
     pub fn remove(&mut self, prefix: IpNet, wanted: impl Fn(&Route) -> bool) -> Vec<Placed> {
+        #[cfg(test)]
+        {
+            self.visited += 1;
+        }
         let Some(routes) = self.routes_mut(prefix) else {
             return Vec::new();
         };
@@ -601,6 +605,33 @@ mod tests {
         assert_eq!(devs(&table), [2]);
         assert!(table.generation() > generation);
         assert_eq!(table.over.len(), 1);
+    }
+
+    #[test]
+    fn an_interface_that_goes_costs_what_it_has_and_not_what_the_table_holds() {
+        let mut table = RouteTable::new();
+        for number in 0..10_000_u32 {
+            let prefix = Ipv4Net::new_assert((number << 12).into(), 20);
+            table.insert(prefix.into(), route(1, 7)).unwrap();
+        }
+        let own = ["0.0.0.0/0", "10.0.0.0/8", "fd00::/8"].map(net);
+        for prefix in own {
+            table.insert(prefix, route(2, 0)).unwrap();
+            table.insert(prefix, route(2, 1)).unwrap();
+        }
+        let over =
+            |table: &RouteTable| table.over(IfIndex(2)).map(|(at, _)| at).collect::<Vec<_>>();
+        assert_eq!(
+            over(&table),
+            [own[0], own[0], own[1], own[1], own[2], own[2]]
+        );
+        let before = table.visited;
+        table.remove_over(IfIndex(2), |prefix| prefix.network().is_ipv6());
+        assert_eq!((table.visited - before, over(&table).len()), (1, 4));
+        table.remove_over(IfIndex(2), |_| true);
+        assert_eq!((table.visited - before, table.iter().count()), (3, 10_000));
+        table.remove_over(IfIndex(2), |_| true);
+        assert_eq!(table.visited - before, 3);
     }
 
     /// A list of routes in the order in which they were added, searched from end to end.

@@ -109,6 +109,7 @@ impl Units {
                 let [b0, b1, b2, b3, m0, m1, if_type, _] = arg.get()?;
                 let dev = softc.dev;
                 ip.set_mtu(dev, u16::from_ne_bytes([m0, m1]))?;
+                ip.forget_places(dev);
                 let ifp = ip.ifs.get_mut(dev).ok_or(errno::ENXIO)?;
                 ifp.if_type = if_type;
                 ifp.baudrate = i32::from_ne_bytes([b0, b1, b2, b3]);

@@ -36,13 +36,14 @@ mod open;
 mod restart;
 mod settings;
 mod traps;
+mod tunnels;
 
 use std::process::ExitCode;
 
 use harness::Test;
 
 /// Every module's tests. The last ones kill the daemon.
-const ALL: [&[Test]; 13] = [
+const ALL: [&[Test]; 14] = [
     open::TESTS,
     io::TESTS,
     header::TESTS,
@@ -51,6 +52,7 @@ const ALL: [&[Test]; 13] = [
     events::TESTS,
     life::TESTS,
     settings::TESTS,
+    tunnels::TESTS,
     bpf::TESTS,
     client::TESTS,
     traps::TESTS,

@@ -254,7 +254,9 @@ impl Address {
             Self::Add(addr, line) | Self::Set(addr, line)
                 if same(addr).is_some_and(|(_, old)| *old == line) =>
             {
-                Ok(())
+                // It may be left from the last time that the device was open. To set an address
+                // brings an interface up.
+                tree.set(name, "flags", "up")
             }
             // The same address with another network or peer.
             Self::Add(addr, line) | Self::Set(addr, line) if same(addr).is_some() => {

@@ -1,0 +1,136 @@
+//! One measurement: an honest program, alone and beside a flood.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// A stack that is flooded.
+pub(crate) trait Stack: Sync {
+    /// A program that has its datagrams echoed: each call is one round trip.
+    fn honest(&self) -> io::Result<Box<dyn FnMut() -> io::Result<()> + '_>>;
+
+    /// Bytes of memory that it takes.
+    fn memory(&self) -> io::Result<u64>;
+}
+
+/// A flood. Each call sends so many packets, or does so many operations, of it.
+pub(crate) type Flood<'a> = Box<dyn FnMut(usize) -> io::Result<()> + Send + 'a>;
+
+/// How a flood is measured.
+pub(crate) struct Bed {
+    pub(crate) seconds: f64,
+    pub(crate) rate: u32,
+}
+
+/// The results of one flood.
+pub(crate) struct Outcome {
+    /// Bytes before, at most during, and after it.
+    pub(crate) memory: [u64; 3],
+    /// Round trips before and during it.
+    pub(crate) times: [Times; 2],
+    /// Packets or operations a second, as it came to be.
+    pub(crate) rate: f64,
+}
+
+/// Quantiles of round trips.
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+}
+
+/// Pause between two rounds of a flood.
+const ROUND: Duration = Duration::from_millis(1);
+
+impl Bed {
+    pub(crate) fn measure(&self, stack: &impl Stack, mut flood: Flood<'_>) -> io::Result<Outcome> {
+        let span = Duration::from_secs_f64(self.seconds);
+        let mut honest = stack.honest()?;
+        let mut most = 0;
+        rounds(span / 4, &mut honest, || Ok(()))?;
+        let before = stack.memory()?;
+        let alone = rounds(span, &mut honest, || Ok(()))?;
+        let stop = AtomicBool::new(false);
+        let (beside, rate) = thread::scope(|scope| {
+            let flooding = scope.spawn(|| self.pace(&mut flood, &stop));
+            let beside = rounds(span, &mut honest, || {
+                most = most.max(stack.memory()?);
+                Ok(())
+            });
+            stop.store(true, Ordering::Relaxed);
+            let rate = flooding
+                .join()
+                .map_err(|_| io::Error::other("a flood panicked"))?;
+            Ok::<_, io::Error>((beside?, rate?))
+        })?;
+        most = most.max(stack.memory()?);
+        // What it holds open goes with it.
+        drop(flood);
+        rounds(span / 2, &mut honest, || Ok(()))?;
+        Ok(Outcome {
+            memory: [before, most, stack.memory()?],
+            times: [quantiles(alone), quantiles(beside)],
+            rate,
+        })
+    }
+
+    /// Floods at the rate until it is stopped. Returns the rate as it came to be.
+    fn pace(&self, flood: &mut Flood<'_>, stop: &AtomicBool) -> io::Result<f64> {
+        let start = Instant::now();
+        let mut sent = 0;
+        while !stop.load(Ordering::Relaxed) {
+            let due = start.elapsed().as_secs_f64() * f64::from(self.rate);
+            // What could not be sent in time is not made up for.
+            let now = (due as usize)
+                .saturating_sub(sent)
+                .min(self.rate as usize / 500);
+            if now > 0 {
+                flood(now)?;
+                sent += now;
+            }
+            thread::sleep(ROUND);
+        }
+        Ok(sent as f64 / start.elapsed().as_secs_f64())
+    }
+}
+
+/// Has the honest program make round trips for a while; looks around now and then.
+fn rounds(
+    span: Duration,
+    honest: &mut dyn FnMut() -> io::Result<()>,
+    mut look: impl FnMut() -> io::Result<()>,
+) -> io::Result<Vec<Duration>> {
+    let start = Instant::now();
+    let mut times = Vec::new();
+    while start.elapsed() < span {
+        let begin = Instant::now();
+        honest()?;
+        times.push(begin.elapsed());
+        if times.len().is_multiple_of(256) {
+            look()?;
+        }
+    }
+    Ok(times)
+}
+
+fn quantiles(mut times: Vec<Duration>) -> Times {
+    times.sort_unstable();
+    let at = |per_cent: usize| {
+        let at = times.len() * per_cent / 100;
+        times.get(at).copied().unwrap_or_default()
+    };
+    Times {
+        p50: at(50),
+        p99: at(99),
+    }
+}
+
+/// Resident bytes of a process; `self` for this one.
+pub(crate) fn resident(process: &str) -> io::Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let kib = kib.and_then(|kib| kib.parse::<u64>().ok());
+    Ok(kib.ok_or(io::ErrorKind::InvalidData)? << 10)
+}

@@ -314,8 +314,8 @@ impl Ip {
         ifp.stats.ibytes += packet.len() as u64;
         if !matches!(family, Family::Inet | Family::Inet6) {
             match self.registered.enqueue(family, rcvif, &ifp.name, packet) {
-                true => ifp.stats.input.queued += 1,
-                false => ifp.stats.drop_input(DropReason::NetisrFull, 1),
+                Ok(()) => ifp.stats.input.queued += 1,
+                Err(packet) => ifp.drop_input(DropReason::NetisrFull, family, &packet),
             }
             return;
         }

@@ -70,20 +70,20 @@ impl Registered {
         }
     }
 
-    /// Queues a packet for its program. False if there is none, or its queue is full.
+    /// Queues a packet for its program, or hands it back if there is none, or its queue is full.
     pub(super) fn enqueue(
         &mut self,
         family: Family,
         dev: IfIndex,
         interface: &str,
         packet: Packet,
-    ) -> bool {
+    ) -> Result<(), Packet> {
         let Some(handler) = self.handler(family) else {
-            return false;
+            return Err(packet);
         };
         let memory = packet.memory();
         if handler.packets.len() >= MAX_PACKETS || handler.bytes + memory > MAX_BYTES {
-            return false;
+            return Err(packet);
         }
         let (first, file) = (handler.packets.is_empty(), handler.file);
         handler.bytes += memory;
@@ -95,7 +95,7 @@ impl Registered {
         if first {
             self.risen.push_back(file);
         }
-        true
+        Ok(())
     }
 
     /// Forgets the packets of an interface that is gone.
@@ -142,7 +142,7 @@ impl Ip {
         };
         let handed = handler.handed.into_iter().flatten();
         for packet in handed.map(|(packet, _)| packet).chain(handler.packets) {
-            self.settle(&packet, Some(DropReason::Purged));
+            self.settle(family, &packet, Some(DropReason::Purged));
         }
     }
 
@@ -174,7 +174,7 @@ impl Ip {
             return;
         };
         if delivered {
-            self.settle(&packet, truncated.then_some(DropReason::Truncated));
+            self.settle(family, &packet, truncated.then_some(DropReason::Truncated));
         } else if packet.dev.is_some() {
             let file = handler.file;
             handler.bytes += packet.packet.memory();
@@ -184,13 +184,13 @@ impl Ip {
     }
 
     /// Counts the fate of a packet: delivered, or dropped for this reason.
-    fn settle(&mut self, packet: &Arrived, dropped: Option<DropReason>) {
+    fn settle(&mut self, family: Family, packet: &Arrived, dropped: Option<DropReason>) {
         let Some(ifp) = packet.dev.and_then(|dev| self.ifs.get_mut(dev)) else {
             return;
         };
         ifp.stats.input.queued -= 1;
         match dropped {
-            Some(reason) => ifp.stats.drop_input(reason, 1),
+            Some(reason) => ifp.drop_input(reason, family, &packet.packet),
             None => ifp.stats.input.delivered += 1,
         }
     }

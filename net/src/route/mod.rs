@@ -110,6 +110,9 @@ pub struct RouteTable {
     /// The place of the route that was added last.
     last: u64,
     generation: u64,
+    /// How many prefixes routes were removed from.
+    #[cfg(test)]
+    visited: usize,
 }
 
 impl RouteTable {

@@ -14,7 +14,9 @@ use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tun::batch::{Incoming, Outgoing};
 use tun::udp::{self, Datagrams, UdpSocket};
-use tun::{AsyncDevice, AsyncUdpSocket, Builder, Device, Mode, Tun, Unit};
+use tun::{
+    AsyncDevice, AsyncEvents, AsyncUdpSocket, Builder, Device, Event, Events, Mode, Tun, Unit,
+};
 
 use common::system::{MountSystem, System};
 
@@ -46,6 +48,7 @@ fn main() {
             "a_tunnel_does_not_carry_its_own_datagrams",
             a_tunnel_does_not_carry_its_own_datagrams,
         ),
+        ("events_are_told_to_who_waits", events_are_told_to_who_waits),
         ("on_tokio", on_tokio),
     ];
     let trials = tests.iter().map(|&(name, test)| {
@@ -338,6 +341,67 @@ fn a_tunnel_does_not_carry_its_own_datagrams(system: &MountSystem) {
         .build()
         .unwrap_err();
     assert_eq!(error.error().kind(), io::ErrorKind::Unsupported);
+}
+
+fn events_are_told_to_who_waits(system: &MountSystem) {
+    let tunnel = Builder::new(system.dir())
+        .address("10.9.0.1/24")
+        .build()
+        .unwrap();
+    let events = tunnel.events().unwrap();
+    events.set_nonblocking(true).unwrap();
+    let none = events.read().unwrap_err();
+    assert_eq!(
+        none.kind(),
+        io::ErrorKind::WouldBlock,
+        "only what comes is told"
+    );
+    let mut got = Vec::new();
+    let mut more = |expected: &[Event]| {
+        while got.len() < expected.len() {
+            wait_readable(&events);
+            got.extend(events.read().unwrap());
+        }
+        assert_eq!(got, expected);
+        got.clear();
+    };
+    let set = |file: &str, line: &str| {
+        let path = format!("netcfg/ifaces/tun0/{file}");
+        system.set(&path, line).unwrap();
+    };
+    set("mtu", "1400\n");
+    more(&[Event::Mtu(1400)]);
+    set("addr/add", "fd09::1/64\n");
+    more(&[Event::AddressAdded("fd09::1/64".to_owned())]);
+    set("addr/rm", "fd09::1/64\n");
+    more(&[Event::AddressRemoved("fd09::1/64".to_owned())]);
+    set("flags", "down\n");
+    set("flags", "up\n");
+    more(&[Event::Down, Event::Up]);
+
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let seen = runtime.block_on(async {
+        let events = AsyncEvents::new(events).unwrap();
+        drop(tunnel);
+        let mut seen = Vec::new();
+        let all = async {
+            while !seen.contains(&Event::Destroyed) {
+                seen.extend(events.read().await.unwrap());
+            }
+        };
+        let limit = Duration::from_secs(30);
+        tokio::time::timeout(limit, all).await.expect("in time");
+        assert_eq!(events.read().await.unwrap(), [], "the end");
+        seen
+    });
+    for event in [Event::AddressRemoved("10.9.0.1/24".to_owned()), Event::Down] {
+        assert!(seen.contains(&event), "{event:?} in {seen:?}");
+    }
+    let gone = Events::open(system.dir(), "tun0").unwrap_err();
+    assert_eq!(gone.kind(), io::ErrorKind::NotFound);
 }
 
 fn on_tokio(system: &MountSystem) {

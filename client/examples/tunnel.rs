@@ -44,6 +44,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         builder = builder.route(route);
     }
     let tunnel = builder.build()?;
+    let events = tunnel.events()?;
     println!("{}: {} is on the way to {peer}", tunnel.name()?, address);
 
     let mut out = Out::new();
@@ -52,17 +53,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         let mut wanted = [
             PollFd::new(&tunnel, PollFlags::IN),
             PollFd::new(&socket, PollFlags::IN),
+            PollFd::new(&events, PollFlags::IN),
         ];
         match poll(&mut wanted, None) {
             Err(rustix::io::Errno::INTR) => continue,
             polled => polled?,
         };
-        let [from_tunnel, from_socket] = wanted.map(|wanted| !wanted.revents().is_empty());
+        let [from_tunnel, from_socket, changed] = wanted.map(|wanted| !wanted.revents().is_empty());
         if from_tunnel {
             out.carry(&tunnel, &socket, peer)?;
         }
         if from_socket {
             back.carry(&tunnel, &socket, peer)?;
+        }
+        if changed {
+            // Somebody else set it down, gave it another mtu, …
+            println!("{:?}", events.read()?);
         }
     }
 }

@@ -18,9 +18,10 @@ pub enum Event {
     Up,
     /// It was set down.
     Down,
-    /// A program opened it, or it has an address for the first time since then.
+    /// It can carry packets (`RUNNING`): a tunnel that was given an address, an adapter whose driver
+    /// is there.
     Running,
-    /// Its program closed it, or its adapter's driver is gone.
+    /// It no longer can: its program closed it, or its adapter's driver is gone.
     Stopped,
     /// It has another mtu, bytes.
     Mtu(u32),

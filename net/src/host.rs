@@ -77,6 +77,7 @@ pub struct Host {
     inet: InetSockets,
     servers: Servers,
     watchers: netcfg::Watchers,
+    events: netcfg::Events,
     /// The result of the last turn, as long as nothing has happened since that could change it.
     /// Most turns have nothing to do, and this spares them the search for work.
     idle: Option<Turn>,
@@ -88,6 +89,9 @@ enum File {
     Tun(tun::Handle),
     TunPgrp(tun::PgrpHandle),
     Text(netcfg::Handle),
+    Lookup(netcfg::Lookup),
+    /// The events of an interface, at this path.
+    Events(String),
     Bpf(bpf::Handle),
     Echo(EchoId),
     Raw(RawId),
@@ -116,6 +120,7 @@ impl Host {
             inet: InetSockets::default(),
             servers: Servers::default(),
             watchers: netcfg::Watchers::default(),
+            events: netcfg::Events::default(),
             idle: None,
         }
     }
@@ -217,6 +222,13 @@ impl Host {
     /// `schednetisr`: makes the next turn look for work.
     fn schedule(&mut self) {
         self.idle = None;
+        self.tell_events();
+    }
+
+    /// Tells those that wait for it what has changed at interfaces since it was last called.
+    #[inline]
+    fn tell_events(&mut self) {
+        self.events.run(&self.net.ip, &mut self.wakes);
     }
 
     /// Notes that counters changed outside of a turn, and that connections may have room to send.
@@ -362,7 +374,12 @@ impl Host {
         if flags.contains(OpenFlags::DIRECTORY) {
             return Err(errno::ENOTDIR);
         }
-        let Self { net, processes, .. } = self;
+        let Self {
+            net,
+            processes,
+            events,
+            ..
+        } = self;
         let rest = split(path).1;
         match (split(path).0, transport) {
             ("tun", _) => {
@@ -371,7 +388,14 @@ impl Host {
                     .map(File::Tun)
             }
             ("bpf", _) => bpf::open(&mut net.ip, rest, caller, TapId(id.0)).map(File::Bpf),
-            ("netcfg", _) => netcfg::open(net, rest, flags, caller).map(File::Text),
+            ("netcfg", _) => Ok(match netcfg::open(net, rest, flags, caller)? {
+                netcfg::Opened::Text(handle) => File::Text(handle),
+                netcfg::Opened::Lookup(lookup) => File::Lookup(lookup),
+                netcfg::Opened::Events(dev) => {
+                    events.open(&net.ip, dev, id, caller.uid);
+                    File::Events(path.to_owned())
+                }
+            }),
             ("icmp", _) => echo::open(net, rest, caller, id).map(File::Echo),
             ("ip", _) => raw::open(net, rest, caller, id).map(File::Raw),
             (_, Some(transport)) => self.open_socket(transport, rest, caller, id),
@@ -443,11 +467,13 @@ impl Host {
         offset: u64,
         caller: Caller,
     ) -> Outcome<usize> {
+        self.tell_events();
         let Self {
             net,
             processes,
             files,
             watchers,
+            events,
             ..
         } = self;
         let file = match files.get_mut(id) {
@@ -467,6 +493,8 @@ impl Host {
             }
             File::TunPgrp(handle) => net.tun.pgrp_read(*handle, buf, &**processes).into(),
             File::Text(handle) => handle.read(net, watchers, id, buf, offset).into(),
+            File::Lookup(lookup) => Outcome::Done(Ok(lookup.read(buf))),
+            File::Events(_) => events.read(id, buf),
             File::Bpf(handle) => handle.read(&mut net.ip, buf),
             &mut File::Echo(echo) => echo::read(net, echo, buf),
             &mut File::Raw(raw) => raw::read(net, raw, buf),
@@ -487,7 +515,12 @@ impl Host {
     fn tell_rest(&mut self, id: FileId) {
         let has_queue = matches!(
             self.files.get(id),
-            Ok(File::Tun(_) | File::Bpf(_) | File::Echo(_) | File::Raw(_) | File::Inet(_))
+            Ok(File::Tun(_)
+                | File::Events(_)
+                | File::Bpf(_)
+                | File::Echo(_)
+                | File::Raw(_)
+                | File::Inet(_))
         );
         if has_queue && self.ready(id).contains(Ready::READ) {
             self.wakes.wake(id, Ready::READ);
@@ -562,8 +595,10 @@ impl FileServer for Host {
             files,
             wakes,
             watchers,
+            events,
             ..
         } = self;
+        events.run(&net.ip, wakes);
         watchers.run(net, wakes, |id| match files.get(id) {
             Ok(File::Text(handle)) => Some(handle),
             _ => None,
@@ -580,6 +615,7 @@ impl FileServer for Host {
     }
 
     fn poll_wakeup(&mut self) -> Option<Wakeup> {
+        self.tell_events();
         self.collect();
         self.wakes.poll()
     }
@@ -675,6 +711,8 @@ impl FileServer for Host {
                 .pgrp_write(*handle, buf, caller, &**processes)
                 .into(),
             File::Text(handle) => handle.write(net, buf).into(),
+            File::Lookup(lookup) => lookup.write(net, buf).into(),
+            File::Events(_) => errno::EBADF.into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),
             &mut File::Echo(echo) => echo::write(net, echo, buf).into(),
             &mut File::Raw(raw) => raw::write(net, raw, buf).into(),
@@ -724,6 +762,7 @@ impl FileServer for Host {
         metadata: &[u64],
         caller: Caller,
     ) -> Outcome<usize> {
+        self.tell_events();
         let Self {
             net,
             processes,
@@ -809,6 +848,8 @@ impl FileServer for Host {
             File::Tun(_) | File::TunPgrp(_) => Ok(tun::DEVICE),
             File::Bpf(_) => Ok(bpf::DEVICE),
             File::Text(handle) => Ok(handle.stat()),
+            File::Lookup(_) => Ok(netcfg::LOOKUP),
+            File::Events(_) => Ok(netcfg::EVENTS),
             File::Echo(_) | File::Raw(_) | File::Inet(_) | File::Option(..) => Ok(socket::SOCKET),
         }
     }
@@ -827,6 +868,8 @@ impl FileServer for Host {
             File::Tun(handle) => Ok(handle.path()),
             File::TunPgrp(_) => Ok("tun".to_owned()),
             File::Text(handle) => Ok(handle.path()),
+            File::Lookup(_) => Ok("netcfg/route/lookup".to_owned()),
+            File::Events(path) => Ok(path.clone()),
             File::Bpf(handle) => Ok(handle.path()),
             &File::Echo(echo) => Ok(echo::path(net, echo)),
             &File::Raw(raw) => Ok(raw::path(net, raw)),
@@ -836,10 +879,12 @@ impl FileServer for Host {
     }
 
     fn ready(&mut self, id: FileId) -> Ready {
+        self.tell_events();
         let Self {
             net,
             files,
             watchers,
+            events,
             idle,
             ..
         } = self;
@@ -849,11 +894,14 @@ impl FileServer for Host {
                 *idle = None;
                 handle.ready(net, watchers, id)
             }
+            Ok(File::Events(_)) => events.ready(id),
             Ok(File::Bpf(handle)) => handle.ready(&mut net.ip),
             Ok(&mut File::Echo(echo)) => echo::ready(net, echo),
             Ok(&mut File::Raw(raw)) => raw::ready(net, raw),
             Ok(File::Inet(socket)) => socket.ready(net),
-            Ok(File::Directory(_) | File::TunPgrp(_) | File::Option(..)) => Ready::all(),
+            Ok(File::Directory(_) | File::Lookup(_) | File::TunPgrp(_) | File::Option(..)) => {
+                Ready::all()
+            }
             Err(_) => Ready::empty(),
         }
     }
@@ -868,11 +916,13 @@ impl FileServer for Host {
             wakes,
             inet,
             watchers,
+            events,
             ..
         } = self;
         match files.get_mut(id) {
             Ok(File::Tun(handle)) => net.tun.close(&mut net.ip, handle),
             Ok(File::Text(handle)) => handle.close(net, watchers, id),
+            Ok(File::Events(_)) => events.close(id),
             Ok(File::Bpf(handle)) => handle.close(&mut net.ip),
             Ok(&mut File::Echo(echo)) => net.echo.close(echo),
             Ok(&mut File::Raw(raw)) => net.raw.close(raw),
@@ -880,7 +930,7 @@ impl FileServer for Host {
                 let mut cx = Context::new(net, inet, wakes, id);
                 socket.close(&mut cx);
             }
-            Ok(File::Directory(_) | File::TunPgrp(_) | File::Option(..)) => {}
+            Ok(File::Directory(_) | File::Lookup(_) | File::TunPgrp(_) | File::Option(..)) => {}
             Err(_) => return,
         }
         self.collect();

@@ -12,7 +12,7 @@ from case import Contract
 SEED = 20051211
 TURNS = 20_000
 WORDS = """10.0.0.1 10.0.0.1/24 10.0.0.0/8 0.0.0.0/0 255.255.255.255/32 fd00::1/64 fd00::1 fe80::1 ::/0 ff02::1
-peer via dev src metric default tun0 tun1 tun2 lo0 x 0 1 -1 71 72 1280 1500 65535 65536 4294967296
+peer via dev src metric unreachable default tun0 tun1 tun2 lo0 x 0 1 -1 71 72 1280 1500 65535 65536 4294967296
 up down join leave 224.0.0.5 fifo limit packets bytes 1024 / , . % \0 \u00e9""".split(" ")
 
 SETTINGS = "add rm set mtu flags queue multicast nameserver forwarding destroy mac".split()

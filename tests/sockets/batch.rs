@@ -3,13 +3,13 @@
 use std::sync::Arc;
 
 use net::Host;
-use scheme::OpenFlags;
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local};
+use scheme::{Caller, FileServer, OpenFlags, Outcome};
 
 use crate::common::libc::Libc;
 use crate::common::packet::udp;
-use crate::{BOTH, sent, set, system, tunnel, tunnel_with_head};
+use crate::{BOTH, host, sent, set, system, tunnel, tunnel_with_head};
 
 const TUNSBATCH: u32 = 0x4004_7482;
 const TUNGBATCH: u32 = 0x8004_7483;
@@ -364,4 +364,24 @@ fn whatever_is_written_is_taken_up_to_a_frame_or_refused() {
         }
     }
     assert!(taken > 50_000, "{taken} bytes arrived");
+}
+
+#[test]
+fn who_may_bypass_is_known_from_the_open() {
+    const TUNSBYPASS: u64 = 0x4010_7485;
+
+    let (mut host, root) = host();
+    let somebody = Caller { uid: 1000, ..root };
+    // On Redox a call comes with whatever user its maker says, and the front passes on none.
+    let nobody = Caller {
+        uid: u32::MAX,
+        ..root
+    };
+    for (opener, caller, allowed) in [(root, nobody, Ok(0)), (somebody, root, Err(errno::EPERM))] {
+        let file = host.open("udp/bind/127.0.0.1:0", BOTH, opener).unwrap();
+        let mut name = [0; 16];
+        name[..4].copy_from_slice(b"tun0");
+        let done = host.call(file, &mut name, &[TUNSBYPASS], caller);
+        assert_eq!(done, Outcome::Done(allowed));
+    }
 }

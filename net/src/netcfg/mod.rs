@@ -9,9 +9,13 @@
 //! - [`apply`]: applying them, one by one;
 //! - [`undo`]: undoing them if one is refused, and announcing them if none was;
 //! - [`texts`]: the texts that readers have begun, each kept once;
+//! - [`lookup`]: the file that says which route an address has;
+//! - [`events`]: the files that tell what changes at an interface;
 //! - this module: open files, and watching them for changes.
 
 mod apply;
+mod events;
+mod lookup;
 mod node;
 mod setting;
 mod texts;
@@ -25,12 +29,16 @@ use scheme::errno::{self, Errno};
 use scheme::{Caller, DirEntry, FileId, FileKind, OpenFlags, Ready, Stat};
 
 use crate::files::Wakes;
+use crate::ifnet::IfIndex;
 use crate::ip::Ip;
 use crate::net::Net;
-use node::Node;
+use node::{IfNode, Node};
 use setting::Setting;
 use texts::Texts;
 use undo::Change;
+
+pub(crate) use events::Events;
+pub(crate) use lookup::Lookup;
 
 /// Most bytes of an unfinished line.
 const LONGEST_LINE: usize = 4096;
@@ -67,11 +75,25 @@ impl Handle {
     }
 }
 
-fn stat(node: &Node) -> Stat {
+/// The answer of `stat` for `route/lookup`.
+pub(crate) const LOOKUP: Stat = text(0o666);
+/// The answer of `stat` for a file of events.
+pub(crate) const EVENTS: Stat = text(0o444);
+
+const fn text(mode: u16) -> Stat {
     Stat {
         kind: FileKind::Text,
-        mode: if node.is_writable() { 0o644 } else { 0o444 },
+        mode,
         size: 0,
+    }
+}
+
+fn stat(node: &Node) -> Stat {
+    match node {
+        Node::RouteLookup => LOOKUP,
+        Node::Interface(_, IfNode::Events) => EVENTS,
+        _ if node.is_writable() => text(0o644),
+        _ => text(0o444),
     }
 }
 
@@ -89,25 +111,41 @@ pub(crate) fn list(net: &Net, path: &str) -> Result<Vec<DirEntry>, Errno> {
     node::list(net, path).ok_or(errno::ENOTDIR)
 }
 
-/// Opens a file. Every user may read, only the superuser may write: `EACCES` otherwise.
+/// A file that was opened, by its kind.
+pub(crate) enum Opened {
+    Text(Handle),
+    Lookup(Lookup),
+    /// The events of this interface.
+    Events(IfIndex),
+}
+
+/// Opens a file. Every user may read, and ask for a route; only the superuser may write anything
+/// else: `EACCES` otherwise.
 pub(crate) fn open(
     net: &Net,
     path: &str,
     flags: OpenFlags,
     caller: Caller,
-) -> Result<Handle, Errno> {
+) -> Result<Opened, Errno> {
     let node = Node::parse(net, path).ok_or(errno::ENOENT)?;
+    if node == Node::RouteLookup {
+        return Ok(Opened::Lookup(Lookup::default()));
+    }
     let writes = flags.intersects(OpenFlags::WRITE | OpenFlags::TRUNCATE);
     if writes && (caller.uid != 0 || !node.is_writable()) {
         return Err(errno::EACCES);
     }
-    Ok(Handle {
+    if let Node::Interface(name, IfNode::Events) = &node {
+        let dev = net.ip.ifs.by_name(name).ok_or(errno::ENOENT)?;
+        return Ok(Opened::Events(dev));
+    }
+    Ok(Opened::Text(Handle {
         node,
         uid: caller.uid,
         snapshot: None,
         pending: Vec::new(),
         watched: false,
-    })
+    }))
 }
 
 impl Handle {

@@ -19,6 +19,8 @@ pub(super) enum Node {
     RouteAdd,
     /// `route/rm`
     RouteRm,
+    /// `route/lookup`
+    RouteLookup,
     /// `ip/forwarding`
     Forwarding,
     /// `tcp/stats`
@@ -43,12 +45,13 @@ pub(super) enum IfNode {
     Queue,
     Stats,
     Ledger,
+    Events,
     Destroy,
 }
 
 impl IfNode {
     /// Paths below `ifaces/IF/`, in the order in which they are listed.
-    const ALL: [(&'static str, Self); 14] = [
+    const ALL: [(&'static str, Self); 15] = [
         ("mac", Self::Mac),
         ("autoconf", Self::Autoconf),
         ("addr/list", Self::AddrList),
@@ -62,6 +65,7 @@ impl IfNode {
         ("queue", Self::Queue),
         ("stats", Self::Stats),
         ("ledger", Self::Ledger),
+        ("events", Self::Events),
         ("destroy", Self::Destroy),
     ];
 
@@ -74,12 +78,13 @@ impl IfNode {
 }
 
 /// Paths outside `ifaces/`.
-const FIXED: [(&str, Node); 7] = [
+const FIXED: [(&str, Node); 8] = [
     ("resolv/nameserver", Node::Nameserver),
     ("debug/if_tun_debug", Node::TunDebug),
     ("route/list", Node::RouteList),
     ("route/add", Node::RouteAdd),
     ("route/rm", Node::RouteRm),
+    ("route/lookup", Node::RouteLookup),
     ("ip/forwarding", Node::Forwarding),
     ("tcp/stats", Node::TcpStats),
 ];
@@ -123,7 +128,11 @@ impl Node {
                 | Self::TcpStats
                 | Self::Interface(
                     _,
-                    IfNode::AddrList | IfNode::Status | IfNode::Stats | IfNode::Ledger
+                    IfNode::AddrList
+                        | IfNode::Status
+                        | IfNode::Stats
+                        | IfNode::Ledger
+                        | IfNode::Events
                 )
         )
     }
@@ -142,7 +151,7 @@ impl Node {
                 }
                 text
             }
-            Self::RouteAdd | Self::RouteRm => String::new(),
+            Self::RouteAdd | Self::RouteRm | Self::RouteLookup => String::new(),
             Self::TcpStats => net.tcp.stats().render(net.ip.bad_segments),
             Self::Forwarding => format!("{}\n", u8::from(net.ip.forwarding)),
             Self::Interface(name, node) => node.read(net, interface(net, name)?),
@@ -166,7 +175,9 @@ impl IfNode {
                 format!("{}\n", u8::from(on))
             }
             Self::AddrList => ifp.addrs.iter().map(|addr| format!("{addr}\n")).collect(),
-            Self::AddrSet | Self::AddrAdd | Self::AddrRm | Self::Destroy => String::new(),
+            Self::AddrSet | Self::AddrAdd | Self::AddrRm | Self::Destroy | Self::Events => {
+                String::new()
+            }
             Self::Mtu => format!("{}\n", ifp.mtu),
             Self::Flags => format!("{}\n", ifp.flags),
             Self::Status => match ifp.driver {

@@ -58,7 +58,7 @@ impl Setting {
             Node::Forwarding => Self::Forwarding(parse_switch(line)?),
             Node::RouteAdd => Self::AddRoute(RouteSpec::parse(line)?),
             Node::RouteRm => Self::RemoveRoute(RouteSpec::parse(line)?),
-            Node::RouteList | Node::TcpStats => return None,
+            Node::RouteList | Node::RouteLookup | Node::TcpStats => return None,
             Node::Interface(name, node) => {
                 Self::Interface(name.clone(), IfSetting::parse(*node, line)?)
             }
@@ -104,7 +104,8 @@ impl IfSetting {
             | IfNode::AddrList
             | IfNode::Status
             | IfNode::Stats
-            | IfNode::Ledger => return None,
+            | IfNode::Ledger
+            | IfNode::Events => return None,
         })
     }
 }

@@ -5,19 +5,22 @@
 
 #[cfg_attr(not(target_os = "linux"), path = "bridge_none.rs")]
 mod bridge;
+mod bsd;
 mod capture;
 mod interrupt;
 mod ping;
 mod report;
 mod tree;
 
+use std::ffi::OsStr;
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 
+use bsd::Program;
 use tree::{Failure, Tree};
 
 /// Look at the network of tund, and change it.
@@ -80,13 +83,17 @@ enum Command {
     },
     /// Show or change routes
     #[command(
-        after_help = "Examples:\n  tunctl route\n  tunctl route add default via 10.0.0.2\n  \
-                            tunctl route add 10.8.0.0/16 dev tun0\n  tunctl route rm 10.8.0.0/16"
+        after_help = "Examples:\n  tunctl route\n  tunctl route get 10.8.0.2\n  \
+                            tunctl route add default via 10.0.0.2\n  \
+                            tunctl route add 10.8.0.0/16 dev tun0\n  \
+                            tunctl route add default unreachable metric 1000\n  \
+                            tunctl route rm 10.8.0.0/16"
     )]
     Route {
-        #[arg(value_parser = ["add", "rm"], requires = "route")]
+        #[arg(value_parser = ["add", "rm", "get"], requires = "route")]
         verb: Option<String>,
-        /// PREFIX [via ROUTER] [dev INTERFACE] [src ADDRESS] [metric N]
+        /// PREFIX [via ROUTER] [dev INTERFACE] [src ADDRESS] [metric N], or PREFIX unreachable
+        /// [metric N]; for get, an address
         route: Vec<String>,
     },
     /// Show or change the send queue of an interface
@@ -161,11 +168,17 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let mut words = std::env::args_os();
+    let name = words.next().map(PathBuf::from);
+    let name = name.as_deref().and_then(Path::file_name);
+    if let Some(program) = name.and_then(OsStr::to_str).and_then(Program::named) {
+        let words: Vec<_> = words
+            .map(|word| word.to_string_lossy().into_owned())
+            .collect();
+        return program.run(&tree(None), &words);
+    }
     let cli = Cli::parse();
-    let root = cli
-        .root
-        .or_else(|| std::env::var_os("TUND_ROOT").map(PathBuf::from));
-    let tree = Tree::new(root.unwrap_or_else(|| "/scheme".into()));
+    let tree = tree(cli.root);
     match run(&tree, cli.json, cli.command) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -173,6 +186,12 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The tree at this directory, or where the environment says.
+fn tree(root: Option<PathBuf>) -> Tree {
+    let root = root.or_else(|| std::env::var_os("TUND_ROOT").map(PathBuf::from));
+    Tree::new(root.unwrap_or_else(|| "/scheme".into()))
 }
 
 fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
@@ -197,6 +216,10 @@ fn run(tree: &Tree, json: bool, command: Command) -> Result<(), Failure> {
         },
         Command::Route { verb, route } => match verb {
             None => report::routes(tree, json),
+            Some(verb) if verb == "get" => {
+                let address = host_address(&route.join(" ")).map_err(Failure::new)?;
+                report::route(&tree.lookup(address)?, json)
+            }
             Some(verb) => tree.write(&format!("netcfg/route/{verb}"), &route.join(" ")),
         },
         Command::Queue {

@@ -326,49 +326,72 @@ fn rates_table(name: &str, rates: &Rates) -> String {
     table.to_string()
 }
 
-/// A line of the routing table.
+/// A line of the routing table, or of `route/lookup`.
 #[derive(Debug, Default, Serialize)]
-struct Route {
-    prefix: String,
-    via: Option<String>,
-    dev: Option<String>,
-    src: Option<String>,
-    metric: u32,
+pub(crate) struct RouteLine {
+    /// For an address of this machine, and for a group, the address.
+    pub(crate) prefix: String,
+    /// What the address is: local, multicast or broadcast.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kind: Option<String>,
+    pub(crate) unreachable: bool,
+    pub(crate) via: Option<String>,
+    pub(crate) dev: Option<String>,
+    pub(crate) src: Option<String>,
+    pub(crate) metric: u32,
+}
+
+impl RouteLine {
+    pub(crate) fn parse(line: &str) -> Self {
+        let mut words = line.split_ascii_whitespace().map(str::to_owned);
+        let mut route = Self {
+            prefix: words.next().unwrap_or_default(),
+            ..Self::default()
+        };
+        if matches!(route.prefix.as_str(), "local" | "multicast" | "broadcast") {
+            route.kind = Some(route.prefix);
+            route.prefix = words.next().unwrap_or_default();
+        }
+        while let Some(word) = words.next() {
+            match word.as_str() {
+                "unreachable" => route.unreachable = true,
+                "via" => route.via = words.next(),
+                "dev" => route.dev = words.next(),
+                "src" => route.src = words.next(),
+                _ => route.metric = words.next().and_then(|n| n.parse().ok()).unwrap_or(0),
+            }
+        }
+        route
+    }
+}
+
+/// The answer of `route/lookup`.
+pub(crate) fn route(line: &str, json: bool) -> Result<(), Failure> {
+    match json {
+        true => print_json(&RouteLine::parse(line)),
+        false => say(line.trim_end()),
+    }
 }
 
 pub(crate) fn routes(tree: &Tree, json: bool) -> Result<(), Failure> {
     let text = tree.read("netcfg/route/list")?;
-    let parse = |line: &str| {
-        let mut words = line.split_ascii_whitespace().map(str::to_owned);
-        let prefix = words.next().unwrap_or_default();
-        let mut route = Route {
-            prefix,
-            ..Route::default()
-        };
-        while let (Some(word), Some(value)) = (words.next(), words.next()) {
-            match word.as_str() {
-                "via" => route.via = Some(value),
-                "dev" => route.dev = Some(value),
-                "src" => route.src = Some(value),
-                _ => route.metric = value.parse().unwrap_or(0),
-            }
-        }
-        route
-    };
-    let routes: Vec<_> = text.lines().map(parse).collect();
+    let routes: Vec<_> = text.lines().map(RouteLine::parse).collect();
     if json {
         return print_json(&routes);
     }
     let mut table = table(&["destination", "via", "interface", "source", "metric"]);
-    for Route {
+    for RouteLine {
         prefix,
+        unreachable,
         via,
         dev,
         src,
         metric,
+        ..
     } in routes
     {
         let text = |text: Option<String>| text.unwrap_or_default();
+        let via = via.or_else(|| unreachable.then(|| "unreachable".to_owned()));
         table.add_row([prefix, text(via), text(dev), text(src), metric.to_string()]);
     }
     say(&table.to_string())

@@ -58,6 +58,25 @@ impl Tree {
         write().map_err(|error| self.explain(path, Some(line), &error))
     }
 
+    /// The line of the route that packets to an address take.
+    pub(crate) fn lookup(&self, dst: IpAddr) -> Result<String, Failure> {
+        let path = "netcfg/route/lookup";
+        let ask = || {
+            let mut file = OpenOptions::new()
+                .read(true)
+                .write(true)
+                .open(self.path(path))?;
+            file.write_all(format!("{dst}\n").as_bytes())?;
+            io::read_to_string(file)
+        };
+        ask().map_err(|error| match error.raw_os_error() {
+            Some(100) => Failure::new(format!("{dst}: the interface of the route is down")),
+            Some(101) => Failure::new(format!("{dst}: no route")),
+            Some(113) => Failure::new(format!("{dst}: unreachable, as a route says")),
+            _ => self.explain(path, None, &error),
+        })
+    }
+
     /// The text of a file of an interface.
     pub(crate) fn get(&self, interface: &str, file: &str) -> Result<String, Failure> {
         self.read(&format!(
@@ -162,7 +181,8 @@ impl Tree {
             }
             "add" => {
                 "a route is PREFIX [via ROUTER] [dev INTERFACE] [src ADDRESS] [metric N], with a \
-                 router that is on a link or an interface that is there"
+                 router that is on a link or an interface that is there, or PREFIX unreachable \
+                 [metric N]"
             }
             "rm" => "there is no such route; `tunctl route` shows those there are",
             "mtu" => "an mtu is 72 to 65535",

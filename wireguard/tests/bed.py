@@ -215,7 +215,9 @@ class Bed:
         process = self.start("wireguard-go", "-f", name, space=space, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         control = f"/var/run/wireguard/{name}.sock"
         self.controls.append(control)
-        until("wireguard-go", lambda: os.path.exists(control))
+        # The socket is there before somebody listens.
+        ask = ["wg", "show", name]
+        until("wireguard-go", lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 0)
         return process, name
 
     def stranger(self, space, port=51820, endpoint=None, allowed="10.9.0.1/32,fd09::1/128"):

@@ -65,9 +65,10 @@ def main():
             begun = time.monotonic()
             space.inside(way, MEASURED)
             print(f"redox-wireguard {name}_mb_per_s {MEASURED / 1e6 / (time.monotonic() - begun):.2f}", flush=True)
-    except AssertionError as error:
+    except (AssertionError, OSError) as error:
         good = check(str(error), False)
     finally:
+        print(run("wg", "show", bed.tool, "transfer"), end="", flush=True)
         bed.close()
     if not good:
         with open(console, encoding="utf-8", errors="replace") as file:

@@ -5,7 +5,7 @@
 #   usage: run.sh IMAGE
 #
 # IMAGE is as for ../net/run.sh, whose environment holds here too: TUND REDOXFS QEMU ACCEL NIC LIMIT, and LOGS
-# for the serial console, wireguard.log. TUN_WIREGUARD is the program, built for x86_64-unknown-redox
+# for the serial console, wireguard.log. NETWORKS is what goes through the tunnel (0.0.0.0/0, ::/0). TUN_WIREGUARD is the program, built for x86_64-unknown-redox
 # (wireguard/target/x86_64-unknown-redox/release/tun-wireguard). Needs root, iproute2, wireguard-go and
 # wireguard-tools.
 #
@@ -18,6 +18,7 @@ top=$(cd "$here/../../.." && pwd)
 
 : "${LIMIT:=300}"
 : "${LOGS:=.}"
+: "${NETWORKS:=0.0.0.0/0, ::/0}"
 # shellcheck source=tests/redox/image.sh
 . "$here/../image.sh"
 : "${TUN_WIREGUARD:=$top/wireguard/target/$built/tun-wireguard}"
@@ -29,6 +30,7 @@ for tool in ip nsenter wg wireguard-go python3; do
     command -v "$tool" >/dev/null || missing "no $tool"
 done
 
+umask 077
 wg genkey >"$dir/ours"
 wg genkey >"$dir/theirs"
 # The address of the machine outside, in QEMU's network.
@@ -39,7 +41,7 @@ Address = 10.9.0.1/24, fd09::1/64
 [Peer]
 PublicKey = $(wg pubkey <"$dir/theirs")
 Endpoint = 10.0.2.2:51820
-AllowedIPs = 0.0.0.0/0, ::/0
+AllowedIPs = $NETWORKS
 CONF
 
 open_copy

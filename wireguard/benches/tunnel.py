@@ -121,7 +121,7 @@ def start(bed, here, kind):
         key = f"{bed.directory}/ours"
         with open(key, "w", encoding="ascii") as file:
             file.write(bed.ours.private)
-        peer = ["peer", bed.theirs.public, "endpoint", "192.0.2.2:51820", "allowed-ips", "10.9.0.0/24"]
+        peer = ["peer", bed.theirs.public, "endpoint", "192.0.2.2:51820", "allowed-ips", "10.9.0.0/24", "persistent-keepalive", "25"]
         run("wg", "set", name, "private-key", key, *peer)
     here.run("ip", "addr", "add", "10.9.0.1/24", "dev", name)
     here.run("ip", "link", "set", name, "mtu", "1420", "up")

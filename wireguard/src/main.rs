@@ -1,5 +1,6 @@
 //! `tun-wireguard`: a WireGuard tunnel over a tun device of tund's, from the file that wg-quick reads.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -168,7 +169,7 @@ fn tunnel(args: &TunnelArgs) -> Result<(), Failure> {
         public_key: config.private_key.public().to_string(),
         listen_port: outer.port(),
         peers: Vec::new(),
-        dropped: Vec::new(),
+        dropped: BTreeMap::new(),
     };
     let directory = directory();
     let state = match state::Writer::new(&directory, state) {

@@ -1,6 +1,7 @@
 //! What a running tunnel tells. It writes a file for each process, which `show` reads: no second way
 //! into a program that holds keys.
 
+use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs;
 use std::io;
@@ -40,7 +41,7 @@ pub struct State {
     /// Those at the other ends.
     pub peers: Vec<Peer>,
     /// What went no further, by its reason; those of which there were none are left out.
-    pub dropped: Vec<(String, u64)>,
+    pub dropped: BTreeMap<String, u64>,
 }
 
 /// A peer.
@@ -322,7 +323,7 @@ mod tests {
                 sent: 100,
                 persistent_keepalive: Some(25),
             }],
-            dropped: vec![("stranger".to_owned(), 3)],
+            dropped: [("stranger".to_owned(), 3)].into(),
         }
     }
 

@@ -118,7 +118,7 @@ class Bed:
 
     strangers = 0
 
-    def __init__(self):
+    def __init__(self, tund=True):
         self.directory = tempfile.mkdtemp(prefix="tun-wireguard-")
         self.root = f"{self.directory}/net"
         self.state = f"{self.directory}/state"
@@ -128,8 +128,10 @@ class Bed:
         # Control sockets, which a killed wireguard-go leaves behind; and the last one's interface.
         self.controls = []
         self.tool = None
-        self.tund = self.start(TUND, "--mount", self.root, "--serve", "echo,discard,chargen", stdout=subprocess.DEVNULL)
-        until("the mount", lambda: os.path.exists(f"{self.root}/netcfg/ifaces"))
+        self.tund = None
+        if tund:
+            self.tund = self.start(TUND, "--mount", self.root, "--serve", "echo,discard,chargen", stdout=subprocess.DEVNULL)
+            until("the mount", lambda: os.path.exists(f"{self.root}/netcfg/ifaces"))
         self.ours, self.theirs = Keys(), Keys()
 
     def namespace(self):
@@ -213,7 +215,9 @@ class Bed:
         process = self.start("wireguard-go", "-f", name, space=space, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         control = f"/var/run/wireguard/{name}.sock"
         self.controls.append(control)
-        until("wireguard-go", lambda: os.path.exists(control))
+        # The socket is there before somebody listens.
+        ask = ["wg", "show", name]
+        until("wireguard-go", lambda: subprocess.run(ask, capture_output=True, check=False).returncode == 0)
         return process, name
 
     def stranger(self, space, port=51820, endpoint=None, allowed="10.9.0.1/32,fd09::1/128"):
@@ -251,11 +255,12 @@ class Bed:
             if process is not self.tund and process.poll() is None:
                 process.kill()
                 process.wait(PATIENCE)
-        self.tund.terminate()
-        try:
-            self.tund.wait(PATIENCE)
-        except subprocess.TimeoutExpired:
-            self.tund.kill()
+        if self.tund:
+            self.tund.terminate()
+            try:
+                self.tund.wait(PATIENCE)
+            except subprocess.TimeoutExpired:
+                self.tund.kill()
         for control in self.controls:
             if os.path.exists(control):
                 os.remove(control)

@@ -241,7 +241,7 @@ class OverTheHost(Case):
     def test_a_full_tunnel(self):
         self.there.run("ip", "addr", "add", "10.77.0.1/32", "dev", "lo")
         self.there.run("ip", "addr", "add", "fd77::1/128", "dev", "lo", "nodad")
-        self.program(networks="AllowedIPs = 0.0.0.0/0, ::/0")
+        self.program(interface="Address = 10.9.0.1, fd09::1", networks="AllowedIPs = 0.0.0.0/0, ::/0")
         for address in ("10.77.0.1", "fd77::1"):
             run(TUNCTL, "--root", self.bed.root, "ping", "-c", "2", address)
         routes = self.bed.text("netcfg/route/list")
@@ -310,7 +310,7 @@ class OverTheHost(Case):
         third.run("ip", "addr", "add", "10.9.0.2/32", "dev", "lo")
         command = third.command("ping", "-q", "-W", "1", "-c", "2", "-I", "10.9.0.2", "10.9.0.1")
         self.assertNotEqual(subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode, 0)
-        until("the count", lambda: dict(self.bed.status()["dropped"]).get("wrong-source", 0) >= 2)
+        until("the count", lambda: self.bed.status()["dropped"].get("wrong-source", 0) >= 2)
 
     def test_a_kill_leaves_nothing(self):
         before = (self.bed.text("netcfg/route/list"), sorted(self.bed.interfaces()))
@@ -360,7 +360,7 @@ class OverTund(Case):
 
     def uplink(self, unit, name, network):
         """A network between an interface of tund's and the other side's kernel."""
-        bridge = self.bed.start(TUNCTL, "--root", self.bed.root, "bridge", str(unit), name, space=self.there)
+        bridge = self.bed.start(TUNCTL, "--root", self.bed.root, "bridge", str(unit), name, space=self.there, stdout=subprocess.DEVNULL)
         until("the bridge", lambda: os.path.exists(f"{self.bed.root}/netcfg/ifaces/tun{unit}"))
         until("its other end", lambda: name in self.there.run("ip", "-br", "link"))
         self.there.run("ip", "addr", "add", f"{network}.2/24", "dev", name)

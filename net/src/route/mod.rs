@@ -658,8 +658,16 @@ mod tests {
             never: Option<IfIndex>,
             down: u32,
         ) -> Result<(IpNet, &Route), LookupError> {
+            let beside = |prefix: &IpNet| {
+                let over = |(of, route): &(IpNet, Route)| of == prefix && route.dev == never;
+                never.is_some() && self.0.iter().any(over)
+            };
             let covers = |(prefix, route): &&(IpNet, Route)| {
-                prefix.contains(&dst) && (route.dev.is_none() || route.dev != never)
+                let passed = match route.dev {
+                    Some(_) => route.dev == never,
+                    None => beside(prefix),
+                };
+                prefix.contains(&dst) && !passed
             };
             let covering = || self.0.iter().filter(covers);
             let longest = covering().map(|(prefix, _)| prefix.prefix_len()).max();

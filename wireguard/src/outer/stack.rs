@@ -10,6 +10,8 @@ use tun::udp::{Datagrams, Outgoing, UdpSocket};
 
 /// Room for what one operation carries, bytes.
 const ROOM: usize = 256 << 10;
+/// Datagrams of a socket without batches that are read before something else is done.
+const DATAGRAMS: usize = 64;
 
 /// Sockets for both families, of which a machine may lack IPv6's.
 pub struct Stack {
@@ -69,11 +71,14 @@ impl Stack {
 
     pub(super) fn receive(&mut self, mut each: impl FnMut(&mut Sender, SocketAddr, &[u8])) {
         for socket in &self.sockets {
-            let Ok(received) = socket.recv(&mut self.datagrams) else {
-                continue;
-            };
-            for (from, datagram) in received {
-                each(&mut self.sender, from, datagram);
+            let reads = if socket.is_batch() { 1 } else { DATAGRAMS };
+            for _ in 0..reads {
+                let Ok(received) = socket.recv(&mut self.datagrams) else {
+                    break;
+                };
+                for (from, datagram) in received {
+                    each(&mut self.sender, from, datagram);
+                }
             }
         }
     }

@@ -204,7 +204,7 @@ class Bed:
 
     def status(self):
         """The only tunnel that is there."""
-        states = json.loads(self.show("--json"))
+        states = until("a tunnel", lambda: json.loads(self.show("--json")))
         assert len(states) == 1, states
         return states[0]
 

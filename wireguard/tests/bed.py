@@ -261,6 +261,8 @@ class Bed:
                 self.tund.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.tund.kill()
+            # A tund that was killed leaves its mount behind.
+            subprocess.run(["umount", "-l", self.root], stderr=subprocess.DEVNULL, check=False)
         for control in self.controls:
             if os.path.exists(control):
                 os.remove(control)

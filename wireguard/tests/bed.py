@@ -204,7 +204,7 @@ class Bed:
 
     def status(self):
         """The only tunnel that is there."""
-        states = json.loads(self.show("--json"))
+        states = until("a tunnel", lambda: json.loads(self.show("--json")))
         assert len(states) == 1, states
         return states[0]
 
@@ -261,6 +261,8 @@ class Bed:
                 self.tund.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 self.tund.kill()
+            # A tund that was killed leaves its mount behind.
+            subprocess.run(["umount", "-l", self.root], stderr=subprocess.DEVNULL, check=False)
         for control in self.controls:
             if os.path.exists(control):
                 os.remove(control)

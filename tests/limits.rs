@@ -70,7 +70,7 @@ const CHECKS: &[(&str, Check)] = &[
         "handles for stat",
         By(
             "scheme/tests/redox_dispatch.rs",
-            "the_last_handles_for_stat_are_the_superusers",
+            "the_last_stat_handles_are_the_superusers",
         ),
     ),
     ("tun units", Here(units)),
@@ -83,6 +83,7 @@ const CHECKS: &[(&str, Check)] = &[
     ),
     ("a packet into a unit", Here(packet_into_a_unit)),
     ("send queue", Here(send_queue)),
+    ("flows of a send queue", Here(flows_of_a_send_queue)),
     (
         "send queues together",
         By(
@@ -140,6 +141,13 @@ const CHECKS: &[(&str, Check)] = &[
     (
         "frames at a driver",
         By("tests/ethernet.rs", "a_connection_waits_for_the_driver"),
+    ),
+    (
+        "packets of IPX or AppleTalk",
+        By(
+            "tests/netisr.rs",
+            "the_queue_is_bounded_and_purged_at_the_last_close",
+        ),
     ),
     (
         "UDP sockets",
@@ -229,6 +237,13 @@ const CHECKS: &[(&str, Check)] = &[
         By(
             "net/src/netcfg/texts.rs",
             "different_texts_are_bounded_and_the_last_bytes_are_the_superusers",
+        ),
+    ),
+    (
+        "what survives the daemon",
+        By(
+            "tests/restart.rs",
+            "a_long_text_is_bounded_and_not_made_all_the_time",
         ),
     ),
 ];
@@ -355,6 +370,16 @@ fn packet_into_a_unit() {
     assert_eq!(machine.write(tun, &packet), Ok(16_384));
     packet.push(0);
     assert_eq!(machine.write(tun, &packet), Err(errno::EIO));
+}
+
+fn flows_of_a_send_queue() {
+    let (mut machine, _tun) = Machine::with_tunnel();
+    let mut set = |flows| {
+        let line = format!("fq_codel flows {flows}\n");
+        machine.set("ifaces/tun0/queue", &line).map(|_| ())
+    };
+    assert_eq!(set(65_536), Ok(()));
+    assert_eq!(set(65_537), Err(errno::EINVAL));
 }
 
 fn send_queue() {

@@ -41,13 +41,21 @@ const MOST_TOLD: usize = 8;
 #[derive(Debug, Default)]
 pub(crate) struct Keeper {
     /// Lines of a text for adapters that were not found yet, by the name of the interface.
-    waiting: BTreeMap<String, Vec<String>>,
+    waiting: BTreeMap<String, Vec<Waiting>>,
     /// The generation that was last made a text of.
     kept: Option<u64>,
     /// The earliest time of the next text.
     due: Duration,
     /// Whether the last text was too long.
     full: bool,
+}
+
+/// A line that waits for its adapter.
+#[derive(Debug)]
+struct Waiting {
+    line: String,
+    /// Of a route, the place that it has among its equals.
+    place: Option<u64>,
 }
 
 impl Keeper {
@@ -96,8 +104,11 @@ impl Keeper {
     /// Sets what the text says of an interface that has just been made.
     pub(crate) fn attached(&mut self, net: &mut Net, name: &str) {
         let mut refused = Refused::default();
-        for line in self.waiting.remove(name).into_iter().flatten() {
+        for Waiting { line, place } in self.waiting.remove(name).into_iter().flatten() {
             let done = self.restore_line(net, &line);
+            if let (Ok(()), Some(place)) = (done, place) {
+                move_route(net, &line, place);
+            }
             refused.note(&line, done);
         }
     }
@@ -111,7 +122,10 @@ impl Keeper {
         let path = path.strip_prefix("netcfg/").ok_or(errno::ENOENT)?;
         let name = interface_of(path, text);
         if let Some(name) = name.filter(|name| is_adapter(name) && !is_there(net, name)) {
-            self.waiting.entry(name).or_default().push(line.to_owned());
+            let place = (path == "route/add").then(|| net.ip.routes.reserve());
+            let line = line.to_owned();
+            let waiting = self.waiting.entry(name).or_default();
+            waiting.push(Waiting { line, place });
             return Ok(());
         }
         let node = Node::parse(net, path).ok_or(errno::ENOENT)?;
@@ -136,7 +150,7 @@ impl Keeper {
             state.missing_routes(net, ifp);
         }
         state.routes(net);
-        for line in self.waiting.values().flatten() {
+        for Waiting { line, .. } in self.waiting.values().flatten() {
             state.line(format_args!("{line}"));
         }
         for ifp in tunnels {
@@ -280,6 +294,24 @@ fn interface_of(path: &str, text: &str) -> Option<String> {
             Some(name.to_owned())
         }
     }
+}
+
+/// Moves the route that a line has set to its place.
+fn move_route(net: &mut Net, line: &str, place: u64) {
+    let spec = line
+        .split_once(' ')
+        .and_then(|(_, text)| RouteSpec::parse(text));
+    let Some(spec) = spec else {
+        return;
+    };
+    let dev = spec
+        .dev
+        .as_deref()
+        .and_then(|name| net.ip.ifs.by_name(name));
+    let metric = spec.metric.unwrap_or(0);
+    net.ip.routes.move_to(spec.prefix, place, |route| {
+        route.dev == dev && route.metric == metric && route.origin == Origin::Static
+    });
 }
 
 /// Refused lines, for the log.

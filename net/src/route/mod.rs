@@ -151,6 +151,25 @@ impl RouteTable {
         }
     }
 
+    /// A place between those that were added before and those that will be, for a route that
+    /// [moves there](Self::move_to) later.
+    pub fn reserve(&mut self) -> u64 {
+        self.last += 1;
+        self.last
+    }
+
+    /// Moves the routes of one prefix for which `wanted` holds to a place.
+    pub fn move_to(&mut self, prefix: IpNet, place: u64, wanted: impl Fn(&Route) -> bool) {
+        let Some(routes) = self.routes_mut(prefix) else {
+            return;
+        };
+        for placed in routes.iter_mut().filter(|placed| wanted(&placed.route)) {
+            placed.place = place;
+        }
+        routes.sort_by_key(Placed::preference);
+        self.generation += 1;
+    }
+
     /// Replaces the route that the new one excludes, and returns it. The place stays.
     fn replace(&mut self, prefix: IpNet, route: Route) -> Option<Placed> {
         let routes = self.routes_mut(prefix)?;

@@ -1,6 +1,6 @@
 # Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
 function __fish_tund_global_optspecs
-    string join \n mount= serve= v/verbose h/help V/version
+    string join \n mount= serve= adapter= v/verbose h/help V/version
 end
 
 function __fish_tund_needs_command
@@ -26,6 +26,7 @@ end
 
 complete -c tund -n "__fish_tund_needs_command" -l mount -d 'Serve the tree at this directory, through FUSE, until interrupted (Linux, as root)' -r -F
 complete -c tund -n "__fish_tund_needs_command" -l serve -d 'Run small services on TCP and UDP of every interface: echo, discard, chargen' -r
+complete -c tund -n "__fish_tund_needs_command" -l adapter -d 'Drive this Ethernet interface of the host, as eth0; once more for eth1, and so on (with --mount)' -r
 complete -c tund -n "__fish_tund_needs_command" -s v -l verbose -d 'Say more; twice for even more'
 complete -c tund -n "__fish_tund_needs_command" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c tund -n "__fish_tund_needs_command" -s V -l version -d 'Print version'
@@ -39,14 +40,17 @@ complete -c tund -n "__fish_tund_using_subcommand demo" -l megabytes -d 'Megabyt
 complete -c tund -n "__fish_tund_using_subcommand demo" -l capture -d 'Where to write the capture' -r -F
 complete -c tund -n "__fish_tund_using_subcommand demo" -l mount -d 'Serve the tree at this directory, through FUSE, until interrupted (Linux, as root)' -r -F
 complete -c tund -n "__fish_tund_using_subcommand demo" -l serve -d 'Run small services on TCP and UDP of every interface: echo, discard, chargen' -r
+complete -c tund -n "__fish_tund_using_subcommand demo" -l adapter -d 'Drive this Ethernet interface of the host, as eth0; once more for eth1, and so on (with --mount)' -r
 complete -c tund -n "__fish_tund_using_subcommand demo" -s v -l verbose -d 'Say more; twice for even more'
 complete -c tund -n "__fish_tund_using_subcommand demo" -s h -l help -d 'Print help'
 complete -c tund -n "__fish_tund_using_subcommand completions" -l mount -d 'Serve the tree at this directory, through FUSE, until interrupted (Linux, as root)' -r -F
 complete -c tund -n "__fish_tund_using_subcommand completions" -l serve -d 'Run small services on TCP and UDP of every interface: echo, discard, chargen' -r
+complete -c tund -n "__fish_tund_using_subcommand completions" -l adapter -d 'Drive this Ethernet interface of the host, as eth0; once more for eth1, and so on (with --mount)' -r
 complete -c tund -n "__fish_tund_using_subcommand completions" -s v -l verbose -d 'Say more; twice for even more'
 complete -c tund -n "__fish_tund_using_subcommand completions" -s h -l help -d 'Print help'
 complete -c tund -n "__fish_tund_using_subcommand man" -l mount -d 'Serve the tree at this directory, through FUSE, until interrupted (Linux, as root)' -r -F
 complete -c tund -n "__fish_tund_using_subcommand man" -l serve -d 'Run small services on TCP and UDP of every interface: echo, discard, chargen' -r
+complete -c tund -n "__fish_tund_using_subcommand man" -l adapter -d 'Drive this Ethernet interface of the host, as eth0; once more for eth1, and so on (with --mount)' -r
 complete -c tund -n "__fish_tund_using_subcommand man" -s v -l verbose -d 'Say more; twice for even more'
 complete -c tund -n "__fish_tund_using_subcommand man" -s h -l help -d 'Print help'
 complete -c tund -n "__fish_tund_using_subcommand help; and not __fish_seen_subcommand_from demo completions man help" -f -a "demo" -d 'Stack, driver and a client in one process: pings, UDP, and TCP through a real tun device'

@@ -20,7 +20,7 @@ const fn of(reason: &'static str, means: &'static str, advice: &'static str) -> 
 }
 
 /// Every reason.
-pub(crate) const ALL: [Explanation; 32] = [
+pub(crate) const ALL: [Explanation; 33] = [
     of(
         "unknown_family",
         "In: a program wrote a packet of a family that nobody takes, and got EAFNOSUPPORT; or a frame was of no protocol that is spoken here.",
@@ -175,6 +175,11 @@ pub(crate) const ALL: [Explanation; 32] = [
         "no_neighbor",
         "Out: its neighbour does not answer, or too many packets wait for one.",
         "Check the address, the cable, and that the next hop is on this link.",
+    ),
+    of(
+        "missed",
+        "In: frames came faster than they were taken from the driver, or from the packet socket, which had to let them go.",
+        "The machine is too slow for what comes; look for a flood with `tunctl top` and `tunctl capture`.",
     ),
     of(
         "refused",

@@ -425,7 +425,9 @@ impl Host {
                 opened.map(File::Drops)
             }
             ("bpf", _) => bpf::open(&mut net.ip, rest, caller, TapId(id.0)).map(File::Bpf),
-            ("netisr", _) => netisr::open(&mut net.ip, rest, caller, id).map(File::Netisr),
+            ("netisr", _) => {
+                netisr::open(&mut net.ip, rest, caller, id, &**processes).map(File::Netisr)
+            }
             ("netcfg", _) if rest == netcfg::SOCKETS => {
                 netcfg::open_sockets(flags, caller).map(File::Sockets)
             }
@@ -539,7 +541,7 @@ impl Host {
             File::Sockets(_) => self.read_sockets(id, buf, offset).into(),
             File::Bpf(handle) => handle.read(&mut net.ip, buf),
             &mut File::Drops(id) => net.drops.read(id, buf),
-            File::Netisr(handle) => handle.read(&mut net.ip, buf),
+            File::Netisr(handle) => handle.read(&mut net.ip, buf, caller, &**processes),
             &mut File::Echo(echo) => echo::read(net, echo, buf),
             &mut File::Raw(raw) => raw::read(net, raw, buf),
             File::Inet(socket) => {
@@ -790,7 +792,7 @@ impl FileServer for Host {
             File::Events(_) => errno::EBADF.into(),
             File::Sockets(_) | File::Drops(_) => errno::EBADF.into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),
-            File::Netisr(handle) => handle.write(&mut net.ip, buf).into(),
+            File::Netisr(handle) => handle.write(&mut net.ip, buf, caller, &**processes).into(),
             &mut File::Echo(echo) => echo::write(net, echo, buf).into(),
             &mut File::Raw(raw) => raw::write(net, raw, buf).into(),
             File::Inet(socket) => {

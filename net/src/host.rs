@@ -503,6 +503,17 @@ impl Host {
         }
     }
 
+    /// Whether a connection that was just begun has failed already. It has if it is to an address of
+    /// this host where nobody listens: the packets go round at once.
+    fn is_refused_here(&mut self, id: FileId) -> bool {
+        let Self { net, files, .. } = self;
+        // One turn sends the request, the next hands round that and its answer.
+        for _ in 0..2 {
+            net.turn(net.ip.now, Budget::TURN);
+        }
+        matches!(files.get(id), Ok(File::Inet(socket)) if socket.has_failed(net))
+    }
+
     fn read_file(
         &mut self,
         id: FileId,
@@ -726,7 +737,11 @@ impl FileServer for Host {
             Ok(new) => new,
             Err(error) => return error.into(),
         };
-        match self.dup_file(id, verb, nonblocking, caller, new) {
+        let mut made = self.dup_file(id, verb, nonblocking, caller, new);
+        if matches!(made, Outcome::Done(Err(errno::EINPROGRESS))) && self.is_refused_here(id) {
+            made = self.dup_file(id, verb, nonblocking, caller, new);
+        }
+        match made {
             Outcome::Done(Ok(file)) => {
                 // An accept takes from a queue, as a read does.
                 if inet::dup_direction(verb) == Direction::Read {

@@ -4,13 +4,14 @@
 mod common;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::program::{text, tunnel};
 use common::system::{TestProcesses, counter};
 use net::{Config, Host};
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, Process};
-use scheme::{OpenFlags, Ready};
+use scheme::{OpenFlags, Pid, Processes, Ready, SignalTarget};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 const TUNSIFHEAD: u32 = 0x8004_7460;
@@ -27,7 +28,11 @@ struct Machine {
 
 impl Machine {
     fn new() -> Self {
-        let local = Local::new(Host::new(Config::default(), TestProcesses));
+        Self::with(TestProcesses)
+    }
+
+    fn with(processes: impl Processes + Send + 'static) -> Self {
+        let local = Local::new(Host::new(Config::default(), processes));
         let root = local.process(1, 0);
         let tun = tunnel(&root, 0, "10.0.0.1/24");
         let machine = Self { local, root, tun };
@@ -269,4 +274,48 @@ fn packets_of_an_interface_that_is_gone_are_gone() {
     assert_eq!(machine.read(file), Err(errno::EAGAIN));
     assert!(!machine.ready(file));
     machine.check_ledger();
+}
+
+/// A system that may fail to report a close, with a process 2 that dies.
+#[derive(Clone, Default)]
+struct Mortal(Arc<AtomicBool>);
+
+impl Processes for Mortal {
+    fn session(&self, _: SignalTarget) -> Option<Pid> {
+        Some(Pid(1))
+    }
+
+    fn identity(&self, pid: Pid) -> Option<u64> {
+        (pid != Pid(2) || !self.0.load(Ordering::SeqCst)).then_some(0)
+    }
+
+    fn closes_get_lost(&self) -> bool {
+        true
+    }
+}
+
+#[test]
+fn a_protocol_of_the_dead_is_taken_over() {
+    let processes = Mortal::default();
+    let machine = Machine::with(processes.clone());
+    let other = machine.local.process(2, 0);
+    let old = other.open("/scheme/netisr/ipx", BOTH).unwrap();
+    other.set_nonblocking(old, true).unwrap();
+    machine.write(IPX[0], b"for the old one").unwrap();
+    let busy = machine.root.open("/scheme/netisr/ipx", BOTH);
+    assert_eq!(busy, Err(errno::EBUSY));
+    processes.0.store(true, Ordering::SeqCst);
+    let new = machine.register("ipx");
+    assert_eq!(machine.read(new), Err(errno::EAGAIN));
+    assert_eq!(machine.stat("drop.purged"), 1);
+    // The old file is down, and says so to who waits; its close takes nothing away.
+    let mut buf = [0; 100];
+    assert_eq!(other.read(old, &mut buf), Err(errno::EHOSTDOWN));
+    assert_eq!(other.write(old, &[0; 20]), Err(errno::EHOSTDOWN));
+    let wanted = [(old, Ready::all())];
+    let ready = other.poll(&wanted, Some(std::time::Duration::ZERO));
+    assert_eq!(ready, Ok(vec![Ready::all()]));
+    other.close(old).unwrap();
+    machine.write(IPX[0], b"for the new one").unwrap();
+    assert!(machine.read(new).unwrap().ends_with(b"for the new one"));
 }

@@ -425,7 +425,9 @@ impl Host {
                 opened.map(File::Drops)
             }
             ("bpf", _) => bpf::open(&mut net.ip, rest, caller, TapId(id.0)).map(File::Bpf),
-            ("netisr", _) => netisr::open(&mut net.ip, rest, caller, id).map(File::Netisr),
+            ("netisr", _) => {
+                netisr::open(&mut net.ip, rest, caller, id, &**processes).map(File::Netisr)
+            }
             ("netcfg", _) if rest == netcfg::SOCKETS => {
                 netcfg::open_sockets(flags, caller).map(File::Sockets)
             }
@@ -501,6 +503,17 @@ impl Host {
         }
     }
 
+    /// Whether a connection that was just begun has failed already. It has if it is to an address of
+    /// this host where nobody listens: the packets go round at once.
+    fn is_refused_here(&mut self, id: FileId) -> bool {
+        let Self { net, files, .. } = self;
+        // One turn sends the request, the next hands round that and its answer.
+        for _ in 0..2 {
+            net.turn(net.ip.now, Budget::TURN);
+        }
+        matches!(files.get(id), Ok(File::Inet(socket)) if socket.has_failed(net))
+    }
+
     fn read_file(
         &mut self,
         id: FileId,
@@ -539,7 +552,7 @@ impl Host {
             File::Sockets(_) => self.read_sockets(id, buf, offset).into(),
             File::Bpf(handle) => handle.read(&mut net.ip, buf),
             &mut File::Drops(id) => net.drops.read(id, buf),
-            File::Netisr(handle) => handle.read(&mut net.ip, buf),
+            File::Netisr(handle) => handle.read(&mut net.ip, buf, caller, &**processes),
             &mut File::Echo(echo) => echo::read(net, echo, buf),
             &mut File::Raw(raw) => raw::read(net, raw, buf),
             File::Inet(socket) => {
@@ -724,7 +737,11 @@ impl FileServer for Host {
             Ok(new) => new,
             Err(error) => return error.into(),
         };
-        match self.dup_file(id, verb, nonblocking, caller, new) {
+        let mut made = self.dup_file(id, verb, nonblocking, caller, new);
+        if matches!(made, Outcome::Done(Err(errno::EINPROGRESS))) && self.is_refused_here(id) {
+            made = self.dup_file(id, verb, nonblocking, caller, new);
+        }
+        match made {
             Outcome::Done(Ok(file)) => {
                 // An accept takes from a queue, as a read does.
                 if inet::dup_direction(verb) == Direction::Read {
@@ -790,7 +807,7 @@ impl FileServer for Host {
             File::Events(_) => errno::EBADF.into(),
             File::Sockets(_) | File::Drops(_) => errno::EBADF.into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),
-            File::Netisr(handle) => handle.write(&mut net.ip, buf).into(),
+            File::Netisr(handle) => handle.write(&mut net.ip, buf, caller, &**processes).into(),
             &mut File::Echo(echo) => echo::write(net, echo, buf).into(),
             &mut File::Raw(raw) => raw::write(net, raw, buf).into(),
             File::Inet(socket) => {

@@ -52,6 +52,7 @@ mod socket;
 mod stack;
 mod timers;
 pub mod tun;
+mod users;
 
 pub use host::{Config, Host};
 pub use netcfg::MAX_STATE;

@@ -4,7 +4,7 @@
 //! one a read, behind the name of the interface; a write, likewise prefixed, sends one.
 
 use scheme::errno::{self, Errno};
-use scheme::{Caller, DirEntry, FileId, FileKind, Outcome, Ready, Stat};
+use scheme::{Caller, DirEntry, FileId, FileKind, Outcome, Pid, Processes, Ready, Stat};
 
 use crate::ifnet::Family;
 use crate::ip::{Arrived, Ip, destination_of};
@@ -27,6 +27,9 @@ pub(crate) const DEVICE: Stat = Stat {
 #[derive(Debug)]
 pub(crate) struct Handle {
     family: Family,
+    file: FileId,
+    /// The process that used it last.
+    user: Pid,
 }
 
 /// The entries of the directory `netisr`.
@@ -49,14 +52,24 @@ pub(crate) fn stat(path: &str) -> Result<Stat, Errno> {
 }
 
 /// Registers for a family. `EPERM` unless the caller is the superuser, `EBUSY` while another program
-/// has the file open.
-pub(crate) fn open(ip: &mut Ip, path: &str, caller: Caller, id: FileId) -> Result<Handle, Errno> {
+/// has the file open. Where a close can get lost, a file is taken over when all who used it are dead.
+pub(crate) fn open(
+    ip: &mut Ip,
+    path: &str,
+    caller: Caller,
+    file: FileId,
+    processes: &dyn Processes,
+) -> Result<Handle, Errno> {
     let family = family(path)?;
     if caller.uid != 0 {
         return Err(errno::EPERM);
     }
-    match ip.register(family, id) {
-        true => Ok(Handle { family }),
+    if processes.closes_get_lost() && ip.is_abandoned(family, |pid| processes.alive(pid)) {
+        ip.evict(family);
+    }
+    let user = caller.pid;
+    match ip.register(family, file, user) {
+        true => Ok(Handle { family, file, user }),
         false => Err(errno::EBUSY),
     }
 }
@@ -67,8 +80,39 @@ impl Handle {
         format!("netisr/{}", file.map_or("", |(name, _)| name))
     }
 
+    /// Notes that the caller uses it. `EHOSTDOWN` if the registration was taken over.
+    fn used(
+        &mut self,
+        ip: &mut Ip,
+        caller: Caller,
+        processes: &dyn Processes,
+    ) -> Result<(), Errno> {
+        let users = ip.registered_users(self.family, self.file);
+        let users = users.ok_or(errno::EHOSTDOWN)?;
+        if std::mem::replace(&mut self.user, caller.pid) != caller.pid
+            && processes.closes_get_lost()
+        {
+            users.add(caller.pid, |pid| processes.alive(pid));
+        }
+        Ok(())
+    }
+
+    /// Whether it has the registration still.
+    fn is_registered(&self, ip: &mut Ip) -> bool {
+        ip.registered_users(self.family, self.file).is_some()
+    }
+
     /// Reads one packet behind the name of its interface, truncated to the buffer.
-    pub(crate) fn read(&self, ip: &mut Ip, buf: &mut [u8]) -> Outcome<usize> {
+    pub(crate) fn read(
+        &mut self,
+        ip: &mut Ip,
+        buf: &mut [u8],
+        caller: Caller,
+        processes: &dyn Processes,
+    ) -> Outcome<usize> {
+        if let Err(error) = self.used(ip, caller, processes) {
+            return error.into();
+        }
         if buf.is_empty() {
             ip.registered_take(self.family, None);
             return Outcome::Done(Ok(0));
@@ -95,12 +139,21 @@ impl Handle {
 
     /// Ends the oldest read. If it was not `delivered`, its packet is read again.
     pub(crate) fn complete(&self, ip: &mut Ip, delivered: bool) {
-        ip.registered_complete(self.family, delivered);
+        if self.is_registered(ip) {
+            ip.registered_complete(self.family, delivered);
+        }
     }
 
     /// Sends a packet out of the interface that is named before it. `EINVAL` if there is no name or no
     /// packet, `ENXIO` if there is no such interface, `EMSGSIZE` if the packet is longer than its mtu.
-    pub(crate) fn write(&self, ip: &mut Ip, buf: &[u8]) -> Result<usize, Errno> {
+    pub(crate) fn write(
+        &mut self,
+        ip: &mut Ip,
+        buf: &[u8],
+        caller: Caller,
+        processes: &dyn Processes,
+    ) -> Result<usize, Errno> {
+        self.used(ip, caller, processes)?;
         if buf.is_empty() {
             return Ok(0);
         }
@@ -122,8 +175,11 @@ impl Handle {
         Ok(buf.len())
     }
 
-    /// Readable while a packet waits, writable always.
+    /// Readable while a packet waits, writable always. Both when it was taken over.
     pub(crate) fn ready(&self, ip: &mut Ip) -> Ready {
+        if !self.is_registered(ip) {
+            return Ready::all();
+        }
         match ip.registered_peek(self.family) {
             Some(_) => Ready::all(),
             None => Ready::WRITE,
@@ -132,6 +188,8 @@ impl Handle {
 
     /// Ends the registration.
     pub(crate) fn close(&self, ip: &mut Ip) {
-        ip.unregister(self.family);
+        if self.is_registered(ip) {
+            ip.unregister(self.family);
+        }
     }
 }

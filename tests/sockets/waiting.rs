@@ -9,8 +9,8 @@ use scheme::errno;
 use scheme::{FileServer, Now, Outcome, Ready};
 
 use crate::common::libc::Libc;
-use crate::common::packet::ipv4;
-use crate::{BOTH, host, system};
+use crate::common::packet::{checksum, ipv4};
+use crate::{BOTH, host, system, tunnel};
 
 #[test]
 fn connecting_without_waiting() {
@@ -33,15 +33,46 @@ fn connecting_without_waiting() {
     let server = libc.accept(listener).unwrap();
     let mut buf = [0; 9];
     assert_eq!(libc.0.read(server, &mut buf), Ok(1));
-    // A refused connection shows as readiness, and then as the error, once.
+    // What this host refuses is refused at once, and the socket can try again.
     let fd = libc.socket("tcp");
     libc.0.set_nonblocking(fd, true).unwrap();
-    assert_eq!(libc.0.dup_verb(fd, b"127.0.0.1:4"), Err(errno::EINPROGRESS));
+    for name in ["127.0.0.1:4", "[::1]:4"] {
+        let refused = libc.0.dup_verb(fd, name.as_bytes());
+        assert_eq!(refused, Err(errno::ECONNREFUSED), "{name}");
+    }
+    let name = format!("127.0.0.1:{port}");
+    let begun = libc.0.dup_verb(fd, name.as_bytes());
+    assert_eq!(begun, Err(errno::EINPROGRESS));
+    let other = libc.accept(listener).unwrap();
+    libc.write_all(fd, b"y");
+    assert_eq!(libc.0.read(other, &mut buf), Ok(1));
+}
+
+#[test]
+fn a_refusal_from_elsewhere_shows_as_readiness_and_once_as_the_error() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let tun = tunnel(&libc);
+    let fd = libc.socket("tcp");
+    libc.0.set_nonblocking(fd, true).unwrap();
+    assert_eq!(libc.0.dup_verb(fd, b"10.1.0.2:4"), Err(errno::EINPROGRESS));
+    let mut syn = [0; 1500];
+    libc.0.read(tun, &mut syn).unwrap();
+    let next = u32::from_be_bytes(syn[24..28].try_into().unwrap()) + 1;
+    let mut reset = [&syn[22..24], &syn[20..22], &[0; 4]].concat();
+    reset.extend_from_slice(&next.to_be_bytes());
+    reset.extend_from_slice(&[0x50, 0x14, 0, 0, 0, 0, 0, 0]);
+    let (src, dst) = ([10, 1, 0, 2], [10, 1, 0, 1]);
+    let sum = checksum(&[&src, &dst, &[0, 6, 0, 20], &reset]);
+    reset[16..18].copy_from_slice(&sum.to_be_bytes());
+    let reset = ipv4(src.into(), dst.into(), 6, &reset);
+    libc.0.write(tun, &reset).unwrap();
     let ready = libc
         .0
         .poll(&[(fd, Ready::all())], Some(Duration::from_secs(10)))
         .unwrap();
     assert_eq!(ready, [Ready::all()]);
+    let mut buf = [0; 9];
     assert_eq!(libc.0.read(fd, &mut buf), Err(errno::ECONNREFUSED));
     assert_eq!(libc.0.read(fd, &mut buf), Ok(0));
 }

@@ -5,11 +5,12 @@
 
 use std::collections::VecDeque;
 
-use scheme::FileId;
+use scheme::{FileId, Pid};
 
 use super::Ip;
 use crate::ifnet::{DropReason, Family, IfIndex};
 use crate::packet::Packet;
+use crate::users::Users;
 
 /// Most packets that wait for a program.
 const MAX_PACKETS: usize = 256;
@@ -29,6 +30,7 @@ pub(super) struct Registered {
 #[derive(Debug)]
 struct Handler {
     file: FileId,
+    users: Users,
     packets: VecDeque<Arrived>,
     /// Bytes of memory that they occupy.
     bytes: usize,
@@ -118,13 +120,14 @@ impl Registered {
 }
 
 impl Ip {
-    /// `netisr_register`: packets of the family go to this file from now on. False if a program takes
-    /// them already.
-    pub(crate) fn register(&mut self, family: Family, file: FileId) -> bool {
+    /// `netisr_register`: packets of the family go to this file from now on, which `opener` has. False
+    /// if a program takes them already.
+    pub(crate) fn register(&mut self, family: Family, file: FileId, opener: Pid) -> bool {
         match self.registered.slot(family) {
             Some(slot @ None) => {
                 *slot = Some(Handler {
                     file,
+                    users: Users::of(opener),
                     packets: VecDeque::new(),
                     bytes: 0,
                     handed: VecDeque::new(),
@@ -144,6 +147,26 @@ impl Ip {
         for packet in handed.map(|(packet, _)| packet).chain(handler.packets) {
             self.settle(family, &packet, Some(DropReason::Purged));
         }
+    }
+
+    /// Ends that, too, when the file is still open. Requests that wait for it are tried again.
+    pub(crate) fn evict(&mut self, family: Family) {
+        let file = self.registered.handler(family).map(|handler| handler.file);
+        self.unregister(family);
+        self.registered.risen.extend(file);
+    }
+
+    /// The processes that have used the file to which packets of the family go; `None` if that is not
+    /// this file.
+    pub(crate) fn registered_users(&mut self, family: Family, file: FileId) -> Option<&mut Users> {
+        let handler = self.registered.handler(family)?;
+        (handler.file == file).then_some(&mut handler.users)
+    }
+
+    /// Whether packets of the family go to a file that all its users have left behind.
+    pub(crate) fn is_abandoned(&mut self, family: Family, alive: impl Fn(Pid) -> bool) -> bool {
+        let handler = self.registered.handler(family);
+        handler.is_some_and(|handler| handler.users.all_dead(alive))
     }
 
     /// The next packet for the program of a family.

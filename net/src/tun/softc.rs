@@ -1,15 +1,13 @@
 //! The state of a unit: DragonFly's `struct tun_softc`.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::VecDeque;
 
 use bitflags::bitflags;
 use scheme::{FileId, Pid, Processes, SignalTarget};
 
 use super::frame::Batch;
 use crate::ifnet::{IfIndex, Ifnet};
-
-/// Most processes remembered for a handle. With more, a unit is never taken over.
-const MAX_USERS: usize = 256;
+use crate::users::Users;
 
 bitflags! {
     /// Flags of a unit. They are kept in the driver's flags of its interface, where
@@ -119,8 +117,7 @@ impl Softc {
         self.file = Some(file);
         self.opening = opening;
         self.pid = Some(pid);
-        self.users = Users::default();
-        self.users.pids.insert(pid);
+        self.users = Users::of(pid);
     }
 
     /// Forgets the holder. Returns the file, and the frames of incomplete reads.
@@ -145,53 +142,5 @@ impl Softc {
     pub(super) fn owner(&mut self, processes: &dyn Processes) -> Option<SigioOwner> {
         self.sigio = self.sigio.filter(|owner| owner.exists(processes));
         self.sigio
-    }
-}
-
-/// The processes that have used a handle, to tell when all of them are dead.
-#[derive(Debug, Default)]
-pub(super) struct Users {
-    pids: BTreeSet<Pid>,
-    /// There were too many to remember: the handle counts as in use for ever.
-    overflow: bool,
-}
-
-impl Users {
-    /// Notes a process; `alive` helps to forget others when there are too many.
-    #[inline]
-    pub(super) fn add(&mut self, pid: Pid, alive: impl Fn(Pid) -> bool) {
-        if self.pids.contains(&pid) || self.overflow {
-            return;
-        }
-        if self.pids.len() >= MAX_USERS {
-            self.pids.retain(|&pid| alive(pid));
-        }
-        if self.pids.len() >= MAX_USERS {
-            self.overflow = true;
-        } else {
-            self.pids.insert(pid);
-        }
-    }
-
-    pub(super) fn all_dead(&self, alive: impl Fn(Pid) -> bool) -> bool {
-        !self.overflow && !self.pids.iter().any(|&pid| alive(pid))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_unit_is_free_only_when_every_user_is_dead() {
-        let mut users = Users::default();
-        users.add(Pid(1), |_| true);
-        users.add(Pid(2), |_| true);
-        assert!(!users.all_dead(|pid| pid == Pid(2)));
-        assert!(users.all_dead(|_| false));
-        for pid in 0..=MAX_USERS as u32 {
-            users.add(Pid(pid), |_| true);
-        }
-        assert!(!users.all_dead(|_| false));
     }
 }

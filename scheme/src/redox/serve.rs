@@ -98,6 +98,7 @@ struct State<S> {
     front: SchemeFront<S>,
     outboxes: Vec<Outbox>,
     drivers: Box<dyn Drivers<S>>,
+    processes: RedoxProcesses,
     timer: Timer,
     clock: Clocks,
     /// Where the next worker finds the state of the server.
@@ -138,6 +139,7 @@ pub fn serve<S: FileServer + Send + 'static>(
         front: SchemeFront::new(server, names),
         outboxes,
         drivers,
+        processes: RedoxProcesses::keep()?,
         timer,
         clock: Clocks::default(),
         handover,
@@ -295,7 +297,7 @@ impl<S: FileServer> State<S> {
 
     fn turn(&mut self) -> Turn {
         let now = self.clock.last();
-        let alive = |pid| RedoxProcesses.alive(pid);
+        let alive = |pid| self.processes.alive(pid);
         self.front.turn(now, alive, &mut self.out)
     }
 

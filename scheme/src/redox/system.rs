@@ -19,8 +19,46 @@ unsafe extern "C" {
 }
 
 /// The processes of a Redox system.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct RedoxProcesses;
+pub struct RedoxProcesses {
+    /// The root of `/scheme/proc`.
+    root: Fd,
+}
+
+impl RedoxProcesses {
+    /// Keeps the way to their list, for use after this process has left its namespace.
+    pub fn keep() -> io::Result<Self> {
+        let flags = libredox::flag::O_DIRECTORY | libredox::flag::O_CLOEXEC;
+        let namespace = libredox::call::getns()?;
+        let root = libredox::call::openat(namespace, "/scheme/proc", flags, 0)?;
+        Ok(Self {
+            root: Fd::new(root),
+        })
+    }
+
+    /// The list of all processes, as it is now.
+    fn list(&self) -> io::Result<String> {
+        let flags = libredox::flag::O_RDONLY | libredox::flag::O_CLOEXEC;
+        let list = self.root.openat("ps", flags, 0)?;
+        let (mut text, mut piece) = (Vec::new(), [0; 8192]);
+        loop {
+            match list.read(&mut piece)? {
+                0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
+                len => text.extend_from_slice(&piece[..len]),
+            }
+        }
+    }
+}
+
+/// Whether a process is in the list, and not as a zombie. Its number is the first column, of six
+/// characters, and the state is the first that is a letter: columns of numbers may touch.
+fn is_listed(list: &str, pid: Pid) -> bool {
+    let number = format!("{:<6}", pid.0);
+    let lines = list.lines().filter(|line| line.starts_with(&number));
+    let state = |line: &str| line.chars().find(char::is_ascii_alphabetic);
+    lines
+        .map(state)
+        .any(|state| !matches!(state, Some('E' | 'X')))
+}
 
 impl Processes for RedoxProcesses {
     fn session(&self, target: SignalTarget) -> Option<Pid> {
@@ -43,6 +81,17 @@ impl Processes for RedoxProcesses {
     fn identity(&self, pid: Pid) -> Option<u64> {
         // Redox has no identifier of a process that a later process cannot have, too.
         i32::try_from(pid.0).is_ok_and(exists).then_some(0)
+    }
+
+    fn alive(&self, pid: Pid) -> bool {
+        // A signal reaches a zombie, too, so only the list tells.
+        match self.list() {
+            Ok(list) => is_listed(&list, pid),
+            Err(error) => {
+                log::error!("the list of processes: {error}");
+                self.identity(pid).is_some()
+            }
+        }
     }
 
     fn closes_get_lost(&self) -> bool {

@@ -146,7 +146,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let names = &net::host::SCHEMES;
     redox::supervise(names, net::MAX_STATE, |worker| {
         let config = config(cli.serve).map_err(io::Error::other)?;
-        let mut net = Host::new(config, redox::RedoxProcesses);
+        let mut net = Host::new(config, redox::RedoxProcesses::keep()?);
         // The host is told the time before it gets settings and adapters.
         let _ = net.turn(redox::now());
         if let Some(state) = worker.state() {

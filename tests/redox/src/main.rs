@@ -26,6 +26,7 @@ mod bpf;
 mod client;
 mod cost;
 mod events;
+mod families;
 mod header;
 mod idle;
 mod io;
@@ -33,8 +34,10 @@ mod ioctl;
 mod life;
 mod load;
 mod open;
+mod queues;
 mod restart;
 mod settings;
+mod tools;
 mod traps;
 mod tunnels;
 
@@ -43,7 +46,7 @@ use std::process::ExitCode;
 use harness::Test;
 
 /// Every module's tests. The last ones kill the daemon.
-const ALL: [&[Test]; 14] = [
+const ALL: [&[Test]; 17] = [
     open::TESTS,
     io::TESTS,
     header::TESTS,
@@ -53,8 +56,11 @@ const ALL: [&[Test]; 14] = [
     life::TESTS,
     settings::TESTS,
     tunnels::TESTS,
+    queues::TESTS,
+    families::TESTS,
     bpf::TESTS,
     client::TESTS,
+    tools::TESTS,
     traps::TESTS,
     load::TESTS,
     restart::TESTS,

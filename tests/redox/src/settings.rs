@@ -63,7 +63,7 @@ fn netcfg_lists() {
         netcfg::list("ifaces/tun27/addr"),
         ["add", "list", "rm", "set"]
     );
-    assert_eq!(netcfg::list("route"), ["add", "list", "rm"]);
+    assert_eq!(netcfg::list("route"), ["add", "list", "lookup", "rm"]);
     assert!(fs::metadata(netcfg::path("ifaces")).expect("stat").is_dir());
     assert!(
         fs::metadata(netcfg::path("route/list"))
@@ -213,10 +213,13 @@ fn netcfg_stats() {
         "lastchange",
     ];
     assert_eq!(names[..10], first);
+    let last = ["marked", "queue.packets", "queue.bytes", "queue.delay_us"];
+    let (drops, rest) = names[10..].split_at(names.len() - 10 - last.len());
     assert!(
-        names[10..].iter().all(|name| name.starts_with("drop.")),
+        drops.iter().all(|name| name.starts_with("drop.")),
         "{names:?}"
     );
+    assert_eq!(rest, last);
     for name in ["stats", "status", "addr/list"] {
         assert_errno(netcfg::put_if(27, name, "1"), libc::EACCES);
     }

@@ -19,7 +19,9 @@ tests![
     close_lost_under_writes,
     unit_of_the_dead_is_taken_over,
     unit_of_the_living_is_not,
+    unit_of_a_zombie_is_taken_over,
     killed_reader_eats_no_packet,
+    zombie_eats_no_packet,
     killed_readers_eat_no_packets,
     killed_reader_of_a_batch,
     killed_reader_with_a_living_one_behind,
@@ -445,4 +447,39 @@ fn idle_daemon_sleeps() {
         ));
     }
     tun.call(bsd::TUNSHUT, &mut []).expect("TUNSHUT");
+}
+
+/// A child that is dead, and was not waited for: a signal still reaches it.
+fn zombie(mut child: Child) -> Child {
+    child.ready();
+    child.signal(libc::SIGKILL);
+    sys::pause(200);
+    sys::kill(child.pid, 0).expect("it is still there");
+    child
+}
+
+fn unit_of_a_zombie_is_taken_over() {
+    let _ = netcfg::put_if(30, "destroy", "1");
+    let child = zombie(fork(|parent| {
+        let fd = Tun::open(30).expect("open").into_raw_fd();
+        let _got = sys::background(move || sys::read(fd, &mut [0; 100]));
+        sys::pause(50);
+        sys::close(fd).expect("close");
+        parent.ready();
+        sys::pause(10_000);
+    }));
+    drop(Tun::open(30).expect("open beside the zombie"));
+    drop(child);
+    netcfg::put_if(30, "destroy", "1").expect("destroy");
+}
+
+fn zombie_eats_no_packet() {
+    let tun = Tun::up(30);
+    let child = zombie(fork(|parent| {
+        parent.ready();
+        let _ = tun.read(100);
+    }));
+    tun.inject(&[numbered(30, 1, 60)]);
+    assert_eq!(packet::number(&tun.read_now()), 1);
+    drop(child);
 }

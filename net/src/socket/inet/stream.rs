@@ -168,6 +168,18 @@ impl Socket {
         }
     }
 
+    /// Whether a connect was begun, and has failed.
+    pub(crate) fn has_failed(&self, net: &Net) -> bool {
+        let State::Flow {
+            flow, told: false, ..
+        } = self.state
+        else {
+            return false;
+        };
+        let tcp = net.tcp.connection(flow);
+        tcp.is_none_or(|tcp| tcp.state() == TcpState::Closed)
+    }
+
     pub(super) fn shutdown(&mut self, cx: &mut Context<'_>, how: u64) -> Result<usize, Errno> {
         if self.transport == Transport::Tcp && !matches!(self.state, State::Flow { .. }) {
             return Err(errno::ENOTCONN);

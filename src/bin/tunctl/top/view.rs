@@ -21,7 +21,9 @@ const AROUND: u16 = 2;
 /// The lines that all of the picture takes.
 pub(super) fn height(history: &History) -> u16 {
     let now = history.now();
-    let rows = now.interfaces.len() + now.drops.len().max(1) + now.sockets.len().min(SOCKETS);
+    // A table without rows has a line that says so.
+    let sockets = now.sockets.len().clamp(1, SOCKETS);
+    let rows = now.interfaces.len() + now.drops.len().max(1) + sockets;
     u16::try_from(rows)
         .unwrap_or(u16::MAX)
         .saturating_add(1 + 3 * AROUND)

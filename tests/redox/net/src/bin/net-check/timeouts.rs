@@ -18,6 +18,7 @@ pub(crate) const TESTS: &[Test] = &[
     Test::lo("timeout_told", timeout_told),
     Test::lo("datagram_read_timeout", datagram_read_timeout),
     Test::lo("connect_timeout", connect_timeout),
+    Test::lo("connect_timeout_refused", connect_timeout_refused),
 ];
 
 const TIMEOUT: Duration = Duration::from_millis(300);
@@ -122,4 +123,13 @@ fn connect_timeout(place: &Place) {
     let mut seen = [0; 4];
     server.read_exact(&mut seen).expect("read");
     assert_eq!(&seen, b"here");
+}
+
+fn connect_timeout_refused(place: &Place) {
+    let (closed, port) = redox_net::pair::listener(place);
+    drop(closed);
+    let at = place.at(port).into();
+    let refused = TcpStream::connect_timeout(&at, Duration::from_secs(5));
+    let error = refused.expect_err("connected to nobody");
+    assert_eq!(error.kind(), ErrorKind::ConnectionRefused, "{error}");
 }

@@ -139,7 +139,10 @@ fn wait(
         tv_nsec: (timeout.subsec_nanos() + 1).min(999_999_999).into(),
     });
     match poll(&mut fds, timeout.as_ref()) {
-        Ok(_) | Err(rustix::io::Errno::INTR) => {}
+        Ok(_) => {}
+        // On Redox it is interrupted for as long as the signal is not delivered, which may be never
+        // while it is called again and again; a thread that yields gets it.
+        Err(rustix::io::Errno::INTR) => std::thread::yield_now(),
         Err(error) => return Err(error.into()),
     }
     let ready: Vec<bool> = fds.iter().map(|fd| !fd.revents().is_empty()).collect();

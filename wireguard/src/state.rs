@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::fmt::{self, Write as _};
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::mpsc::{SyncSender, sync_channel};
+use std::thread::JoinHandle;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
@@ -65,13 +67,19 @@ pub struct Peer {
     pub persistent_keepalive: Option<u16>,
 }
 
-/// Writes the file while the tunnel is there. Dropping it removes the file.
+/// Writes the file while the tunnel is there, in a thread of its own, since packets cannot wait for a
+/// disk. Dropping it removes the file.
 #[derive(Debug)]
 pub struct Writer {
     path: PathBuf,
     state: State,
-    /// The text in the file, and when it was written.
-    written: Option<(State, Duration)>,
+    /// What was given to the thread last.
+    written: Option<State>,
+    /// When it may be given something again.
+    next: Duration,
+    /// To the thread; one text waits at most. Both are there until the drop.
+    texts: Option<SyncSender<Vec<u8>>>,
+    thread: Option<JoinHandle<()>>,
 }
 
 impl Writer {
@@ -82,20 +90,32 @@ impl Writer {
             .mode(0o700)
             .create(directory)?;
         let path = directory.join(format!("{}.json", state.pid));
+        let (texts, given) = sync_channel::<Vec<u8>>(1);
+        let thread = std::thread::Builder::new().spawn({
+            let path = path.clone();
+            move || {
+                for text in given {
+                    if let Err(error) = replace(&path, &text) {
+                        log::debug!("{}: {error}", path.display());
+                    }
+                }
+            }
+        })?;
         Ok(Self {
             path,
             state,
             written: None,
+            next: Duration::ZERO,
+            texts: Some(texts),
+            thread: Some(thread),
         })
     }
 
-    /// Writes what has changed, if the last time is a second ago. How long until it should be called
+    /// Has what has changed written, if the last time is a second ago. How long until it should be called
     /// again; `None` if nothing has changed.
     pub fn update(&mut self, config: &Config, tunnel: &Tunnel, now: Duration) -> Option<Duration> {
-        if let Some((_, when)) = &self.written
-            && now.saturating_sub(*when) < PERIOD
-        {
-            return Some(PERIOD - now.saturating_sub(*when));
+        if now < self.next {
+            return Some(self.next - now);
         }
         self.state.peers = peers(config, tunnel, now);
         let counts = Dropped::ALL.iter().zip(tunnel.dropped());
@@ -103,36 +123,37 @@ impl Writer {
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| (reason.name().to_owned(), count))
             .collect();
-        if self
-            .written
-            .as_ref()
-            .is_some_and(|(state, _)| *state == self.state)
-        {
+        if self.written.as_ref() == Some(&self.state) {
             return None;
         }
-        if let Err(error) = self.write() {
-            log::debug!("{}: {error}", self.path.display());
+        self.next = now + PERIOD;
+        // While the disk is busy, what is told is older.
+        if let Some(texts) = &self.texts
+            && serde_json::to_vec(&self.state).is_ok_and(|text| texts.try_send(text).is_ok())
+        {
+            self.written = Some(self.state.clone());
         }
-        self.written = Some((self.state.clone(), now));
         Some(PERIOD)
     }
+}
 
-    /// Replaces the file as a whole, so that nobody reads half of it.
-    fn write(&self) -> io::Result<()> {
-        let new = self.path.with_extension("new");
-        let file = fs::OpenOptions::new()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o600)
-            .open(&new)?;
-        serde_json::to_writer(file, &self.state)?;
-        fs::rename(new, &self.path)
-    }
+/// Replaces a file as a whole, so that nobody reads half of it.
+fn replace(path: &Path, text: &[u8]) -> io::Result<()> {
+    let new = path.with_extension("new");
+    let mut file = fs::OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .mode(0o600)
+        .open(&new)?;
+    file.write_all(text)?;
+    fs::rename(new, path)
 }
 
 impl Drop for Writer {
     fn drop(&mut self) {
+        self.texts = None;
+        let _ = self.thread.take().map(JoinHandle::join);
         let _ = fs::remove_file(&self.path);
     }
 }
@@ -344,11 +365,37 @@ mod tests {
     }
 
     #[test]
+    fn it_tells_what_has_changed_until_it_ends() {
+        let text = "[Interface]\nPrivateKey = dwdtCnMYpX08FsFyUbJmRd9ML4frwJkqsXf7pR25LCo=\n";
+        let config = crate::config::parse(text.as_bytes()).unwrap();
+        let tunnel = Tunnel::new(&config, &[], 0, Duration::ZERO);
+        let directory =
+            std::env::temp_dir().join(format!("tun-wireguard-told-{}", std::process::id()));
+        let mut writer = Writer::new(&directory, state()).unwrap();
+        let told = State {
+            peers: Vec::new(),
+            dropped: BTreeMap::new(),
+            ..state()
+        };
+        let mut update =
+            |milliseconds| writer.update(&config, &tunnel, Duration::from_millis(milliseconds));
+        assert_eq!(update(0), Some(PERIOD));
+        assert_eq!(update(400), Some(Duration::from_millis(600)));
+        while all(&directory).unwrap() != [told.clone()] {
+            std::thread::yield_now();
+        }
+        assert_eq!(update(1000), None);
+        drop(writer);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 0);
+        fs::remove_dir(&directory).unwrap();
+    }
+
+    #[test]
     fn files_of_the_dead_and_of_others_are_not_shown() {
         let directory =
             std::env::temp_dir().join(format!("tun-wireguard-state-{}", std::process::id()));
         let writer = Writer::new(&directory, state()).unwrap();
-        writer.write().unwrap();
+        replace(&writer.path, &serde_json::to_vec(&state()).unwrap()).unwrap();
         let nobody = State {
             pid: i32::MAX as u32,
             ..state()

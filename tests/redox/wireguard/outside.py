@@ -44,6 +44,13 @@ def udp(address, data):
         return one.recv(65536)
 
 
+def cpu(process):
+    """Seconds of CPU time that a process has used."""
+    with open(f"/proc/{process.pid}/stat", encoding="ascii") as file:
+        fields = file.read().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def main():
     directory, console, limit, *qemu = sys.argv[1:]
     bed = Bed(tund=False)
@@ -63,9 +70,12 @@ def main():
         good &= check("TCP, every byte", space.inside(echoed, "10.9.0.1", data) == data)
         good &= check("TCP over IPv6, every byte", space.inside(echoed, "fd09::1", data, socket.AF_INET6) == data)
         for name, way in (("up", up), ("down", down)):
-            begun = time.monotonic()
+            begun = time.monotonic(), cpu(machine)
             space.inside(way, MEASURED)
-            print(f"redox-wireguard {name}_mb_per_s {MEASURED / 1e6 / (time.monotonic() - begun):.2f}", flush=True)
+            took = time.monotonic() - begun[0], cpu(machine) - begun[1]
+            print(f"redox-wireguard {name}_mb_per_s {MEASURED / 1e6 / took[0]:.2f}", flush=True)
+            # What else the host does matters less to this one: MB a second of the emulator's CPU time.
+            print(f"redox-wireguard {name}_mb_per_cpu_s {MEASURED / 1e6 / took[1]:.2f}", flush=True)
     except (AssertionError, OSError) as error:
         good = check(str(error), False)
     finally:

@@ -58,7 +58,7 @@ fn sent_of(wire: &Wire, kind: u8) -> Vec<Sent> {
 const SOLICITATION: u8 = 133;
 const NEIGHBOR_SOLICITATION: u8 = 135;
 const NEIGHBOR_ADVERTISEMENT: u8 = 136;
-const MLD_REPORT: u8 = 131;
+const MLD_REPORT: u8 = 143;
 
 /// An option that advertises a /64: on the link or not, valid and preferred for this many seconds.
 fn prefix(net: &str, on_link: bool, valid: u32, preferred: u32) -> Vec<u8> {

@@ -756,9 +756,10 @@ fn without_a_driver_the_network_is_down() {
     wire.local
         .with_server(|net| net.ethernet_found(wire.port, US));
     let (dst, _, report) = wire.sent().unwrap();
-    assert_eq!((dst, report[24]), ([1, 0, 0x5e, 1, 2, 3], 0x16));
+    assert_eq!((dst, report[24]), ([1, 0, 0x5e, 0, 0, 22], 0x22));
+    assert_eq!(report[32..], [4, 0, 0, 0, 239, 1, 2, 3]);
     let (dst, _, report) = wire.sent().unwrap();
-    assert_eq!((dst, report[48]), ([0x33, 0x33, 0xff, 0, 0, 1], 131));
+    assert_eq!((dst, report[48]), ([0x33, 0x33, 0, 0, 0, 0x16], 143));
     // Other stations may have cached another hardware address for ours.
     let (dst, _, advert) = wire.sent().unwrap();
     assert_eq!((dst, advert[40]), ([0x33, 0x33, 0, 0, 0, 1], 136));

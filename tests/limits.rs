@@ -114,6 +114,13 @@ const CHECKS: &[(&str, Check)] = &[
         By("tests/sockets/groups.rs", "memberships_that_cannot_be"),
     ),
     (
+        "changes of groups to be reported again",
+        By(
+            "net/src/ip/reports.rs",
+            "changes_to_be_repeated_are_bounded",
+        ),
+    ),
+    (
         "memberships",
         By("tests/sockets/groups.rs", "memberships_that_cannot_be"),
     ),

@@ -1,4 +1,6 @@
-"""A router that asks which groups have members, on b0: IGMP and MLD of every version."""
+"""A router that asks which groups have members, on b0: IGMP and MLD of every version.
+
+Each is answered in its own version, as far as older queriers allow."""
 
 import socket
 import struct
@@ -18,8 +20,8 @@ def sum16(data):
     return ~(total + (total >> 16)) & 0xFFFF
 
 
-def igmp(group, rest=b""):
-    message = struct.pack("!BBH4s", 0x11, 1, 0, socket.inet_aton(group)) + rest
+def igmp(group, rest=b"", code=1):
+    message = struct.pack("!BBH4s", 0x11, code, 0, socket.inet_aton(group)) + rest
     message = message[:2] + struct.pack("!H", sum16(message)) + message[4:]
     dst = "224.0.0.1" if group == "0.0.0.0" else group
     head = struct.pack("!BBHHHBBH4s4s4s", 0x46, 0xC0, 24 + len(message), 1, 0, 1, 2, 0,
@@ -41,7 +43,7 @@ def mld(group, rest=b""):
 
 
 def reported(frame):
-    """The groups that a frame reports: of IGMPv2, IGMPv3, MLDv1 or MLDv2."""
+    """The version of the report that a frame is, counted as IGMP's, and its groups."""
     if frame[6:12] == mac:
         return
     if frame[12:14] == b"\x08\x00" and frame[23] == 2:
@@ -49,26 +51,47 @@ def reported(frame):
         assert packet[8] == 1 and packet[20:24] == bytes([148, 4, 0, 0]), "no router alert"
         message = packet[24 : struct.unpack("!H", packet[2:4])[0]]
         assert sum16(message) == 0, "checksum"
-        if message[0] == 0x16:
-            yield socket.inet_ntoa(message[4:8])
+        if message[0] in (0x12, 0x16):
+            assert packet[16:20] == message[4:8], "not to the group"
+            yield {0x12: 1, 0x16: 2}[message[0]], socket.inet_ntoa(message[4:8])
+        if message[0] == 0x22:
+            assert packet[16:20] == bytes([224, 0, 0, 22]), "not to routers"
+            yield from ((3, socket.inet_ntoa(group)) for group in joined(message, 4))
     if frame[12:14] == b"\x86\xdd" and frame[20] == 0:
         packet = frame[14:]
         assert packet[7] == 1 and packet[8:10] == b"\xfe\x80", "not from the link"
         message = packet[48 : 40 + struct.unpack("!H", packet[4:6])[0]]
         if packet[40] == 58 and message[0] == 131:
-            yield socket.inet_ntop(socket.AF_INET6, message[8:24])
+            assert packet[24:40] == message[8:24], "not to the group"
+            yield 2, socket.inet_ntop(socket.AF_INET6, message[8:24])
+        if packet[40] == 58 and message[0] == 143:
+            assert packet[24:40] == socket.inet_pton(socket.AF_INET6, "ff02::16"), "not to routers"
+            yield from ((3, socket.inet_ntop(socket.AF_INET6, group)) for group in joined(message, 16))
 
 
-def expect(group):
+def joined(message, size):
+    """The groups of the records that answer a query: all sources are wanted, and none named."""
+    records = message[8:]
+    assert len(records) == struct.unpack("!H", message[6:8])[0] * (4 + size), "length"
+    for at in range(0, len(records), 4 + size):
+        kind, more, sources = struct.unpack("!BBH", records[at : at + 4])
+        assert (more, sources) == (0, 0)
+        if kind == 2:
+            yield records[at + 4 : at + 4 + size]
+
+
+def expect(version, group):
     deadline = time.monotonic() + 30
     while True:
         s.settimeout(max(deadline - time.monotonic(), 0.001))
-        if group in reported(s.recv(2000)):
-            return
+        for said, what in reported(s.recv(2000)):
+            if what == group:
+                assert said == version, (said, version)
+                return
 
 
 def drain():
-    """What was not asked for: the report when the group was joined is sent again within seconds."""
+    """What was not asked for."""
     s.settimeout(0.001)
     try:
         while True:
@@ -79,16 +102,19 @@ def drain():
 
 # What version 3 and version 2 add: no suppression, robustness 2, every 125 s, no sources.
 MORE = bytes([2, 125, 0, 0])
-for group in ("0.0.0.0", GROUP4):
-    for rest in (b"", MORE):
+# The newest first: once an older querier was there, everybody hears what it understands.
+for version, rest in (3, MORE), (2, b""), (2, MORE):
+    for group in ("0.0.0.0", GROUP4):
         drain()
         igmp(group, rest)
-        expect(GROUP4)
-for group in ("::", GROUP6):
-    for rest in (b"", MORE):
+        expect(version, GROUP4)
+    for group in ("::", GROUP6):
         drain()
         mld(group, rest)
-        expect(GROUP6)
+        expect(version, GROUP6)
+drain()
+igmp("0.0.0.0", code=0)
+expect(1, GROUP4)
 # Nobody is there for others, and neither query is ours to answer if it is cut.
 igmp(GROUP4, MORE[:3])
 mld(GROUP6, MORE[:3])

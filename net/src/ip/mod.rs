@@ -12,6 +12,7 @@
 //! - [`forward`]: sends on packets for other hosts, when forwarding is on;
 //! - [`icmp`]: echo replies, errors about packets, and errors that others send us;
 //! - [`groups`]: IGMP and MLD;
+//! - [`reports`]: when groups are reported, and in which version;
 //! - [`output`]: finds the route, makes the header, fragments, and hands packets to the interface;
 //! - [`ifioctl`]: sets addresses, mtu and flags of an interface, and updates routes and groups;
 //! - [`header`], [`options`], [`checksum`]: the formats.
@@ -28,6 +29,7 @@ pub(crate) mod output;
 mod pmtu;
 mod reassembly;
 mod registered;
+mod reports;
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
@@ -45,11 +47,11 @@ use crate::memory::Pool;
 use crate::packet::Packet;
 use crate::route::RouteTable;
 use crate::seed::{Purpose, Seed};
-use groups::Reports;
 use header::{Endpoints, Header};
 use icmp::{Notice, RateLimit};
 use pmtu::PathMtus;
 use reassembly::{HeldFragments, HeldFrom, Reassembly};
+use reports::Reports;
 
 pub(crate) use ifioctl::LOOPBACK_ADDRS;
 pub(crate) use output::NetError;

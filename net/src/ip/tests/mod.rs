@@ -1,6 +1,7 @@
 //! Tests of the whole layer: packets in, and what becomes of them.
 
 mod fragments;
+mod groups;
 mod options;
 mod router;
 mod scopes;

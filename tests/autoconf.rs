@@ -1135,3 +1135,165 @@ fn an_address_that_somebody_sets_is_asked_for() {
         wire.assert_ledger_closes();
     }
 }
+
+/// An option that advertises an mtu.
+fn mtu(bytes: u32) -> Vec<u8> {
+    [&[5, 1, 0, 0][..], &bytes.to_be_bytes()].concat()
+}
+
+/// An option that advertises name servers for this many seconds.
+fn servers(seconds: u32, addrs: &[&str]) -> Vec<u8> {
+    let mut option = vec![25, 1 + 2 * addrs.len() as u8, 0, 0];
+    option.extend_from_slice(&seconds.to_be_bytes());
+    for text in addrs {
+        option.extend_from_slice(&addr(text).octets());
+    }
+    option
+}
+
+/// A router advertises this hop limit.
+fn advertise_hops(wire: &Wire, hops: u8) {
+    let mut message = vec![134, 0, 0, 0, hops, 0, 0x70, 0x80];
+    message.extend_from_slice(&[0; 8]);
+    let packet = packet::icmpv6(addr(ROUTER), addr(ALL_NODES), &message);
+    wire.send([0x33, 0x33, 0, 0, 0, 1], 0x86dd, &packet);
+}
+
+/// The IPv6 packets with data for another host that were sent since the last call.
+fn datagrams(wire: &Wire) -> Vec<Vec<u8>> {
+    let frames = std::iter::from_fn(|| wire.sent());
+    let packets = frames.map(|(.., packet)| packet);
+    packets
+        .filter(|packet| matches!(packet[6], 6 | 17 | 44))
+        .collect()
+}
+
+#[test]
+fn a_router_says_how_large_packets_may_be() {
+    let wire = Wire::new();
+    advertise(
+        &wire,
+        ROUTER,
+        1800,
+        &[prefix("2001:db8:1::", true, HOUR, HOUR)],
+    );
+    wire.wait(1000);
+    let udp = wire.process.open("/scheme/udp", BOTH).unwrap();
+    let udp = wire.process.dup_verb(udp, b"[2001:db8:9::9]:9").unwrap();
+    let lengths = || {
+        wire.process.write(udp, &[0; 1400]).unwrap();
+        datagrams(&wire).iter().map(Vec::len).collect::<Vec<_>>()
+    };
+    assert_eq!(lengths(), [1448]);
+    advertise(&wire, ROUTER, 1800, &[mtu(1300)]);
+    let fragments = lengths();
+    assert_eq!(fragments.len(), 2);
+    assert!(fragments.iter().all(|len| *len <= 1300), "{fragments:?}");
+    // It is said nowhere else, and IPv4 has its own.
+    assert_eq!(wire.text("ifaces/eth0/mtu"), "1500\n");
+    // What is no mtu of IPv6, or more than the link carries, changes nothing.
+    for senseless in [0, 1279, 1501, 70_000, u32::MAX] {
+        advertise(&wire, ROUTER, 1800, &[mtu(senseless)]);
+        assert_eq!(lengths(), fragments, "{senseless}");
+    }
+    advertise(&wire, ROUTER, 1800, &[mtu(1500)]);
+    assert_eq!(lengths(), [1448]);
+    // Without autoconfiguration nothing of it is left.
+    advertise(&wire, ROUTER, 1800, &[mtu(1280)]);
+    wire.set("ifaces/eth0/autoconf", "0\n").unwrap();
+    wire.set("route/add", "default via fe80::1 dev eth0\n")
+        .unwrap();
+    wire.set(ADD, "2001:db8:1::7/64\n").unwrap();
+    assert_eq!(lengths(), [1448]);
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn a_router_says_how_far_packets_go() {
+    let wire = Wire::new();
+    advertise(
+        &wire,
+        ROUTER,
+        1800,
+        &[prefix("2001:db8:1::", true, HOUR, HOUR)],
+    );
+    wire.wait(1000);
+    let udp = wire.process.open("/scheme/udp", BOTH).unwrap();
+    let udp = wire.process.dup_verb(udp, b"[2001:db8:9::9]:9").unwrap();
+    let hops = || {
+        wire.process.write(udp, b"x").unwrap();
+        let stream = wire.process.open("/scheme/tcp", BOTH).unwrap();
+        wire.process.set_nonblocking(stream, true).unwrap();
+        let begun = wire.process.dup_verb(stream, b"[2001:db8:9::9]:9");
+        assert_eq!(begun, Err(errno::EINPROGRESS));
+        wire.wait(0);
+        let sent = datagrams(&wire);
+        let mut hops: Vec<_> = sent.iter().map(|sent| (sent[6], sent[7])).collect();
+        hops.sort_unstable();
+        hops.dedup();
+        hops
+    };
+    assert_eq!(hops(), [(6, 64), (17, 64)]);
+    advertise_hops(&wire, 33);
+    assert_eq!(hops(), [(6, 33), (17, 33)]);
+    // Zero says nothing.
+    advertise_hops(&wire, 0);
+    assert_eq!(hops(), [(6, 33), (17, 33)]);
+    // A program's choice counts more.
+    let option = wire.process.dup_verb(udp, b"hop_limit").unwrap();
+    wire.process.write(option, &[9]).unwrap();
+    assert_eq!(hops(), [(6, 33), (17, 9)]);
+    wire.assert_ledger_closes();
+}
+
+#[test]
+fn a_router_names_servers() {
+    const FILE: &str = "resolv/nameserver";
+
+    let wire = Wire::new();
+    let say = |options: &[Vec<u8>]| advertise(&wire, ROUTER, 9000, options);
+    assert_eq!(wire.text(FILE), "");
+    say(&[servers(600, &["2001:db8::53", "2001:db8::54"])]);
+    assert_eq!(wire.text(FILE), "2001:db8::53\n");
+    // Each has its lifetime, which another advertisement renews or ends.
+    say(&[servers(1200, &["2001:db8::54"])]);
+    wire.wait(601_000);
+    assert_eq!(wire.text(FILE), "2001:db8::54\n");
+    say(&[
+        servers(u32::MAX, &["2001:db8::55"]),
+        servers(0, &["2001:db8::54"]),
+    ]);
+    assert_eq!(wire.text(FILE), "2001:db8::55\n");
+    wire.wait(u64::from(u32::MAX) * 1000);
+    assert_eq!(wire.text(FILE), "2001:db8::55\n");
+    // What is no address of a host is no server; nor is there room for ever more.
+    say(&[
+        servers(0, &["2001:db8::55"]),
+        servers(600, &["::", "ff02::1", "::1"]),
+    ]);
+    assert_eq!(wire.text(FILE), "");
+    say(&[
+        vec![25, 1, 0, 0, 0, 0, 2, 0],
+        vec![25, 2, 0, 0, 0, 0, 2, 0, 0x20, 1, 0, 0, 0, 0, 0, 0],
+    ]);
+    assert_eq!(wire.text(FILE), "");
+    for number in 1..9 {
+        say(&[servers(600, &[&format!("fd00::{number}")])]);
+    }
+    for number in 1..4 {
+        assert_eq!(wire.text(FILE), format!("fd00::{number}\n"));
+        say(&[servers(0, &[&format!("fd00::{number}")])]);
+    }
+    assert_eq!(wire.text(FILE), "");
+    // What somebody set counts more, before and after.
+    say(&[servers(600, &["fd00::1"])]);
+    wire.set(FILE, "10.0.0.53\n").unwrap();
+    assert_eq!(wire.text(FILE), "10.0.0.53\n");
+    say(&[servers(600, &["fd00::2"])]);
+    assert_eq!(wire.text(FILE), "10.0.0.53\n");
+    // Off is off.
+    let wire = Wire::new();
+    advertise(&wire, ROUTER, 1800, &[servers(600, &["fd00::1"])]);
+    wire.set("ifaces/eth0/autoconf", "0\n").unwrap();
+    assert_eq!(wire.text(FILE), "");
+}

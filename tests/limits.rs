@@ -76,10 +76,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("tun units", Here(units)),
     (
         "processes that share a unit",
-        By(
-            "net/src/tun/softc.rs",
-            "a_unit_is_free_only_when_every_user_is_dead",
-        ),
+        By("net/src/users.rs", "free_only_when_every_user_is_dead"),
     ),
     ("a packet into a unit", Here(packet_into_a_unit)),
     ("send queue", Here(send_queue)),

@@ -31,7 +31,7 @@ pub(crate) struct Net {
     pub(crate) raw: Raw,
     /// Those who watch what interfaces drop.
     pub(crate) drops: drops::Watchers,
-    /// The address in `resolv/nameserver`.
+    /// The name server that somebody set.
     pub(crate) nameserver: Option<IpAddr>,
     events: VecDeque<Event>,
 }
@@ -66,6 +66,11 @@ impl Net {
             nameserver: None,
             events: VecDeque::new(),
         }
+    }
+
+    /// The address in `resolv/nameserver`: what somebody set, or else what a router advertised.
+    pub(crate) fn nameserver(&self) -> Option<IpAddr> {
+        self.nameserver.or_else(|| self.link.nameserver())
     }
 
     /// Advances time, and handles packets and connections, as many as the budget allows.

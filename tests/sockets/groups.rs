@@ -142,7 +142,7 @@ fn groups_that_everybody_is_in_are_never_reported() {
         set(&libc, "ifaces/tun0/multicast", &format!("join {quiet}\n"));
         assert_eq!(said(), 0, "{quiet}");
         // Not even in answer to a router's query.
-        let query = [&[0x11, 10, 0xee, 0xf5][..], &[0; 4]].concat();
+        let query = [&[0x11, 10, 0xec, 0x78][..], &[0; 4], &[2, 125, 0, 0]].concat();
         let from = "10.1.0.2".parse().unwrap();
         let packet = ipv4(from, "224.0.0.1".parse().unwrap(), 2, &query);
         let framed = [&[0, 0, 0, 2][..], &packet].concat();

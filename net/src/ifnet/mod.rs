@@ -16,6 +16,7 @@ mod table;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use bitflags::bitflags;
@@ -170,6 +171,11 @@ pub struct Ifnet {
     pub(crate) wanted_mtu: u16,
     /// The largest packet that the link carries, bytes.
     pub(crate) most_mtu: u16,
+    /// The largest IPv6 packet that routers of the link let hosts send, bytes; `u16::MAX` if none
+    /// says so (RFC 4861 section 6.3.4).
+    pub(crate) advertised_mtu: u16,
+    /// The hop limit of IPv6 packets whose sender chose none, if a router advertised one.
+    pub(crate) advertised_hops: Option<NonZeroU8>,
     /// Flags.
     pub flags: IfFlags,
     /// Type, by `<net/if_types.h>`.
@@ -329,6 +335,15 @@ impl Ifnet {
     /// Whether IPv6 runs here.
     pub fn has_ipv6(&self) -> bool {
         self.mtu >= IPV6_MINMTU
+    }
+
+    /// Largest packet that can be sent to `dst` by it, bytes.
+    #[inline]
+    pub(crate) fn mtu_to(&self, dst: &IpAddr) -> u16 {
+        match dst {
+            IpAddr::V4(_) => self.mtu,
+            IpAddr::V6(_) => self.mtu.min(self.advertised_mtu),
+        }
     }
 
     /// Whether it is a loopback: packets sent by it are received again.

@@ -80,6 +80,8 @@ impl IfTable {
             mtu,
             wanted_mtu: mtu,
             most_mtu: u16::MAX,
+            advertised_mtu: u16::MAX,
+            advertised_hops: None,
             flags,
             if_type,
             baudrate: 0,

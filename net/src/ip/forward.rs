@@ -63,7 +63,7 @@ impl Ip {
         }
         // Segments of the other direction leave by the interface that this SYN came by: both mtus
         // count.
-        let back = self.ifs.get(rcvif).map_or(path.mtu, |ifp| ifp.mtu);
+        let back = self.ifs.get(rcvif).map_or(path.mtu, |ifp| ifp.mtu_to(&dst));
         clamp_mss(&mut packet, path.mtu.min(back));
         let family = Family::of(&dst);
         if packet.len() <= usize::from(path.mtu) {

@@ -303,9 +303,10 @@ impl Ip {
         /// Bytes before the first record.
         const HEAD: usize = 8;
 
-        let Some(mtu) = self.ifs.get(dev).map(|ifp| usize::from(ifp.mtu)) else {
+        let (Some(ifp), Some((_, group, _))) = (self.ifs.get(dev), reports.first()) else {
             return;
         };
+        let mtu = usize::from(ifp.mtu_to(group));
         let (headers, group_len) = match family {
             Family::Inet6 => (IPV6_HEADER + ROUTER_ALERT_V6.len(), 16),
             _ => (IPV4_HEADER + ROUTER_ALERT_V4.len(), 4),

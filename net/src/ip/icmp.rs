@@ -11,7 +11,6 @@ use super::header::{
     Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, is_later_fragment, payload_of, proto,
 };
 use super::options;
-use super::output::HOP_LIMIT;
 use super::reassembly::First;
 use super::{Delivery, Ip, Quoted, Received, Verdict, checksum};
 use crate::ifnet::{DropReason, IfIndex, is_host};
@@ -293,7 +292,7 @@ impl Ip {
             (IpAddr::V4(src), IpAddr::V4(dst)) if !options.is_empty() => {
                 self.ip_output_options(path, src, dst, protocol, options, message)
             }
-            _ => self.ip_output(path, src, dst, protocol, HOP_LIMIT, message),
+            _ => self.ip_output(path, src, dst, protocol, path.hops, message),
         };
     }
 

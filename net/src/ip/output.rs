@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU8;
 
 use scheme::errno::{self, Errno};
 use smoltcp::wire::Ipv4Packet;
@@ -94,8 +95,16 @@ pub(crate) struct Path {
     pub(crate) next_hop: IpAddr,
     /// The address to send from, if the sender has not chosen one.
     pub(crate) src: Option<IpAddr>,
-    /// Mtu of the interface, bytes.
+    /// Mtu of the interface for such packets, bytes.
     pub(crate) mtu: u16,
+    /// The hop limit, if the sender has not chosen one.
+    pub(crate) hops: u8,
+}
+
+/// The hop limit of packets to `dst` by an interface, if the sender has not chosen one.
+fn hops_to(ifp: &Ifnet, dst: &IpAddr) -> u8 {
+    let advertised = ifp.advertised_hops.filter(|_| dst.is_ipv6());
+    advertised.map_or(HOP_LIMIT, NonZeroU8::get)
 }
 
 /// The interfaces that a packet may leave by.
@@ -154,6 +163,7 @@ impl Ip {
                 next_hop: *dst,
                 src: Some(*dst),
                 mtu: lo0.mtu,
+                hops: HOP_LIMIT,
             });
         }
         if dst.is_unspecified() || is_mapped(dst) {
@@ -191,7 +201,8 @@ impl Ip {
             next_hop,
             // The route may name an address that is gone since.
             src: route.src.filter(|src| self.ifs.is_local(src)),
-            mtu: ifp.mtu,
+            mtu: ifp.mtu_to(dst),
+            hops: hops_to(ifp, dst),
         })
     }
 
@@ -231,7 +242,8 @@ impl Ip {
             dev: ifp.index,
             next_hop: *dst,
             src: None,
-            mtu: ifp.mtu,
+            mtu: ifp.mtu_to(dst),
+            hops: hops_to(ifp, dst),
         })
     }
 

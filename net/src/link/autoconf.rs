@@ -2,13 +2,14 @@
 //! (RFC 4862, RFC 4861 section 6.3). It is bounded, whatever routers advertise.
 
 use std::net::{IpAddr, Ipv6Addr};
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use ipnet::{IpNet, Ipv6Net};
 use smoltcp::wire::{NdiscPrefixInfoFlags, NdiscPrefixInformation};
 
 use super::Mac;
-use crate::ifnet::{IfAddr, is_host};
+use crate::ifnet::{IPV6_MINMTU, IfAddr, is_host};
 
 /// How long other stations have to object to an address before we take it (RFC 4862 section 5.1:
 /// `RetransTimer`, once).
@@ -24,6 +25,8 @@ const SAFE_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
 const MAX_ROUTERS: usize = 8;
 /// Most prefixes from which an adapter makes addresses, and most that are on its link.
 const MAX_PREFIXES: usize = 16;
+/// Most name servers remembered. RFC 8106 section 5.3.1 wants three.
+const MAX_SERVERS: usize = 3;
 /// Length of such a prefix, bits. The rest of an address is made from the hardware address.
 const PREFIX_LEN: u8 = 64;
 /// An infinite lifetime, seconds.
@@ -101,6 +104,13 @@ struct OnLink {
     until: Duration,
 }
 
+/// A name server, until a time.
+#[derive(Debug)]
+struct Server {
+    addr: Ipv6Addr,
+    until: Duration,
+}
+
 /// Something to do now.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Action {
@@ -112,6 +122,8 @@ pub(super) enum Action {
     Solicit,
     /// The lifetime of a router, or of a prefix on the link, is over.
     RouteGone,
+    /// The lifetime of the name server that is used is over.
+    ServerGone,
     /// One of the addresses is deprecated: no new connection uses it.
     Deprecated,
     /// The lifetime of this address is over.
@@ -129,6 +141,12 @@ pub(super) struct Autoconf {
     routers: Vec<Router>,
     addrs: Vec<AutoAddr>,
     on_link: Vec<OnLink>,
+    /// Recursive name servers, in the order in which they were heard of first.
+    servers: Vec<Server>,
+    /// The mtu of IPv6 on the link, if a router said so.
+    mtu: Option<u16>,
+    /// The hop limit of packets whose sender chose none, if a router said so.
+    hops: Option<NonZeroU8>,
     deadline: Option<Duration>,
 }
 
@@ -157,7 +175,9 @@ impl Autoconf {
         });
         let routers = self.routers.iter().map(|router| router.until);
         let on_link = self.on_link.iter().map(|on_link| on_link.until);
-        let first = asked.chain(auto).chain(routers).chain(on_link).min();
+        let servers = self.servers.iter().map(|server| server.until);
+        let advertised = routers.chain(on_link).chain(servers);
+        let first = asked.chain(auto).chain(advertised).min();
         self.deadline = first.filter(|at| *at < Duration::MAX);
     }
 
@@ -166,6 +186,21 @@ impl Autoconf {
         // Reversed, because max_by_key takes the last of equals.
         let best = self.routers.iter().rev().max_by_key(|router| router.rank());
         best.map(|router| router.addr)
+    }
+
+    /// The name server to use.
+    pub(super) fn server(&self) -> Option<Ipv6Addr> {
+        self.servers.first().map(|server| server.addr)
+    }
+
+    /// The mtu of IPv6 on the link, if a router said so.
+    pub(super) fn mtu(&self) -> Option<u16> {
+        self.mtu
+    }
+
+    /// The hop limit of packets whose sender chose none, if a router said so.
+    pub(super) fn hops(&self) -> Option<NonZeroU8> {
+        self.hops
     }
 
     /// The prefixes whose addresses are on the link.
@@ -293,6 +328,44 @@ impl Autoconf {
         self.solicit = None;
         self.rearm();
         silent
+    }
+
+    /// Handles an advertised hop limit. Zero says nothing (RFC 4861 section 6.3.4).
+    pub(super) fn hops_advertised(&mut self, hops: u8) {
+        self.hops = NonZeroU8::new(hops).or(self.hops);
+    }
+
+    /// Handles an advertised mtu. One that is too small for IPv6, or more than the `most` that the
+    /// link carries, is ignored.
+    pub(super) fn mtu_advertised(&mut self, mtu: u32, most: u16) {
+        let usable = u16::try_from(mtu).ok();
+        let usable = usable.filter(|mtu| (IPV6_MINMTU..=most).contains(mtu));
+        self.mtu = usable.or(self.mtu);
+    }
+
+    /// Handles an option that advertises name servers (RFC 8106 section 5.1). A lifetime of zero
+    /// ends those that are named.
+    pub(super) fn servers_advertised(&mut self, option: &[u8], now: Duration) {
+        let Some((head, addrs)) = option.split_first_chunk::<8>() else {
+            return;
+        };
+        let &[_, _, _, _, seconds @ ..] = head;
+        let lifetime = Duration::from_secs(u32::from_be_bytes(seconds).into());
+        let until = end(now, lifetime);
+        for addr in addrs.as_chunks::<16>().0 {
+            let addr = Ipv6Addr::from(*addr);
+            let room = self.servers.len() < MAX_SERVERS;
+            let mut known = self.servers.iter_mut();
+            match known.find(|server| server.addr == addr) {
+                Some(server) => server.until = until,
+                None if room && is_host(&addr.into()) && !addr.is_loopback() => {
+                    self.servers.push(Server { addr, until });
+                }
+                None => {}
+            }
+            self.servers.retain(|server| server.until > now);
+        }
+        self.rearm();
     }
 
     /// Puts a router in the place of the one of least value, if that is less than its own.
@@ -468,6 +541,10 @@ impl Autoconf {
             self.on_link.remove(at);
             return Some(Action::RouteGone);
         }
+        if self.servers.iter().any(|server| server.until <= now) {
+            self.servers.retain(|server| server.until > now);
+            return Some(Action::ServerGone);
+        }
         if let Some(at) = self.addrs.iter().position(|auto| auto.until <= now) {
             return Some(Action::Expired(self.addrs.remove(at).addr.addr));
         }
@@ -481,6 +558,8 @@ impl Autoconf {
         self.solicit = None;
         self.routers.clear();
         self.on_link.clear();
+        self.servers.clear();
+        (self.mtu, self.hops) = (None, None);
         let addrs = self.addrs.drain(..).map(|auto| auto.addr.addr).collect();
         self.rearm();
         addrs

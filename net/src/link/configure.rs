@@ -19,6 +19,8 @@ use crate::route::{Origin, Route, advertised_metric, default_prefix};
 
 /// Routers are first solicited within this time, at random (RFC 4861 section 10).
 const SOLICIT_WITHIN: Duration = Duration::from_secs(1);
+/// The type of the option that names recursive name servers (RFC 8106 section 5.1).
+const RDNSS: u8 = 25;
 
 impl Link {
     /// Starts an adapter that is new or up again: it takes its link-local address, and asks for
@@ -64,10 +66,22 @@ impl Link {
         change: impl FnOnce(&mut Autoconf) -> T,
     ) -> Option<(IfIndex, T)> {
         let softc = self.get_mut(id)?;
+        let server = softc.autoconf.server();
         let result = change(&mut softc.autoconf);
+        if softc.autoconf.server() != server {
+            // Whoever watches the name server looks at it again.
+            ip.ifs.touch();
+        }
         let ifp = ip.ifs.get_mut(softc.dev)?;
         ifp.tentative = softc.autoconf.tentative().collect();
         ifp.advertised = softc.autoconf.advertised().collect();
+        let mtu = softc.autoconf.mtu().unwrap_or(u16::MAX);
+        let sending = (mtu, softc.autoconf.hops());
+        if sending != (ifp.advertised_mtu, ifp.advertised_hops) {
+            (ifp.advertised_mtu, ifp.advertised_hops) = sending;
+            // Connections keep both with their path. This makes them look it up again.
+            ip.routes.touch();
+        }
         Some((softc.dev, result))
     }
 
@@ -100,13 +114,13 @@ impl Link {
         ours
     }
 
-    /// Handles the advertisement of a router with this `lifetime`, and with these `options` behind
-    /// the fixed part.
+    /// Handles the advertisement of a router with this hop limit and `lifetime`, and with these
+    /// `options` behind the fixed part.
     pub(super) fn ra_input(
         &mut self,
         ip: &mut Ip,
         id: AdapterId,
-        (router, preference): (Ipv6Addr, Preference),
+        (router, preference, hops): (Ipv6Addr, Preference, u8),
         lifetime: Duration,
         options: &[u8],
     ) -> Verdict {
@@ -115,24 +129,30 @@ impl Link {
             return Verdict::Dropped(DropReason::NotWanted);
         };
         let (dev, mac) = (softc.dev, softc.mac);
+        let most = ip.ifs.get(dev).map_or(0, |ifp| ifp.mtu);
         let set = ip.addrs_of(dev);
         let is_set = |addr: &IpAddr| set.iter().any(|own| own.addr == *addr);
         let mut found = Vec::new();
         let mut silent = false;
         self.autoconf_change(ip, id, |autoconf| {
             silent = autoconf.router_advertised(router, preference, lifetime, now);
+            autoconf.hops_advertised(hops);
             let mut rest = options;
             // smoltcp's representation of the message has one prefix only, and two are usual.
             while let Ok(option) = NdiscOption::new_checked(rest) {
-                let parsed = NdiscOptionRepr::parse(&option);
-                if let Ok(NdiscOptionRepr::PrefixInformation(info)) = parsed {
-                    autoconf.prefix_on_link(&info, now);
-                    found.extend(autoconf.prefix(&info, mac, is_set, now));
-                }
                 let len = usize::from(option.data_len()) * 8;
-                let (1.., Some(behind)) = (len, rest.get(len..)) else {
+                let (1.., Some((bytes, behind))) = (len, rest.split_at_checked(len)) else {
                     break;
                 };
+                match NdiscOptionRepr::parse(&option) {
+                    Ok(NdiscOptionRepr::PrefixInformation(info)) => {
+                        autoconf.prefix_on_link(&info, now);
+                        found.extend(autoconf.prefix(&info, mac, is_set, now));
+                    }
+                    Ok(NdiscOptionRepr::Mtu(mtu)) => autoconf.mtu_advertised(mtu, most),
+                    _ if bytes[0] == RDNSS => autoconf.servers_advertised(bytes, now),
+                    _ => {}
+                }
                 rest = behind;
             }
         });
@@ -239,6 +259,7 @@ impl Link {
                     self.autoconf_leave(ip, id, &addr);
                     self.autoconf_changed(ip, id);
                 }
+                Action::ServerGone => {}
                 Action::RouteGone | Action::Deprecated => self.autoconf_changed(ip, id),
             }
         }
@@ -308,6 +329,13 @@ impl Link {
         if softc.is_some_and(|softc| softc.autoconf.retired(addr)) {
             self.autoconf_changed(ip, id);
         }
+    }
+
+    /// The name server that a router advertised, of the first adapter that heard of one.
+    pub(crate) fn nameserver(&self) -> Option<IpAddr> {
+        let mut adapters = self.adapters.iter();
+        let server = adapters.find_map(|(_, softc)| softc.autoconf.server());
+        server.map(IpAddr::V6)
     }
 
     /// Whether routers are solicited, and their advertisements used.

@@ -322,6 +322,7 @@ impl Link {
                 Verdict::Delivered
             }
             NdiscRepr::RouterAdvert {
+                hop_limit,
                 router_lifetime,
                 lladdr,
                 ..
@@ -334,7 +335,7 @@ impl Link {
                 }
                 let options = message.get(RA_OPTIONS..).unwrap_or_default();
                 let preference = Preference::of(message[RA_FLAGS]);
-                let router = (src, preference);
+                let router = (src, preference, hop_limit);
                 self.ra_input(ip, id, router, router_lifetime.into(), options)
             }
             // This host sends no router advertisements, and does not follow redirects.

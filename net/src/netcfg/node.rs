@@ -145,7 +145,7 @@ impl Node {
     pub(super) fn read(&self, net: &Net) -> Option<String> {
         Some(match self {
             Self::Nameserver => net
-                .nameserver
+                .nameserver()
                 .map_or_else(String::new, |addr| format!("{addr}\n")),
             Self::TunDebug => format!("{}\n", net.tun.debug()),
             Self::RouteList => {

@@ -135,6 +135,7 @@ impl Keeper {
     /// Everything that is set now.
     fn save(&self, net: &Net) -> State {
         let mut state = State::default();
+        // What a router advertised is learned again.
         if let Some(addr) = net.nameserver {
             state.line(format_args!("netcfg/resolv/nameserver {addr}"));
         }

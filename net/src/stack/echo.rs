@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
+use std::num::NonZeroU8;
 
 use scheme::errno::{self, Errno};
 use slab::Slab;
@@ -35,8 +36,8 @@ struct EchoSocket {
     uid: u32,
     remote: IpAddr,
     ident: u16,
-    /// Hop limit of requests; never zero.
-    hop_limit: u8,
+    /// Hop limit of requests; `None` for that of the path.
+    hop_limit: Option<NonZeroU8>,
     replies: VecDeque<Vec<u8>>,
     bytes: usize,
 }
@@ -76,7 +77,7 @@ impl Echo {
             uid,
             remote,
             ident,
-            hop_limit: HOP_LIMIT,
+            hop_limit: None,
             replies: VecDeque::new(),
             bytes: 0,
         }) as u32;
@@ -116,13 +117,13 @@ impl Echo {
 
     /// The hop limit of its requests.
     pub(crate) fn hop_limit(&self, id: EchoId) -> Option<u8> {
-        Some(self.get(id)?.hop_limit)
+        Some(self.get(id)?.hop_limit.map_or(HOP_LIMIT, NonZeroU8::get))
     }
 
     /// Sets the hop limit of its requests.
-    pub(crate) fn set_hop_limit(&mut self, id: EchoId, hops: std::num::NonZeroU8) {
+    pub(crate) fn set_hop_limit(&mut self, id: EchoId, hops: NonZeroU8) {
         if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
-            socket.hop_limit = hops.get();
+            socket.hop_limit = Some(hops);
         }
     }
 
@@ -176,7 +177,8 @@ impl Echo {
             IpAddr::V6(_) => checksum::fill(&src, &dst, protocol, &message),
         };
         message[2..4].copy_from_slice(&sum.to_be_bytes());
-        ip.ip_output(path, src, dst, protocol, socket.hop_limit, message)?;
+        let hops = socket.hop_limit.map_or(path.hops, NonZeroU8::get);
+        ip.ip_output(path, src, dst, protocol, hops, message)?;
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
+use std::num::NonZeroU8;
 use std::ops::Range;
 
 use scheme::errno::{self, Errno};
@@ -14,7 +15,7 @@ use super::{OVERHEAD, Owner, unspecified};
 use crate::ifnet::{DropReason, IfIndex, IfName, Ifnet};
 use crate::ip::header::{Addressee, Endpoints, proto};
 use crate::ip::icmp::{Notice, Problem};
-use crate::ip::output::{Egress, HOP_LIMIT};
+use crate::ip::output::Egress;
 use crate::ip::{Ip, NetError, Received, Verdict, checksum};
 use crate::memory::Memory;
 use crate::packet::Packet;
@@ -37,8 +38,8 @@ pub(crate) struct UdpId(u32);
 /// The options with which a datagram is sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SendTerms {
-    /// Hop limit of unicasts and broadcasts.
-    pub(crate) hop_limit: u8,
+    /// Hop limit of unicasts and broadcasts; `None` for that of the path.
+    pub(crate) hop_limit: Option<NonZeroU8>,
     /// Hop limit of multicasts. With zero they do not leave this host.
     pub(crate) group_hops: u8,
     /// Whether this host gets its own multicasts, if it is in the group.
@@ -53,7 +54,7 @@ pub(crate) struct SendTerms {
 impl Default for SendTerms {
     fn default() -> Self {
         Self {
-            hop_limit: HOP_LIMIT,
+            hop_limit: None,
             // RFC 1112 sections 6.1 and 6.2.
             group_hops: 1,
             group_loop: true,
@@ -531,7 +532,8 @@ impl Udp {
         };
         packet[6..8].copy_from_slice(&sum.to_be_bytes());
         if !group {
-            return ip.ip_output(path, src, dst.0, proto::UDP, terms.hop_limit, packet);
+            let hops = terms.hop_limit.map_or(path.hops, NonZeroU8::get);
+            return ip.ip_output(path, src, dst.0, proto::UDP, hops, packet);
         }
         let lo = ip.ifs.get(path.dev).is_some_and(Ifnet::is_loopback);
         if terms.group_loop && !lo {

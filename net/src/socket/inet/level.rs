@@ -122,7 +122,7 @@ impl Socket {
         option.check(self.transport)?;
         let options = &self.options;
         let value = match option {
-            ProtocolOption::Hops => options.hop_limit.into(),
+            ProtocolOption::Hops => self.hop_limit().into(),
             ProtocolOption::GroupHops => options.group_hops.into(),
             ProtocolOption::GroupLoop => options.group_loop.into(),
             ProtocolOption::NoDelay => options.no_delay.into(),
@@ -181,11 +181,20 @@ impl Socket {
         match option {
             ProtocolOption::Hops => {
                 // No packet may be sent with a hop limit of zero (RFC 1122 section 3.2.1.7).
-                let hops = hops(value, SendTerms::default().hop_limit)?;
-                options.hop_limit = NonZeroU8::new(hops).ok_or(errno::EINVAL)?.get();
+                // -1 is for the default (RFC 3493 section 5.1).
+                options.hop_limit = match value {
+                    -1 => SendTerms::default().hop_limit,
+                    value => {
+                        let hops = u8::try_from(value).ok().and_then(NonZeroU8::new);
+                        Some(hops.ok_or(errno::EINVAL)?)
+                    }
+                };
             }
             ProtocolOption::GroupHops => {
-                options.group_hops = hops(value, SendTerms::default().group_hops)?;
+                options.group_hops = match value {
+                    -1 => SendTerms::default().group_hops,
+                    value => u8::try_from(value).map_err(|_| errno::EINVAL)?,
+                };
             }
             ProtocolOption::GroupLoop => options.group_loop = value != 0,
             ProtocolOption::NoDelay => options.no_delay = value != 0,
@@ -217,14 +226,6 @@ fn number(payload: &[u8]) -> Option<i32> {
     match payload.first_chunk() {
         Some(bytes) => Some(i32::from_ne_bytes(*bytes)),
         None => payload.first().copied().map(i32::from),
-    }
-}
-
-/// A hop limit; -1 is for the default (RFC 3493 section 5.1).
-fn hops(value: i32, default: u8) -> Result<u8, Errno> {
-    match value {
-        -1 => Ok(default),
-        value => u8::try_from(value).map_err(|_| errno::EINVAL),
     }
 }
 

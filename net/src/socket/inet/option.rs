@@ -10,6 +10,7 @@ use scheme::wait::Direction;
 use super::transfer::LONGEST_DATAGRAM;
 use super::{Context, Socket, State, Transport};
 use crate::ifnet::IfName;
+use crate::ip::output::HOP_LIMIT;
 use crate::net::Net;
 use crate::stack::{Buffers, QUEUE_BYTES, SendTerms, Terms, Udp};
 
@@ -48,8 +49,8 @@ pub(super) struct Options {
     pub(super) timeouts: [Option<Duration>; 2],
     keep_alive: bool,
     pub(super) no_delay: bool,
-    /// Never zero.
-    pub(super) hop_limit: u8,
+    /// `None` for that of the path.
+    pub(super) hop_limit: Option<NonZeroU8>,
     pub(super) group_hops: u8,
     pub(super) group_loop: bool,
     pub(super) group_if: Option<Ipv4Addr>,
@@ -259,12 +260,12 @@ impl Socket {
 
     /// The hop limit, for its option file.
     pub(crate) fn hop_limit(&self) -> u8 {
-        self.options.hop_limit
+        self.options.hop_limit.map_or(HOP_LIMIT, NonZeroU8::get)
     }
 
     /// Sets the hop limit, which is never zero, for its option file.
     pub(crate) fn set_hop_limit(&mut self, net: &mut Net, hops: NonZeroU8) {
-        self.options.hop_limit = hops.get();
+        self.options.hop_limit = Some(hops);
         self.apply_options(net);
     }
 

@@ -6,7 +6,6 @@ use super::Tcp;
 use super::connection::{Flags, Header, Options, Segment, SeqNumber, TIME_WAIT, TimeWait};
 use crate::ifnet::{IfIndex, IfName};
 use crate::ip::header::{Endpoints, proto};
-use crate::ip::output::HOP_LIMIT;
 use crate::ip::{Ip, checksum};
 use crate::packet::Packet;
 
@@ -93,7 +92,7 @@ impl Tcp {
         let (src, dst) = (endpoints.local.0, endpoints.remote.0);
         let never = ip.bypassed(bypass);
         if let Ok(path) = ip.route_back(rcvif, Some(src), &dst, never) {
-            let _ = ip.ip_output(path, src, dst, proto::TCP, HOP_LIMIT, segment);
+            let _ = ip.ip_output(path, src, dst, proto::TCP, path.hops, segment);
         }
     }
 }

@@ -1,5 +1,7 @@
 //! The turns of connections.
 
+use std::num::NonZeroU8;
+
 use scheme::errno::{self, Errno};
 
 use super::answers::fill_checksum;
@@ -100,7 +102,10 @@ impl Tcp {
         let endpoints = flow.endpoints;
         fill_checksum(&endpoints, &mut segment);
         let (src, dst) = (endpoints.local.0, endpoints.remote.0);
-        let (hops, whole) = (flow.terms.hop_limit, flow.connection.dont_fragment());
+        let (hops, whole) = (
+            flow.terms.hop_limit.map_or(path.hops, NonZeroU8::get),
+            flow.connection.dont_fragment(),
+        );
         // A packet that finds the queue full is counted there, and sent again in time.
         let _ = ip.ip_output_sized(path, src, dst, proto::TCP, hops, segment, whole);
     }

@@ -1,21 +1,21 @@
 //! What a program asks of its connections.
 
+use std::num::NonZeroU8;
 use std::time::Duration;
 
 use super::connection::{FIRST, LARGEST};
 use super::{FlowId, ListenerId, Tcp};
 use crate::ifnet::IfName;
 use crate::ip::Ip;
-use crate::ip::output::HOP_LIMIT;
 
 /// Smallest buffer that can be asked for, bytes.
 const SMALLEST: usize = 4 << 10;
 
 /// What a connection is made with. All but the buffers can be changed later.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Terms {
-    /// Hop limit of what is sent; never zero.
-    pub(crate) hop_limit: u8,
+    /// Hop limit of what is sent; `None` for that of the path.
+    pub(crate) hop_limit: Option<NonZeroU8>,
     /// Whether an idle connection is probed.
     pub(crate) keep_alive: bool,
     /// Whether small segments go out at once, and not when all before them is acknowledged.
@@ -44,19 +44,6 @@ impl Buffers {
     /// What a buffer of this size holds at first.
     pub(crate) fn first(size: Option<usize>) -> usize {
         size.unwrap_or(FIRST as usize)
-    }
-}
-
-impl Default for Terms {
-    fn default() -> Self {
-        Self {
-            hop_limit: HOP_LIMIT,
-            keep_alive: false,
-            no_delay: false,
-            idle_limit: None,
-            bypass: None,
-            buffers: Buffers::default(),
-        }
     }
 }
 

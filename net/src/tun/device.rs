@@ -227,7 +227,7 @@ impl Units {
         };
         softc.hand_out(frames);
         let dev = softc.dev;
-        ip.ifs.note(dev, Activity::ROOM);
+        ip.ifs.note_room(dev);
         Outcome::Done(Ok(len))
     }
 

@@ -7,7 +7,7 @@ use scheme::errno::{self, Errno};
 use scheme::wait::Direction;
 use scheme::{
     Argument, Caller, DirEntry, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Processes,
-    Ready, SignalTarget, Stat, Turn, Wakeup,
+    Ready, SignalTarget, Stat, Turn, Wakeup, earlier,
 };
 
 use crate::bpf::{self, drops};
@@ -584,10 +584,20 @@ impl Host {
     /// Tells the programs that watch a file again if its reader left something: those that are told
     /// of edges read once for each.
     fn tell_rest(&mut self, id: FileId) {
+        if let Ok(File::Tun(handle)) = self.files.get(id) {
+            if self
+                .net
+                .tun
+                .ready(&self.net.ip, handle)
+                .contains(Ready::READ)
+            {
+                self.wakes.wake(id, Ready::READ);
+            }
+            return;
+        }
         let has_queue = matches!(
             self.files.get(id),
-            Ok(File::Tun(_)
-                | File::Events(_)
+            Ok(File::Events(_)
                 | File::Bpf(_)
                 | File::Drops(_)
                 | File::Netisr(_)
@@ -651,15 +661,13 @@ fn split(path: &str) -> (&str, &str) {
 
 impl FileServer for Host {
     fn turn(&mut self, now: Now) -> Turn {
+        let monotonic = self.net.set_now(now);
         if let Some(turn) = self.idle
-            && turn
-                .deadline
-                .is_none_or(|deadline| self.net.ip.now.monotonic.max(now.monotonic) < deadline)
+            && turn.deadline.is_none_or(|deadline| monotonic < deadline)
         {
-            self.net.set_now(now);
             return turn;
         }
-        self.net.turn(now, Budget::TURN);
+        self.net.turn(Budget::TURN);
         if self.net.has_work() {
             self.tell_sockets(Budget::TURN);
             self.net.handle_activity();
@@ -680,10 +688,10 @@ impl FileServer for Host {
         });
         // Each of these steps may have left work for the ones before it.
         let pending = net.has_work();
-        let deadlines = [net.deadline(), watchers.deadline(), keeper.deadline(net)];
+        let files = earlier(watchers.deadline(), keeper.deadline(net));
         let turn = Turn {
             pending,
-            deadline: deadlines.into_iter().flatten().min(),
+            deadline: earlier(net.deadline(), files),
         };
         self.idle = (!pending).then_some(turn);
         turn

@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use scheme::{FileId, Now, Ready};
+use scheme::{FileId, Now, Ready, earlier};
 
 use crate::bpf::drops;
 use crate::ifnet::{Activity, AdapterId, Driver, DropReason, IfIndex, Ifnet, TapId};
@@ -73,9 +73,8 @@ impl Net {
         self.nameserver.or_else(|| self.link.nameserver())
     }
 
-    /// Advances time, and handles packets and connections, as many as the budget allows.
-    pub(crate) fn turn(&mut self, now: Now, budget: Budget) {
-        self.set_now(now);
+    /// Handles packets and connections, as many as the budget allows, and timers that are due.
+    pub(crate) fn turn(&mut self, budget: Budget) {
         let clocks = self.ip.now;
         let now = clocks.monotonic;
         let due = |deadline: Option<Duration>| deadline.is_some_and(|at| at <= now);
@@ -101,10 +100,12 @@ impl Net {
         self.handle_activity();
     }
 
-    /// Only advances time. A clock that goes back is held still.
-    pub(crate) fn set_now(&mut self, now: Now) {
-        self.ip.now.monotonic = self.ip.now.monotonic.max(now.monotonic);
-        self.ip.now.wall = now.wall;
+    /// Advances time, and returns the monotonic one. A clock that goes back is held still.
+    #[inline]
+    pub(crate) fn set_now(&mut self, now: Now) -> Duration {
+        let monotonic = self.ip.now.monotonic.max(now.monotonic);
+        self.ip.now = Now { monotonic, ..now };
+        monotonic
     }
 
     /// Whether a turn has packets, connections or events to handle.
@@ -121,24 +122,20 @@ impl Net {
 
     /// The time of the next timer; `None` if none is armed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        let deadlines = [
-            self.tcp.deadline(),
-            self.ip.deadline(),
-            self.link.deadline(),
-            self.ip.ifs.release_deadline(),
-        ];
-        deadlines.into_iter().flatten().min()
+        let packets = earlier(self.ip.deadline(), self.ip.ifs.release_deadline());
+        earlier(packets, earlier(self.tcp.deadline(), self.link.deadline()))
     }
 
     /// Whether something happened at interfaces, or to files, that was not passed on yet.
     #[inline]
     pub(crate) fn has_news(&self) -> bool {
+        // Without branches: it is asked several times a packet, and there is hardly ever any.
         self.ip.ifs.has_activity()
-            || self.tun.has_events()
-            || self.echo.has_events()
-            || self.raw.has_events()
-            || self.ip.has_registered_events()
-            || !self.events.is_empty()
+            | self.tun.has_events()
+            | self.echo.has_events()
+            | self.raw.has_events()
+            | self.ip.has_registered_events()
+            | !self.events.is_empty()
     }
 
     /// The next event for the files above.
@@ -245,7 +242,7 @@ impl Net {
                 self.tell_captures(dev);
             }
             if activity.contains(Activity::ROOM) {
-                self.tcp.unblock(&self.ip, dev);
+                self.tcp.unblock(&mut self.ip, dev);
             }
         }
         let wall = self.ip.now.wall;
@@ -257,7 +254,7 @@ impl Net {
         while let Some(mut ifp) = self.ip.ifs.poll_detached() {
             let rose = |id: TapId| events.push_back(Event::Ready(FileId(id.0), Ready::READ));
             self.drops.record(&mut ifp, wall, rose);
-            self.tcp.unblock(&self.ip, ifp.index);
+            self.tcp.unblock(&mut self.ip, ifp.index);
             events.push_back(Event::Detached(Box::new(ifp)));
         }
     }

@@ -4,7 +4,7 @@ use std::fmt::Debug;
 use std::time::Duration;
 
 use crate::errno::{self, Errno};
-use crate::server::{Caller, FileId, FileServer, Now, OpenFlags, Outcome, Ready, Turn};
+use crate::server::{Caller, FileId, FileServer, Now, OpenFlags, Outcome, Ready, Turn, earlier};
 use crate::table::Table;
 use crate::wait::{Direction, Waiter, Waits};
 
@@ -222,8 +222,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         };
         self.serve_waits(answer, edges, alive, watched);
         turn.pending |= served;
-        let deadlines = [turn.deadline, self.waits.deadline()];
-        turn.deadline = deadlines.into_iter().flatten().min();
+        turn.deadline = earlier(turn.deadline, self.waits.deadline());
         turn
     }
 

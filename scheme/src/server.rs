@@ -169,6 +169,15 @@ pub struct Turn {
     pub deadline: Option<Duration>,
 }
 
+/// The earlier of two deadlines; `None` is never.
+#[inline]
+pub fn earlier(one: Option<Duration>, other: Option<Duration>) -> Option<Duration> {
+    match (one, other) {
+        (Some(one), Some(other)) => Some(one.min(other)),
+        _ => one.or(other),
+    }
+}
+
 /// A file whose readiness rose, and the bits that rose.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wakeup {

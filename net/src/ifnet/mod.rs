@@ -202,6 +202,8 @@ pub struct Ifnet {
     pub(crate) snd_counted: usize,
     /// Whether the send queues together leave room for the packet that is sent now.
     pub(crate) may_queue: bool,
+    /// Whether somebody waits for room in the send queue.
+    pub(crate) room_awaited: bool,
     /// When the rate of the send queue releases the next packet, if that is not now.
     release: Timer,
     /// Next hops of packets that were queued since the driver was last told, for drivers that have

@@ -94,6 +94,7 @@ impl IfTable {
             snd: SendQueue::default(),
             snd_counted: 0,
             may_queue: true,
+            room_awaited: false,
             release: Timer::default(),
             next_hops: Vec::new(),
             taps: Vec::new(),
@@ -189,7 +190,7 @@ impl IfTable {
     /// some.
     #[inline]
     pub(crate) fn has_activity(&self) -> bool {
-        !self.active.is_empty() || !self.detached.is_empty() || self.watches_drops
+        !self.active.is_empty() | !self.detached.is_empty() | self.watches_drops
     }
 
     /// Has interfaces keep what they drop, until it is [taken](Ifnet::take_drops), or not any more.
@@ -235,8 +236,20 @@ impl IfTable {
     }
 
     /// Notes activity at an interface.
+    #[inline]
     pub(crate) fn note(&mut self, index: IfIndex, activity: Activity) {
         self.with(index, |ifp| ifp.activity |= activity);
+    }
+
+    /// Notes that packets left the send queue of an interface. That is activity if somebody waits for
+    /// the room, or if a rate says when the next may leave.
+    #[inline]
+    pub(crate) fn note_room(&mut self, index: IfIndex) {
+        self.with(index, |ifp| {
+            if ifp.room_awaited || ifp.holds_back() {
+                ifp.activity |= Activity::ROOM;
+            }
+        });
     }
 
     /// Notes a change that files show, counters not included.

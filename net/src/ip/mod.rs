@@ -39,7 +39,7 @@ use std::collections::VecDeque;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use scheme::Now;
+use scheme::{Now, earlier};
 
 use crate::capture::Framing;
 use crate::ifnet::{DropReason, Family, IfIndex, IfTable, Ifnet, Way};
@@ -273,10 +273,7 @@ impl Ip {
 
     /// The time of the next timer; `None` if none is armed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        [self.reassembly.deadline(), self.reports.deadline()]
-            .into_iter()
-            .flatten()
-            .min()
+        earlier(self.reassembly.deadline(), self.reports.deadline())
     }
 
     /// Whether packets can leave by the interface.
@@ -419,17 +416,24 @@ impl Ip {
     }
 
     /// Counts the fate of a packet, and of the fragments that were held with it.
+    #[inline]
     pub(crate) fn netisr_count(&mut self, receipt: Receipt, verdict: Verdict) {
         self.count(receipt.rcvif, verdict, 1);
-        if let Verdict::Dropped(reason) = verdict
-            && let Some((family, packet)) = self.judged.take()
-            && let Some(ifp) = self.ifs.get_mut(receipt.rcvif)
-        {
-            let framing = Framing::Null(family.dlt_null());
-            ifp.show_dropped(Way::In, reason, framing, &packet);
+        if let Verdict::Dropped(reason) = verdict {
+            self.show_judged(receipt.rcvif, reason);
         }
         if !receipt.held.is_empty() {
             self.release(verdict, receipt.held);
+        }
+    }
+
+    /// Shows the received packet, which was dropped, to those who watch.
+    fn show_judged(&mut self, rcvif: IfIndex, reason: DropReason) {
+        if let Some((family, packet)) = self.judged.take()
+            && let Some(ifp) = self.ifs.get_mut(rcvif)
+        {
+            let framing = Framing::Null(family.dlt_null());
+            ifp.show_dropped(Way::In, reason, framing, &packet);
         }
     }
 

@@ -33,8 +33,8 @@ use slab::Slab;
 
 use crate::capture::Framing;
 use crate::ifnet::{
-    Activity, AdapterId, Driver, DropReason, Family, Frame, IfFlags, IfIndex, Ifnet, Outgoing,
-    OutputError, Sent, Way,
+    AdapterId, Driver, DropReason, Family, Frame, IfFlags, IfIndex, Ifnet, Outgoing, OutputError,
+    Sent, Way,
 };
 use crate::ip::{Addressed, Ip};
 use crate::packet::Packet;
@@ -306,7 +306,7 @@ impl Link {
             let ifp = ip.ifs.get_mut(dev)?;
             let frame = ifp.dequeue(now)?;
             // The packet is in `frames` now, waits for its neighbour, or was dropped.
-            ip.ifs.note(dev, Activity::ROOM);
+            ip.ifs.note_room(dev);
             self.resolve(ip, id, frame);
         }
     }

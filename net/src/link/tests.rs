@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use scheme::Now;
 
 use super::*;
+use crate::ifnet::Activity;
 use crate::ip::header::proto;
 use crate::ip::testing::{HOST, PEER, bare, give_addr, ipv4};
 

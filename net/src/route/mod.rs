@@ -273,6 +273,7 @@ impl RouteTable {
     /// The best route to `dst` over an interface that is `up`, with its prefix. It is as if routes
     /// over `never` were not there, nor an unreachable one that stands beside them, with the same
     /// prefix, to take their place.
+    #[inline(always)]
     pub fn lookup(
         &self,
         dst: &IpAddr,
@@ -295,7 +296,7 @@ impl RouteTable {
     }
 
     /// The longest prefix that covers `dst`, and its routes.
-    #[inline]
+    #[inline(always)]
     fn longest(&self, dst: &IpAddr) -> Option<(IpNet, &[Placed])> {
         match dst {
             IpAddr::V4(dst) => {
@@ -310,6 +311,7 @@ impl RouteTable {
     }
 
     /// The longest one that has routes over other interfaces than `never`.
+    #[cold]
     fn longest_but(&self, dst: &IpAddr, never: IfIndex) -> Option<(IpNet, &[Placed])> {
         let others = |routes: &[Placed]| {
             let unreachable = !is_over(routes, never);

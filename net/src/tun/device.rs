@@ -3,7 +3,7 @@
 use scheme::errno::{self, Errno};
 use scheme::{Caller, FileId, Outcome, Pid, Processes, Ready, SignalTarget};
 
-use super::frame::{self, Batch, Taken, decode, decode_batch};
+use super::frame::{self, Taken, decode, decode_batch};
 use super::output::output;
 use super::softc::{SigioOwner, Softc, TunFlags};
 use super::{IFT_PPP, TUNMTU, TunEvent, UnitPath, Units, parse_path, trace};
@@ -131,13 +131,13 @@ impl Units {
             return;
         };
         let dev = softc.dev;
-        let (file, incomplete) = softc.close();
+        let (file, taken) = softc.close();
         let now = ip.now;
         let mut transient = false;
         if let Some(ifp) = ip.ifs.get_mut(dev) {
             transient = TunFlags::of(ifp).contains(TunFlags::TRANSIENT);
             (TunFlags::OPEN | TunFlags::BATCH).set_on(ifp, false);
-            for Taken { frame, .. } in incomplete.into_iter().flatten() {
+            for Taken { frame, .. } in taken {
                 let framing = Framing::Null(frame.family.dlt_null());
                 ifp.drop_queued(DropReason::Purged, framing, frame.packet());
             }
@@ -216,18 +216,18 @@ impl Units {
         };
         trace(ifp, "read");
         if buf.is_empty() {
-            softc.hand_out(Batch::new());
+            softc.hand_out(0);
             return Outcome::Done(Ok(0));
         }
         let batch = TunFlags::of(ifp).contains(TunFlags::BATCH);
-        let (len, frames) = match frame::read(ifp, buf, batch, now) {
+        let (len, frames) = match frame::read(ifp, buf, batch, now, &mut softc.taken) {
             Outcome::Done(Ok(read)) => read,
             Outcome::Done(Err(error)) => return error.into(),
             Outcome::Wait => return Outcome::Wait,
         };
         softc.hand_out(frames);
         let dev = softc.dev;
-        ip.ifs.note(dev, Activity::ROOM);
+        ip.ifs.note_room(dev);
         Outcome::Done(Ok(len))
     }
 
@@ -237,27 +237,33 @@ impl Units {
         let Ok(softc) = self.softc_of(handle.unit, handle.opening) else {
             return;
         };
-        let (frames, file, dev) = (softc.complete(), softc.file, softc.dev);
+        let (frames, dev) = (softc.complete(), softc.dev);
         let Some(ifp) = ip.ifs.get_mut(dev) else {
             return;
         };
         if delivered {
-            for Taken { frame, truncated } in frames {
-                if truncated {
-                    let framing = Framing::Null(frame.family.dlt_null());
-                    ifp.drop_queued(DropReason::Truncated, framing, frame.packet());
-                } else {
-                    ifp.stats.output.queued -= 1;
-                    ifp.stats.output.delivered += 1;
+            for _ in 0..frames {
+                match softc.taken.pop_front() {
+                    Some(Taken {
+                        frame,
+                        truncated: true,
+                    }) => {
+                        let framing = Framing::Null(frame.family.dlt_null());
+                        ifp.drop_queued(DropReason::Truncated, framing, frame.packet());
+                    }
+                    _ => {
+                        ifp.stats.output.queued -= 1;
+                        ifp.stats.output.delivered += 1;
+                    }
                 }
             }
             return;
         }
-        let any = !frames.is_empty();
-        for Taken { frame, .. } in frames.into_iter().rev() {
+        for Taken { frame, .. } in softc.taken.drain(..frames).rev() {
             ifp.snd.requeue(frame);
         }
-        if any && ifp.snd.ready(ip.now) {
+        if frames > 0 && ifp.snd.ready(ip.now) {
+            let file = softc.file;
             self.events
                 .extend(file.map(|file| TunEvent::Ready(file, Ready::READ)));
         }

@@ -1,10 +1,10 @@
 //! The bytes on the file: packing packets into reads, and unpacking them from writes.
 
+use std::collections::VecDeque;
 use std::net::Ipv4Addr;
 
 use scheme::errno::{self, Errno};
 use scheme::{Now, Outcome};
-use smallvec::{SmallVec, smallvec};
 
 use super::TUNMRU;
 use crate::batch;
@@ -18,9 +18,6 @@ pub(super) struct Taken {
     pub(super) truncated: bool,
 }
 
-/// The frames that one read was given: in most cases, one.
-pub(super) type Batch = SmallVec<[Taken; 1]>;
-
 /// The next hop before a packet in LMODE: BSD's `struct sockaddr_in`, its length first.
 pub(super) fn sockaddr_in(addr: Ipv4Addr) -> [u8; 16] {
     let mut sockaddr = [0; 16];
@@ -30,25 +27,37 @@ pub(super) fn sockaddr_in(addr: Ipv4Addr) -> [u8; 16] {
     sockaddr
 }
 
-/// Takes frames from the queue into `buf`: one, truncated if it does not fit; or in batch mode as
-/// many whole ones as fit. `EMSGSIZE` if not even the first fits a batch; it stays queued.
+/// Copies frames from the queue into `buf`, and moves them to `taken`: one, truncated if it does not
+/// fit; or in batch mode as many whole ones as fit. Returns the bytes and the number of frames.
+/// `EMSGSIZE` if not even the first fits a batch; it stays queued.
+#[inline]
 pub(super) fn read(
     ifp: &mut Ifnet,
     buf: &mut [u8],
     many: bool,
     now: Now,
-) -> Outcome<(usize, Batch)> {
-    if !many {
-        let Some(frame) = ifp.dequeue(now) else {
-            return Outcome::Wait;
-        };
-        let len = frame.bytes.len().min(buf.len());
-        buf[..len].copy_from_slice(&frame.bytes[..len]);
-        let truncated = len < frame.bytes.len();
-        return Outcome::Done(Ok((len, smallvec![Taken { frame, truncated }])));
+    taken: &mut VecDeque<Taken>,
+) -> Outcome<(usize, usize)> {
+    if many {
+        return read_batch(ifp, buf, now, taken);
     }
-    let mut filled = 0;
-    let mut frames = Batch::new();
+    let Some(frame) = ifp.dequeue(now) else {
+        return Outcome::Wait;
+    };
+    let len = frame.bytes.len().min(buf.len());
+    buf[..len].copy_from_slice(&frame.bytes[..len]);
+    let truncated = len < frame.bytes.len();
+    taken.push_back(Taken { frame, truncated });
+    Outcome::Done(Ok((len, 1)))
+}
+
+fn read_batch(
+    ifp: &mut Ifnet,
+    buf: &mut [u8],
+    now: Now,
+    taken: &mut VecDeque<Taken>,
+) -> Outcome<(usize, usize)> {
+    let (mut filled, mut frames) = (0, 0);
     while let Some(next) = ifp.peek(now) {
         let end = filled + batch::size(next.bytes.len());
         if end > buf.len() {
@@ -59,7 +68,8 @@ pub(super) fn read(
         };
         batch::put(&mut buf[filled..end], &[&frame.bytes]);
         filled = end;
-        frames.push(Taken {
+        frames += 1;
+        taken.push_back(Taken {
             frame,
             truncated: false,
         });
@@ -140,11 +150,18 @@ mod tests {
     }
 
     fn read_len(queue: &mut Ifnet, room: usize, batch: bool) -> Outcome<(usize, usize)> {
-        match read(queue, &mut vec![0xee; room], batch, Now::default()) {
-            Outcome::Done(Ok((len, frames))) => Outcome::Done(Ok((len, frames.len()))),
-            Outcome::Done(Err(error)) => error.into(),
-            Outcome::Wait => Outcome::Wait,
+        let mut taken = VecDeque::new();
+        let outcome = read(
+            queue,
+            &mut vec![0xee; room],
+            batch,
+            Now::default(),
+            &mut taken,
+        );
+        if let Outcome::Done(Ok((_, frames))) = outcome {
+            assert_eq!(taken.len(), frames);
         }
+        outcome
     }
 
     #[test]
@@ -164,7 +181,14 @@ mod tests {
     fn what_is_read_in_a_batch_is_written_as_one() {
         let mut fifo = queue(&[5, 8]);
         let mut buf = [0xee; 64];
-        let Outcome::Done(Ok((len, _))) = read(&mut fifo, &mut buf, true, Now::default()) else {
+        let outcome = read(
+            &mut fifo,
+            &mut buf,
+            true,
+            Now::default(),
+            &mut VecDeque::new(),
+        );
+        let Outcome::Done(Ok((len, 2))) = outcome else {
             panic!("nothing read");
         };
         let frames = decode_batch(&buf[..len], false, |_| true).unwrap();

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bitflags::bitflags;
 use scheme::{FileId, Pid, Processes, SignalTarget};
 
-use super::frame::Batch;
+use super::frame::Taken;
 use crate::ifnet::{IfIndex, Ifnet};
 use crate::users::Users;
 
@@ -96,8 +96,10 @@ pub(crate) struct Softc {
     pub(super) users: Users,
     /// The owner that gets `SIGIO`.
     pub(super) sigio: Option<SigioOwner>,
-    /// Reads that are not yet known to be delivered, oldest first.
-    incomplete: VecDeque<Batch>,
+    /// The frames of reads that are not yet known to be delivered, oldest first.
+    pub(super) taken: VecDeque<Taken>,
+    /// How many of them each of these reads was given.
+    incomplete: VecDeque<usize>,
 }
 
 impl Softc {
@@ -109,6 +111,7 @@ impl Softc {
             pid: None,
             users: Users::default(),
             sigio: None,
+            taken: VecDeque::new(),
             incomplete: VecDeque::new(),
         }
     }
@@ -121,21 +124,23 @@ impl Softc {
     }
 
     /// Forgets the holder. Returns the file, and the frames of incomplete reads.
-    pub(super) fn close(&mut self) -> (Option<FileId>, VecDeque<Batch>) {
+    pub(super) fn close(&mut self) -> (Option<FileId>, VecDeque<Taken>) {
         self.pid = None;
         self.sigio = None;
         self.users = Users::default();
-        (self.file.take(), std::mem::take(&mut self.incomplete))
+        self.incomplete.clear();
+        (self.file.take(), std::mem::take(&mut self.taken))
     }
 
-    /// Notes the frames that were handed to a read.
-    pub(super) fn hand_out(&mut self, frames: Batch) {
+    /// Notes that a read was given the last so many of the frames that were taken.
+    pub(super) fn hand_out(&mut self, frames: usize) {
         self.incomplete.push_back(frames);
     }
 
-    /// Takes the frames of the oldest incomplete read.
-    pub(super) fn complete(&mut self) -> Batch {
-        self.incomplete.pop_front().unwrap_or_default()
+    /// Ends the oldest incomplete read. Returns how many of the frames, the first, are its.
+    pub(super) fn complete(&mut self) -> usize {
+        let frames = self.incomplete.pop_front().unwrap_or_default();
+        frames.min(self.taken.len())
     }
 
     /// The process or group that gets `SIGIO`. Forgets it if it ended.

@@ -28,7 +28,10 @@ use scheme::Now;
 use super::{DropReason, Family, IfStats, Outgoing};
 use crate::packet::Packet;
 use bucket::TokenBucket;
+use fifo::Fifo;
 pub use flow::Flow;
+use fq_codel::FqCodel;
+use priq::Priq;
 pub use spec::{DisciplineSpec, FqCodelSpec, Limits, QueueSpec, Rate};
 
 /// A packet in a send queue.
@@ -178,17 +181,98 @@ trait Discipline: fmt::Debug + Send {
     fn drain(&mut self) -> Vec<Frame>;
 }
 
+/// Any discipline. Calls of a fifo, which nearly every interface has, are direct.
+#[derive(Debug)]
+enum AnyDiscipline {
+    Fifo(Fifo),
+    Other(Box<dyn Discipline>),
+}
+
+/// Calls a method of whichever discipline it is.
+macro_rules! either {
+    ($any:expr, $queue:ident => $call:expr) => {
+        match $any {
+            AnyDiscipline::Fifo($queue) => $call,
+            AnyDiscipline::Other($queue) => $call,
+        }
+    };
+}
+
+impl Discipline for AnyDiscipline {
+    #[inline]
+    fn classify(&self, family: Family, packet: &[u8]) -> Class {
+        either!(self, queue => queue.classify(family, packet))
+    }
+
+    #[inline]
+    fn enqueue(&mut self, frame: Frame, stats: &mut IfStats) -> Result<(), Full> {
+        either!(self, queue => queue.enqueue(frame, stats))
+    }
+
+    #[inline]
+    fn dequeue(&mut self, now: Duration, stats: &mut IfStats) -> Option<Frame> {
+        either!(self, queue => queue.dequeue(now, stats))
+    }
+
+    fn peek(&mut self, now: Duration, stats: &mut IfStats) -> Option<&Frame> {
+        either!(self, queue => queue.peek(now, stats))
+    }
+
+    fn requeue(&mut self, frame: Frame) {
+        either!(self, queue => queue.requeue(frame));
+    }
+
+    #[inline]
+    fn takes(&self, class: Class, frames: usize, bytes: usize) -> bool {
+        either!(self, queue => queue.takes(class, frames, bytes))
+    }
+
+    #[inline]
+    fn free(&self) -> usize {
+        either!(self, queue => queue.free())
+    }
+
+    #[inline]
+    fn admits(&self, flow: &dyn Fn() -> Flow, rate: Option<Rate>, now: Duration) -> bool {
+        either!(self, queue => queue.admits(flow, rate, now))
+    }
+
+    #[inline]
+    fn woken(&self) -> usize {
+        either!(self, queue => queue.woken())
+    }
+
+    #[inline]
+    fn len(&self) -> usize {
+        either!(self, queue => queue.len())
+    }
+
+    #[inline]
+    fn bytes(&self) -> usize {
+        either!(self, queue => queue.bytes())
+    }
+
+    #[inline]
+    fn memory(&self) -> usize {
+        either!(self, queue => queue.memory())
+    }
+
+    fn drain(&mut self) -> Vec<Frame> {
+        either!(self, queue => queue.drain())
+    }
+}
+
 /// The packets that wait for the wire, or for the program that reads them.
 #[derive(Debug)]
 pub struct SendQueue {
     spec: QueueSpec,
-    discipline: Box<dyn Discipline>,
+    discipline: AnyDiscipline,
     /// `None` if frames leave as soon as they are asked for.
     bucket: Option<TokenBucket>,
     /// The serial number of the next frame.
     serial: u32,
-    /// The time that the frame that was released last has waited.
-    delay: Duration,
+    /// When the frame that was released last was queued, and when it was released.
+    stay: (Duration, Duration),
 }
 
 impl Default for SendQueue {
@@ -196,10 +280,10 @@ impl Default for SendQueue {
     fn default() -> Self {
         Self {
             spec: QueueSpec::default(),
-            discipline: Box::new(fifo::Fifo::new(Limits::default())),
+            discipline: AnyDiscipline::Fifo(Fifo::new(Limits::default())),
             bucket: None,
             serial: 0,
-            delay: Duration::ZERO,
+            stay: (Duration::ZERO, Duration::ZERO),
         }
     }
 }
@@ -219,9 +303,11 @@ impl SendQueue {
         let mut held = self.discipline.drain();
         held.sort_by_key(|frame| std::cmp::Reverse(self.serial.wrapping_sub(frame.serial)));
         self.discipline = match spec.discipline {
-            DisciplineSpec::Fifo(limits) => Box::new(fifo::Fifo::new(limits)),
-            DisciplineSpec::Priq(limits) => Box::new(priq::Priq::new(limits)),
-            DisciplineSpec::FqCodel(spec) => Box::new(fq_codel::FqCodel::new(spec, key.clone())),
+            DisciplineSpec::Fifo(limits) => AnyDiscipline::Fifo(Fifo::new(limits)),
+            DisciplineSpec::Priq(limits) => AnyDiscipline::Other(Box::new(Priq::new(limits))),
+            DisciplineSpec::FqCodel(spec) => {
+                AnyDiscipline::Other(Box::new(FqCodel::new(spec, key.clone())))
+            }
         };
         self.bucket = spec.rate.map(|rate| match &self.bucket {
             Some(bucket) => bucket.with_rate(rate, now),
@@ -277,7 +363,7 @@ impl SendQueue {
         }
         let frame = self.discipline.dequeue(now.monotonic, stats)?;
         self.charge(frame.wire_len(), now);
-        self.delay = now.monotonic.saturating_sub(frame.queued_at);
+        self.stay = (frame.queued_at, now.monotonic);
         Some(frame)
     }
 
@@ -362,7 +448,8 @@ impl SendQueue {
 
     /// How long the frame that was released last has waited.
     pub fn delay(&self) -> Duration {
-        self.delay
+        let (from, to) = self.stay;
+        to.saturating_sub(from)
     }
 
     /// `ifq_purge`: gives up all frames, which it returns.

@@ -19,11 +19,14 @@ impl Tcp {
     }
 
     /// Has a connection wait for room. Its timers run on.
-    pub(super) fn block(&mut self, id: FlowId, path: Option<Path>) {
+    pub(super) fn block(&mut self, ip: &mut Ip, id: FlowId, path: Option<Path>) {
         if let Some(path) = path
             && let Some(flow) = self.flow_mut(id)
             && flow.blocked.replace(path.dev) != Some(path.dev)
         {
+            if let Some(ifp) = ip.ifs.get_mut(path.dev) {
+                ifp.room_awaited = true;
+            }
             let Self { flows, blocked, .. } = self;
             let queue = blocked.entry(path.dev).or_default();
             queue.push_back(id);
@@ -41,12 +44,13 @@ impl Tcp {
 
     /// The send queue of an interface may have room again, or is gone. As many go on as it has room
     /// for, those that waited longest first: each sends one packet at least, or passes on its turn.
-    pub(crate) fn unblock(&mut self, ip: &Ip, dev: IfIndex) {
-        if self.blocked.is_empty() {
-            return;
-        }
-        let count = ip.ifs.get(dev).map_or(usize::MAX, |ifp| ifp.snd.woken());
+    pub(crate) fn unblock(&mut self, ip: &mut Ip, dev: IfIndex) {
+        let ifp = ip.ifs.get_mut(dev);
+        let count = ifp.as_ref().map_or(usize::MAX, |ifp| ifp.snd.woken());
         self.wake(dev, count);
+        if let Some(ifp) = ifp {
+            ifp.room_awaited = self.blocked.contains_key(&dev);
+        }
     }
 
     /// A connection had no more to send, and there may be room left for the next.

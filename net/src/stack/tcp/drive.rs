@@ -88,7 +88,7 @@ impl Tcp {
         if more {
             self.make_ready(id);
         } else if blocked {
-            self.block(id, path);
+            self.block(ip, id, path);
         } else {
             self.pass_on(ip, id, path);
         }

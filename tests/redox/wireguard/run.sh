@@ -5,9 +5,10 @@
 #   usage: run.sh IMAGE
 #
 # IMAGE is as for ../net/run.sh, whose environment holds here too: TUND REDOXFS QEMU ACCEL NIC LIMIT, and LOGS
-# for the serial console, wireguard.log. NETWORKS is what goes through the tunnel (0.0.0.0/0, ::/0). TUN_WIREGUARD is the program, built for x86_64-unknown-redox
-# (wireguard/target/x86_64-unknown-redox/release/tun-wireguard). Needs root, iproute2, wireguard-go and
-# wireguard-tools.
+# for the serial console, wireguard.log. NETWORKS is what goes through the tunnel (0.0.0.0/0, ::/0). OPTIONS are
+# the program's, for example --single, to measure what batches save. TUN_WIREGUARD is the program, built for
+# x86_64-unknown-redox (wireguard/target/x86_64-unknown-redox/release/tun-wireguard). Needs root, iproute2,
+# wireguard-go and wireguard-tools.
 #
 #   exit 0  everything passed        exit 2  something is missing, and which
 #        1  something failed
@@ -18,6 +19,7 @@ top=$(cd "$here/../../.." && pwd)
 
 : "${LIMIT:=300}"
 : "${LOGS:=.}"
+: "${OPTIONS:=}"
 : "${NETWORKS:=0.0.0.0/0, ::/0}"
 # shellcheck source=tests/redox/image.sh
 . "$here/../image.sh"
@@ -49,7 +51,9 @@ put_tund
 sed 's/^cmd = "tund"$/&\nargs = ["--serve", "echo,discard,chargen"]/' "$top/redox/init.d/10_smolnetd.service" >"$dir/unit"
 put "$dir/unit" etc/init.d/10_smolnetd.service 644
 put "$TUN_WIREGUARD" usr/bin/tun-wireguard 755
-put "$top/redox/wireguard/20_wireguard.service" etc/init.d/20_wireguard.service 644
+# shellcheck disable=SC2086 # several words, or none
+sed "s|^args = \[|&$(strings $OPTIONS)|" "$top/redox/wireguard/20_wireguard.service" >"$dir/unit"
+put "$dir/unit" etc/init.d/20_wireguard.service 644
 mkdir -p "$tree/etc/net"
 put "$dir/conf" etc/net/wireguard.conf 600
 close_copy

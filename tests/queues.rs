@@ -504,3 +504,20 @@ fn an_urgent_packet_that_is_forwarded_overtakes_others() {
     }
     assert_eq!(order, [2, 4, 3, 1]);
 }
+
+#[test]
+fn a_packet_in_debt_holds_the_next_back_for_everyone() {
+    let machine = Machine::new("rate 8000 burst 1 fifo");
+    set(&machine.process, "ifaces/tun0/mtu", "9000\n").unwrap();
+    for _ in 0..2 {
+        machine.send(8000).unwrap();
+    }
+    assert_eq!(machine.first_len(), 8000);
+    let mut buf = [0; 9000];
+    assert_eq!(machine.process.read(machine.tun, &mut buf), Ok(8000));
+    machine.wait(10_000);
+    assert_eq!((machine.ready(), machine.first_len()), (Ready::WRITE, 0));
+    machine.wait(7_990_000);
+    assert_eq!(machine.first_len(), 8000);
+    machine.check_ledger();
+}

@@ -73,6 +73,23 @@ impl Request {
             _ => return None,
         })
     }
+
+    /// Whether it may change what others see of the interface.
+    fn may_change(self) -> bool {
+        !matches!(
+            self,
+            Self::GetDebug
+                | Self::GetInfo
+                | Self::GetHead
+                | Self::GetName
+                | Self::GetTransient
+                | Self::GetBatch
+                | Self::Fionbio
+                | Self::Fionread
+                | Self::GetOwner
+                | Self::GetPgrp
+        )
+    }
 }
 
 fn int(arg: &Argument<'_>) -> Result<i32, Errno> {
@@ -96,10 +113,13 @@ impl Units {
     ) -> Result<(), Errno> {
         let now = ip.now;
         let (debug, unit) = (self.debug(), handle.unit());
-        ip.ifs.touch();
+        let request = Request::decode(request);
+        if request.is_some_and(Request::may_change) {
+            ip.ifs.touch();
+        }
         let (softc, ifp) = self.used(ip, handle, caller, processes)?;
         trace(ifp, "ioctl");
-        match Request::decode(request).ok_or(errno::ENOTTY)? {
+        match request.ok_or(errno::ENOTTY)? {
             Request::GetDebug => put_int(&mut arg, debug),
             Request::SetDebug => {
                 self.set_debug(ip, int(&arg)?);

@@ -509,7 +509,7 @@ impl Host {
         let Self { net, files, .. } = self;
         // One turn sends the request, the next hands round that and its answer.
         for _ in 0..2 {
-            net.turn(net.ip.now, Budget::TURN);
+            net.turn(Budget::TURN);
         }
         matches!(files.get(id), Ok(File::Inet(socket)) if socket.has_failed(net))
     }

@@ -521,3 +521,24 @@ fn a_packet_in_debt_holds_the_next_back_for_everyone() {
     assert_eq!(machine.first_len(), 8000);
     machine.check_ledger();
 }
+
+/// A turn for an adapter without frames would be followed by the same question, again and again until the
+/// packets are released.
+#[test]
+fn packets_that_are_held_give_an_adapter_nothing_to_do() {
+    let wire = Wire::new();
+    let tun = tunnel(&wire.process, 0, "10.9.0.1/24");
+    set(&wire.process, QUEUE, "rate 8000 burst 1 fifo\n").unwrap();
+    let socket = wire.process.open("/scheme/udp", BOTH).unwrap();
+    let socket = wire.process.dup_verb(socket, b"10.9.0.2:9").unwrap();
+    for _ in 0..2 {
+        wire.process.write(socket, &[7; 100]).unwrap();
+    }
+    assert_eq!(wire.process.read(tun, &mut [0; 200]), Ok(100 + HEADERS));
+    wire.local.pump();
+    wire.local.with_server(|host| {
+        assert!(!host.needs_turn());
+        while host.poll_frame(wire.port).is_some() {}
+        assert!(!host.needs_turn());
+    });
+}

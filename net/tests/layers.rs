@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 const FLOORS: &[&[&str]] = &[
     &["memory"],
     &[
-        "batch", "packet", "capture", "files", "ioctl", "timers", "seed",
+        "batch", "packet", "capture", "files", "ioctl", "timers", "seed", "users",
     ],
     &["ifnet"],
     &["route"],

@@ -18,7 +18,7 @@ use clap::{Parser, ValueEnum};
 
 use common::system::{MountSystem, System};
 use programs::Programs;
-use virtual_time::VirtualSystem;
+use virtual_time::VirtualMachine;
 
 /// Everything at once, for long
 #[derive(Debug, Parser)]
@@ -68,19 +68,20 @@ fn main() -> ExitCode {
 }
 
 fn in_virtual_time(span: Duration, seed: u64) {
-    let system = VirtualSystem::new(seed);
+    let machine = VirtualMachine::new(seed);
+    let system = machine.programs();
     let process = std::process::id();
     let mut programs = Programs::new(&system, seed);
     let mut watch = Watch::new("virtual time", process, span);
-    while system.now() < span {
+    while machine.now() < span {
         programs.step();
-        system.advance(programs.pause());
-        watch.look(system.now(), &mut programs);
+        machine.advance(programs.pause());
+        watch.look(machine.now(), &mut programs);
     }
     programs.end();
     watch.end();
-    assert_eq!(system.waiting(), 0, "nothing waits");
-    system.assert_all_is_closed();
+    assert_eq!(machine.waiting(), 0, "nothing waits");
+    machine.assert_all_is_closed();
 }
 
 fn on_a_mount(span: Duration, seed: u64) {

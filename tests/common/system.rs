@@ -135,7 +135,11 @@ impl LocalSystem {
             seed: 1.into(),
             services: Services::all(),
         };
-        let local: Arc<Local<Host>> = Local::new(Host::new(config, TestProcesses));
+        Self::over(&Local::new(Host::new(config, TestProcesses)))
+    }
+
+    /// The superuser's programs on this machine.
+    pub fn over(local: &Arc<Local<Host>>) -> Self {
         Self {
             process: local.process(42, 0),
         }

@@ -295,6 +295,17 @@ mod tests {
             )
         }
 
+        /// A connection from port 4000 to port 80, whose peer's text begins at 8, and our initial
+        /// number.
+        fn accepted(&mut self) -> (FlowId, u32) {
+            let listener = self.tcp.listen(HOST.into(), 80, 128, Owner(2), USER);
+            let _ = self.arrive(4000, Flags::SYN, [7, 0], b"");
+            let answer = &sent(&mut self.ip, self.dev)[0];
+            let iss = u32::from_be_bytes(*answer[24..].first_chunk().unwrap());
+            let _ = self.arrive(4000, Flags::ACK, [8, iss + 1], b"");
+            (self.tcp.accept(listener.unwrap()).unwrap(), iss)
+        }
+
         fn connect(&mut self, port: u16, uid: u32) -> Option<FlowId> {
             let to = (Ipv4Addr::new(10, 0, 0, 9).into(), port);
             let terms = Terms::default();
@@ -339,12 +350,7 @@ mod tests {
     #[test]
     fn without_memory_a_connection_takes_the_least_and_no_more() {
         let mut system = System::new();
-        let listener = system.tcp.listen(HOST.into(), 80, 128, Owner(2), USER);
-        let _ = system.arrive(4000, Flags::SYN, [7, 0], b"");
-        let answer = &sent(&mut system.ip, system.dev)[0];
-        let iss = u32::from_be_bytes(*answer[24..].first_chunk().unwrap());
-        let _ = system.arrive(4000, Flags::ACK, [8, iss + 1], b"");
-        let flow = system.tcp.accept(listener.unwrap()).unwrap();
+        let (flow, iss) = system.accepted();
         assert_eq!(system.tcp.room_to_send(flow), usize::MAX);
         let others = MEMORY - RESERVED - system.tcp.memory;
         system.tcp.memory += others;
@@ -419,12 +425,7 @@ mod tests {
     #[test]
     fn a_connection_has_one_timer_whatever_it_does() {
         let mut system = System::new();
-        let listener = system.tcp.listen(HOST.into(), 80, 128, Owner(2), USER);
-        let _ = system.arrive(4000, Flags::SYN, [7, 0], b"");
-        let answer = &sent(&mut system.ip, system.dev)[0];
-        let iss = u32::from_be_bytes(*answer[24..].first_chunk().unwrap());
-        let _ = system.arrive(4000, Flags::ACK, [8, iss + 1], b"");
-        let flow = system.tcp.accept(listener.unwrap()).unwrap();
+        let (flow, iss) = system.accepted();
         let terms = Terms {
             keep_alive: true,
             ..Terms::default()

@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::fs::OpenOptions;
 use std::net::IpAddr;
 
-use super::{Usage, address, class_len, mask_len, network, prefix_len};
+use super::{Usage, address, class_len, following, mask_len, network, prefix_len};
 use crate::report::say;
 use crate::tree::{Failure, Tree};
 
@@ -80,10 +80,7 @@ fn parse_change(words: &[&str]) -> Result<Change, Usage> {
     let (mut change, mut of) = (Change::default(), Words::default());
     let mut words = words.iter().copied();
     while let Some(word) = words.next() {
-        let mut value = || {
-            let value = words.next();
-            value.ok_or_else(|| Usage::new(format!("{word}: what follows is missing")))
-        };
+        let mut value = || following(&mut words, word);
         match word {
             "inet" => {}
             "inet6" => of.ipv6 = true,

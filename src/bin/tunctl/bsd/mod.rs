@@ -80,6 +80,12 @@ impl Usage {
     }
 }
 
+/// The word behind `word`, which needs one.
+fn following<'a>(words: &mut impl Iterator<Item = &'a str>, word: &str) -> Result<&'a str, Usage> {
+    let next = words.next();
+    next.ok_or_else(|| Usage::new(format!("{word}: what follows is missing")))
+}
+
 fn address(word: &str) -> Result<IpAddr, Usage> {
     let parsed = word.parse();
     parsed.map_err(|_| Usage::new(format!("{word}: not an address")))

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 
-use super::{Usage, address, class_len, interface_with, mask_len, network, prefix_len};
+use super::{Usage, address, class_len, following, interface_with, mask_len, network, prefix_len};
 use crate::report::{RouteLine, say};
 use crate::tree::{Failure, Tree};
 
@@ -100,10 +100,7 @@ impl<'a> Words<'a> {
         let mut of = Self::default();
         let mut words = words.iter().copied();
         while let Some(word) = words.next() {
-            let mut value = || {
-                let value = words.next();
-                value.ok_or_else(|| Usage::new(format!("{word}: what follows is missing")))
-            };
+            let mut value = || following(&mut words, word);
             match word {
                 "-inet" => of.ipv6 = Some(false),
                 "-inet6" => of.ipv6 = Some(true),

@@ -6,6 +6,7 @@
 
 use core::time::Duration;
 
+use super::pace;
 use super::seq::SeqNumber;
 
 /// Segments that may go before anything is acknowledged (RFC 6928).
@@ -25,6 +26,10 @@ const RISE: (Duration, Duration, u32) = (Duration::from_millis(4), Duration::fro
 const SAMPLES: u8 = 8;
 /// How much slower the window grows while it is unsure whether slow start should end.
 const CAREFUL: u32 = 4;
+/// Windows that may go in a round trip while slow start doubles them, and later: more than one, so that
+/// it is the window that counts in the end.
+const START_GAIN: f64 = 2.0;
+const GAIN: f64 = 1.25;
 /// Rounds after which it is sure.
 const CAREFUL_ROUNDS: u8 = 5;
 
@@ -70,11 +75,9 @@ pub(crate) trait Controller {
     fn window(&self) -> u32;
     /// Where slow start ends; the largest number for nowhere.
     fn threshold(&self) -> u32;
-    /// When the next segment may go, if not at once.
-    #[expect(dead_code, reason = "for a controller that paces")]
-    fn next_send(&self) -> Option<Duration> {
-        None
-    }
+    /// Bytes a second at which new segments may go at this smoothed round-trip time, or `None` for as
+    /// many at once as the window allows.
+    fn pacing_rate(&self, smoothed: Duration) -> Option<u64>;
 }
 
 /// CUBIC.
@@ -292,6 +295,18 @@ impl Controller for Cubic {
 
     fn threshold(&self) -> u32 {
         self.threshold
+    }
+
+    fn pacing_rate(&self, smoothed: Duration) -> Option<u64> {
+        if self.window < f64::from(pace::LEAST_WINDOW) || smoothed < pace::LEAST_ROUND_TRIP {
+            return None;
+        }
+        let gain = if self.in_slow_start() {
+            START_GAIN
+        } else {
+            GAIN
+        };
+        Some((gain * self.window / smoothed.as_secs_f64()) as u64)
     }
 }
 

@@ -21,6 +21,7 @@ mod episode;
 mod fuzzing;
 mod notice;
 mod options;
+mod pace;
 mod pmtu;
 mod program;
 mod queue;
@@ -46,6 +47,7 @@ use self::episode::Episode;
 pub use self::fuzzing::segments;
 use self::options::TIMESTAMPS_LEN;
 pub(crate) use self::options::{Blocks, Options, Timestamps};
+use self::pace::Pace;
 use self::pmtu::Pmtu;
 use self::rack::Rack;
 pub(crate) use self::receive::FIRST;
@@ -96,6 +98,7 @@ pub(crate) struct Connection {
     rtt: Rtt,
     rack: Rack,
     congestion: Cubic,
+    pace: Pace,
     path: Pmtu,
     episode: Option<Box<Episode>>,
     /// Largest text that the other end takes.
@@ -211,6 +214,7 @@ impl Connection {
             rtt: Rtt::default(),
             rack: Rack::default(),
             congestion: Cubic::new(u32::from(path.mss())),
+            pace: Pace::default(),
             path,
             episode: None,
             peer_mss: config.default_mss(),

@@ -138,7 +138,8 @@ impl Connection {
             _ => None,
         };
         let timer = self.timer.map(|(_, at)| at);
-        [timer, delayed, self.keep_alive_at(), self.deadline()]
+        let pace = self.pace.wake();
+        [timer, pace, delayed, self.keep_alive_at(), self.deadline()]
             .into_iter()
             .flatten()
             .min()
@@ -152,6 +153,7 @@ impl Connection {
         if matches!(self.owed, Owed::Delayed(at) if at <= now) {
             self.owed = Owed::Now;
         }
+        self.pace.look(now);
         if let Some((timer, at)) = self.timer
             && at <= now
         {

@@ -164,13 +164,29 @@ impl Connection {
             self.limited = Some(self.send.nxt);
             return None;
         }
+        let rate = self.pacing_rate();
+        if !probe && rate.is_some() && !self.pace.allows(now) {
+            self.limited = Some(self.send.nxt);
+            return None;
+        }
         let seq = self.send.nxt;
         let (packet, got, fin) = self.emit_stream(seq, len, owes_fin, now);
         self.sent(seq, got, fin, now);
+        if let Some(rate) = rate {
+            self.pace.sent(got, rate, now);
+        }
         if got < full && !fin {
             self.send.small = Some(seq + got);
         }
         Some(packet)
+    }
+
+    /// Bytes a second of new text, if it is paced. Recovery has a pace of its own.
+    fn pacing_rate(&self) -> Option<u64> {
+        match self.episode {
+            None => self.congestion.pacing_rate(self.rtt.smoothed()?),
+            Some(_) => None,
+        }
     }
 
     /// Text from `seq` on, up to `len` bytes, and our FIN if it is to go and follows on that. Returns

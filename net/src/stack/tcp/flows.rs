@@ -158,7 +158,7 @@ impl Tcp {
         }
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
-        let key = self.flows.insert(Flow {
+        let key = self.flows.insert(Box::new(Flow {
             serial,
             endpoints,
             connection,
@@ -174,7 +174,7 @@ impl Tcp {
             memory: 0,
             counted: Counters::default(),
             error: None,
-        }) as u32;
+        })) as u32;
         let id = FlowId { key, serial };
         self.by_endpoints.insert(endpoints, id);
         self.waits.remove(&endpoints);

@@ -144,7 +144,8 @@ enum Pending {
 /// Every connection and listener.
 #[derive(Debug)]
 pub(crate) struct Tcp {
-    flows: Slab<Flow>,
+    /// Each for itself, so that memory comes and goes with each.
+    flows: Slab<Box<Flow>>,
     by_endpoints: HashMap<Endpoints, FlowId, ahash::RandomState>,
     listeners: Slab<Listener>,
     by_local: HashMap<(IpAddr, u16), ListenerId, ahash::RandomState>,

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use hdrhistogram::Histogram;
+
 /// A stack that is flooded.
 pub(crate) trait Stack: Sync {
     /// A program that has its datagrams echoed: each call is one round trip.
@@ -42,6 +44,10 @@ pub(crate) struct Times {
 
 /// Pause between two rounds of a flood.
 const ROUND: Duration = Duration::from_millis(1);
+/// Longest round trip that is told from longer ones, nanoseconds, and digits that count. What is kept of
+/// the times takes so much memory and no more: it is measured with the stack's.
+const LONGEST: u64 = 10_000_000_000;
+const DIGITS: u8 = 3;
 
 impl Bed {
     pub(crate) fn measure(&self, stack: &impl Stack, mut flood: Flood<'_>) -> io::Result<Outcome> {
@@ -70,7 +76,7 @@ impl Bed {
         rounds(span / 2, &mut honest, || Ok(()))?;
         Ok(Outcome {
             memory: [before, most, stack.memory()?],
-            times: [quantiles(alone), quantiles(beside)],
+            times: [alone, beside],
             rate,
         })
     }
@@ -100,30 +106,23 @@ fn rounds(
     span: Duration,
     honest: &mut dyn FnMut() -> io::Result<()>,
     mut look: impl FnMut() -> io::Result<()>,
-) -> io::Result<Vec<Duration>> {
+) -> io::Result<Times> {
     let start = Instant::now();
-    let mut times = Vec::new();
+    let mut times = Histogram::<u64>::new_with_max(LONGEST, DIGITS).map_err(io::Error::other)?;
+    let nanos = |time: Duration| u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
     while start.elapsed() < span {
         let begin = Instant::now();
         honest()?;
-        times.push(begin.elapsed());
+        times.saturating_record(nanos(begin.elapsed()));
         if times.len().is_multiple_of(256) {
             look()?;
         }
     }
-    Ok(times)
-}
-
-fn quantiles(mut times: Vec<Duration>) -> Times {
-    times.sort_unstable();
-    let at = |per_cent: usize| {
-        let at = times.len() * per_cent / 100;
-        times.get(at).copied().unwrap_or_default()
-    };
-    Times {
-        p50: at(50),
-        p99: at(99),
-    }
+    let at = |quantile| Duration::from_nanos(times.value_at_quantile(quantile));
+    Ok(Times {
+        p50: at(0.5),
+        p99: at(0.99),
+    })
 }
 
 /// Resident bytes of a process; `self` for this one.

@@ -91,11 +91,18 @@ tests() {
     cargo test $STABLE --workspace
 }
 
+# What the tests run, as the tests have it: with overflow checks, and built but once.
+programs() {
+    cargo test $STABLE --workspace --no-run --quiet
+    TUND="$PWD/target/debug/tund"
+    TUNCTL="$PWD/target/debug/tunctl"
+    export TUND TUNCTL
+}
+
 # The contract once more, by programs that share no code with ours.
 contract() {
-    [ -f tests/contract/run.py ] || return 0
     say "contract, in Python and C"
-    cargo build $STABLE --release
+    programs
     python3 tests/contract/run.py
 }
 
@@ -107,17 +114,18 @@ wireguard() {
         skipped "no C compiler for the cryptography"
         return
     fi
-    manifest="--manifest-path wireguard/Cargo.toml"
-    cargo fmt $manifest --check
+    # What it has in common with the workspace is built once.
+    manifest="--manifest-path wireguard/Cargo.toml --target-dir target"
+    cargo fmt --manifest-path wireguard/Cargo.toml --check
     cargo clippy $STABLE $manifest --all-targets -- -D warnings
     RUSTDOCFLAGS="-D warnings" cargo doc $STABLE $manifest --no-deps --document-private-items
     cargo test $STABLE $manifest
-    cargo build $STABLE --release --bins
-    TUN_WIREGUARD=wireguard/target/debug/tun-wireguard python3 wireguard/tests/stranger.py
+    programs
+    TUN_WIREGUARD="$PWD/target/debug/tun-wireguard" python3 wireguard/tests/stranger.py
     # Its C is built by a compiler for Redox, where there is one.
     if command -v "${CC_x86_64_unknown_redox:-x86_64-unknown-redox-gcc}" >/dev/null 2>&1; then
-        RUSTC_BOOTSTRAP=1 cargo clippy $STABLE $manifest --target x86_64-unknown-redox \
-            --target-dir wireguard/target/nightly -- -D warnings
+        RUSTC_BOOTSTRAP=1 cargo clippy $STABLE --manifest-path wireguard/Cargo.toml \
+            --target x86_64-unknown-redox --target-dir target/nightly -- -D warnings
     else
         skipped "WireGuard for Redox: no C compiler x86_64-unknown-redox-gcc"
     fi
@@ -144,7 +152,7 @@ msrv() {
         skipped "Rust $oldest cannot be had here"
         return
     fi
-    rustup run "$oldest" cargo check $STABLE --workspace --all-targets --target-dir target/msrv
+    rustup run "$oldest" cargo check $STABLE --workspace --lib --bins --examples --target-dir target/msrv
 }
 
 # That dependencies may be given on with ours, and come from where they should: deny.toml.
@@ -160,18 +168,19 @@ licences() {
         licenses sources bans
 }
 
-# That benches run; what they measure is for people to look at.
+# That benches run. What they measure is for people to look at, and from `cargo bench`: here they are
+# built as the tests are.
 benches() {
     say "benches"
-    cargo bench $STABLE --bench per_packet -- --quick
-    cargo bench $STABLE --bench flood -- --quick
+    cargo test $STABLE --workspace --bench per_packet -- --quick
+    cargo test $STABLE --workspace --bench flood -- --quick
 }
 
 # Everything at once: ten minutes of it in virtual time, which take some seconds, and on a mount for real.
 soak() {
     say "soak"
-    cargo bench $STABLE --bench soak -- virtual --seconds 600
-    cargo bench $STABLE --bench soak -- mount --seconds "${SOAK_SECONDS:-50}"
+    cargo test $STABLE --workspace --bench soak -- virtual --seconds 600
+    cargo test $STABLE --workspace --bench soak -- mount --seconds "${SOAK_SECONDS:-50}"
 }
 
 # Each target runs for some seconds, from the inputs in fuzz/corpus on. An input that fails is kept in

@@ -65,6 +65,7 @@ if [ -n "$ICOUNT" ]; then
     icount="-icount shift=$ICOUNT,sleep=on"
 fi
 network=,tftp=$dir/tftp,guestfwd=tcp:10.0.2.100:7-cmd:cat
+network="$network,guestfwd=tcp:10.0.2.100:9-cmd:head -c 4000000 /dev/zero"
 mkdir "$dir/tftp"
 seq 1 30000 | head -c 100000 >"$dir/tftp/numbers"
 measured=

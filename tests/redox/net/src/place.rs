@@ -6,6 +6,11 @@ use std::time::Duration;
 
 use crate::{lease, mirror};
 
+/// The echo service (RFC 862) that the runner provides.
+pub const ECHO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 100), 7);
+/// Its service that sends some megabytes and closes.
+pub const DOWNLOAD: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 100), 9);
+
 /// An interface, or a way to use one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum On {

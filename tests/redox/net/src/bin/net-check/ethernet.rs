@@ -1,12 +1,12 @@
 //! Tests over the emulated adapter, with the services of QEMU's user network.
 
 use std::fs;
-use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, SocketAddrV4, TcpStream, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, Shutdown, TcpStream, UdpSocket};
 use std::thread;
 use std::time::{Duration, Instant};
 
 use redox_net::pattern;
-use redox_net::place::Place;
+use redox_net::place::{ECHO, Place};
 use redox_net::poll;
 
 use crate::{Test, adapters, icmp, skip};
@@ -25,8 +25,6 @@ pub(crate) const TESTS: &[Test] = &[
 pub(crate) const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 2, 2);
 /// Its other address.
 const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfec0, 0, 0, 0, 0, 0, 0, 2);
-/// The echo service (RFC 862) that the runner provides.
-pub(crate) const ECHO: SocketAddrV4 = SocketAddrV4::new(Ipv4Addr::new(10, 0, 2, 100), 7);
 /// The file that the runner puts into the TFTP server: the numbers from 1, one a line.
 const FILE: &str = "numbers";
 const FILE_LEN: usize = 100_000;

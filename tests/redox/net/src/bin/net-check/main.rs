@@ -9,7 +9,7 @@
 //!
 //! A test is a function that panics when something is not as it should be; it runs in a process of
 //! its own, and prints `redox-test NAME ok|FAILED|skipped REASON`. The Ethernet tests use QEMU's
-//! user network: a gateway that answers pings, an echo service ([`ethernet::ECHO`]), a TFTP
+//! user network: a gateway that answers pings, an echo service ([`ECHO`](redox_net::place::ECHO)), a TFTP
 //! server.
 
 mod adapters;

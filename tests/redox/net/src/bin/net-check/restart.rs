@@ -5,10 +5,10 @@ use std::net::TcpStream;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use redox_net::place::Place;
+use redox_net::place::{ECHO, Place};
 use redox_net::say;
 
-use crate::ethernet::{ECHO, GATEWAY};
+use crate::ethernet::GATEWAY;
 use crate::{Test, icmp, skip};
 
 pub(crate) const TESTS: &[Test] = &[Test::eth("lease_survives_ten_kills", ten_kills)];

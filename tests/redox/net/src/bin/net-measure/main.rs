@@ -1,4 +1,4 @@
-//! The speed of the network over 127.0.0.1, on any daemon that serves it.
+//! The speed of the network over 127.0.0.1, and over Ethernet, on any daemon that serves it.
 //!
 //! ```text
 //! net-measure            everything
@@ -9,6 +9,7 @@
 //! takes too long: then its line says so.
 
 mod connect;
+mod ethernet;
 mod latency;
 mod rate;
 mod tunnel;
@@ -26,7 +27,7 @@ struct Measure {
     body: fn(&str),
 }
 
-const ALL: [Measure; 16] = [
+const ALL: [Measure; 19] = [
     Measure {
         name: "tcp_bulk_4k_mb_per_s",
         body: |name| rate::bulk(name, 4 << 10, 8 << 20),
@@ -86,6 +87,18 @@ const ALL: [Measure; 16] = [
     Measure {
         name: "tun_ping_us",
         body: tunnel::ping,
+    },
+    Measure {
+        name: "eth_echo_300_kb_ms",
+        body: |name| ethernet::echo(name, 300_000),
+    },
+    Measure {
+        name: "eth_echo_1_mb_ms",
+        body: |name| ethernet::echo(name, 1_000_000),
+    },
+    Measure {
+        name: "eth_download_4_mb_ms",
+        body: |name| ethernet::download(name, 4_000_000),
     },
     Measure {
         name: "idle_cpu_ms_in_5_s",

@@ -510,11 +510,17 @@ impl Host {
     /// this host where nobody listens: the packets go round at once.
     fn is_refused_here(&mut self, id: FileId) -> bool {
         let Self { net, files, .. } = self;
+        let Ok(File::Inet(socket)) = files.get(id) else {
+            return false;
+        };
+        if !socket.connects_here(net) {
+            return false;
+        }
         // One turn sends the request, the next hands round that and its answer.
         for _ in 0..2 {
             net.turn(Budget::TURN);
         }
-        matches!(files.get(id), Ok(File::Inet(socket)) if socket.has_failed(net))
+        socket.has_failed(net)
     }
 
     fn read_file(

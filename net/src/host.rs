@@ -374,7 +374,9 @@ impl Host {
             ("bpf", "") => Ok(bpf::list(&self.net.ip)),
             ("netisr", "") => Ok(netisr::list()),
             ("udp", "") => Ok(vec![directory(inet::BIND)]),
-            ("tcp" | "icmp" | "ip", "") | ("icmp", "echo") | ("udp", inet::BIND) => Ok(Vec::new()),
+            ("tcp" | "icmp" | "ip", "")
+            | ("icmp", echo::ECHO | echo::PING)
+            | ("udp", inet::BIND) => Ok(Vec::new()),
             ("netcfg", rest) => netcfg::list(&self.net, rest),
             _ => Err(errno::ENOTDIR),
         }

@@ -66,6 +66,17 @@ class Cut(Contract):
             self.assertEqual(os.readv(socket, pieces), 1024)
             self.assertEqual(b"".join(pieces)[:1024], fill * 1024)
 
+    def test_events(self):
+        """What is told as it comes is a stream as well: the rest of a call waits for no further line."""
+        link = self.link()
+        events = self.keep(os.open(self.tree.path("netcfg", "ifaces", link.name, "events"), os.O_RDONLY))
+        lines = [f"mtu {700 + number % 2}\n" for number in range(PIECES * 4 // 8)]
+        for line in lines:
+            self.tree.write(f"ifaces/{link.name}/mtu", line[4:])
+        pieces = [bytearray(4) for _ in range(PIECES + 44)]
+        self.assertEqual(os.readv(events, pieces), 4 * PIECES)
+        self.assertEqual(b"".join(pieces)[: 4 * PIECES], "".join(lines).encode())
+
     def test_append(self):
         """O_APPEND, as of a shell's >>, changes nothing for whole packets."""
         link = self.link()
@@ -93,6 +104,15 @@ class Kernel(Contract):
         status = self.child(touch).wait()
         self.assertTrue(status == 0 or os.WTERMSIG(status) == signal.SIGBUS, status)
         self.assertEqual(len(os.read(link.file, 100)), 28)
+
+    def test_mapping_of_events(self):
+        """Nor with lines that are told once."""
+        events = self.keep(os.open(self.tree.path("netcfg", "ifaces", "lo0", "events"), os.O_RDONLY))
+        self.addCleanup(self.tree.write, "ifaces/lo0/mtu", "16384\n")
+        self.tree.write("ifaces/lo0/mtu", "9000\n")
+        status = self.child(lambda pipe: mmap.mmap(events, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ)[0]).wait()
+        self.assertNotEqual(status, 0)
+        self.assertEqual(os.read(events, 100), b"mtu 9000\n")
 
     def test_attributes(self):
         """lsattr(1) on an open tun: there are no such attributes; and tun/clone makes no unit."""

@@ -92,7 +92,10 @@ impl Handle {
 /// The answer of `stat` for `route/lookup`.
 pub(crate) const LOOKUP: Stat = text(0o666);
 /// The answer of `stat` for a file of events.
-pub(crate) const EVENTS: Stat = text(0o444);
+pub(crate) const EVENTS: Stat = Stat {
+    kind: FileKind::Stream,
+    ..text(0o444)
+};
 
 const fn text(mode: u16) -> Stat {
     Stat {

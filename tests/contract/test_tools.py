@@ -80,6 +80,20 @@ class Tools(Contract):
         out, _ = ping.communicate(timeout=PATIENCE)
         self.assertIn("4 sent, 4 received", out)
 
+    def test_capture_that_was_stopped(self):
+        """The same for a capture, which waits in a read most of the time."""
+        link = self.link()
+        file = os.path.join(self.tree.base, "stopped")
+        capture = self.start("capture", link.name, file, "--packets", "2")
+        for _ in range(2):
+            size = os.path.getsize(file) if os.path.exists(file) else 0
+            while capture.poll() is None and (not os.path.exists(file) or os.path.getsize(file) == size):
+                self.assertEqual(link.before_pong(), [])
+            if capture.poll() is None:
+                for number in (signal.SIGSTOP, signal.SIGCONT) * 3:
+                    capture.send_signal(number)
+        self.assertEqual(capture.wait(PATIENCE), 0)
+
     def test_ping_says_who_said_what(self):
         """Errors of routers, in the words of ping(8); each ends the wait for its reply."""
         link = self.link(head=True)

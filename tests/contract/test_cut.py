@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 import signal
+import struct
 
 import packet as wire
 from case import Contract
@@ -31,6 +32,20 @@ class Cut(Contract):
         # The next call is a packet again.
         self.assertEqual(os.writev(link.file, [whole[:20], whole[20:]]), len(whole))
         self.assertTrue(link.recv().is_pong)
+
+    def test_largest(self):
+        """A call of more than 1 MiB accepts the packets of the first 1 MiB."""
+        link = self.link()
+        self.set(link.file, "TUNSBATCH", 1)
+        packet = wire.udp(link.peer, link.here, 5, 9, bytes(1020 - 28))
+        one = struct.pack("=I", len(packet)) + packet
+        self.assertEqual(len(one), 1024)
+        # Memory of its own begins on a page, so that the kernel cuts behind a frame.
+        with mmap.mmap(-1, (1 << 20) + 8192) as memory:
+            memory.write(one * (len(memory) // len(one)))
+            before = self.tree.stats(link.name)["ipackets"]
+            self.assertEqual(os.write(link.file, memory), 1 << 20)
+            self.assertEqual(self.tree.stats(link.name)["ipackets"] - before, 1024)
 
     def test_read(self):
         """readv of more pieces gets one packet, and the next call the next one."""

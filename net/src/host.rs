@@ -796,7 +796,7 @@ impl FileServer for Host {
         self.counted();
     }
 
-    fn write(&mut self, id: FileId, buf: &[u8], _offset: u64, caller: Caller) -> Outcome<usize> {
+    fn write(&mut self, id: FileId, buf: &[u8], offset: u64, caller: Caller) -> Outcome<usize> {
         self.schedule();
         let Self {
             net,
@@ -821,7 +821,7 @@ impl FileServer for Host {
                 .tun
                 .pgrp_write(*handle, buf, caller, &**processes)
                 .into(),
-            File::Text(handle) => handle.write(net, watchers, buf).into(),
+            File::Text(handle) => handle.write(net, watchers, buf, offset).into(),
             File::Lookup(lookup) => lookup.write(net, buf).into(),
             File::Events(_) | File::Sockets(_) | File::Drops(_) => errno::EBADF.into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),

@@ -1010,6 +1010,58 @@ fn a_preferred_router_is_used_again_when_it_answers_again() {
     wire.assert_ledger_closes();
 }
 
+/// Whatever a router fills the tables with that does not answer, or says itself that it is none.
+#[test]
+fn what_strangers_advertised_makes_room() {
+    for lifetime in [u16::MAX, 0] {
+        let wire = Wire::new();
+        let forged: Vec<_> = (0..16)
+            .map(|net| prefix(&format!("2001:db8:bad:{net:x}::"), true, u32::MAX, u32::MAX))
+            .chain([servers(u32::MAX, &["fd00::a", "fd00::b", "fd00::c"])])
+            .collect();
+        let honest = [
+            prefix("2001:db8:1::", true, HOUR, HOUR),
+            servers(600, &["fd00::53"]),
+        ];
+        advertise(&wire, "fe80::bad", lifetime, &forged);
+        wire.wait(1000);
+        let state = || {
+            let text = wire.text("route/list");
+            (
+                addrs(&wire).contains(&"2001:db8:1::ff:fe00:1/64".to_owned()),
+                text.contains("2001:db8:1::/64 dev eth0"),
+                wire.text("resolv/nameserver") == "fd00::53\n",
+            )
+        };
+        let icmp = wire.process.open("/scheme/icmp/echo/2001:db8:9::9", BOTH);
+        let icmp = icmp.unwrap();
+        for second in 0..20_u8 {
+            advertise(&wire, ROUTER, 1800, &honest);
+            let _ = wire.process.write(icmp, &[0, second, 9, 9]);
+            wire.wait(1000);
+            answer(&wire, &[ROUTER]);
+        }
+        assert_eq!(via(&wire), [ROUTER]);
+        assert_eq!(state(), (true, true, true), "{lifetime}");
+        assert_eq!(addrs(&wire).len(), 1 + 16);
+        // They stay, whatever else comes.
+        for number in 0..40 {
+            let prefix = prefix(&format!("2001:db8:bad:f{number:x}::"), true, HOUR, HOUR);
+            let servers = servers(600, &[&format!("fd00::bad:{number}")]);
+            advertise_as(
+                &wire,
+                &format!("fe80::bad:{number}"),
+                HIGH,
+                0,
+                &[prefix, servers],
+            );
+        }
+        wire.wait(1000);
+        assert_eq!(state(), (true, true, true), "{lifetime}");
+        wire.assert_ledger_closes();
+    }
+}
+
 /// What is on the link and which addresses to make are two questions (RFC 4861 section 6.3.4).
 #[test]
 fn a_prefix_may_be_on_the_link_without_an_address_in_it() {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::packet;
-use common::system::TestProcesses;
-use net::{Config, Host, Services};
+use common::system::machine;
+use net::{Host, Services};
 use scheme::OpenFlags;
 use scheme::errno;
 use scheme::local::{Fd, Local, ManualClock, Process};
@@ -49,12 +49,7 @@ fn set(program: &Process<Host>, path: &str, line: &str) {
 
 impl System {
     fn new() -> Self {
-        let clock = Arc::new(ManualClock::default());
-        let config = Config {
-            seed: 3.into(),
-            services: Services::all(),
-        };
-        let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));
+        let (local, clock) = machine(3, Services::all());
         let program = local.process(1, 0);
         let tun = tunnel(&program, 0);
         Self {

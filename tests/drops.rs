@@ -9,11 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::packet;
-use common::system::TestProcesses;
+use common::system::machine;
 use net::adapters::Lost;
 use net::ifnet::DropReason;
 use net::link::Mac;
-use net::{Config, Host, Services};
+use net::{Host, Services};
 use pcap_file::DataLink;
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionOption;
@@ -45,12 +45,7 @@ struct Seen {
 
 impl System {
     fn new() -> Self {
-        let config = Config {
-            seed: 3.into(),
-            services: Services::empty(),
-        };
-        let clock = Arc::new(ManualClock::default());
-        let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));
+        let (local, clock) = machine(3, Services::empty());
         Self {
             root: local.process(1, 0),
             local,

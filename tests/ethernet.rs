@@ -10,11 +10,11 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use common::packet::{self, echo_request, payload_v4, udp};
-use common::system::TestProcesses;
+use common::system::host;
 use common::wire::{EVERYBODY, PEER, US, Wire};
 use net::adapters::{Adapters, Bus, FrameIo, Lost};
 use net::link::Mac;
-use net::{Config, Host, Services};
+use net::{Host, Services};
 use scheme::{Caller, FileServer, Now, OpenFlags, Outcome, Pid, errno};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
@@ -449,11 +449,7 @@ struct Machine {
 
 impl Machine {
     fn new(drivers: &Drivers) -> Self {
-        let config = Config {
-            seed: 5.into(),
-            services: Services::empty(),
-        };
-        let mut net = Host::new(config, TestProcesses);
+        let mut net = host(5, Services::empty());
         let adapters = Adapters::new(drivers.clone(), &mut net);
         let mut machine = Self {
             drivers: drivers.clone(),

@@ -8,12 +8,11 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use net::link::Mac;
-use net::{Config, Host, Services};
-use scheme::local::{Local, ManualClock};
+use net::{Host, Services};
 use scheme::{FileServer, Now, OpenFlags};
 
 use common::packet::{self, first_fragment, tcp_syn};
-use common::system::{MountSystem, System, TestProcesses, counter};
+use common::system::{MountSystem, System, counter, host, machine};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 /// As the system's own `_IOW` has it.
@@ -157,11 +156,7 @@ fn pings_through_a_mount(system: &MountSystem) {
 }
 
 fn syn() {
-    let config = Config {
-        seed: 1.into(),
-        services: Services::ECHO,
-    };
-    let local = Local::with_clock(Host::new(config, TestProcesses), ManualClock::default());
+    let (local, _) = machine(1, Services::ECHO);
     let root = local.process(1, 0);
     let tun = common::program::tunnel(&root, 0, "10.9.0.1/24");
     root.ioctl(tun, TUNSBATCH, &mut 1_i32.to_ne_bytes())
@@ -191,12 +186,8 @@ fn syn() {
 
 /// Solicitations of stations that do not exist, and packets for others.
 fn neighbours() {
-    let config = Config {
-        seed: 1.into(),
-        services: Services::ECHO,
-    };
     let us = Mac([2, 0, 0, 0, 0, 1]);
-    let mut host = Host::new(config, TestProcesses);
+    let mut host = host(1, Services::ECHO);
     let adapter = host.attach_ethernet(us).unwrap();
     let root = scheme::Caller {
         pid: scheme::Pid(1),

@@ -8,9 +8,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::packet::{checksum, ipv4, payload_v4};
-use common::system::TestProcesses;
+use common::system::{host, machine};
 use net::ifnet::DropReason;
-use net::{Config, Host, Services};
+use net::{Host, Services};
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, ManualClock, Process};
 use scheme::{Caller, FileServer, Now, OpenFlags, Pid};
@@ -26,12 +26,7 @@ struct System {
 }
 
 fn system() -> System {
-    let config = Config {
-        seed: 3.into(),
-        services: Services::all(),
-    };
-    let clock = Arc::new(ManualClock::default());
-    let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));
+    let (local, clock) = machine(3, Services::all());
     System {
         root: local.process(1, 0),
         user: local.process(9, 1000),
@@ -187,15 +182,11 @@ fn empty_datagrams_fill_a_queue_too() {
 
 #[test]
 fn who_watches_counters_is_told_ten_times_a_second() {
-    let config = Config {
-        seed: 1.into(),
-        services: Services::all(),
-    };
     let root = Caller {
         pid: Pid(1),
         uid: 0,
     };
-    let mut net = Host::new(config, TestProcesses);
+    let mut net = host(1, Services::all());
     let stats = net
         .open("netcfg/ifaces/lo0/stats", OpenFlags::READ, root)
         .unwrap();

@@ -50,7 +50,7 @@ const CHECKS: &[(&str, Check)] = &[
     ),
     (
         "one read or write",
-        By("tests/contract/test_cut.py", "test_write"),
+        By("tests/contract/test_cut.py", "test_largest"),
     ),
     (
         "names that the kernel knows",
@@ -64,6 +64,13 @@ const CHECKS: &[(&str, Check)] = &[
         By(
             "scheme/src/fuse/listings.rs",
             "all_lists_are_bounded_and_the_last_entries_are_the_superusers",
+        ),
+    ),
+    (
+        "directories that are read",
+        By(
+            "scheme/tests/redox_dispatch.rs",
+            "lists_are_kept_as_long_as_there_is_room",
         ),
     ),
     (
@@ -108,6 +115,13 @@ const CHECKS: &[(&str, Check)] = &[
     ),
     ("addresses", Here(addresses)),
     (
+        "addresses that others are asked about",
+        By(
+            "net/src/link/claim.rs",
+            "the_oldest_is_asked_about_no_longer",
+        ),
+    ),
+    (
         "groups",
         By("tests/sockets/groups.rs", "memberships_that_cannot_be"),
     ),
@@ -144,7 +158,17 @@ const CHECKS: &[(&str, Check)] = &[
     ("adapters", Here(adapters)),
     (
         "frames at a driver",
-        By("tests/ethernet.rs", "a_connection_waits_for_the_driver"),
+        By(
+            "src/bin/tund/network/mod.rs",
+            "frames_at_a_driver_are_bounded",
+        ),
+    ),
+    (
+        "threads of drivers",
+        By(
+            "src/bin/tund/network/mod.rs",
+            "threads_of_drivers_that_do_not_answer_are_bounded",
+        ),
     ),
     (
         "packets of IPX or AppleTalk",

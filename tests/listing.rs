@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::packet;
-use common::system::TestProcesses;
-use net::{Config, Host, Services};
+use common::system::machine;
+use net::{Host, Services};
 use scheme::local::{Fd, Local, ManualClock, Process};
 use scheme::{OpenFlags, Ready, errno};
 
@@ -26,12 +26,7 @@ struct System {
 }
 
 fn system() -> System {
-    let config = Config {
-        seed: 3.into(),
-        services: Services::empty(),
-    };
-    let clock = Arc::new(ManualClock::default());
-    let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));
+    let (local, clock) = machine(3, Services::empty());
     System {
         root: local.process(7, 0),
         user: local.process(42, 1000),

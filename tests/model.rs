@@ -11,9 +11,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use common::packet::{self, echo_request, udp};
-use common::system::TestProcesses;
+use common::system::machine;
 use net::ifnet::DropReason;
-use net::{Config, Host, Services};
+use net::{Host, Services};
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, ManualClock, Process};
 use scheme::{OpenFlags, Pid, Ready, SignalTarget};
@@ -317,16 +317,7 @@ struct Run {
 
 impl Run {
     fn new(seed: u64) -> Self {
-        let clock = Arc::new(ManualClock::default());
-        let services = Services::empty();
-        let net = Host::new(
-            Config {
-                seed: seed.into(),
-                services,
-            },
-            TestProcesses,
-        );
-        let local = Local::with_clock(net, Arc::clone(&clock));
+        let (local, clock) = machine(seed, Services::empty());
         let process = local.process(PID, 0);
         Self {
             rng: fastrand::Rng::with_seed(seed),

@@ -10,8 +10,8 @@ use std::time::Duration;
 
 use common::link::{Link, Quality};
 use common::packet;
-use common::system::TestProcesses;
-use net::{Config, Host, Services};
+use common::system::host;
+use net::{Host, Services};
 use scheme::errno::{self, Errno};
 use scheme::local::{Clock, Fd, Local, ManualClock, Process};
 use scheme::{OpenFlags, Ready};
@@ -38,15 +38,7 @@ struct Machine {
 
 impl Machine {
     fn new(seed: u64, clock: &Arc<ManualClock>) -> Self {
-        let services = Services::ECHO;
-        let net = Host::new(
-            Config {
-                seed: seed.into(),
-                services,
-            },
-            TestProcesses,
-        );
-        let local = Local::with_clock(net, Arc::clone(clock));
+        let local = Local::with_clock(host(seed, Services::ECHO), Arc::clone(clock));
         let process = local.process(1, 0);
         let tuns = Vec::new();
         Self {

@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use common::packet::udp;
 use common::program::{set, text, tunnel};
-use common::system::{TestProcesses, counter};
+use common::system::{counter, machine};
 use common::wire::{PEER, US, Wire};
-use net::{Config, Host, Services};
+use net::{Host, Services};
 use scheme::errno::{self, Errno};
 use scheme::local::{Fd, Local, ManualClock, Process};
 use scheme::{OpenFlags, Pid, Ready, SignalTarget};
@@ -37,12 +37,7 @@ struct Machine {
 
 impl Machine {
     fn new(queue: &str) -> Self {
-        let clock = Arc::new(ManualClock::default());
-        let config = Config {
-            seed: 5.into(),
-            services: Services::all(),
-        };
-        let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));
+        let (local, clock) = machine(5, Services::all());
         let process = local.process(1, 0);
         let tun = tunnel(&process, 0, "10.0.0.1/24");
         let socket = Self::socket_of(&process, 9);

@@ -3,12 +3,10 @@
 
 mod common;
 
-use std::sync::Arc;
-
-use common::system::TestProcesses;
-use net::{Config, Host, Services};
+use common::system::machine;
+use net::{Host, Services};
 use scheme::errno::{self, Errno};
-use scheme::local::{Local, ManualClock, Process};
+use scheme::local::Process;
 
 const ADD: &str = "route/add";
 
@@ -18,12 +16,7 @@ struct System {
 
 /// A machine with a tunnel that carries both families.
 fn system() -> System {
-    let config = Config {
-        seed: 3.into(),
-        services: Services::all(),
-    };
-    let clock = Arc::new(ManualClock::default());
-    let local = Local::with_clock(Host::new(config, TestProcesses), clock);
+    let (local, _) = machine(3, Services::all());
     let system = System {
         root: local.process(1, 0),
     };

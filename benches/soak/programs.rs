@@ -119,7 +119,7 @@ impl<'a, S: System> Programs<'a, S> {
             3 => "udp/127.0.0.1:7".to_owned(),
             4 => format!("udp/10.{unit}.0.{host}:53"),
             5 => "icmp/echo/127.0.0.1".to_owned(),
-            6 => format!("icmp/echo/10.{unit}.0.{host}"),
+            6 => format!("icmp/ping/10.{unit}.0.{host}"),
             7 => "ip/11".to_owned(),
             8 => "bpf/lo0".to_owned(),
             9 => format!("bpf/tun{unit}"),

@@ -3,11 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use net::{Config, Host, Services};
+use net::{Host, Services};
 use scheme::local::{Clock, Local, ManualClock};
 use scheme::{FileServer, OpenFlags};
 
-use crate::common::system::{LocalSystem, TestProcesses};
+use crate::common::system::{LocalSystem, machine};
 
 pub(crate) struct VirtualMachine {
     local: Arc<Local<Host>>,
@@ -16,12 +16,7 @@ pub(crate) struct VirtualMachine {
 
 impl VirtualMachine {
     pub(crate) fn new(seed: u64) -> Self {
-        let config = Config {
-            seed: seed.into(),
-            services: Services::all(),
-        };
-        let clock = Arc::new(ManualClock::default());
-        let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));
+        let (local, clock) = machine(seed, Services::all());
         Self { local, clock }
     }
 

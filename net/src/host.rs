@@ -374,7 +374,9 @@ impl Host {
             ("bpf", "") => Ok(bpf::list(&self.net.ip)),
             ("netisr", "") => Ok(netisr::list()),
             ("udp", "") => Ok(vec![directory(inet::BIND)]),
-            ("tcp" | "icmp" | "ip", "") | ("icmp", "echo") | ("udp", inet::BIND) => Ok(Vec::new()),
+            ("tcp" | "icmp" | "ip", "")
+            | ("icmp", echo::ECHO | echo::PING)
+            | ("udp", inet::BIND) => Ok(Vec::new()),
             ("netcfg", rest) => netcfg::list(&self.net, rest),
             _ => Err(errno::ENOTDIR),
         }
@@ -510,11 +512,17 @@ impl Host {
     /// this host where nobody listens: the packets go round at once.
     fn is_refused_here(&mut self, id: FileId) -> bool {
         let Self { net, files, .. } = self;
+        let Ok(File::Inet(socket)) = files.get(id) else {
+            return false;
+        };
+        if !socket.connects_here(net) {
+            return false;
+        }
         // One turn sends the request, the next hands round that and its answer.
         for _ in 0..2 {
             net.turn(Budget::TURN);
         }
-        matches!(files.get(id), Ok(File::Inet(socket)) if socket.has_failed(net))
+        socket.has_failed(net)
     }
 
     fn read_file(
@@ -788,7 +796,7 @@ impl FileServer for Host {
         self.counted();
     }
 
-    fn write(&mut self, id: FileId, buf: &[u8], _offset: u64, caller: Caller) -> Outcome<usize> {
+    fn write(&mut self, id: FileId, buf: &[u8], offset: u64, caller: Caller) -> Outcome<usize> {
         self.schedule();
         let Self {
             net,
@@ -813,7 +821,7 @@ impl FileServer for Host {
                 .tun
                 .pgrp_write(*handle, buf, caller, &**processes)
                 .into(),
-            File::Text(handle) => handle.write(net, watchers, buf).into(),
+            File::Text(handle) => handle.write(net, watchers, buf, offset).into(),
             File::Lookup(lookup) => lookup.write(net, buf).into(),
             File::Events(_) | File::Sockets(_) | File::Drops(_) => errno::EBADF.into(),
             File::Bpf(handle) => handle.write(&mut net.ip, buf).into(),

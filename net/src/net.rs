@@ -198,7 +198,7 @@ impl Net {
             proto::TCP => self.tcp.knows(&endpoints),
             proto::UDP if matches!(notice, Notice::Narrow(_)) => self.udp.may_have_sent(&endpoints),
             proto::UDP => self.udp.knows(&endpoints),
-            proto::ICMP | proto::ICMPV6 => self.echo.knows(&quoted),
+            proto::ICMP | proto::ICMPV6 => self.echo.notice(&quoted),
             _ => false,
         };
         if !known {

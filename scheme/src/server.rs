@@ -59,6 +59,8 @@ pub enum FileKind {
     Text,
     /// A device or socket: a stream of packets or bytes, without offsets.
     Device,
+    /// A text that each opening reads once, as it comes: without offsets.
+    Stream,
 }
 
 /// The attributes that `stat` returns.

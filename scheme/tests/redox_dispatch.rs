@@ -299,6 +299,28 @@ fn a_directory_that_is_read_in_pieces_is_as_it_was_at_the_start() {
 }
 
 #[test]
+fn lists_are_kept_as_long_as_there_is_room() {
+    /// More than half of what there is room for.
+    const MANY: usize = 100_000;
+
+    let mut kernel = Kernel::new();
+    let name = |number: usize| format!("{number:06}");
+    kernel.front.dispatch.server.mail = (0..MANY).map(|at| name(at).into()).collect();
+    let dirs = [(); 2].map(|()| kernel.open(ROOT, "box", O_RDWR, 0));
+    let mut second_piece = |kernel: &mut Kernel, dirs: [i64; 2], before: usize| {
+        let first = dirs.map(|dir| piece(kernel, dir, 0));
+        kernel.front.dispatch.server.mail.remove(0);
+        let mut dirs = dirs.into_iter().zip(first);
+        dirs.all(|(dir, (names, next))| piece(kernel, dir, next).0[0] == name(before + names.len()))
+    };
+    // There is no room for both, so the second list is made anew and misses an entry.
+    assert!(!second_piece(&mut kernel, dirs, 0));
+    assert!(second_piece(&mut kernel, [dirs[0]; 2], 1));
+    kernel.front.close(dirs[0] as usize, &mut Vec::new());
+    assert!(second_piece(&mut kernel, [dirs[1]; 2], 2));
+}
+
+#[test]
 fn access_modes_are_ours_to_enforce() {
     let mut kernel = Kernel::new();
     let number = kernel.open(ROOT, "box", O_RDONLY, 0);

@@ -1,6 +1,7 @@
 //! Two network namespaces with a veth between them: the daemon drives `a0` in one, and the kernel's
 //! own network has `b0` in the other.
 
+use std::cell::RefCell;
 use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
@@ -303,6 +304,23 @@ impl Bed {
 
     pub(crate) fn peers_link(&self) -> Link<'_> {
         Link(&self.peers, "b0")
+    }
+
+    /// Makes a change of the link, and waits until the interface was stopped and runs again.
+    pub(crate) fn until_found_anew(&self, change: impl FnOnce()) {
+        let events = self.system.open("netcfg/ifaces/eth0/events", true, false);
+        let events = events.unwrap();
+        self.system.set_nonblocking(events).unwrap();
+        change();
+        let told = RefCell::new(Vec::new());
+        until("it is found anew", || {
+            let mut buf = [0; 4096];
+            if let Ok(len) = self.system.read(events, &mut buf) {
+                told.borrow_mut().extend_from_slice(&buf[..len]);
+            }
+            String::from_utf8_lossy(&told.borrow()).contains("running\n")
+        });
+        self.system.close(events).unwrap();
     }
 
     /// The kernel's end first where it has to carry more.

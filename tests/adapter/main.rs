@@ -351,7 +351,8 @@ fn mtu_of_the_link(bed: &Bed) {
     bed.kernel_ping("fd00::1", "3000");
     bed.ping("10.0.0.2", "3000");
     bed.set("ifaces/eth0/mtu", "1300");
-    bed.links_mtu("1500");
+    // The link is found anew, and what was set stays.
+    bed.until_found_anew(|| bed.links_mtu("1500"));
     mtu("1300");
     bed.ping("10.0.0.2", "3000");
     assert_eq!(bed.drops("refused"), 0);

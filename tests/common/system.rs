@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use net::{Config, Host, Services};
-use scheme::local::{Fd, Local, Process};
+use scheme::local::{Fd, Local, ManualClock, Process};
 use scheme::{OpenFlags, Pid, Processes, Ready, SignalTarget};
 
 /// An error number.
@@ -124,6 +124,21 @@ impl Processes for TestProcesses {
     }
 }
 
+/// A machine of this seed, without a front.
+pub fn host(seed: u64, services: Services) -> Host {
+    let seed = seed.into();
+    Host::new(Config { seed, services }, TestProcesses)
+}
+
+/// A machine of this seed, and its clock, which the test moves.
+pub fn machine(seed: u64, services: Services) -> (Arc<Local<Host>>, Arc<ManualClock>) {
+    let clock = Arc::new(ManualClock::default());
+    (
+        Local::with_clock(host(seed, services), Arc::clone(&clock)),
+        clock,
+    )
+}
+
 /// Threads of this process, through the local front.
 pub struct LocalSystem {
     process: Process<Host>,
@@ -131,11 +146,7 @@ pub struct LocalSystem {
 
 impl LocalSystem {
     pub fn new() -> Self {
-        let config = Config {
-            seed: 1.into(),
-            services: Services::all(),
-        };
-        Self::over(&Local::new(Host::new(config, TestProcesses)))
+        Self::over(&Local::new(host(1, Services::all())))
     }
 
     /// The superuser's programs on this machine.

@@ -5,12 +5,12 @@ use std::time::Duration;
 
 use net::ifnet::AdapterId;
 use net::link::Mac;
-use net::{Config, Host, Services};
+use net::{Host, Services};
 use scheme::errno;
 use scheme::local::{Clock, Local, ManualClock, Process};
 use scheme::{Now, OpenFlags};
 
-use super::system::TestProcesses;
+use super::system::machine;
 
 pub const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
 pub const PEER: Mac = Mac([2, 0, 0, 0, 0, 2]);
@@ -37,12 +37,7 @@ impl Wire {
 
     /// An adapter that has just been attached.
     pub fn fresh() -> Self {
-        let clock = Arc::new(ManualClock::default());
-        let config = Config {
-            seed: 5.into(),
-            services: Services::ECHO,
-        };
-        let local = Local::with_clock(Host::new(config, TestProcesses), Arc::clone(&clock));
+        let (local, clock) = machine(5, Services::ECHO);
         let port = local.with_server(|net| net.attach_ethernet(US)).unwrap();
         local.pump();
         let process = local.process(1, 0);

@@ -6,6 +6,7 @@ import fcntl
 import mmap
 import os
 import signal
+import struct
 
 import packet as wire
 from case import Contract
@@ -31,6 +32,20 @@ class Cut(Contract):
         # The next call is a packet again.
         self.assertEqual(os.writev(link.file, [whole[:20], whole[20:]]), len(whole))
         self.assertTrue(link.recv().is_pong)
+
+    def test_largest(self):
+        """A call of more than 1 MiB accepts the packets of the first 1 MiB."""
+        link = self.link()
+        self.set(link.file, "TUNSBATCH", 1)
+        packet = wire.udp(link.peer, link.here, 5, 9, bytes(1020 - 28))
+        one = struct.pack("=I", len(packet)) + packet
+        self.assertEqual(len(one), 1024)
+        # Memory of its own begins on a page, so that the kernel cuts behind a frame.
+        with mmap.mmap(-1, (1 << 20) + 8192) as memory:
+            memory.write(one * (len(memory) // len(one)))
+            before = self.tree.stats(link.name)["ipackets"]
+            self.assertEqual(os.write(link.file, memory), 1 << 20)
+            self.assertEqual(self.tree.stats(link.name)["ipackets"] - before, 1024)
 
     def test_read(self):
         """readv of more pieces gets one packet, and the next call the next one."""
@@ -66,6 +81,17 @@ class Cut(Contract):
             self.assertEqual(os.readv(socket, pieces), 1024)
             self.assertEqual(b"".join(pieces)[:1024], fill * 1024)
 
+    def test_events(self):
+        """What is told as it comes is a stream as well: the rest of a call waits for no further line."""
+        link = self.link()
+        events = self.keep(os.open(self.tree.path("netcfg", "ifaces", link.name, "events"), os.O_RDONLY))
+        lines = [f"mtu {700 + number % 2}\n" for number in range(PIECES * 4 // 8)]
+        for line in lines:
+            self.tree.write(f"ifaces/{link.name}/mtu", line[4:])
+        pieces = [bytearray(4) for _ in range(PIECES + 44)]
+        self.assertEqual(os.readv(events, pieces), 4 * PIECES)
+        self.assertEqual(b"".join(pieces)[: 4 * PIECES], "".join(lines).encode())
+
     def test_append(self):
         """O_APPEND, as of a shell's >>, changes nothing for whole packets."""
         link = self.link()
@@ -93,6 +119,15 @@ class Kernel(Contract):
         status = self.child(touch).wait()
         self.assertTrue(status == 0 or os.WTERMSIG(status) == signal.SIGBUS, status)
         self.assertEqual(len(os.read(link.file, 100)), 28)
+
+    def test_mapping_of_events(self):
+        """Nor with lines that are told once."""
+        events = self.keep(os.open(self.tree.path("netcfg", "ifaces", "lo0", "events"), os.O_RDONLY))
+        self.addCleanup(self.tree.write, "ifaces/lo0/mtu", "16384\n")
+        self.tree.write("ifaces/lo0/mtu", "9000\n")
+        status = self.child(lambda pipe: mmap.mmap(events, 4096, mmap.MAP_PRIVATE, mmap.PROT_READ)[0]).wait()
+        self.assertNotEqual(status, 0)
+        self.assertEqual(os.read(events, 100), b"mtu 9000\n")
 
     def test_attributes(self):
         """lsattr(1) on an open tun: there are no such attributes; and tun/clone makes no unit."""

@@ -175,6 +175,31 @@ class Netcfg(Contract):
             self.assertEqual(self.tree.read(name), text)
         self.refused(name, ["x", "1.2.3", "1.2.3.4.5", "1.2.3.256", "1.2.3.4/8", "1.2.3.4 5.6.7.8", ":::"])
 
+    def test_one_value(self):
+        """Where there is one value, a second line is refused: it is not silently the last."""
+        for name, one, other in (
+            ("resolv/nameserver", b"192.0.2.53\n", b"192.0.2.54\n"),
+            ("ip/forwarding", b"0\n", b"1\n"),
+            ("debug/if_tun_debug", b"0\n", b"7\n"),
+        ):
+            with self.subTest(name=name):
+                path = self.tree.path("netcfg", name)
+                file = self.keep(os.open(path, os.O_RDWR))
+                os.write(file, one)
+                self.fails(errno.EINVAL, os.write, self.keep(os.open(path, os.O_RDWR)), other + one)
+                if name == "resolv/nameserver":
+                    # As a shell's printf does it.
+                    self.fails(errno.EINVAL, os.write, file, other)
+                self.assertEqual(self.tree.read(name).encode(), one)
+                # From the start it is another text; so it is for each >> of a shell.
+                os.pwrite(file, other, 0)
+                self.assertEqual(self.tree.read(name).encode(), other)
+                for line in (other, one):
+                    append = os.open(path, os.O_WRONLY | os.O_APPEND)
+                    os.write(append, line)
+                    os.close(append)
+                self.assertEqual(self.tree.read(name).encode(), one)
+
     def test_debug(self):
         """An int, exactly."""
         name = "debug/if_tun_debug"

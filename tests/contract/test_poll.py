@@ -88,6 +88,18 @@ class Poll(Contract):
             self.assertEqual(poller.poll(0), [])
             os.read(self.file, 100)
 
+    def test_edge_without_draining(self):
+        """One read for each event is enough, whatever else comes meanwhile."""
+        poller = self.poller(select.EPOLLIN | select.EPOLLET)
+        for _ in range(3):
+            self.tree.inject(self.name, sample())
+        for more in (True, True, True, True, False, False, False):
+            self.assertEqual(poller.poll(PATIENCE), [(self.file, select.EPOLLIN)])
+            os.read(self.file, 100)
+            if more:
+                self.tree.inject(self.name, sample())
+        self.assertEqual(poller.poll(0), [])
+
     def test_registering_again(self):
         """Registering again with a packet queued reports it at once (level, edge and one-shot)."""
         for mode in (0, select.EPOLLET, select.EPOLLONESHOT):

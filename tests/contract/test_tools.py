@@ -4,9 +4,11 @@ import json
 import os
 import shutil
 import signal
+import struct
 import subprocess
 import unittest
 
+import packet as wire
 from case import Contract
 from procs import LIBC
 from tree import PATIENCE, PROGRAM
@@ -77,6 +79,70 @@ class Tools(Contract):
             ping.send_signal(number)
         out, _ = ping.communicate(timeout=PATIENCE)
         self.assertIn("4 sent, 4 received", out)
+
+    def test_capture_that_was_stopped(self):
+        """The same for a capture, which waits in a read most of the time."""
+        link = self.link()
+        file = os.path.join(self.tree.base, "stopped")
+        capture = self.start("capture", link.name, file, "--packets", "2")
+        for _ in range(2):
+            size = os.path.getsize(file) if os.path.exists(file) else 0
+            while capture.poll() is None and (not os.path.exists(file) or os.path.getsize(file) == size):
+                self.assertEqual(link.before_pong(), [])
+            if capture.poll() is None:
+                for number in (signal.SIGSTOP, signal.SIGCONT) * 3:
+                    capture.send_signal(number)
+        self.assertEqual(capture.wait(PATIENCE), 0)
+
+    def test_ping_says_who_said_what(self):
+        """Errors of routers, in the words of ping(8); each ends the wait for its reply."""
+        link = self.link(head=True)
+        for here, peer, router, errors in (
+            (
+                link.here,
+                link.peer,
+                f"10.9.{self.unit}.9",
+                (
+                    (3, 1, 0, "Destination Host Unreachable"),
+                    (3, 13, 0, "Packet filtered"),
+                    (11, 0, 0, "Time to live exceeded"),
+                ),
+            ),
+            (
+                link.here6,
+                link.peer6,
+                f"fd09:{self.unit}::9",
+                (
+                    (1, 3, 0, "Destination unreachable: Address unreachable"),
+                    (2, 0, 1280, "Packet too big: mtu=1280"),
+                    (3, 0, 0, "Time exceeded: Hop limit"),
+                ),
+            ),
+        ):
+            count = str(len(errors))
+            ping = self.start("ping", "-c", count, "-i", "0.01", "-W", "1000", peer)
+            for kind, code, word, _ in errors:
+                request = link.recv()
+                word = struct.pack("!I", word)
+                body = wire.icmp(router, here, kind, code, word, request.data)
+                link.send(wire.ip(router, here, request.proto, body))
+            out, said = ping.communicate(timeout=PATIENCE)
+            self.assertEqual(ping.returncode, 1)
+            for *_, words in errors:
+                self.assertIn(f"From {router}: {words}", out)
+            self.assertIn(f"{count} sent, 0 received, {count} errors", out)
+            self.assertIn(f"no reply from {peer}", said)
+        # One error, and then a reply; the same for programs.
+        ping = self.start("--json", "ping", "-c", "2", "-i", "0.01", "-W", "1000", link.peer)
+        for number in range(2):
+            request = link.recv()
+            kind, rest, data = (3, bytes(4), request.data)
+            if number:
+                kind, rest, data = (0, request.payload[4:8], request.payload[8:])
+            link.send(wire.ip4(link.peer, link.here, 1, wire.icmp(link.peer, link.here, kind, 0, rest, data)))
+        out, _ = ping.communicate(timeout=PATIENCE)
+        found = json.loads(out)
+        self.assertEqual((ping.returncode, found["received"], found["errors"]), (0, 1, 1))
 
     def test_any_time(self):
         """Times that no clock reaches are only long."""

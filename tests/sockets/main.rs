@@ -17,37 +17,27 @@ mod waiting;
 use std::sync::Arc;
 
 use common::libc::{BOTH, Libc};
-use common::system::TestProcesses;
-use net::{Config, Host, Services};
+use common::system::machine;
+use net::{Host, Services};
 use scheme::local::{Fd, Local, ManualClock};
 use scheme::{Caller, Pid};
 
 fn system() -> Arc<Local<Host>> {
-    let config = Config {
-        seed: 3.into(),
-        services: Services::ECHO,
-    };
-    Local::new(Host::new(config, TestProcesses))
+    Local::new(common::system::host(3, Services::ECHO))
 }
 
 /// A machine without a front, and a caller that is root.
 fn host() -> (Host, Caller) {
-    let config = Config {
-        seed: 3.into(),
-        services: Services::empty(),
-    };
     let root = Caller {
         pid: Pid(1),
         uid: 0,
     };
-    (Host::new(config, TestProcesses), root)
+    (common::system::host(3, Services::empty()), root)
 }
 
 /// The system with a clock that is set by hand.
 fn system_by_hand() -> (Arc<Local<Host>>, Arc<ManualClock>) {
-    let clock = Arc::new(ManualClock::default());
-    let (net, _) = host();
-    (Local::with_clock(net, Arc::clone(&clock)), clock)
+    machine(3, Services::empty())
 }
 
 /// Tunnel `tun0` with address 10.1.0.1/24, with nonblocking reads.

@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use net::Host;
 use scheme::errno;
-use scheme::{FileServer, Now, Outcome, Ready};
+use scheme::{Argument, FileServer, Now, OpenFlags, Outcome, Ready};
 
 use crate::common::libc::Libc;
 use crate::common::packet::{checksum, ipv4};
 use crate::{BOTH, host, system, tunnel};
+
+const TUNSIFHEAD: u32 = 0x8004_7460;
 
 #[test]
 fn connecting_without_waiting() {
@@ -46,6 +48,43 @@ fn connecting_without_waiting() {
     let other = libc.accept(listener).unwrap();
     libc.write_all(fd, b"y");
     assert_eq!(libc.0.read(other, &mut buf), Ok(1));
+}
+
+#[test]
+fn only_who_connects_to_this_host_waits_for_its_answer() {
+    let (mut net, root) = host();
+    let tun = net.open("tun/0", BOTH, root).unwrap();
+    let mut on = [1, 0, 0, 0];
+    net.ioctl(tun, TUNSIFHEAD, Argument::new(&mut on), root)
+        .unwrap();
+    let add = net.open("netcfg/ifaces/tun0/addr/add", BOTH, root).unwrap();
+    let text = b"10.1.0.1/24\nfd00::1/64\n";
+    let written = net.write(add, text, 0, root);
+    assert_eq!(written, Outcome::Done(Ok(text.len())));
+    let _ = net.turn(Now::default());
+    let segments = |net: &Host| net.interface("tun0").unwrap().stats.opackets;
+    let mut connect = |name: &str| {
+        let before = segments(&net);
+        let socket = net.open("tcp", BOTH, root).unwrap();
+        let made = net.dup(socket, name.as_bytes(), true, root);
+        let at_once = segments(&net) - before;
+        let _ = net.turn(Now::default());
+        (made, at_once, segments(&net) - before)
+    };
+    for refused in [
+        "127.0.0.1:4",
+        "127.9.9.9:4",
+        "[::1]:4",
+        "10.1.0.1:4",
+        "[fd00::1]:4",
+    ] {
+        let refused = connect(refused);
+        assert_eq!(refused, (errno::ECONNREFUSED.into(), 0, 0));
+    }
+    // No turn is spent on the others: what they send leaves with the next one.
+    for begun in ["10.1.0.2:4", "[fd00::2]:4"] {
+        assert_eq!(connect(begun), (errno::EINPROGRESS.into(), 0, 1), "{begun}");
+    }
 }
 
 #[test]
@@ -215,7 +254,14 @@ fn in_time<T: Send + 'static>(
 #[test]
 fn who_left_something_is_told_again() {
     let (mut net, caller) = host();
-    let mut open = |path: &str| net.open(path, BOTH, caller).unwrap();
+    let open_one = |net: &mut Host, path: &str| {
+        let flags = match path.ends_with("events") {
+            true => OpenFlags::READ,
+            false => BOTH,
+        };
+        net.open(path, flags, caller).unwrap()
+    };
+    let mut open = |path: &str| open_one(&mut net, path);
     let tun = open("tun/0");
     let addr = open("netcfg/ifaces/tun0/addr/set");
     let datagrams = [open("udp//127.0.0.1:5000"), open("udp/127.0.0.1:5000")];
@@ -260,6 +306,36 @@ fn who_left_something_is_told_again() {
         let _ = net.write(datagrams[1], b"data", 0, caller);
     }
     assert!(told(&mut net, datagrams[0]));
+    // Lines, of which a read takes whole ones.
+    let events = open_one(&mut net, "netcfg/ifaces/lo0/events");
+    let mtu = open_one(&mut net, "netcfg/ifaces/lo0/mtu");
+    for line in [&b"9000\n"[..], b"9001\n", b"9002\n"] {
+        let written = net.write(mtu, line, 0, caller);
+        assert_eq!(written, Outcome::Done(Ok(5)));
+    }
+    for line in [&b"mtu 9000\n"[..], b"mtu 9001\n", b"mtu 9002\n"] {
+        assert!(told(&mut net, events));
+        let mut buf = [0; 17];
+        let read = net.read(events, &mut buf, 0, caller);
+        assert_eq!((read, &buf[..9]), (Outcome::Done(Ok(9)), line));
+    }
+    assert!(!told(&mut net, events));
+    // Packets of a protocol for which a program registered.
+    let ipx = open_one(&mut net, "netisr/ipx");
+    let mut on = [1, 0, 0, 0];
+    let arg = Argument::new(&mut on);
+    net.ioctl(tun, TUNSIFHEAD, arg, caller).unwrap();
+    for _ in 0..3 {
+        let written = net.write(tun, &[0, 0, 0, 23, 1, 2, 3], 0, caller);
+        assert_eq!(written, Outcome::Done(Ok(7)));
+    }
+    for _ in 0..3 {
+        assert!(told(&mut net, ipx));
+        let read = net.read(ipx, &mut [0; 100], 0, caller);
+        assert_eq!(read, Outcome::Done(Ok(19)));
+        net.complete_read(ipx, true);
+    }
+    assert!(!told(&mut net, ipx));
     let mut message = [0; 100];
     message[8] = 20;
     let taken = net.call(datagrams[0], &mut message, &[5, 0], caller);

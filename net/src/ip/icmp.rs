@@ -1,8 +1,8 @@
 //! ICMP for both families: echo replies, errors about packets, and errors that others send us.
 //!
 //! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4. None is sent about an error, a
-//! multicast or broadcast, a fragment other than the first (but for its fragment header), or a packet whose source is not a host.
-//! Their rate is limited.
+//! multicast or broadcast, a fragment other than the first (but for its fragment header), or a
+//! packet whose source is not a host. Their rate is limited.
 
 use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
@@ -184,6 +184,17 @@ pub(crate) enum Notice {
     Lost,
 }
 
+/// An ICMP message, and who sent it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) by: IpAddr,
+    /// The type.
+    pub(crate) kind: u8,
+    pub(crate) code: u8,
+    /// The second word: an mtu or a pointer.
+    pub(crate) word: [u8; 4],
+}
+
 /// Whether a message of ICMP version 6 belongs to neighbour discovery (RFC 4861 section 4).
 pub(super) fn is_nd(kind: u8) -> bool {
     (ROUTER_SOLICITATION..=REDIRECT_V6).contains(&kind)
@@ -297,7 +308,7 @@ impl Ip {
     }
 
     pub(super) fn icmp_input(&mut self, received: Received) -> Delivery {
-        let &[kind, code, _, _, _, _, high, low, ref quote @ ..] = received.payload() else {
+        let &[kind, code, _, _, _, _, high, low, ..] = received.payload() else {
             return Delivery::Settled(Verdict::Dropped(DropReason::Malformed));
         };
         match kind {
@@ -313,15 +324,15 @@ impl Ip {
                     2 | 3 | 9 | 10 | 13 => Notice::Refused,
                     _ => Notice::Unreachable,
                 };
-                self.quoted(quote, notice)
+                self.quoted(&received, notice)
             }
-            TIME_EXCEEDED_V4 | PARAMETER_V4 => self.quoted(quote, Notice::Lost),
+            TIME_EXCEEDED_V4 | PARAMETER_V4 => self.quoted(&received, Notice::Lost),
             _ => Delivery::Settled(Verdict::Dropped(DropReason::NotWanted)),
         }
     }
 
     pub(super) fn icmp6_input(&mut self, received: Received) -> Delivery {
-        let &[kind, code, _, _, a, b, c, d, ref quote @ ..] = received.payload() else {
+        let &[kind, code, _, _, a, b, c, d, ..] = received.payload() else {
             return Delivery::Settled(Verdict::Dropped(DropReason::Malformed));
         };
         match kind {
@@ -330,16 +341,16 @@ impl Ip {
             TOO_BIG_V6 => {
                 let mtu = u32::from_be_bytes([a, b, c, d]);
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-                self.quoted(quote, Notice::Narrow(mtu))
+                self.quoted(&received, Notice::Narrow(mtu))
             }
             UNREACHABLE_V6 => {
                 let notice = match code {
                     1 | 4 => Notice::Refused,
                     _ => Notice::Unreachable,
                 };
-                self.quoted(quote, notice)
+                self.quoted(&received, notice)
             }
-            TIME_EXCEEDED_V6 | PARAMETER_V6 => self.quoted(quote, Notice::Lost),
+            TIME_EXCEEDED_V6 | PARAMETER_V6 => self.quoted(&received, Notice::Lost),
             MLD_QUERY | MLD_REPORT => Delivery::Settled(self.mld_input(&received)),
             _ if is_nd(kind) => Delivery::Neighbour(received),
             _ => Delivery::Settled(Verdict::Dropped(DropReason::NotWanted)),
@@ -374,15 +385,37 @@ impl Ip {
         Delivery::Settled(Verdict::Delivered)
     }
 
-    /// Notes an error about a packet of ours that a driver found, without an ICMP message.
-    pub(crate) fn notice(&mut self, packet: &[u8], notice: Notice) {
-        if let Ok(quoted) = self.parse_quote(packet, notice) {
+    /// Notes that a driver could not reach the host that a packet of ours was for, without an ICMP
+    /// message: this host says so.
+    pub(crate) fn notice_unreachable(&mut self, packet: &[u8]) {
+        let Some((by, _)) = addresses(packet) else {
+            return;
+        };
+        let (kind, code, word) = Problem::Host.message(by.is_ipv6());
+        let said = Said {
+            by,
+            kind,
+            code,
+            word,
+        };
+        if let Ok(quoted) = self.parse_quote(packet, Notice::Unreachable, said) {
             self.notices.push_back(quoted);
         }
     }
 
-    fn quoted(&self, quote: &[u8], notice: Notice) -> Delivery {
-        match self.parse_quote(quote, notice) {
+    /// What a message, which quotes a packet behind its header, says of that packet.
+    fn quoted(&self, received: &Received, notice: Notice) -> Delivery {
+        let Some((&[kind, code, _, _, a, b, c, d], quote)) = received.payload().split_first_chunk()
+        else {
+            return Delivery::Settled(Verdict::Dropped(DropReason::Malformed));
+        };
+        let said = Said {
+            by: received.header.src,
+            kind,
+            code,
+            word: [a, b, c, d],
+        };
+        match self.parse_quote(quote, notice, said) {
             Ok(quoted) => Delivery::Notice(quoted),
             Err(reason) => Delivery::Settled(Verdict::Dropped(reason)),
         }
@@ -392,7 +425,7 @@ impl Ip {
     /// that may have sent the packet decides whether to accept the error: only if there is such a
     /// connection, or if a datagram or echo request was sent there recently (RFC 8201 section 6).
     /// RFC 5927 section 4.1 would also check the quoted sequence number.
-    fn parse_quote(&self, quote: &[u8], notice: Notice) -> Result<Quoted, DropReason> {
+    fn parse_quote(&self, quote: &[u8], notice: Notice, said: Said) -> Result<Quoted, DropReason> {
         let (src, dst) = addresses(quote).ok_or(DropReason::Malformed)?;
         let (protocol, at) = payload_of(quote).ok_or(DropReason::NotWanted)?;
         let payload = quote.get(at..).unwrap_or_default();
@@ -400,15 +433,23 @@ impl Ip {
         if !self.ifs.is_local(&src) {
             return Err(DropReason::NotWanted);
         }
-        let ident = payload.get(4..6).and_then(|ident| ident.first_chunk());
+        let requests = match protocol {
+            proto::ICMP => a == ECHO_REQUEST_V4,
+            proto::ICMPV6 => a == ECHO_REQUEST_V6,
+            _ => false,
+        };
+        let echo = payload.get(4..).and_then(|rest| rest.first_chunk::<4>());
         Ok(Quoted {
             protocol,
             endpoints: Endpoints {
                 local: (src, u16::from_be_bytes([a, b])),
                 remote: (dst, u16::from_be_bytes([c, d])),
             },
-            ident: ident.map(|ident| u16::from_be_bytes(*ident)),
+            echo: echo
+                .filter(|_| requests)
+                .map(|&[a, b, c, d]| (u16::from_be_bytes([a, b]), [c, d])),
             notice,
+            said,
         })
     }
 }

@@ -48,7 +48,7 @@ use crate::packet::Packet;
 use crate::route::RouteTable;
 use crate::seed::{Purpose, Seed};
 use header::{Endpoints, Header};
-use icmp::{Notice, RateLimit};
+use icmp::{Notice, RateLimit, Said};
 use pmtu::PathMtus;
 use reassembly::{HeldFragments, HeldFrom, Reassembly};
 use reports::Reports;
@@ -136,10 +136,12 @@ pub(crate) struct Quoted {
     pub(crate) protocol: u8,
     /// Its addresses and ports. The ports mean something only if the protocol has them.
     pub(crate) endpoints: Endpoints,
-    /// Its identifier, if it is an echo request.
-    pub(crate) ident: Option<u16>,
+    /// Its identifier and sequence number, if it is an echo request.
+    pub(crate) echo: Option<(u16, [u8; 2])>,
     /// The error.
     pub(crate) notice: Notice,
+    /// The same in the words of ICMP.
+    pub(crate) said: Said,
 }
 
 /// The obligation to report the fate of a packet: every packet is in exactly one place.

@@ -89,6 +89,8 @@ impl Router {
 #[derive(Clone, Debug)]
 pub(crate) struct AutoAddr {
     addr: IfAddr,
+    /// The router that advertised the prefix last.
+    by: Ipv6Addr,
     /// The time until which new connections may use it.
     preferred: Duration,
     until: Duration,
@@ -101,6 +103,8 @@ pub(crate) struct AutoAddr {
 #[derive(Debug)]
 struct OnLink {
     prefix: IpNet,
+    /// The router that said so last.
+    by: Ipv6Addr,
     until: Duration,
 }
 
@@ -108,7 +112,18 @@ struct OnLink {
 #[derive(Debug)]
 struct Server {
     addr: Ipv6Addr,
+    /// The router that named it last.
+    by: Ipv6Addr,
     until: Duration,
+}
+
+/// Where something new goes in a bounded table.
+#[derive(Debug)]
+enum Place {
+    /// Behind the others.
+    Free,
+    /// Instead of the one at this place.
+    Of(usize),
 }
 
 /// Something to do now.
@@ -188,9 +203,18 @@ impl Autoconf {
         best.map(|router| router.addr)
     }
 
-    /// The name server to use.
+    /// The name server to use: the first that a router named that answers, or else the first.
     pub(super) fn server(&self) -> Option<Ipv6Addr> {
-        self.servers.first().map(|server| server.addr)
+        let mut servers = self.servers.iter();
+        let answered = servers.find(|server| self.answers(&server.by));
+        let best = answered.or_else(|| self.servers.first());
+        best.map(|server| server.addr)
+    }
+
+    /// Whether a station is a router, and answered when it was last asked.
+    fn answers(&self, router: &Ipv6Addr) -> bool {
+        let mut known = self.routers.iter();
+        known.any(|known| known.addr == *router && !known.silent)
     }
 
     /// The mtu of IPv6 on the link, if a router said so.
@@ -343,9 +367,9 @@ impl Autoconf {
         self.mtu = usable.or(self.mtu);
     }
 
-    /// Handles an option that advertises name servers (RFC 8106 section 5.1). A lifetime of zero
-    /// ends those that are named.
-    pub(super) fn servers_advertised(&mut self, option: &[u8], now: Duration) {
+    /// Handles an option of a router that advertises name servers (RFC 8106 section 5.1). A lifetime
+    /// of zero ends those that are named.
+    pub(super) fn servers_advertised(&mut self, option: &[u8], by: Ipv6Addr, now: Duration) {
         let Some((head, addrs)) = option.split_first_chunk::<8>() else {
             return;
         };
@@ -354,14 +378,22 @@ impl Autoconf {
         let until = end(now, lifetime);
         for addr in addrs.as_chunks::<16>().0 {
             let addr = Ipv6Addr::from(*addr);
-            let room = self.servers.len() < MAX_SERVERS;
+            let advertised = Server { addr, by, until };
             let mut known = self.servers.iter_mut();
             match known.find(|server| server.addr == addr) {
-                Some(server) => server.until = until,
-                None if room && is_host(&addr.into()) && !addr.is_loopback() => {
-                    self.servers.push(Server { addr, until });
+                Some(server) => *server = advertised,
+                None if lifetime.is_zero() || !is_host(&addr.into()) || addr.is_loopback() => {}
+                None => {
+                    let routers = self.servers.iter().map(|server| server.by);
+                    match self.place(routers, MAX_SERVERS, by) {
+                        Some(Place::Free) => self.servers.push(advertised),
+                        Some(Place::Of(at)) => {
+                            self.servers.remove(at);
+                            self.servers.push(advertised);
+                        }
+                        None => {}
+                    }
                 }
-                None => {}
             }
             self.servers.retain(|server| server.until > now);
         }
@@ -412,10 +444,32 @@ impl Autoconf {
         routers.position(|router| IpAddr::V6(router.addr) == *addr)
     }
 
-    /// Handles what an advertised prefix says of the link (RFC 4861 section 6.3.4). A lifetime of
-    /// zero ends it at once. A prefix that is not said to be on the link is not said to be off it
+    /// Where something that router `by` advertises goes in a table for `most` things, which have these
+    /// `routers`; `None` if there is no room. What was advertised by a router that answers is not
+    /// given up for another's, since advertisements can be forged.
+    fn place(
+        &self,
+        routers: impl ExactSizeIterator<Item = Ipv6Addr>,
+        most: usize,
+        by: Ipv6Addr,
+    ) -> Option<Place> {
+        if routers.len() < most {
+            return Some(Place::Free);
+        }
+        let mut useless = routers.enumerate().filter(|(_, of)| !self.answers(of));
+        let (at, _) = useless.next().filter(|_| self.answers(&by))?;
+        Some(Place::Of(at))
+    }
+
+    /// Handles what a prefix that router `by` advertises says of the link (RFC 4861 section 6.3.4).
+    /// A lifetime of zero ends it at once. A prefix that is not said to be on the link is not said to be off it
     /// either.
-    pub(super) fn prefix_on_link(&mut self, info: &NdiscPrefixInformation, now: Duration) {
+    pub(super) fn prefix_on_link(
+        &mut self,
+        info: &NdiscPrefixInformation,
+        by: Ipv6Addr,
+        now: Duration,
+    ) {
         // A prefix of all addresses would be a default route.
         let prefix = match info.prefix_len {
             1..=128 => Ipv6Net::new(info.prefix, info.prefix_len),
@@ -431,26 +485,34 @@ impl Autoconf {
             return;
         }
         let until = end(now, info.valid_lifetime.into());
-        let room = self.on_link.len() < MAX_PREFIXES;
+        let advertised = OnLink { prefix, by, until };
         let mut known = self.on_link.iter_mut();
         match known.find(|on_link| on_link.prefix == prefix) {
-            Some(on_link) => on_link.until = until,
-            None if room => {
-                self.on_link.push(OnLink { prefix, until });
+            Some(on_link) => *on_link = advertised,
+            None if until <= now => {}
+            None => {
+                let routers = self.on_link.iter().map(|on_link| on_link.by);
+                match self.place(routers, MAX_PREFIXES, by) {
+                    Some(Place::Free) => self.on_link.push(advertised),
+                    Some(Place::Of(at)) => self.on_link[at] = advertised,
+                    None => {}
+                }
             }
-            None => {}
         }
         self.on_link.retain(|on_link| on_link.until > now);
         self.rearm();
     }
 
-    /// Handles an advertised prefix. Returns the address to take because of it, if any. `is_set`
-    /// tells whether the interface was given this address by a program.
+    /// Handles a prefix that router `by` advertises. Returns the address to take because of it, if
+    /// any; one that makes room for it is added to `given_up`. `is_set` tells whether the interface
+    /// was given this address by a program.
     pub(super) fn prefix(
         &mut self,
         info: &NdiscPrefixInformation,
+        by: Ipv6Addr,
         mac: Mac,
         is_set: impl Fn(&IpAddr) -> bool,
+        given_up: &mut Vec<IpAddr>,
         now: Duration,
     ) -> Option<IfAddr> {
         let valid = Duration::from(info.valid_lifetime);
@@ -477,12 +539,16 @@ impl Autoconf {
                 auto
             }
             None => {
-                let room = self.addrs.len() < MAX_PREFIXES;
-                if valid.is_zero() || !room || !is_host(&addr) || is_set(&addr) {
+                if valid.is_zero() || !is_host(&addr) || is_set(&addr) {
                     return None;
+                }
+                let routers = self.addrs.iter().map(|auto| auto.by);
+                if let Place::Of(at) = self.place(routers, MAX_PREFIXES, by)? {
+                    given_up.push(self.addrs.remove(at).addr.addr);
                 }
                 self.addrs.push(AutoAddr {
                     addr: IfAddr::host(addr),
+                    by,
                     preferred: preferred_until,
                     until,
                     deprecated: false,
@@ -491,6 +557,7 @@ impl Autoconf {
                 self.addrs.last_mut()?
             }
         };
+        auto.by = by;
         auto.preferred = preferred_until;
         auto.deprecated = preferred.is_zero();
         if on_link {

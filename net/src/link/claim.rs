@@ -116,3 +116,28 @@ impl Link {
         ip.ifs.touch();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_oldest_is_asked_about_no_longer() {
+        let mut claims = Claims::default();
+        let now = Duration::from_secs(9);
+        let addr = |number: usize| IpAddr::from([10, 9, (number >> 8) as u8, number as u8]);
+        for number in 0..MAX_ADDRS + 9 {
+            claims.add(addr(number), now);
+        }
+        assert_eq!(claims.fresh.len(), MAX_ADDRS);
+        assert!(!claims.is_fresh(&addr(8), now) && claims.is_fresh(&addr(9), now));
+        // One that is set again is asked about anew, in one place.
+        let later = now + OBJECTIONS / 2;
+        claims.add(addr(9), later);
+        assert_eq!(claims.fresh.len(), MAX_ADDRS);
+        assert!(claims.is_fresh(&addr(9), now + OBJECTIONS));
+        assert!(!claims.is_fresh(&addr(10), now + OBJECTIONS));
+        claims.add(addr(0), now + 2 * OBJECTIONS);
+        assert_eq!(claims.fresh.len(), 1);
+    }
+}

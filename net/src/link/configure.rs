@@ -132,7 +132,7 @@ impl Link {
         let most = ip.ifs.get(dev).map_or(0, |ifp| ifp.mtu);
         let set = ip.addrs_of(dev);
         let is_set = |addr: &IpAddr| set.iter().any(|own| own.addr == *addr);
-        let mut found = Vec::new();
+        let (mut found, mut given_up) = (Vec::new(), Vec::new());
         let mut silent = false;
         self.autoconf_change(ip, id, |autoconf| {
             silent = autoconf.router_advertised(router, preference, lifetime, now);
@@ -146,16 +146,20 @@ impl Link {
                 };
                 match NdiscOptionRepr::parse(&option) {
                     Ok(NdiscOptionRepr::PrefixInformation(info)) => {
-                        autoconf.prefix_on_link(&info, now);
-                        found.extend(autoconf.prefix(&info, mac, is_set, now));
+                        autoconf.prefix_on_link(&info, router, now);
+                        let taken = autoconf.prefix(&info, router, mac, is_set, &mut given_up, now);
+                        found.extend(taken);
                     }
                     Ok(NdiscOptionRepr::Mtu(mtu)) => autoconf.mtu_advertised(mtu, most),
-                    _ if bytes[0] == RDNSS => autoconf.servers_advertised(bytes, now),
+                    _ if bytes[0] == RDNSS => autoconf.servers_advertised(bytes, router, now),
                     _ => {}
                 }
                 rest = behind;
             }
         });
+        for addr in given_up {
+            self.autoconf_leave(ip, id, &addr);
+        }
         for addr in found {
             self.autoconf_found(ip, id, dev, addr);
         }

@@ -490,13 +490,11 @@ fn drop_packets(ifp: &mut Ifnet, reason: DropReason, lost: &[(Family, Packet)]) 
 
 /// Drops packets whose neighbour does not answer, and tells their senders.
 fn unreachable(ip: &mut Ip, dev: IfIndex, lost: Vec<(Family, Packet)>) {
-    use crate::ip::icmp::Notice;
-
     if let Some(ifp) = ip.ifs.get_mut(dev) {
         drop_packets(ifp, DropReason::NoNeighbor, &lost);
     }
     for (_, packet) in lost {
-        ip.notice(&packet, Notice::Unreachable);
+        ip.notice_unreachable(&packet);
         ip.icmp_unreachable_host(dev, &packet);
     }
 }

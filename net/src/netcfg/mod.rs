@@ -75,6 +75,8 @@ pub(crate) struct Handle {
     snapshot: Option<Arc<str>>,
     /// An unfinished line.
     pending: Vec<u8>,
+    /// Whether a line was applied since the writer was at the start.
+    written: bool,
     /// Whether a program asked to be told of changes.
     watched: bool,
 }
@@ -92,7 +94,10 @@ impl Handle {
 /// The answer of `stat` for `route/lookup`.
 pub(crate) const LOOKUP: Stat = text(0o666);
 /// The answer of `stat` for a file of events.
-pub(crate) const EVENTS: Stat = text(0o444);
+pub(crate) const EVENTS: Stat = Stat {
+    kind: FileKind::Stream,
+    ..text(0o444)
+};
 
 const fn text(mode: u16) -> Stat {
     Stat {
@@ -158,6 +163,7 @@ pub(crate) fn open(
         uid: caller.uid,
         snapshot: None,
         pending: Vec::new(),
+        written: false,
         watched: false,
     }))
 }
@@ -207,14 +213,18 @@ impl Handle {
     ///
     /// # Errors
     ///
-    /// `EINVAL` for a line that cannot be parsed, is refused or is too long, `ENOBUFS` if the
-    /// unfinished lines of all writers take too much memory.
+    /// `EINVAL` for a line that cannot be parsed, is refused or is too long, and for a second one
+    /// where there is one value only; `ENOBUFS` if the unfinished lines of all writers take too much
+    /// memory.
     pub(crate) fn write(
         &mut self,
         net: &mut Net,
         watchers: &mut Watchers,
         buf: &[u8],
+        offset: u64,
     ) -> Result<usize, Errno> {
+        // A writer at the start writes another text.
+        self.written &= offset > 0;
         let mut text = self.take_pending(watchers);
         text.extend_from_slice(buf);
         let finished = text
@@ -230,7 +240,7 @@ impl Handle {
             return Err(errno::ENOBUFS);
         }
         if !text.is_empty() {
-            commit(net, &self.node, &text)?;
+            self.commit(net, &text)?;
         }
         watchers.lines.take(pending.capacity());
         self.pending = pending;
@@ -248,7 +258,22 @@ impl Handle {
         if pending.is_empty() {
             return Ok(());
         }
-        commit(net, &self.node, &pending)
+        self.commit(net, &pending)
+    }
+
+    /// Applies lines.
+    fn commit(&mut self, net: &mut Net, text: &[u8]) -> Result<(), Errno> {
+        // A program that writes one value behind another hears that only one is kept. Name servers
+        // are written as lists, of which a shell may make a write each; a switch is turned again by
+        // who has it open.
+        let lines = text.split_inclusive(|&byte| byte == b'\n').count();
+        let behind = self.written && self.node == Node::Nameserver;
+        if behind || (lines > 1 && self.node.is_one_value()) {
+            return Err(errno::EINVAL);
+        }
+        commit(net, &self.node, text)?;
+        self.written = true;
+        Ok(())
     }
 
     pub(crate) fn close(&mut self, net: &mut Net, watchers: &mut Watchers, id: FileId) {

@@ -124,6 +124,11 @@ impl Node {
         )
     }
 
+    /// Whether it is one value of the machine, so that of several lines only the last would count.
+    pub(super) fn is_one_value(&self) -> bool {
+        matches!(self, Self::Nameserver | Self::TunDebug | Self::Forwarding)
+    }
+
     pub(super) fn is_writable(&self) -> bool {
         !matches!(
             self,

@@ -1,5 +1,8 @@
 //! `icmp/echo/ADDR`: ping. A write is two bytes of sequence number, in network order, and the data
 //! of an echo request; a read is the same of a reply.
+//!
+//! `icmp/ping/ADDR`: the same, for programs that want to know who says what. A read is a reply or an
+//! error about a request, behind a [header](encode_head).
 
 use std::net::IpAddr;
 
@@ -7,23 +10,35 @@ use scheme::errno::{self, Errno};
 use scheme::{Caller, FileId, Outcome, Ready, Stat};
 
 use super::SOCKET;
+use super::address::{self, ADDRESS};
 use super::option_file::Name;
 use crate::net::Net;
-use crate::stack::{EchoId, Owner};
+use crate::stack::{EchoId, Heard, Owner};
 
-/// Describes what a path below `icmp` leads to; `None` for the directory of the echo sockets.
+/// The directory of the sockets that hear replies only.
+pub(crate) const ECHO: &str = "echo";
+/// The directory of those that hear errors, too.
+pub(crate) const PING: &str = "ping";
+
+/// Describes what a path below `icmp` leads to; `None` for the directories of the sockets.
 pub(crate) fn stat(path: &str) -> Result<Option<Stat>, Errno> {
     match path {
-        "echo" => Ok(None),
-        _ => remote(path).map(|_| Some(SOCKET)),
+        ECHO | PING => Ok(None),
+        _ => parse(path).map(|_| Some(SOCKET)),
     }
 }
 
-fn remote(path: &str) -> Result<IpAddr, Errno> {
-    let addr = path.strip_prefix("echo/").ok_or(errno::ENOENT)?;
+/// The address in a path, and whether the socket hears errors.
+fn parse(path: &str) -> Result<(IpAddr, bool), Errno> {
+    let (kind, addr) = path.split_once('/').ok_or(errno::ENOENT)?;
+    let hears_errors = match kind {
+        ECHO => false,
+        PING => true,
+        _ => return Err(errno::ENOENT),
+    };
     let addr: IpAddr = addr.parse().map_err(|_| errno::EINVAL)?;
     // An IPv4-mapped address must not be on a wire.
-    Ok(addr.to_canonical())
+    Ok((addr.to_canonical(), hears_errors))
 }
 
 /// Opens a socket; events of it come with `file`.
@@ -33,20 +48,49 @@ pub(crate) fn open(
     caller: Caller,
     file: FileId,
 ) -> Result<EchoId, Errno> {
+    let (remote, hears_errors) = parse(path)?;
     let owner = Owner(file.0);
-    net.echo.open(&mut net.ip, remote(path)?, owner, caller.uid)
+    let Net { ip, echo, .. } = net;
+    echo.open(ip, remote, hears_errors, owner, caller.uid)
 }
 
 pub(crate) fn read(net: &mut Net, id: EchoId, buf: &mut [u8]) -> Outcome<usize> {
     if buf.is_empty() {
         return Outcome::Done(Ok(0));
     }
-    let Some(reply) = net.echo.recv(id) else {
+    let with_head = net.echo.hears_errors(id);
+    let Some(heard) = net.echo.recv(id) else {
         return Outcome::Wait;
     };
-    let len = reply.len().min(buf.len());
-    buf[..len].copy_from_slice(&reply[..len]);
-    Outcome::Done(Ok(len))
+    let head = encode_head(&heard);
+    let head = match with_head {
+        true => &head[..],
+        false => &heard.sequence,
+    };
+    let mut filled = 0;
+    for part in [head, &heard.data] {
+        let room = &mut buf[filled..];
+        let len = part.len().min(room.len());
+        room[..len].copy_from_slice(&part[..len]);
+        filled += len;
+    }
+    Outcome::Done(Ok(filled))
+}
+
+/// Bytes before the data of a reply.
+const HEAD: usize = ADDRESS + 8;
+
+/// `{ struct address from; u8 type, code; u8 sequence[2]; u8 word[4] }`: the [address](super::address)
+/// of who sent the message, with port 0, the type and code of ICMP or ICMPv6, the sequence number of
+/// the request that it is about, and of an error the second word, both in network order.
+fn encode_head(heard: &Heard) -> [u8; HEAD] {
+    let Heard { said, sequence, .. } = heard;
+    let mut head = [0; HEAD];
+    head[..ADDRESS].copy_from_slice(&address::encode((said.by, 0)));
+    head[ADDRESS..ADDRESS + 2].copy_from_slice(&[said.kind, said.code]);
+    head[ADDRESS + 2..ADDRESS + 4].copy_from_slice(sequence);
+    head[ADDRESS + 4..].copy_from_slice(&said.word);
+    head
 }
 
 pub(crate) fn write(net: &mut Net, id: EchoId, buf: &[u8]) -> Result<usize, Errno> {
@@ -70,8 +114,12 @@ pub(crate) fn ready(net: &Net, id: EchoId) -> Ready {
 }
 
 pub(crate) fn path(net: &Net, id: EchoId) -> String {
+    let kind = match net.echo.hears_errors(id) {
+        true => PING,
+        false => ECHO,
+    };
     match net.echo.remote(id) {
-        Some(remote) => format!("icmp/echo/{remote}"),
+        Some(remote) => format!("icmp/{kind}/{remote}"),
         None => "icmp".to_owned(),
     }
 }

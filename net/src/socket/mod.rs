@@ -2,6 +2,7 @@
 //!
 //! - [`inet`]: `tcp` and `udp`;
 //! - [`name`]: addresses as text, in paths and answers;
+//! - [`address`]: addresses as bytes;
 //! - [`message`]: the payloads of `recvmsg` and `sendmsg`;
 //! - [`option_file`]: the files of options that dup makes;
 //! - [`mod@echo`]: pings, through `icmp`;
@@ -9,6 +10,7 @@
 //!
 //! docs/sockets.md has a table of the whole interface.
 
+mod address;
 pub(crate) mod echo;
 pub(crate) mod inet;
 mod message;

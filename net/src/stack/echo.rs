@@ -1,4 +1,6 @@
 //! Sockets for pings, each with an identifier of its own (RFC 792, RFC 4443 section 4).
+//!
+//! A socket hears replies; one that was opened for it also hears the errors about its requests.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
@@ -11,6 +13,7 @@ use super::listed::{Listed, next_of};
 use super::{OVERHEAD, Owner, unspecified};
 use crate::ifnet::DropReason;
 use crate::ip::header::proto;
+use crate::ip::icmp::Said;
 use crate::ip::output::HOP_LIMIT;
 use crate::ip::{Ip, Quoted, Received, Verdict, checksum};
 use crate::memory::Memory;
@@ -20,10 +23,21 @@ use crate::packet::Packet;
 const MAX_SOCKETS: usize = 32_768;
 /// Of these, how many are reserved for the superuser.
 const RESERVED_SOCKETS: usize = 1024;
-/// Most replies in a socket's queue.
+/// Most messages in a socket's queue.
 const QUEUE_PACKETS: usize = 128;
 /// Most bytes in a socket's queue, overhead included.
 const QUEUE_BYTES: usize = 208 << 10;
+
+/// A message that came to a socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Heard {
+    /// A reply or an error, and who sent it. Of a reply, the second word is left zero.
+    pub(crate) said: Said,
+    /// The sequence number of the request.
+    pub(crate) sequence: [u8; 2],
+    /// The data of a reply.
+    pub(crate) data: Vec<u8>,
+}
 
 /// Number of an echo socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,7 +52,9 @@ struct EchoSocket {
     ident: u16,
     /// Hop limit of requests; `None` for that of the path.
     hop_limit: Option<NonZeroU8>,
-    replies: VecDeque<Vec<u8>>,
+    /// Whether it hears errors.
+    hears_errors: bool,
+    heard: VecDeque<Heard>,
     bytes: usize,
 }
 
@@ -58,6 +74,7 @@ impl Echo {
         &mut self,
         ip: &mut Ip,
         remote: IpAddr,
+        hears_errors: bool,
         owner: Owner,
         uid: u32,
     ) -> Result<EchoId, Errno> {
@@ -78,7 +95,8 @@ impl Echo {
             remote,
             ident,
             hop_limit: None,
-            replies: VecDeque::new(),
+            hears_errors,
+            heard: VecDeque::new(),
             bytes: 0,
         }) as u32;
         self.idents.insert(ident, key);
@@ -103,7 +121,7 @@ impl Echo {
             state: None,
             local: (unspecified(&socket.remote), None),
             remote: (socket.remote, None),
-            recv: socket.replies.iter().map(Vec::len).sum(),
+            recv: socket.heard.iter().map(|heard| heard.data.len() + 2).sum(),
             send: 0,
             owner: Some(socket.owner),
             path: None,
@@ -113,6 +131,11 @@ impl Echo {
     /// The address that it pings.
     pub(crate) fn remote(&self, id: EchoId) -> Option<IpAddr> {
         Some(self.get(id)?.remote)
+    }
+
+    /// Whether it hears errors about its requests.
+    pub(crate) fn hears_errors(&self, id: EchoId) -> bool {
+        self.get(id).is_some_and(|socket| socket.hears_errors)
     }
 
     /// The hop limit of its requests.
@@ -127,22 +150,21 @@ impl Echo {
         }
     }
 
-    /// Whether a reply waits to be read.
+    /// Whether a message waits to be read.
     pub(crate) fn has_queued(&self, id: EchoId) -> bool {
-        self.get(id)
-            .is_some_and(|socket| !socket.replies.is_empty())
+        self.get(id).is_some_and(|socket| !socket.heard.is_empty())
     }
 
-    /// Takes the oldest reply: its sequence number, and its data.
-    pub(crate) fn recv(&mut self, id: EchoId) -> Option<Vec<u8>> {
+    /// Takes the oldest message.
+    pub(crate) fn recv(&mut self, id: EchoId) -> Option<Heard> {
         let socket = self.sockets.get_mut(id.0 as usize)?;
-        let reply = socket.replies.pop_front()?;
-        socket.bytes -= cost(&reply);
-        self.memory.give_back(cost(&reply));
-        Some(reply)
+        let heard = socket.heard.pop_front()?;
+        socket.bytes -= heard.cost();
+        self.memory.give_back(heard.cost());
+        Some(heard)
     }
 
-    /// The owner of the next socket to which a reply came.
+    /// The owner of the next socket to which a message came.
     #[must_use]
     pub(crate) fn poll_event(&mut self) -> Option<Owner> {
         self.events.pop_front()
@@ -185,7 +207,7 @@ impl Echo {
     /// Handles a reply.
     pub(crate) fn input(&mut self, ip: &Ip, received: &Received) -> Verdict {
         let message = received.payload();
-        let Some(&[_, _, _, _, a, b]) = message.first_chunk() else {
+        let Some((&[kind, code, _, _, a, b, c, d], data)) = message.split_first_chunk() else {
             return Verdict::Dropped(DropReason::Malformed);
         };
         let key = self.idents.get(&u16::from_be_bytes([a, b]));
@@ -197,30 +219,69 @@ impl Echo {
         let Some(socket) = socket.filter(meant) else {
             return Verdict::Dropped(DropReason::NotWanted);
         };
-        let reply = &message[6..];
-        let cost = cost(reply);
-        let full = socket.replies.len() >= QUEUE_PACKETS || socket.bytes + cost > QUEUE_BYTES;
-        if full || !self.memory.has_room(cost, socket.uid) {
-            return Verdict::Dropped(DropReason::SocketFull);
+        let heard = Heard {
+            said: Said {
+                by: src,
+                kind,
+                code,
+                word: [0; 4],
+            },
+            sequence: [c, d],
+            data: data.to_vec(),
+        };
+        match socket.push(heard, &mut self.memory) {
+            true => {
+                self.events.push_back(socket.owner);
+                Verdict::Delivered
+            }
+            false => Verdict::Dropped(DropReason::SocketFull),
         }
-        socket.bytes += cost;
-        self.memory.take(cost);
-        socket.replies.push_back(reply.to_vec());
-        self.events.push_back(socket.owner);
-        Verdict::Delivered
     }
 
-    /// Whether an error is about an echo request of ours.
-    pub(crate) fn knows(&self, quoted: &Quoted) -> bool {
-        let key = quoted.ident.and_then(|ident| self.idents.get(&ident));
-        let socket = key.and_then(|&key| self.sockets.get(key as usize));
-        socket.is_some_and(|socket| socket.remote == quoted.endpoints.remote.0)
+    /// Handles an error. False if it is not about an echo request of ours.
+    pub(crate) fn notice(&mut self, quoted: &Quoted) -> bool {
+        let Some((ident, sequence)) = quoted.echo else {
+            return false;
+        };
+        let key = self.idents.get(&ident);
+        let socket = key.and_then(|&key| self.sockets.get_mut(key as usize));
+        let remote = quoted.endpoints.remote.0;
+        let Some(socket) = socket.filter(|socket| socket.remote == remote) else {
+            return false;
+        };
+        let heard = Heard {
+            said: quoted.said,
+            sequence,
+            data: Vec::new(),
+        };
+        // One that finds the queue full is lost, like a reply.
+        if socket.hears_errors && socket.push(heard, &mut self.memory) {
+            self.events.push_back(socket.owner);
+        }
+        true
     }
 }
 
-/// Bytes charged for a reply.
-fn cost(reply: &[u8]) -> usize {
-    reply.len() + OVERHEAD
+impl EchoSocket {
+    /// Queues a message. False if there is no room.
+    fn push(&mut self, heard: Heard, memory: &mut Memory) -> bool {
+        let cost = heard.cost();
+        let full = self.heard.len() >= QUEUE_PACKETS || self.bytes + cost > QUEUE_BYTES;
+        if full || !memory.has_room(cost, self.uid) {
+            return false;
+        }
+        self.bytes += cost;
+        memory.take(cost);
+        self.heard.push_back(heard);
+        true
+    }
+}
+
+impl Heard {
+    /// Bytes charged for it.
+    fn cost(&self) -> usize {
+        self.data.len() + OVERHEAD
+    }
 }
 
 #[cfg(test)]
@@ -254,7 +315,7 @@ mod tests {
     fn a_reply_comes_to_the_socket_that_asked() {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(9), 0).unwrap();
+        let id = echo.open(&mut ip, PEER.into(), false, Owner(9), 0).unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"ping").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         assert_eq!((request[9], request[20]), (proto::ICMP, 8));
@@ -262,7 +323,9 @@ mod tests {
         let verdict = arrive(&mut echo, &mut ip, reply_to(&request, PEER));
         assert_eq!(verdict, Verdict::Delivered);
         assert_eq!(echo.poll_event(), Some(Owner(9)));
-        assert_eq!(echo.recv(id).unwrap(), [&SEQUENCE[..], b"ping"].concat());
+        let heard = echo.recv(id).unwrap();
+        assert_eq!((heard.said.by, heard.said.kind), (PEER.into(), 0));
+        assert_eq!((heard.sequence, &heard.data[..]), (SEQUENCE, &b"ping"[..]));
         assert!(!echo.has_queued(id) && echo.recv(id).is_none());
     }
 
@@ -271,7 +334,7 @@ mod tests {
         let not_wanted = Verdict::Dropped(DropReason::NotWanted);
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(0), 0).unwrap();
+        let id = echo.open(&mut ip, PEER.into(), false, Owner(0), 0).unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         let elsewhere = reply_to(&request, [10, 0, 0, 3].into());
@@ -287,7 +350,7 @@ mod tests {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
         let all = IpAddr::from([10, 0, 0, 255]);
-        let id = echo.open(&mut ip, all, Owner(0), 0).unwrap();
+        let id = echo.open(&mut ip, all, false, Owner(0), 0).unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         for from in [PEER, [10, 0, 0, 3].into()] {
@@ -300,7 +363,7 @@ mod tests {
     fn a_full_queue_drops() {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(0), 0).unwrap();
+        let id = echo.open(&mut ip, PEER.into(), false, Owner(0), 0).unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         for _ in 0..QUEUE_PACKETS {
@@ -320,7 +383,9 @@ mod tests {
             sent(ip, dev).remove(0)
         };
         let mut full = || {
-            let id = echo.open(&mut ip, PEER.into(), Owner(0), 1000).unwrap();
+            let id = echo
+                .open(&mut ip, PEER.into(), false, Owner(0), 1000)
+                .unwrap();
             let reply = reply_to(&request(&echo, &mut ip, id), PEER);
             let taken = (0..QUEUE_PACKETS)
                 .take_while(|_| arrive(&mut echo, &mut ip, reply.clone()) == Verdict::Delivered);
@@ -329,7 +394,9 @@ mod tests {
         let sockets = (0..1000).position(|_| full());
         assert!(sockets.is_some_and(|sockets| sockets > 100));
         let mut pings = |uid| {
-            let id = echo.open(&mut ip, PEER.into(), Owner(0), uid).unwrap();
+            let id = echo
+                .open(&mut ip, PEER.into(), false, Owner(0), uid)
+                .unwrap();
             let reply = reply_to(&request(&echo, &mut ip, id), PEER);
             (id, arrive(&mut echo, &mut ip, reply))
         };
@@ -347,23 +414,46 @@ mod tests {
     }
 
     #[test]
-    fn a_notice_is_known_by_identifier_and_destination() {
+    fn an_error_is_for_who_asked_to_hear_it() {
         let (mut ip, _) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(0), 0).unwrap();
-        let ident = echo.get(id).unwrap().ident;
-        let quoted = |ident, remote: std::net::Ipv4Addr| Quoted {
-            protocol: proto::ICMP,
-            endpoints: Endpoints {
-                local: (HOST.into(), 0),
-                remote: (remote.into(), 0),
-            },
-            ident,
-            notice: Notice::Unreachable,
+        let said = Said {
+            by: [10, 0, 0, 9].into(),
+            kind: 3,
+            code: 1,
+            word: [0; 4],
         };
-        assert!(echo.knows(&quoted(Some(ident), PEER)));
-        assert!(!echo.knows(&quoted(Some(ident), HOST)));
-        assert!(!echo.knows(&quoted(Some(!ident), PEER)));
-        assert!(!echo.knows(&quoted(None, PEER)));
+        for hears in [false, true] {
+            let id = echo.open(&mut ip, PEER.into(), hears, Owner(7), 0).unwrap();
+            let ident = echo.get(id).unwrap().ident;
+            let quoted = |ident: Option<u16>, remote: std::net::Ipv4Addr| Quoted {
+                protocol: proto::ICMP,
+                endpoints: Endpoints {
+                    local: (HOST.into(), 0),
+                    remote: (remote.into(), 0),
+                },
+                echo: ident.map(|ident| (ident, SEQUENCE)),
+                notice: Notice::Unreachable,
+                said,
+            };
+            assert!(!echo.notice(&quoted(Some(ident), HOST)));
+            assert!(!echo.notice(&quoted(Some(!ident), PEER)));
+            assert!(!echo.notice(&quoted(None, PEER)));
+            assert!(!echo.has_queued(id));
+            for _ in 0..2 * QUEUE_PACKETS {
+                assert!(echo.notice(&quoted(Some(ident), PEER)));
+            }
+            let heard: Vec<_> = std::iter::from_fn(|| echo.recv(id)).collect();
+            let told: Vec<_> = std::iter::from_fn(|| echo.poll_event()).collect();
+            let right = if hears { QUEUE_PACKETS } else { 0 };
+            assert_eq!((heard.len(), told.len()), (right, right));
+            let right = (said, SEQUENCE);
+            assert!(
+                heard
+                    .iter()
+                    .all(|heard| (heard.said, heard.sequence) == right)
+            );
+            assert!(echo.memory.is_empty());
+        }
     }
 }

@@ -18,7 +18,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use scheme::errno::{self, Errno};
 
-pub(crate) use echo::{Echo, EchoId};
+pub(crate) use echo::{Echo, EchoId, Heard};
 pub(crate) use listed::Listed;
 pub(crate) use raw::{Raw, RawId};
 #[cfg(fuzzing)]

@@ -314,6 +314,30 @@ mod tests {
     }
 
     #[test]
+    fn fragments_of_different_packets_differ() {
+        let (mut ip, dev) = connected();
+        let mut raw = Raw::default();
+        let id = raw.open(PROTOCOL, Owner(1)).unwrap();
+        let mut idents = |ident: u16, len: usize| {
+            let mut packet = testing::ipv4(HOST, PEER, PROTOCOL, &vec![0; len]);
+            packet[4..6].copy_from_slice(&ident.to_be_bytes());
+            packet[6] = 0;
+            raw.send(&mut ip, id, &packet).unwrap();
+            let fragments = sent(&mut ip, dev);
+            let ident = |fragment: &Packet| u16::from_be_bytes([fragment[4], fragment[5]]);
+            let mut idents: Vec<_> = fragments.iter().map(ident).collect();
+            idents.dedup();
+            idents
+        };
+        let [first, second] = [idents(0, 2000), idents(0, 2000)];
+        assert_eq!((first.len(), second.len()), (1, 1));
+        assert_ne!(first, second);
+        // A router may still cut one that fits here. What the program chose stays.
+        assert_ne!(idents(0, 8), idents(0, 8));
+        assert_eq!(idents(77, 2000), [77]);
+    }
+
+    #[test]
     fn what_does_not_fit_the_socket_is_refused() {
         let (mut ip, dev) = connected();
         let mut raw = Raw::default();

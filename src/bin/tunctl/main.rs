@@ -8,6 +8,7 @@ mod bridge;
 mod bsd;
 mod capture;
 mod explain;
+mod icmp;
 mod interrupt;
 #[path = "../../manual.rs"]
 mod manual;

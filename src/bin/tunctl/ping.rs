@@ -1,4 +1,4 @@
-//! Echo requests through `icmp/echo/ADDR`.
+//! Echo requests through `icmp/ping/ADDR`: who answers, and who says that nobody will.
 
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
+use crate::icmp::Message;
 use crate::interrupt::{at_interrupt, retry};
 use crate::report::{print_json, say};
 use crate::tree::{Failure, Tree};
@@ -24,8 +25,9 @@ pub(crate) struct Options {
 
 /// A message to the sender.
 enum Event {
-    Reply {
-        sequence: u16,
+    Heard {
+        message: Message,
+        /// Bytes of data.
         len: usize,
         at: Instant,
     },
@@ -39,13 +41,14 @@ struct Summary {
     address: IpAddr,
     sent: u64,
     received: u64,
+    errors: u64,
     min: Option<f64>,
     average: Option<f64>,
     max: Option<f64>,
 }
 
 pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Failure> {
-    let path = format!("icmp/echo/{}", options.address);
+    let path = format!("icmp/ping/{}", options.address);
     let explain = |error: &std::io::Error| tree.explain(&path, None, error);
     let file = OpenOptions::new()
         .read(true)
@@ -65,14 +68,13 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
                 Ok(len) => len,
                 Err(error) => return drop(sender.send(Event::Failed(error))),
             };
-            let told = reply
-                .get(..2)
-                .map(|sequence| u16::from_be_bytes([sequence[0], sequence[1]]));
             let at = Instant::now();
-            if let Some(sequence) = told
-                && sender.send(Event::Reply { sequence, len, at }).is_err()
-            {
-                return;
+            let heard = reply.get(..len).and_then(Message::parse);
+            if let Some((message, data)) = heard {
+                let len = data.len();
+                if sender.send(Event::Heard { message, len, at }).is_err() {
+                    return;
+                }
             }
         }
     });
@@ -85,7 +87,7 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
     let mut request = vec![0x55; 2 + usize::from(options.size)];
     let mut sent_at = std::collections::HashMap::new();
     let mut times = Vec::new();
-    let mut sent = 0;
+    let (mut sent, mut errors) = (0, 0);
     let mut sequence = 0_u16;
     'sending: while options.count.is_none_or(|count| sent < u64::from(count)) {
         request[..2].copy_from_slice(&sequence.to_be_bytes());
@@ -104,22 +106,26 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
         };
         let end = start + pause;
         while let Ok(event) = receiver.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            let (sequence, len, at) = match event {
-                Event::Reply { sequence, len, at } => (sequence, len, at),
+            let (message, len, at) = match event {
+                Event::Heard { message, len, at } => (message, len, at),
                 Event::Failed(error) => return Err(explain(&error)),
                 Event::Interrupted => break 'sending,
             };
+            let Message { from, sequence, .. } = message;
             let Some(start) = sent_at.remove(&sequence) else {
                 continue;
             };
-            let millis = at.duration_since(start).as_secs_f64() * 1e3;
-            times.push(millis);
+            let line = if message.is_reply() {
+                let millis = at.duration_since(start).as_secs_f64() * 1e3;
+                times.push(millis);
+                let bytes = len + 8;
+                format!("{bytes} bytes from {from}: seq={sequence} time={millis:.3} ms")
+            } else {
+                errors += 1;
+                format!("From {from}: {message}, seq={sequence}")
+            };
             if !json {
-                let bytes = len + 6;
-                say(&format!(
-                    "{bytes} bytes from {}: seq={sequence} time={millis:.3} ms",
-                    options.address
-                ))?;
+                say(&line)?;
             }
             if last && sent_at.is_empty() {
                 break;
@@ -132,6 +138,7 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
         address: options.address,
         sent,
         received: times.len() as u64,
+        errors,
         min: times.iter().copied().reduce(f64::min),
         average: (!times.is_empty()).then(|| times.iter().sum::<f64>() / times.len() as f64),
         max: times.iter().copied().reduce(f64::max),
@@ -139,8 +146,13 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
     if json {
         print_json(&summary)?;
     } else {
+        let errors = match summary.errors {
+            0 => String::new(),
+            1 => ", 1 error".to_owned(),
+            errors => format!(", {errors} errors"),
+        };
         say(&format!(
-            "{} sent, {} received",
+            "{} sent, {} received{errors}",
             summary.sent, summary.received
         ))?;
         if let (Some(min), Some(average), Some(max)) = (summary.min, summary.average, summary.max) {

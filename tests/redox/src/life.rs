@@ -1,12 +1,14 @@
 //! The life of a handle: descriptors, last close, TUNSHUT, signals, death, other processes.
 
 use std::ffi::c_int;
+use std::fs;
+use std::net::UdpSocket;
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::time::Duration;
 
 use crate::device::{Tun, Wire, assert_errno, bsd, open_soon};
 use crate::packet::{self, addresses, assert_echo_reply, echo_request, numbered};
-use crate::sys::{self, fork};
+use crate::sys::{self, Parent, fork};
 use crate::{netcfg, tests};
 
 const SOON: Duration = Duration::from_secs(1);
@@ -24,6 +26,8 @@ tests![
     alarm_interrupts_a_read,
     interrupted_read_eats_no_packet,
     default_signal_ends_a_reader,
+    default_signal_ends_whoever_waits,
+    signal_that_was_not_noticed_comes_with_the_next,
     death_gives_the_unit_back,
     death_with_a_waiting_thread,
     death_of_one_of_two,
@@ -239,9 +243,77 @@ fn default_signal_ends_a_reader() {
     });
     child.waiting();
     child.signal(libc::SIGTERM);
-    drop(child);
+    assert_eq!(child.ended_by(SOON), Some(libc::SIGTERM));
     tun.inject(&[numbered(26, 1, 60)]);
     assert_eq!(packet::number(&tun.read_now()), 1);
+}
+
+/// Whatever the read is of, and what was open is free at once.
+fn default_signal_ends_whoever_waits() {
+    type Wait = fn(&Parent);
+    let waits: [(&str, Wait); 4] = [
+        ("tun", wait_in_a_unit),
+        ("udp", |parent| {
+            let socket = UdpSocket::bind("127.0.0.1:5926").expect("bind");
+            parent.ready();
+            let _ = socket.recv(&mut [0; 100]);
+        }),
+        ("netisr", |parent| {
+            let file = sys::open("/scheme/netisr/ipx", libc::O_RDWR).expect("open");
+            parent.ready();
+            let _ = sys::read(file.as_raw_fd(), &mut [0; 100]);
+        }),
+        ("events", |parent| {
+            let file = fs::File::open(netcfg::path("ifaces/lo0/events")).expect("open");
+            parent.ready();
+            let _ = sys::read(file.as_raw_fd(), &mut [0; 100]);
+        }),
+    ];
+    let _ = netcfg::put_if(26, "destroy", "1");
+    for (name, wait) in waits {
+        for _ in 0..5 {
+            let mut child = fork(wait);
+            child.waiting();
+            child.signal(libc::SIGTERM);
+            assert_eq!(child.ended_by(SOON), Some(libc::SIGTERM), "{name}");
+        }
+    }
+    netcfg::put_if(26, "destroy", "1").expect("destroy");
+}
+
+/// While others are busy, a signal may come when a read has begun and does not sleep yet: the kernel
+/// does not look again, and tells nobody. The next signal finds the reader asleep. Whichever ends it,
+/// its unit is free.
+fn signal_that_was_not_noticed_comes_with_the_next() {
+    let _ = netcfg::put_if(26, "destroy", "1");
+    let busy: Vec<_> = (0..2)
+        .map(|_| {
+            fork(|_| {
+                loop {
+                    netcfg::get("ip/forwarding");
+                }
+            })
+        })
+        .collect();
+    for _ in 0..30 {
+        let mut child = fork(wait_in_a_unit);
+        child.ready();
+        child.signal(libc::SIGTERM);
+        if child.ended_by(SOON).is_none() {
+            child.signal(libc::SIGUSR1);
+            let ended = child.ended_by(5 * SOON).expect("the next signal ends it");
+            assert!([libc::SIGTERM, libc::SIGUSR1].contains(&ended), "{ended}");
+        }
+        drop(open_soon(26));
+    }
+    busy.into_iter().for_each(sys::Child::kill);
+    netcfg::put_if(26, "destroy", "1").expect("destroy");
+}
+
+fn wait_in_a_unit(parent: &Parent) {
+    let tun = Tun::open(26).expect("open");
+    parent.ready();
+    let _ = tun.read(100);
 }
 
 fn death_gives_the_unit_back() {

@@ -464,6 +464,20 @@ impl Child {
         self.wait();
     }
 
+    /// Waits until a signal has ended it, for as long as `limit`. Returns the signal.
+    #[track_caller]
+    pub(crate) fn ended_by(&mut self, limit: Duration) -> Option<c_int> {
+        let mut status = 0;
+        // SAFETY: the status is written before the call returns.
+        let mut reap = || unsafe { libc::waitpid(self.pid, &raw mut status, libc::WNOHANG) };
+        if !becomes(limit, || reap() == self.pid) {
+            return None;
+        }
+        self.waited = true;
+        assert!(libc::WIFSIGNALED(status), "it ended by itself: {status}");
+        Some(libc::WTERMSIG(status))
+    }
+
     fn wait(&mut self) -> c_int {
         let mut status = 0;
         // SAFETY: the status is written before the call returns.

@@ -1,5 +1,6 @@
 //! Tests of the whole layer: packets in, and what becomes of them.
 
+mod errors;
 mod fragments;
 mod groups;
 mod options;

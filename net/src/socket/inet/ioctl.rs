@@ -3,10 +3,10 @@
 use scheme::Argument;
 use scheme::errno::{self, Errno};
 
-use super::batch::{ADDRESS, encode};
 use super::{Context, Socket, State, Transport};
 use crate::ifnet::IfName;
 use crate::ioctl::triple;
+use crate::socket::address::{ADDRESS, encode};
 
 /// A call on Redox whose first word is smaller than this is a `SocketCall`, else a device control.
 /// Every request with an argument is larger, because its number has the size of the argument.

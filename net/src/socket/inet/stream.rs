@@ -168,6 +168,11 @@ impl Socket {
         }
     }
 
+    /// Whether its peer is an address of this host.
+    pub(crate) fn connects_here(&self, net: &Net) -> bool {
+        matches!(&self.state, State::Flow { remote, .. } if net.ip.ifs.is_local(&remote.0))
+    }
+
     /// Whether a connect was begun, and has failed.
     pub(crate) fn has_failed(&self, net: &Net) -> bool {
         let State::Flow {

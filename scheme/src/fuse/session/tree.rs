@@ -111,7 +111,7 @@ impl<S: FileServer> Session<'_, S> {
         let id = self.dispatch.open(&path, flags, caller)?;
         self.opened.insert((nodeid, id));
         let open_flags = match stat.kind {
-            FileKind::Device => {
+            FileKind::Device | FileKind::Stream => {
                 self.devices.insert(id);
                 abi::FOPEN_DIRECT_IO
                     | abi::FOPEN_STREAM
@@ -193,7 +193,7 @@ fn kind_bits(kind: FileKind) -> u32 {
     match kind {
         FileKind::Directory => 0o040_000,
         // Linux would open a device node itself, so on a mount a device is a regular file.
-        FileKind::Text | FileKind::Device => 0o100_000,
+        FileKind::Text | FileKind::Stream | FileKind::Device => 0o100_000,
     }
 }
 

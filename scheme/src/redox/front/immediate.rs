@@ -65,7 +65,7 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
         let flags = match stat.kind {
             // The kernel keeps the offset of text files; packets have none.
             FileKind::Text | FileKind::Directory => NewFdFlags::POSITIONED,
-            FileKind::Device => NewFdFlags::empty(),
+            FileKind::Device | FileKind::Stream => NewFdFlags::empty(),
         };
         let number = number(file);
         Ok(OpenResult::ThisScheme { number, flags })
@@ -158,7 +158,7 @@ impl<S: FileServer> SchemeSync for OneScheme<'_, S> {
         for (at, entry) in entries.iter().enumerate().skip(start) {
             let kind = match entry.kind {
                 FileKind::Directory => DirentKind::Directory,
-                FileKind::Text => DirentKind::Regular,
+                FileKind::Text | FileKind::Stream => DirentKind::Regular,
                 FileKind::Device => DirentKind::CharDev,
             };
             let added = buf.entry(SysDirEntry {
@@ -215,7 +215,7 @@ impl<S: FileServer> OneScheme<'_, S> {
 fn fill(stat: Stat, out: &mut syscall::Stat) {
     let kind = match stat.kind {
         FileKind::Directory => MODE_DIR,
-        FileKind::Text => MODE_FILE,
+        FileKind::Text | FileKind::Stream => MODE_FILE,
         FileKind::Device => MODE_CHR,
     };
     *out = syscall::Stat {

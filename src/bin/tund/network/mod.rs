@@ -45,7 +45,7 @@ pub(crate) type Work = scheme::redox::DriverWork<Host>;
 const MAX_OUTGOING: usize = 32;
 /// Most frames received at a time.
 const BATCH: usize = 16;
-/// Frames received that the network has not handled yet: from here on the driver keeps the others.
+/// Most frames received that the network has not handled yet. The driver keeps the others.
 const MAX_INCOMING: usize = 64;
 /// A call into a driver that takes this long will not come back.
 const STUCK: Duration = Duration::from_secs(2);
@@ -395,14 +395,20 @@ fn receive<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<(
     card.receiving
         .make(work, || work.watch(frames.as_fd(), number))?;
     let mut buffer = vec![0; LONGEST];
-    let room = |queues: &mut Queues| (queues.incoming.len() < MAX_INCOMING).then_some(());
+    let room = |queues: &mut Queues| match MAX_INCOMING.saturating_sub(queues.incoming.len()) {
+        0 => None,
+        room => Some(room),
+    };
     loop {
         // The driver tells once of everything it has, and frames may have come before the
         // subscription.
         let mut more = true;
         while more {
+            let Some(room) = wait(card, &card.receive, room) else {
+                return Ok(());
+            };
             let mut batch = VecDeque::new();
-            while more && batch.len() < BATCH {
+            while more && batch.len() < room.min(BATCH) {
                 match card.receiving.make(work, || frames.receive(&mut buffer)) {
                     Ok(0) => more = false,
                     Ok(len) => batch.push_back(buffer[..len].to_vec()),
@@ -418,9 +424,6 @@ fn receive<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<(
                 queues.lost.missed += missed;
                 drop(queues);
                 work.receive(number);
-            }
-            if wait(card, &card.receive, room).is_none() {
-                return Ok(());
             }
         }
         let readable = |queues: &mut Queues| std::mem::take(&mut queues.readable).then_some(());
@@ -508,5 +511,150 @@ impl<P: Place> scheme::Drivers<Host> for Network<P> {
             driver.0.serve.notify_one();
         }
         more
+    }
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::os::fd::{BorrowedFd, OwnedFd};
+
+    use scheme::local::ManualClock;
+
+    use super::*;
+
+    /// What a call into a driver waits for.
+    #[derive(Default)]
+    struct Gate {
+        open: Mutex<bool>,
+        opened: Condvar,
+    }
+
+    impl Gate {
+        fn pass(&self) {
+            let mut open = self.open.lock();
+            while !*open {
+                self.opened.wait(&mut open);
+            }
+        }
+
+        fn open(&self) {
+            *self.open.lock() = true;
+            self.opened.notify_all();
+        }
+    }
+
+    /// Drivers that are opened, and take frames, when the gates let them.
+    #[derive(Default)]
+    struct Slow {
+        opening: Gate,
+        sending: Arc<Gate>,
+        given: Arc<AtomicUsize>,
+    }
+
+    /// A driver that always has another frame.
+    struct Endless {
+        fd: OwnedFd,
+        sending: Arc<Gate>,
+        given: Arc<AtomicUsize>,
+    }
+
+    impl Place for Slow {
+        type Frames = Endless;
+
+        fn names(&self) -> io::Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+
+        fn open(&self, name: &str) -> io::Result<(Mac, Endless)> {
+            self.opening.pass();
+            if name != "card" {
+                return Err(ErrorKind::NotFound.into());
+            }
+            let frames = Endless {
+                fd: io::pipe()?.0.into(),
+                sending: Arc::clone(&self.sending),
+                given: Arc::clone(&self.given),
+            };
+            Ok((Mac([2, 0, 0, 0, 0, 1]), frames))
+        }
+    }
+
+    impl AsFd for Endless {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.fd.as_fd()
+        }
+    }
+
+    impl Frames for Endless {
+        fn receive(&self, _: &mut [u8]) -> io::Result<usize> {
+            self.given.fetch_add(1, Ordering::Relaxed);
+            Ok(60)
+        }
+
+        fn send(&self, _: &[u8]) -> io::Result<()> {
+            self.sending.pass();
+            Ok(())
+        }
+
+        fn probe(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn drivers() -> Drivers<Slow> {
+        Drivers {
+            place: Arc::default(),
+            opening: BTreeMap::new(),
+            work: Work::new(Arc::new(ManualClock::default())).unwrap(),
+            threads: Arc::default(),
+        }
+    }
+
+    #[test]
+    fn threads_of_drivers_that_do_not_answer_are_bounded() {
+        let drivers = drivers();
+        let started = (0..MAX_THREADS + 9).filter(|_| drivers.start("stuck").is_ok());
+        assert_eq!(started.count(), MAX_THREADS);
+        drivers.place.opening.open();
+        while drivers.threads.load(Ordering::Relaxed) > 0 {
+            thread::yield_now();
+        }
+        assert!(drivers.start("another").is_ok());
+    }
+
+    #[test]
+    fn frames_at_a_driver_are_bounded() {
+        let mut drivers = drivers();
+        drivers.place.opening.open();
+        let mut driver = loop {
+            match drivers.open("card") {
+                Ok((_, driver)) => break driver,
+                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
+            }
+            thread::yield_now();
+        };
+        driver.0.lock().number = Some(0);
+        driver.0.serve.notify_one();
+        while driver.0.lock().incoming.len() < MAX_INCOMING {
+            thread::yield_now();
+        }
+        // No frame is asked for that there is no room for.
+        let mut frame = [0; 60];
+        for taken in 0..MAX_INCOMING {
+            assert_eq!(drivers.place.given.load(Ordering::Relaxed), MAX_INCOMING);
+            assert_eq!(driver.receive(&mut frame).unwrap(), 60, "{taken}");
+        }
+        // Those that are being handed over are not among those that wait.
+        let mut sent = 0;
+        while driver.has_room() {
+            driver.send(&frame).unwrap();
+            sent += 1;
+            assert!(sent <= 2 * MAX_OUTGOING);
+        }
+        assert!(sent >= MAX_OUTGOING);
+        drivers.place.sending.open();
+        while !driver.has_room() {
+            thread::yield_now();
+        }
     }
 }

@@ -5,7 +5,10 @@
 set -eu
 cd "$(dirname "$0")"
 
-STEPS="install format lint docs core tests contract wireguard dispatcher redox msrv licences benches soak fuzz"
+STEPS="tests contract wireguard dispatcher redox benches soak"
+# Before them, and beside them: these only build, in directories of their own, and the tests wait for much.
+BEFORE="install format lint docs core"
+BESIDE="licences msrv fuzz"
 CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
 export CARGO_TERM_COLOR
 # On the stable toolchain, what needs nightly is asked for by name.
@@ -13,8 +16,11 @@ STABLE="--locked"
 # How long each fuzz target runs, seconds.
 FUZZ_SECONDS="${FUZZ_SECONDS:-10}"
 
+START=$(date +%s)
+
+# With the seconds since the start.
 say() {
-    printf '\n== %s\n' "$*"
+    printf '\n== %s (%s s)\n' "$*" "$(($(date +%s) - START))"
 }
 
 # What could not be done, by name.
@@ -158,7 +164,7 @@ msrv() {
 # That dependencies may be given on with ours, and come from where they should: deny.toml.
 licences() {
     say "licences and sources of dependencies"
-    if ! cargo deny --version >/dev/null 2>&1 && ! cargo install --locked cargo-deny; then
+    if ! cargo deny --version >/dev/null 2>&1 && ! CARGO_PROFILE_DEV_DEBUG=0 cargo install --locked --debug cargo-deny; then
         skipped "cargo-deny cannot be had here"
         return
     fi
@@ -256,13 +262,26 @@ manual() {
     done
 }
 
-for step in "${@:-all}"; do
-    if [ "$step" = all ]; then
-        for each in $STEPS; do
-            "$each"
-        done
-    else
-        "$step"
+all() {
+    for each in $BEFORE; do
+        "$each"
+    done
+    log=target/beside.log
+    (for each in $BESIDE; do "$each"; done) >"$log" 2>&1 &
+    beside=$!
+    trap 'kill "$beside" 2>/dev/null' EXIT
+    for each in $STEPS; do
+        "$each"
+    done
+    if ! wait "$beside"; then
+        cat "$log"
+        return 1
     fi
+    cat "$log"
+    trap - EXIT
+}
+
+for step in "${@:-all}"; do
+    "$step"
 done
 say "all good"

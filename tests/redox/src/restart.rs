@@ -131,7 +131,7 @@ fn reset_all() {
     drop(tun);
     netcfg::put("route/rm", ROUTE.trim_end()).expect("the route");
     netcfg::put("ip/forwarding", "0").expect("forwarding");
-    netcfg::put("ifaces/lo0/mtu", "16384").expect("the mtu");
+    netcfg::put("ifaces/lo0/mtu", LO_MTU).expect("the mtu");
 }
 
 fn connects() -> bool {
@@ -210,7 +210,7 @@ fn settings_that_may_be_the_fault_are_dropped() {
         // It may have been ready a moment before it was killed: then nothing is lost.
         if netcfg::get("ip/forwarding") == "0\n" {
             assert!(!netcfg::exists(30), "tun30 is there");
-            assert_eq!(netcfg::get("ifaces/lo0/mtu"), "16384\n");
+            assert_eq!(netcfg::get("ifaces/lo0/mtu").trim_end(), LO_MTU);
             return assert_works();
         }
     }

@@ -83,6 +83,10 @@ impl Net {
         }
         self.handle_activity();
         self.netisr_run(budget);
+        // Before a question whether it is there falls due.
+        while let Some((dev, next_hop)) = self.tcp.poll_proven() {
+            self.link.confirm(&mut self.ip, dev, next_hop);
+        }
         // First, because the routes of a router end with its lifetime.
         if due(self.link.deadline()) {
             self.link.run(&mut self.ip);

@@ -257,6 +257,18 @@ impl Link {
         }
     }
 
+    /// Notes that what is sent to a neighbour reaches it, as an upper layer knows.
+    pub(crate) fn confirm(&mut self, ip: &mut Ip, dev: IfIndex, addr: IpAddr) {
+        let Some(id) = adapter_of(ip, dev) else {
+            return;
+        };
+        let (now, chance) = (ip.now.monotonic, ip.rng.f64());
+        let softc = self.get_mut(id);
+        if softc.is_some_and(|softc| softc.neighbors(&addr).confirm(addr, now, chance)) {
+            self.autoconf_reachable(ip, id, &addr);
+        }
+    }
+
     /// Handles a received frame, without its check sequence.
     pub(crate) fn handle_frame(&mut self, ip: &mut Ip, id: AdapterId, frame: &[u8]) {
         let Some(&mut EtherSoftc { dev, mac, .. }) = self.present(ip, id) else {

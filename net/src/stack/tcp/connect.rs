@@ -66,7 +66,7 @@ impl Tcp {
             .insert(endpoints, connection, holder, uid, terms, now)
             .ok_or(errno::ENOBUFS)?;
         if let Some(flow) = self.flow_mut(id) {
-            flow.path = Some((ip.routes.generation(), path));
+            flow.take(ip, path);
         }
         self.make_ready(id);
         Ok(id)

@@ -91,8 +91,8 @@ impl Net {
         if due(self.link.deadline()) {
             self.link.run(&mut self.ip);
         }
-        while let Some(quoted) = self.ip.poll_notice() {
-            self.notice(quoted);
+        while let Some((quoted, notice)) = self.ip.poll_notice() {
+            self.notice(&quoted, notice);
         }
         self.tcp.reroute(&self.ip);
         if self.tcp.has_work() || due(self.tcp.deadline()) {
@@ -185,25 +185,31 @@ impl Net {
             Delivery::Udp(received) => self.udp.input(&mut self.ip, received),
             Delivery::EchoReply(received) => self.echo.input(&self.ip, &received),
             Delivery::Neighbour(received) => self.link.nd_input(&mut self.ip, &received),
-            Delivery::Notice(quoted) => self.notice(quoted),
+            Delivery::Notice(quoted, notice) => self.notice(&quoted, notice),
+            Delivery::Redirect(quoted, redirect) if self.knows(&quoted) => {
+                self.ip.redirect(&redirect)
+            }
+            Delivery::Redirect(..) => Verdict::Dropped(DropReason::RedirectRefused),
+        }
+    }
+
+    /// Whether a transport remembers that it sent a packet.
+    fn knows(&self, quoted: &Quoted) -> bool {
+        match quoted.protocol {
+            proto::TCP => self.tcp.knows(&quoted.endpoints),
+            proto::UDP => self.udp.knows(&quoted.endpoints),
+            proto::ICMP | proto::ICMPV6 => self.echo.knows(quoted),
+            _ => false,
         }
     }
 
     /// Passes an error about a packet of ours, from ICMP or a driver, to the transport that may
     /// have sent the packet.
-    fn notice(&mut self, quoted: Quoted) -> Verdict {
-        let Quoted {
-            protocol,
-            endpoints,
-            notice,
-            ..
-        } = quoted;
-        let known = match protocol {
-            proto::TCP => self.tcp.knows(&endpoints),
-            proto::UDP if matches!(notice, Notice::Narrow(_)) => self.udp.may_have_sent(&endpoints),
-            proto::UDP => self.udp.knows(&endpoints),
-            proto::ICMP | proto::ICMPV6 => self.echo.knows(&quoted),
-            _ => false,
+    fn notice(&mut self, quoted: &Quoted, notice: Notice) -> Verdict {
+        let endpoints = &quoted.endpoints;
+        let known = match (quoted.protocol, notice) {
+            (proto::UDP, Notice::Narrow(_)) => self.udp.may_have_sent(endpoints),
+            _ => self.knows(quoted),
         };
         if !known {
             return Verdict::Dropped(DropReason::NotWanted);
@@ -212,9 +218,9 @@ impl Net {
             let now = self.ip.now.monotonic;
             self.ip.path_mtus.learn(endpoints.remote.0, mtu, now);
         }
-        match protocol {
-            proto::TCP => self.tcp.notice(&self.ip, &endpoints, notice),
-            proto::UDP => self.udp.notice(&endpoints, notice),
+        match quoted.protocol {
+            proto::TCP => self.tcp.notice(&self.ip, endpoints, notice),
+            proto::UDP => self.udp.notice(endpoints, notice),
             _ => {}
         }
         Verdict::Delivered

@@ -1,4 +1,4 @@
-//! ICMP for both families: echo replies, errors about packets, and errors that others send us.
+//! ICMP for both families: echo replies, errors about packets, and what others send us about ours.
 //!
 //! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4. None is sent about an error, a
 //! multicast or broadcast, a fragment other than the first (but for its fragment header), or a packet whose source is not a host.
@@ -12,12 +12,14 @@ use super::header::{
 };
 use super::options;
 use super::reassembly::First;
+use super::redirect::Redirect;
 use super::{Delivery, Ip, Quoted, Received, Verdict, checksum};
 use crate::ifnet::{DropReason, IfIndex, is_host};
 use crate::packet::Packet;
 
 const ECHO_REPLY_V4: u8 = 0;
 const UNREACHABLE_V4: u8 = 3;
+const REDIRECT_V4: u8 = 5;
 const ECHO_REQUEST_V4: u8 = 8;
 const TIME_EXCEEDED_V4: u8 = 11;
 const PARAMETER_V4: u8 = 12;
@@ -255,7 +257,7 @@ impl Ip {
         let about_error = match (protocol, packet.get(at)) {
             (proto::ICMP, Some(kind)) => matches!(
                 *kind,
-                UNREACHABLE_V4 | 4 | 5 | TIME_EXCEEDED_V4 | PARAMETER_V4
+                UNREACHABLE_V4 | 4 | REDIRECT_V4 | TIME_EXCEEDED_V4 | PARAMETER_V4
             ),
             (proto::ICMPV6, Some(kind)) => *kind < 128 || *kind == REDIRECT_V6,
             // Its type is cut off, so it may be an error.
@@ -297,10 +299,25 @@ impl Ip {
     }
 
     pub(super) fn icmp_input(&mut self, received: Received) -> Delivery {
-        let &[kind, code, _, _, _, _, high, low, ref quote @ ..] = received.payload() else {
+        let &[kind, code, _, _, a, b, high, low, ref quote @ ..] = received.payload() else {
             return Delivery::Settled(Verdict::Dropped(DropReason::Malformed));
         };
         match kind {
+            // A redirect for a network is as good as one for the host (RFC 1122 section 3.2.2.2).
+            REDIRECT_V4 if code < 4 && received.header.addressee == Addressee::Host => {
+                match self.parse_quote(quote) {
+                    Ok(quoted) => {
+                        let redirect = Redirect {
+                            rcvif: received.rcvif,
+                            from: received.header.src,
+                            dst: quoted.endpoints.remote.0,
+                            to: Ipv4Addr::new(a, b, high, low).into(),
+                        };
+                        Delivery::Redirect(quoted, redirect)
+                    }
+                    Err(reason) => Delivery::Settled(Verdict::Dropped(reason)),
+                }
+            }
             // RFC 1122 section 3.2.2.6 allows a host to ignore requests to a broadcast, which is
             // safer.
             ECHO_REQUEST_V4 if received.header.addressee == Addressee::Host => {
@@ -376,23 +393,23 @@ impl Ip {
 
     /// Notes an error about a packet of ours that a driver found, without an ICMP message.
     pub(crate) fn notice(&mut self, packet: &[u8], notice: Notice) {
-        if let Ok(quoted) = self.parse_quote(packet, notice) {
-            self.notices.push_back(quoted);
+        if let Ok(quoted) = self.parse_quote(packet) {
+            self.notices.push_back((quoted, notice));
         }
     }
 
     fn quoted(&self, quote: &[u8], notice: Notice) -> Delivery {
-        match self.parse_quote(quote, notice) {
-            Ok(quoted) => Delivery::Notice(quoted),
+        match self.parse_quote(quote) {
+            Ok(quoted) => Delivery::Notice(quoted, notice),
             Err(reason) => Delivery::Settled(Verdict::Dropped(reason)),
         }
     }
 
-    /// Parses the packet of ours that an error is about; `quote` is its beginning. The transport
-    /// that may have sent the packet decides whether to accept the error: only if there is such a
+    /// Parses the packet of ours that a message is about; `quote` is its beginning. The transport
+    /// that may have sent the packet decides whether to accept the message: only if there is such a
     /// connection, or if a datagram or echo request was sent there recently (RFC 8201 section 6).
     /// RFC 5927 section 4.1 would also check the quoted sequence number.
-    fn parse_quote(&self, quote: &[u8], notice: Notice) -> Result<Quoted, DropReason> {
+    fn parse_quote(&self, quote: &[u8]) -> Result<Quoted, DropReason> {
         let (src, dst) = addresses(quote).ok_or(DropReason::Malformed)?;
         let (protocol, at) = payload_of(quote).ok_or(DropReason::NotWanted)?;
         let payload = quote.get(at..).unwrap_or_default();
@@ -408,7 +425,6 @@ impl Ip {
                 remote: (dst, u16::from_be_bytes([c, d])),
             },
             ident: ident.map(|ident| u16::from_be_bytes(*ident)),
-            notice,
         })
     }
 }

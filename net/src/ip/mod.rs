@@ -10,6 +10,7 @@
 //! - [`reassembly`]: puts fragments together, within bounds;
 //! - [`registered`]: packets of other protocols, for programs that registered for them;
 //! - [`forward`]: sends on packets for other hosts, when forwarding is on;
+//! - [`redirect`]: better first hops, which routers tell us;
 //! - [`icmp`]: echo replies, errors about packets, and errors that others send us;
 //! - [`groups`]: IGMP and MLD;
 //! - [`reports`]: when groups are reported, and in which version;
@@ -28,6 +29,7 @@ mod options;
 pub(crate) mod output;
 mod pmtu;
 mod reassembly;
+pub(crate) mod redirect;
 mod registered;
 mod reports;
 #[cfg(test)]
@@ -51,6 +53,7 @@ use header::{Endpoints, Header};
 use icmp::{Notice, RateLimit};
 use pmtu::PathMtus;
 use reassembly::{HeldFragments, HeldFrom, Reassembly};
+use redirect::{Redirect, Redirects};
 use reports::Reports;
 
 pub(crate) use ifioctl::LOOPBACK_ADDRS;
@@ -126,10 +129,12 @@ pub(crate) enum Delivery {
     /// A message of neighbour discovery, for the driver of the link.
     Neighbour(Received),
     /// An ICMP error about a packet that this host may have sent.
-    Notice(Quoted),
+    Notice(Quoted, Notice),
+    /// A redirect for a packet that this host may have sent.
+    Redirect(Quoted, Redirect),
 }
 
-/// An error about a packet that this host may have sent, from an ICMP message or a driver.
+/// A packet that this host may have sent, and that an ICMP message or a driver is about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quoted {
     /// The protocol of the packet.
@@ -138,8 +143,6 @@ pub(crate) struct Quoted {
     pub(crate) endpoints: Endpoints,
     /// Its identifier, if it is an echo request.
     pub(crate) ident: Option<u16>,
-    /// The error.
-    pub(crate) notice: Notice,
 }
 
 /// The obligation to report the fate of a packet: every packet is in exactly one place.
@@ -211,10 +214,11 @@ pub(crate) struct Ip {
     reassembly: Reassembly,
     rate_limit: RateLimit,
     pub(crate) path_mtus: PathMtus,
+    redirects: Redirects,
     reports: Reports,
     registered: Registered,
     /// Errors about packets of ours that a driver noted, without an ICMP message.
-    notices: VecDeque<Quoted>,
+    notices: VecDeque<(Quoted, Notice)>,
     /// The memory of the rings of all captures.
     pub(crate) rings: Pool,
     /// TCP segments for this host whose checksum was wrong.
@@ -244,7 +248,8 @@ impl Ip {
             bytes: 0,
             reassembly: Reassembly::new(hasher.clone()),
             rate_limit: RateLimit::new(hasher.clone()),
-            path_mtus: PathMtus::new(hasher),
+            path_mtus: PathMtus::new(hasher.clone()),
+            redirects: Redirects::new(hasher),
             reports: Reports::default(),
             registered: Registered::default(),
             notices: VecDeque::new(),
@@ -273,7 +278,8 @@ impl Ip {
 
     /// The time of the next timer; `None` if none is armed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        earlier(self.reassembly.deadline(), self.reports.deadline())
+        let held = earlier(self.reassembly.deadline(), self.reports.deadline());
+        earlier(held, self.redirects.deadline())
     }
 
     /// Whether packets can leave by the interface.
@@ -371,11 +377,11 @@ impl Ip {
 
     /// The next error about a packet of ours that no ICMP message brought.
     #[must_use]
-    pub(crate) fn poll_notice(&mut self) -> Option<Quoted> {
+    pub(crate) fn poll_notice(&mut self) -> Option<(Quoted, Notice)> {
         self.notices.pop_front()
     }
 
-    /// Runs timers: fragments whose time is over, and reports that are due.
+    /// Runs timers: fragments and redirects whose time is over, and reports that are due.
     #[inline(never)]
     pub(crate) fn netisr_expire(&mut self) {
         let now = self.now.monotonic;
@@ -386,6 +392,7 @@ impl Ip {
             let verdict = Verdict::Dropped(DropReason::FragmentTimeout);
             self.release(verdict, expired.held);
         }
+        self.redirects_expire();
         self.groups_run();
     }
 
@@ -400,6 +407,7 @@ impl Ip {
             keep
         });
         self.registered.detach(dev);
+        self.redirects_detach(dev);
         for held in self.reassembly.detach(dev) {
             self.release(Verdict::Dropped(DropReason::FragmentLimit), held);
         }

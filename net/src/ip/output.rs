@@ -195,7 +195,10 @@ impl Ip {
         let (_, route) = found?;
         let dev = route.dev.ok_or(NetError::Unreachable)?;
         let ifp = self.ifs.get(dev).ok_or(NetError::NoRoute)?;
-        let next_hop = route.via.unwrap_or(*dst);
+        let next_hop = match route.via {
+            Some(router) => self.redirects.first_hop(dst, dev, router),
+            None => *dst,
+        };
         Ok(Path {
             dev,
             next_hop,

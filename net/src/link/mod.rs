@@ -249,6 +249,7 @@ impl Link {
                     Overdue::Ask(addr, of) => self.solicit(ip, id, addr, of),
                     Overdue::GiveUp(addr, lost) => {
                         unreachable(ip, dev, lost);
+                        ip.redirects_unreachable(dev, &addr);
                         self.autoconf_unreachable(ip, id, &addr);
                     }
                 }

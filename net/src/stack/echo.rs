@@ -227,7 +227,6 @@ fn cost(reply: &[u8]) -> usize {
 mod tests {
     use super::*;
     use crate::ip::header::Endpoints;
-    use crate::ip::icmp::Notice;
     use crate::ip::testing::{self, HOST, PEER, connected, sent};
 
     const SEQUENCE: [u8; 2] = [0x12, 0x34];
@@ -359,7 +358,6 @@ mod tests {
                 remote: (remote.into(), 0),
             },
             ident,
-            notice: Notice::Unreachable,
         };
         assert!(echo.knows(&quoted(Some(ident), PEER)));
         assert!(!echo.knows(&quoted(Some(ident), HOST)));

@@ -8,7 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::header::{
-    Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, is_later_fragment, payload_of, proto,
+    Addressee, IPV4_HEADER, IPV6_HEADER, addresses, is_later_fragment, payload_of, proto,
 };
 use super::options;
 use super::reassembly::First;
@@ -305,7 +305,7 @@ impl Ip {
         match kind {
             // A redirect for a network is as good as one for the host (RFC 1122 section 3.2.2.2).
             REDIRECT_V4 if code < 4 && received.header.addressee == Addressee::Host => {
-                match self.parse_quote(quote) {
+                match self.parse_quote(received.rcvif, quote) {
                     Ok(quoted) => {
                         let redirect = Redirect {
                             rcvif: received.rcvif,
@@ -330,9 +330,9 @@ impl Ip {
                     2 | 3 | 9 | 10 | 13 => Notice::Refused,
                     _ => Notice::Unreachable,
                 };
-                self.quoted(quote, notice)
+                self.quoted(received.rcvif, quote, notice)
             }
-            TIME_EXCEEDED_V4 | PARAMETER_V4 => self.quoted(quote, Notice::Lost),
+            TIME_EXCEEDED_V4 | PARAMETER_V4 => self.quoted(received.rcvif, quote, Notice::Lost),
             _ => Delivery::Settled(Verdict::Dropped(DropReason::NotWanted)),
         }
     }
@@ -347,16 +347,16 @@ impl Ip {
             TOO_BIG_V6 => {
                 let mtu = u32::from_be_bytes([a, b, c, d]);
                 let mtu = u16::try_from(mtu).unwrap_or(u16::MAX);
-                self.quoted(quote, Notice::Narrow(mtu))
+                self.quoted(received.rcvif, quote, Notice::Narrow(mtu))
             }
             UNREACHABLE_V6 => {
                 let notice = match code {
                     1 | 4 => Notice::Refused,
                     _ => Notice::Unreachable,
                 };
-                self.quoted(quote, notice)
+                self.quoted(received.rcvif, quote, notice)
             }
-            TIME_EXCEEDED_V6 | PARAMETER_V6 => self.quoted(quote, Notice::Lost),
+            TIME_EXCEEDED_V6 | PARAMETER_V6 => self.quoted(received.rcvif, quote, Notice::Lost),
             MLD_QUERY | MLD_REPORT => Delivery::Settled(self.mld_input(&received)),
             _ if is_nd(kind) => Delivery::Neighbour(received),
             _ => Delivery::Settled(Verdict::Dropped(DropReason::NotWanted)),
@@ -391,15 +391,16 @@ impl Ip {
         Delivery::Settled(Verdict::Delivered)
     }
 
-    /// Notes an error about a packet of ours that a driver found, without an ICMP message.
-    pub(crate) fn notice(&mut self, packet: &[u8], notice: Notice) {
-        if let Ok(quoted) = self.parse_quote(packet) {
+    /// Notes an error about a packet of ours that the driver of an interface found, without an ICMP
+    /// message.
+    pub(crate) fn notice(&mut self, dev: IfIndex, packet: &[u8], notice: Notice) {
+        if let Ok(quoted) = self.parse_quote(dev, packet) {
             self.notices.push_back((quoted, notice));
         }
     }
 
-    fn quoted(&self, quote: &[u8], notice: Notice) -> Delivery {
-        match self.parse_quote(quote) {
+    fn quoted(&self, rcvif: IfIndex, quote: &[u8], notice: Notice) -> Delivery {
+        match self.parse_quote(rcvif, quote) {
             Ok(quoted) => Delivery::Notice(quoted, notice),
             Err(reason) => Delivery::Settled(Verdict::Dropped(reason)),
         }
@@ -409,7 +410,7 @@ impl Ip {
     /// that may have sent the packet decides whether to accept the message: only if there is such a
     /// connection, or if a datagram or echo request was sent there recently (RFC 8201 section 6).
     /// RFC 5927 section 4.1 would also check the quoted sequence number.
-    fn parse_quote(&self, quote: &[u8]) -> Result<Quoted, DropReason> {
+    fn parse_quote(&self, rcvif: IfIndex, quote: &[u8]) -> Result<Quoted, DropReason> {
         let (src, dst) = addresses(quote).ok_or(DropReason::Malformed)?;
         let (protocol, at) = payload_of(quote).ok_or(DropReason::NotWanted)?;
         let payload = quote.get(at..).unwrap_or_default();
@@ -420,10 +421,11 @@ impl Ip {
         let ident = payload.get(4..6).and_then(|ident| ident.first_chunk());
         Ok(Quoted {
             protocol,
-            endpoints: Endpoints {
-                local: (src, u16::from_be_bytes([a, b])),
-                remote: (dst, u16::from_be_bytes([c, d])),
-            },
+            endpoints: self.endpoints(
+                (src, u16::from_be_bytes([a, b])),
+                (dst, u16::from_be_bytes([c, d])),
+                rcvif,
+            ),
             ident: ident.map(|ident| u16::from_be_bytes(*ident)),
         })
     }

@@ -44,7 +44,7 @@ use std::time::Duration;
 use scheme::{Now, earlier};
 
 use crate::capture::Framing;
-use crate::ifnet::{DropReason, Family, IfIndex, IfTable, Ifnet, Way};
+use crate::ifnet::{DropReason, Family, IfIndex, IfName, IfTable, Ifnet, Way, is_link_local};
 use crate::memory::Pool;
 use crate::packet::Packet;
 use crate::route::RouteTable;
@@ -271,6 +271,25 @@ impl Ip {
         self.ident.wrapping_add(secret as u32)
     }
 
+    /// Both ends of a flow whose packets come and go by an interface.
+    #[inline]
+    pub(crate) fn endpoints(
+        &self,
+        local: (IpAddr, u16),
+        remote: (IpAddr, u16),
+        dev: IfIndex,
+    ) -> Endpoints {
+        let link = match is_link_local(&remote.0) {
+            true => self.ifs.name_of(dev),
+            false => None,
+        };
+        Endpoints {
+            local,
+            remote,
+            link,
+        }
+    }
+
     /// Whether packets or errors are queued.
     pub(crate) fn has_work(&self) -> bool {
         !self.queue.is_empty() || !self.notices.is_empty()
@@ -280,6 +299,11 @@ impl Ip {
     pub(crate) fn deadline(&self) -> Option<Duration> {
         let held = earlier(self.reassembly.deadline(), self.reports.deadline());
         earlier(held, self.redirects.deadline())
+    }
+
+    /// The interface that a program named for a destination. One that is not there leads nowhere.
+    pub(crate) fn named(&self, link: IfName) -> Result<IfIndex, NetError> {
+        self.ifs.by_name(link.as_str()).ok_or(NetError::NoRoute)
     }
 
     /// Whether packets can leave by the interface.

@@ -233,7 +233,7 @@ impl Ip {
         }
     }
 
-    pub(super) fn is_loopback(&self, dev: IfIndex) -> bool {
+    pub(crate) fn is_loopback(&self, dev: IfIndex) -> bool {
         self.ifs.get(dev).is_some_and(Ifnet::is_loopback)
     }
 

@@ -509,7 +509,7 @@ fn unreachable(ip: &mut Ip, dev: IfIndex, lost: Vec<(Family, Packet)>) {
         drop_packets(ifp, DropReason::NoNeighbor, &lost);
     }
     for (_, packet) in lost {
-        ip.notice(&packet, Notice::Unreachable);
+        ip.notice(dev, &packet, Notice::Unreachable);
         ip.icmp_unreachable_host(dev, &packet);
     }
 }

@@ -1,4 +1,4 @@
-//! `icmp/echo/ADDR`: ping. A write is two bytes of sequence number, in network order, and the data
+//! `icmp/echo/ADDR`: ping. An address on one link may name an interface, `fe80::1%tun0`. A write is two bytes of sequence number, in network order, and the data
 //! of an echo request; a read is the same of a reply.
 
 use std::net::IpAddr;
@@ -7,7 +7,9 @@ use scheme::errno::{self, Errno};
 use scheme::{Caller, FileId, Outcome, Ready, Stat};
 
 use super::SOCKET;
+use super::name::link_named;
 use super::option_file::Name;
+use crate::ifnet::IfName;
 use crate::net::Net;
 use crate::stack::{EchoId, Owner};
 
@@ -19,11 +21,22 @@ pub(crate) fn stat(path: &str) -> Result<Option<Stat>, Errno> {
     }
 }
 
-fn remote(path: &str) -> Result<IpAddr, Errno> {
-    let addr = path.strip_prefix("echo/").ok_or(errno::ENOENT)?;
+/// The address that a path names, and the interface on whose link that is meant, as in
+/// `fe80::1%tun0`.
+fn remote(path: &str) -> Result<(IpAddr, Option<IfName>), Errno> {
+    let name = path.strip_prefix("echo/").ok_or(errno::ENOENT)?;
+    let (addr, link) = match name.split_once('%') {
+        Some((addr, link)) => (addr, Some(link)),
+        None => (name, None),
+    };
     let addr: IpAddr = addr.parse().map_err(|_| errno::EINVAL)?;
     // An IPv4-mapped address must not be on a wire.
-    Ok(addr.to_canonical())
+    let addr = addr.to_canonical();
+    let link = match link {
+        Some(link) => Some(link_named(&addr, link).ok_or(errno::EINVAL)?),
+        None => None,
+    };
+    Ok((addr, link))
 }
 
 /// Opens a socket; events of it come with `file`.
@@ -71,7 +84,8 @@ pub(crate) fn ready(net: &Net, id: EchoId) -> Ready {
 
 pub(crate) fn path(net: &Net, id: EchoId) -> String {
     match net.echo.remote(id) {
-        Some(remote) => format!("icmp/echo/{remote}"),
+        Some((remote, Some(link))) => format!("icmp/echo/{remote}%{}", link.as_str()),
+        Some((remote, None)) => format!("icmp/echo/{remote}"),
         None => "icmp".to_owned(),
     }
 }

@@ -9,7 +9,7 @@ use slab::Slab;
 
 use super::listed::{Listed, next_of};
 use super::{OVERHEAD, Owner, unspecified};
-use crate::ifnet::DropReason;
+use crate::ifnet::{DropReason, IfName};
 use crate::ip::header::proto;
 use crate::ip::output::HOP_LIMIT;
 use crate::ip::{Ip, Quoted, Received, Verdict, checksum};
@@ -35,6 +35,8 @@ struct EchoSocket {
     /// The user of it.
     uid: u32,
     remote: IpAddr,
+    /// The interface on whose link that is meant, if the program said so.
+    link: Option<IfName>,
     ident: u16,
     /// Hop limit of requests; `None` for that of the path.
     hop_limit: Option<NonZeroU8>,
@@ -53,11 +55,12 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    /// A socket of `uid` that pings `remote`, which may be a group. `ENFILE` if there are too many.
+    /// A socket of `uid` that pings `remote`, which may be a group, on the link of an interface if
+    /// one is named. `ENFILE` if there are too many.
     pub(crate) fn open(
         &mut self,
         ip: &mut Ip,
-        remote: IpAddr,
+        (remote, link): (IpAddr, Option<IfName>),
         owner: Owner,
         uid: u32,
     ) -> Result<EchoId, Errno> {
@@ -76,6 +79,7 @@ impl Echo {
             owner,
             uid,
             remote,
+            link,
             ident,
             hop_limit: None,
             replies: VecDeque::new(),
@@ -110,9 +114,10 @@ impl Echo {
         })
     }
 
-    /// The address that it pings.
-    pub(crate) fn remote(&self, id: EchoId) -> Option<IpAddr> {
-        Some(self.get(id)?.remote)
+    /// The address that it pings, and the interface that was named with it.
+    pub(crate) fn remote(&self, id: EchoId) -> Option<(IpAddr, Option<IfName>)> {
+        let socket = self.get(id)?;
+        Some((socket.remote, socket.link))
     }
 
     /// The hop limit of its requests.
@@ -163,7 +168,8 @@ impl Echo {
     ) -> Result<(), Errno> {
         let socket = self.get(id).ok_or(errno::EBADF)?;
         let dst = socket.remote;
-        let path = ip.route_to(&dst, None)?;
+        let only = socket.link.map(|link| ip.named(link)).transpose()?;
+        let path = ip.route_to(&dst, only)?;
         let src = path.src.ok_or(errno::EADDRNOTAVAIL)?;
         let (protocol, kind) = match dst {
             IpAddr::V4(_) => (proto::ICMP, 8),
@@ -192,8 +198,12 @@ impl Echo {
         let socket = key.and_then(|&key| self.sockets.get_mut(key as usize));
         // A socket that pings many hosts gets the reply of each.
         let src = received.header.src;
-        let meant =
-            |socket: &&mut EchoSocket| socket.remote == src || ip.ifs.is_many(&socket.remote);
+        let rcvif = received.rcvif;
+        let meant = |socket: &&mut EchoSocket| {
+            let there = |link| ip.ifs.name_of(rcvif) == Some(link) || ip.is_loopback(rcvif);
+            (socket.remote == src || ip.ifs.is_many(&socket.remote))
+                && socket.link.is_none_or(there)
+        };
         let Some(socket) = socket.filter(meant) else {
             return Verdict::Dropped(DropReason::NotWanted);
         };
@@ -214,7 +224,11 @@ impl Echo {
     pub(crate) fn knows(&self, quoted: &Quoted) -> bool {
         let key = quoted.ident.and_then(|ident| self.idents.get(&ident));
         let socket = key.and_then(|&key| self.sockets.get(key as usize));
-        socket.is_some_and(|socket| socket.remote == quoted.endpoints.remote.0)
+        let endpoints = &quoted.endpoints;
+        socket.is_some_and(|socket| {
+            let there = socket.link.is_none() || socket.link == endpoints.link;
+            socket.remote == endpoints.remote.0 && there
+        })
     }
 }
 
@@ -253,7 +267,9 @@ mod tests {
     fn a_reply_comes_to_the_socket_that_asked() {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(9), 0).unwrap();
+        let id = echo
+            .open(&mut ip, (PEER.into(), None), Owner(9), 0)
+            .unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"ping").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         assert_eq!((request[9], request[20]), (proto::ICMP, 8));
@@ -270,7 +286,9 @@ mod tests {
         let not_wanted = Verdict::Dropped(DropReason::NotWanted);
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(0), 0).unwrap();
+        let id = echo
+            .open(&mut ip, (PEER.into(), None), Owner(0), 0)
+            .unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         let elsewhere = reply_to(&request, [10, 0, 0, 3].into());
@@ -286,7 +304,7 @@ mod tests {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
         let all = IpAddr::from([10, 0, 0, 255]);
-        let id = echo.open(&mut ip, all, Owner(0), 0).unwrap();
+        let id = echo.open(&mut ip, (all, None), Owner(0), 0).unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         for from in [PEER, [10, 0, 0, 3].into()] {
@@ -299,7 +317,9 @@ mod tests {
     fn a_full_queue_drops() {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(0), 0).unwrap();
+        let id = echo
+            .open(&mut ip, (PEER.into(), None), Owner(0), 0)
+            .unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         for _ in 0..QUEUE_PACKETS {
@@ -319,7 +339,9 @@ mod tests {
             sent(ip, dev).remove(0)
         };
         let mut full = || {
-            let id = echo.open(&mut ip, PEER.into(), Owner(0), 1000).unwrap();
+            let id = echo
+                .open(&mut ip, (PEER.into(), None), Owner(0), 1000)
+                .unwrap();
             let reply = reply_to(&request(&echo, &mut ip, id), PEER);
             let taken = (0..QUEUE_PACKETS)
                 .take_while(|_| arrive(&mut echo, &mut ip, reply.clone()) == Verdict::Delivered);
@@ -328,7 +350,9 @@ mod tests {
         let sockets = (0..1000).position(|_| full());
         assert!(sockets.is_some_and(|sockets| sockets > 100));
         let mut pings = |uid| {
-            let id = echo.open(&mut ip, PEER.into(), Owner(0), uid).unwrap();
+            let id = echo
+                .open(&mut ip, (PEER.into(), None), Owner(0), uid)
+                .unwrap();
             let reply = reply_to(&request(&echo, &mut ip, id), PEER);
             (id, arrive(&mut echo, &mut ip, reply))
         };
@@ -349,13 +373,16 @@ mod tests {
     fn a_notice_is_known_by_identifier_and_destination() {
         let (mut ip, _) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), Owner(0), 0).unwrap();
+        let id = echo
+            .open(&mut ip, (PEER.into(), None), Owner(0), 0)
+            .unwrap();
         let ident = echo.get(id).unwrap().ident;
         let quoted = |ident, remote: std::net::Ipv4Addr| Quoted {
             protocol: proto::ICMP,
             endpoints: Endpoints {
                 local: (HOST.into(), 0),
                 remote: (remote.into(), 0),
+                link: None,
             },
             ident,
         };

@@ -9,6 +9,7 @@ use scheme::errno::{self, Errno};
 use super::{Context, Socket, State, any, destination};
 use crate::batch;
 use crate::net::Net;
+use crate::stack::Peer;
 
 /// The smallest buffer of a read, bytes: the longest datagram fits.
 const SMALLEST_READ: usize = 65_560;
@@ -132,7 +133,8 @@ impl Socket {
         address: &[u8; ADDRESS],
         data: &[u8],
     ) -> Result<(), Errno> {
-        let to = decode(address)?.map(destination).transpose()?;
+        let to = decode(address)?.map(Peer::from);
+        let to = to.map(destination).transpose()?;
         if let (State::Fresh, Some(_)) = (&self.state, to) {
             self.bind_datagrams(cx, any(to))?;
         }
@@ -142,10 +144,10 @@ impl Socket {
             _ => (None, None),
         };
         let to = to.ok_or(errno::EDESTADDRREQ)?;
-        if peer.is_some_and(|peer| peer != to) {
+        if peer.is_some_and(|peer| peer.name() != to.name()) {
             return Err(errno::EISCONN);
         }
-        self.send_datagram(cx.net, to, data)
+        self.send_datagram(cx.net, peer.unwrap_or(to), data)
     }
 }
 

@@ -277,6 +277,7 @@ mod tests {
             let endpoints = Endpoints {
                 local: (PEER.into(), port),
                 remote: (HOST.into(), 80),
+                link: None,
             };
             let [seq, ack] = numbers.map(u32::to_be_bytes);
             let ports = [port.to_be_bytes(), 80_u16.to_be_bytes()].concat();

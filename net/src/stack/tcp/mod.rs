@@ -271,7 +271,7 @@ impl Tcp {
 
     /// Both ends of a connection, ours first.
     pub(crate) fn endpoints(&self, id: FlowId) -> Option<((IpAddr, u16), (IpAddr, u16))> {
-        let Endpoints { local, remote } = self.flow(id)?.endpoints;
+        let Endpoints { local, remote, .. } = self.flow(id)?.endpoints;
         Some((local, remote))
     }
 
@@ -340,10 +340,11 @@ impl Tcp {
         if segment.src_port == 0 || segment.dst_port == 0 {
             return Verdict::Dropped(DropReason::Malformed);
         }
-        let endpoints = Endpoints {
-            local: (header.dst, segment.dst_port),
-            remote: (header.src, segment.src_port),
-        };
+        let (local, remote) = (
+            (header.dst, segment.dst_port),
+            (header.src, segment.src_port),
+        );
+        let endpoints = ip.endpoints(local, remote, rcvif);
         let now = ip.now.monotonic;
         if let Some(id) = self.current(&endpoints, &segment, now) {
             let room = self.room_to_receive(id);

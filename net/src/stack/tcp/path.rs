@@ -21,13 +21,12 @@ const PROOF_PAUSE: Duration = Duration::from_secs(1);
 
 /// The way between these ends, as routes are now.
 fn way(ip: &Ip, endpoints: &Endpoints, terms: &Terms) -> Result<Path, NetError> {
-    let (local, remote) = (endpoints.local.0, endpoints.remote.0);
     let egress = Egress {
-        // What is from an address of one link stays on it (RFC 4007 section 9).
-        only: ip.ifs.link_of(&local, &remote),
+        // What belongs to one link stays on it (RFC 4007 section 9).
+        only: endpoints.link.map(|link| ip.named(link)).transpose()?,
         never: ip.bypassed(terms.bypass),
     };
-    ip.way_to(&remote, egress)
+    ip.way_to(&endpoints.remote.0, egress)
 }
 
 impl Proof {
@@ -131,7 +130,7 @@ impl Tcp {
             return Some(Some(path));
         }
         let path = way(ip, &flow.endpoints, &flow.terms).ok();
-        let Endpoints { local, remote } = flow.endpoints;
+        let Endpoints { local, remote, .. } = flow.endpoints;
         let (local, remote) = (local.0, remote.0);
         // While its own address is gone, it has no way either.
         let path = path.filter(|path| ip.ifs.is_local(&local) && ip.may_leave(path, &local));

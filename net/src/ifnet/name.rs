@@ -7,7 +7,7 @@ const IFNAMSIZ: usize = 16;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IfName {
     bytes: [u8; IFNAMSIZ],
-    len: usize,
+    len: u8,
 }
 
 impl IfName {
@@ -18,7 +18,11 @@ impl IfName {
         let (name, zeros) = bytes.split_at(len);
         let visible = name.iter().all(|&byte| byte.is_ascii_graphic());
         let padded = zeros.iter().all(|&byte| byte == 0);
-        (visible && padded).then_some((len > 0).then_some(Self { bytes, len }))
+        let name = Self {
+            bytes,
+            len: len as u8,
+        };
+        (visible && padded).then_some((len > 0).then_some(name))
     }
 
     /// The name that is this text; `None` if it is no name.
@@ -27,13 +31,13 @@ impl IfName {
         bytes
             .get_mut(..text.len())?
             .copy_from_slice(text.as_bytes());
-        Self::parse(bytes)?.filter(|name| name.len == text.len())
+        Self::parse(bytes)?.filter(|name| name.as_str() == text)
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
         // Its characters are visible ones of ASCII.
-        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
     }
 }
 

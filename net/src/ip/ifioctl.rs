@@ -108,6 +108,9 @@ impl Ip {
             ifp.flags.set(IfFlags::UP, up);
             ifp.set_lastchange(now);
         }
+        if !up {
+            self.redirects_detach(dev);
+        }
         self.routes.touch();
         self.ifs.note(dev, Activity::ROOM);
     }

@@ -31,7 +31,7 @@ const ECHO_REQUEST_V6: u8 = 128;
 const ECHO_REPLY_V6: u8 = 129;
 const MLD_QUERY: u8 = 130;
 const MLD_REPORT: u8 = 131;
-const REDIRECT_V6: u8 = 137;
+pub(crate) const REDIRECT_V6: u8 = 137;
 const ROUTER_SOLICITATION: u8 = 133;
 
 /// Bytes of an ICMP header.
@@ -447,10 +447,10 @@ impl Ip {
     }
 
     /// Parses the packet of ours that a message, which came by an interface, is about; `quote` is
-    /// its beginning. The transport
-    /// that may have sent the packet decides whether to accept the message: only if there is such a
-    /// connection, or if a datagram or echo request was sent there recently (RFC 8201 section 6).
-    /// RFC 5927 section 4.1 would also check the quoted sequence number.
+    /// its beginning. The transport that may have sent the packet decides whether to accept the
+    /// message: only if there is such a connection, or if a datagram or echo request was sent there
+    /// recently (RFC 8201 section 6). RFC 5927 section 4.1 would also check the quoted sequence
+    /// number.
     fn parse_quote(&self, dev: IfIndex, quote: &[u8]) -> Result<Quoted, DropReason> {
         let (src, dst) = addresses(quote).ok_or(DropReason::Malformed)?;
         let (protocol, at) = payload_of(quote).ok_or(DropReason::NotWanted)?;

@@ -463,9 +463,9 @@ impl Autoconf {
         routers.position(|router| IpAddr::V6(router.addr) == *addr)
     }
 
-    /// Where something that router `by` advertises goes in a table for `most` things, which have these
-    /// `routers`; `None` if there is no room. What was advertised by a router that answers is not
-    /// given up for another's, since advertisements can be forged.
+    /// Where something that router `by` advertises goes in a table for `most` things, which have
+    /// these `routers`; `None` if there is no room. What was advertised by a router that answers is
+    /// not given up for another's, since advertisements can be forged.
     fn place(
         &self,
         routers: impl ExactSizeIterator<Item = Ipv6Addr>,
@@ -481,8 +481,8 @@ impl Autoconf {
     }
 
     /// Handles what a prefix that router `by` advertises says of the link (RFC 4861 section 6.3.4).
-    /// A lifetime of zero ends it at once. A prefix that is not said to be on the link is not said to be off it
-    /// either.
+    /// A lifetime of zero ends it at once. A prefix that is not said to be on the link is not said
+    /// to be off it either.
     pub(super) fn prefix_on_link(
         &mut self,
         info: &NdiscPrefixInformation,

@@ -16,6 +16,7 @@ use super::{
 use crate::ifnet::{AdapterId, DropReason, Family, Frame, IfIndex, Ifnet, is_host, solicited_node};
 use crate::ip::groups::ALL_NODES;
 use crate::ip::header::{ipv6_header, proto};
+use crate::ip::icmp::REDIRECT_V6;
 use crate::ip::redirect::Redirect;
 use crate::ip::{Ip, Received, Verdict};
 use crate::packet::Packet;
@@ -27,8 +28,6 @@ const ND_HOP_LIMIT: u8 = 255;
 const RA_OPTIONS: usize = 16;
 /// Offset of its flags.
 const RA_FLAGS: usize = 5;
-/// The type of a redirect.
-const REDIRECT: u8 = 137;
 /// Bytes of it before its options (RFC 4861 section 4.5).
 const REDIRECT_OPTIONS: usize = 40;
 
@@ -253,7 +252,7 @@ impl Link {
         if message.get(1) != Some(&0) {
             return Verdict::Dropped(DropReason::Malformed);
         }
-        if message.first() == Some(&REDIRECT) {
+        if message.first() == Some(&REDIRECT_V6) {
             return self.nd_redirect(ip, id, rcvif, src, message);
         }
         let unchecked = ChecksumCapabilities::ignored();

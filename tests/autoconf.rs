@@ -207,20 +207,37 @@ fn an_address_that_somebody_has_is_not_taken() {
     }
 }
 
+/// RFC 7559 section 2.
 #[test]
-fn routers_are_asked_for_three_times() {
+fn routers_are_asked_for_until_one_answers() {
     let wire = Wire::fresh();
     let mut solicitations = Vec::new();
-    for second in 0..60 {
+    for second in 0..4 * 3600 {
         wire.wait(1000);
         let sent = sent_of(&wire, SOLICITATION);
         solicitations.extend(sent.into_iter().map(|sent| (second, sent)));
     }
-    let times: Vec<_> = solicitations.iter().map(|(second, _)| *second).collect();
-    assert_eq!(times, [0, 4, 8]);
     let (_, last) = &solicitations[2];
     assert_eq!((last.src, last.dst), (addr(LINK_LOCAL), addr("ff02::2")));
     assert_eq!(last.message[8..], [&[1, 1][..], &US.0].concat());
+    let times: Vec<_> = solicitations.iter().map(|(second, _)| *second).collect();
+    assert_eq!(times[0], 0);
+    let pauses: Vec<_> = times.windows(2).map(|pair| pair[1] - pair[0]).collect();
+    assert!((3..=5).contains(&pauses[0]), "{pauses:?}");
+    for pair in pauses.windows(2) {
+        // Twice as long, to a tenth and the second that is looked at; or the longest.
+        let (least, most) = (pair[0] * 19 / 10 - 2, pair[0] * 21 / 10 + 2);
+        let longest = (3239..=3961).contains(&pair[1]);
+        assert!((least..=most).contains(&pair[1]) || longest, "{pauses:?}");
+    }
+    assert!(
+        pauses.last().is_some_and(|pause| *pause > 3000),
+        "{pauses:?}"
+    );
+    // However late, an answer ends it.
+    advertise(&wire, ROUTER, u16::MAX, &[]);
+    wire.wait(4 * 3600 * 1000);
+    assert!(sent_of(&wire, SOLICITATION).is_empty());
     // A station that answers is not asked again.
     let wire = Wire::fresh();
     wire.wait(2000);
@@ -484,11 +501,11 @@ fn who_is_no_router_does_not_end_the_search() {
     let wire = Wire::fresh();
     advertise(&wire, "fe80::b", 0, &good());
     let mut solicitations = 0;
-    for _ in 0..20 {
+    for _ in 0..70 {
         wire.wait(1000);
         solicitations += sent_of(&wire, SOLICITATION).len();
     }
-    assert_eq!(solicitations, 3);
+    assert_eq!(solicitations, 5);
     // However long there was no turn.
     let wire = Wire::fresh();
     wire.wait(60_000);

@@ -553,6 +553,9 @@ fn a_driver_that_ends_leaves_its_interface_to_the_next() {
     drivers.start("network.b", Mac([2, 0, 0, 0, 0, 0xb]));
     drivers.start("network.a", US);
     let mut machine = Machine::new(&drivers);
+    // Nobody asks for routers meanwhile.
+    machine.set("ifaces/eth0/autoconf", "0\n");
+    machine.set("ifaces/eth1/autoconf", "0\n");
     assert_eq!(machine.list(), ["eth0", "eth1", "lo0"]);
     machine.set("ifaces/eth0/addr/set", "10.0.0.1/24\n");
     machine.set("route/add", "default via 10.0.0.254\n");
@@ -703,6 +706,8 @@ fn a_driver_that_nobody_talks_to_is_missed_when_somebody_looks() {
     let drivers = Drivers::default();
     drivers.start("network.a", US);
     let mut machine = Machine::new(&drivers);
+    // Nobody asks for routers meanwhile.
+    machine.set("ifaces/eth0/autoconf", "0\n");
     machine.wait(Duration::from_secs(20));
     // The driver ended, and nothing was sent or received.
     drivers.kill("network.a");
@@ -822,6 +827,8 @@ fn settings_do_not_make_up_a_driver() {
 fn a_connection_waits_for_the_driver() {
     let wire = Wire::new();
     wire.take_address();
+    // Nobody asks for routers meanwhile.
+    wire.set("ifaces/eth0/autoconf", "0\n").unwrap();
     let stream = wire.process.open("/scheme/tcp", BOTH).unwrap();
     wire.process.set_nonblocking(stream, true).unwrap();
     let begun = wire.process.dup_verb(stream, b"10.0.0.2:80");
@@ -1047,6 +1054,8 @@ fn a_flood_on_one_adapter_leaves_the_others_their_turn() {
 fn an_address_that_another_station_has_is_defended() {
     let wire = Wire::new();
     wire.take_address();
+    // Nobody asks for routers meanwhile.
+    wire.set("ifaces/eth0/autoconf", "0\n").unwrap();
     for _ in 0..2 {
         // The answer to our question, another host's question, and its announcement.
         for (operation, target) in [(2, 1), (1, 9), (1, 1)] {

@@ -110,6 +110,13 @@ const CHECKS: &[(&str, Check)] = &[
         By("net/src/ip/pmtu.rs", "bounded_and_the_oldest_goes"),
     ),
     (
+        "redirects",
+        By(
+            "net/src/ip/redirect.rs",
+            "bounded_and_the_oldest_makes_room",
+        ),
+    ),
+    (
         "routes",
         By("net/src/route/mod.rs", "a_full_table_still_replaces"),
     ),

@@ -10,7 +10,7 @@ use crate::bpf::drops;
 use crate::ifnet::{Activity, AdapterId, Driver, DropReason, IfIndex, Ifnet, TapId};
 use crate::ip::header::proto;
 use crate::ip::icmp::Notice;
-use crate::ip::{Budget, Delivery, Ip, Quoted, Received, Verdict};
+use crate::ip::{Budget, Delivery, IcmpError, Ip, Quoted, Received, Verdict};
 use crate::link::Link;
 use crate::packet::Packet;
 use crate::seed::{Purpose, Seed};
@@ -83,12 +83,16 @@ impl Net {
         }
         self.handle_activity();
         self.netisr_run(budget);
+        // Before a question whether it is there falls due.
+        while let Some((dev, next_hop)) = self.tcp.poll_proven() {
+            self.link.confirm(&mut self.ip, dev, next_hop);
+        }
         // First, because the routes of a router end with its lifetime.
         if due(self.link.deadline()) {
             self.link.run(&mut self.ip);
         }
-        while let Some(quoted) = self.ip.poll_notice() {
-            self.notice(quoted);
+        while let Some(error) = self.ip.poll_notice() {
+            self.notice(&error);
         }
         self.tcp.reroute(&self.ip);
         if self.tcp.has_work() || due(self.tcp.deadline()) {
@@ -181,25 +185,36 @@ impl Net {
             Delivery::Udp(received) => self.udp.input(&mut self.ip, received),
             Delivery::EchoReply(received) => self.echo.input(&self.ip, &received),
             Delivery::Neighbour(received) => self.link.nd_input(&mut self.ip, &received),
-            Delivery::Notice(quoted) => self.notice(quoted),
+            Delivery::Notice(error) => self.notice(&error),
+            Delivery::Redirect(quoted, redirect) if self.knows(&quoted) => {
+                self.ip.redirect(&redirect)
+            }
+            Delivery::Redirect(..) => Verdict::Dropped(DropReason::RedirectRefused),
+        }
+    }
+
+    /// Whether a transport remembers that it sent a packet.
+    fn knows(&self, quoted: &Quoted) -> bool {
+        match quoted.protocol {
+            proto::TCP => self.tcp.knows(&quoted.endpoints),
+            proto::UDP => self.udp.knows(&quoted.endpoints),
+            proto::ICMP | proto::ICMPV6 => self.echo.knows(&self.ip, quoted),
+            _ => false,
         }
     }
 
     /// Passes an error about a packet of ours, from ICMP or a driver, to the transport that may
     /// have sent the packet.
-    fn notice(&mut self, quoted: Quoted) -> Verdict {
-        let Quoted {
-            protocol,
-            endpoints,
+    fn notice(&mut self, error: &IcmpError) -> Verdict {
+        let &IcmpError {
+            ref quoted,
             notice,
-            ..
-        } = quoted;
-        let known = match protocol {
-            proto::TCP => self.tcp.knows(&endpoints),
-            proto::UDP if matches!(notice, Notice::Narrow(_)) => self.udp.may_have_sent(&endpoints),
-            proto::UDP => self.udp.knows(&endpoints),
-            proto::ICMP | proto::ICMPV6 => self.echo.notice(&quoted),
-            _ => false,
+            said,
+        } = error;
+        let endpoints = &quoted.endpoints;
+        let known = match (quoted.protocol, notice) {
+            (proto::UDP, Notice::Narrow(_)) => self.udp.may_have_sent(endpoints),
+            _ => self.knows(quoted),
         };
         if !known {
             return Verdict::Dropped(DropReason::NotWanted);
@@ -208,9 +223,10 @@ impl Net {
             let now = self.ip.now.monotonic;
             self.ip.path_mtus.learn(endpoints.remote.0, mtu, now);
         }
-        match protocol {
-            proto::TCP => self.tcp.notice(&self.ip, &endpoints, notice),
-            proto::UDP => self.udp.notice(&endpoints, notice),
+        match quoted.protocol {
+            proto::TCP => self.tcp.notice(&self.ip, endpoints, notice),
+            proto::UDP => self.udp.notice(endpoints, notice),
+            proto::ICMP | proto::ICMPV6 => self.echo.notice(&self.ip, quoted, said),
             _ => {}
         }
         Verdict::Delivered

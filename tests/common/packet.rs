@@ -127,17 +127,24 @@ pub fn payload_v4(packet: &[u8]) -> &[u8] {
     &packet[len..]
 }
 
-/// A SYN, ready to be written.
-pub fn tcp_syn(src: (&str, u16), dst: (&str, u16), seq: u32) -> Vec<u8> {
+/// A segment without text, ready to be written; `numbers` are its own, and the acknowledged one.
+pub fn tcp(src: (&str, u16), dst: (&str, u16), flags: u8, numbers: [u32; 2]) -> Vec<u8> {
     let (from, to): (IpAddr, IpAddr) = (src.0.parse().unwrap(), dst.0.parse().unwrap());
     let mut segment = Vec::new();
     segment.extend_from_slice(&src.1.to_be_bytes());
     segment.extend_from_slice(&dst.1.to_be_bytes());
-    segment.extend_from_slice(&seq.to_be_bytes());
-    segment.extend_from_slice(&[0, 0, 0, 0, 0x50, 2, 0xff, 0xff, 0, 0, 0, 0]);
+    segment.extend(numbers.map(u32::to_be_bytes).concat());
+    segment.extend_from_slice(&[0x50, flags, 0xff, 0xff, 0, 0, 0, 0]);
     let sum = checksum(&[&pseudo(from, to, 6, segment.len()), &segment]);
     segment[16..18].copy_from_slice(&sum.to_be_bytes());
     ip(from, to, 6, &segment)
+}
+
+/// A SYN, ready to be written.
+pub fn tcp_syn(src: (&str, u16), dst: (&str, u16), seq: u32) -> Vec<u8> {
+    const SYN: u8 = 2;
+
+    tcp(src, dst, SYN, [seq, 0])
 }
 
 /// The first fragment of a datagram of its own, of which no other comes. There are as many as there

@@ -4,10 +4,10 @@
 const IFNAMSIZ: usize = 16;
 
 /// A name that an interface has, had or will have.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct IfName {
     bytes: [u8; IFNAMSIZ],
-    len: usize,
+    len: u8,
 }
 
 impl IfName {
@@ -18,13 +18,26 @@ impl IfName {
         let (name, zeros) = bytes.split_at(len);
         let visible = name.iter().all(|&byte| byte.is_ascii_graphic());
         let padded = zeros.iter().all(|&byte| byte == 0);
-        (visible && padded).then_some((len > 0).then_some(Self { bytes, len }))
+        let name = Self {
+            bytes,
+            len: len as u8,
+        };
+        (visible && padded).then_some((len > 0).then_some(name))
+    }
+
+    /// The name that is this text; `None` if it is no name.
+    pub fn new(text: &str) -> Option<Self> {
+        let mut bytes = [0; IFNAMSIZ];
+        bytes
+            .get_mut(..text.len())?
+            .copy_from_slice(text.as_bytes());
+        Self::parse(bytes)?.filter(|name| name.as_str() == text)
     }
 
     /// The name as text.
     pub fn as_str(&self) -> &str {
         // Its characters are visible ones of ASCII.
-        std::str::from_utf8(&self.bytes[..self.len]).unwrap_or_default()
+        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).unwrap_or_default()
     }
 }
 
@@ -53,6 +66,17 @@ mod tests {
             b"t\xc3\xbc0",
         ] {
             assert_eq!(name(bad), None, "{bad:?}");
+        }
+        assert_eq!(IfName::new("tun0"), name(b"tun0").unwrap());
+        for bad in [
+            "",
+            "1234567890123456",
+            "12345678901234567",
+            "tun 0",
+            "tü0",
+            "tun0\0",
+        ] {
+            assert_eq!(IfName::new(bad), None, "{bad:?}");
         }
     }
 }

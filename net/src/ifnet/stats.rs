@@ -81,11 +81,14 @@ pub enum DropReason {
     Refused,
     /// In: the driver of the adapter had no room for the frame, or could not hand it out.
     Missed,
+    /// In: a redirect that is not from the first hop in use, or names none that can be (RFC 4861
+    /// section 8.1, RFC 1122 section 3.2.2.2).
+    RedirectRefused,
 }
 
 impl DropReason {
     /// Every reason, in the order in which `stats` shows them.
-    pub const ALL: [Self; 33] = [
+    pub const ALL: [Self; 34] = [
         Self::UnknownFamily,
         Self::NetisrFull,
         Self::Malformed,
@@ -119,6 +122,7 @@ impl DropReason {
         Self::NoNeighbor,
         Self::Refused,
         Self::Missed,
+        Self::RedirectRefused,
     ];
 
     /// The name in `stats`, behind `drop.`.
@@ -157,6 +161,7 @@ impl DropReason {
             Self::NoNeighbor => "no_neighbor",
             Self::Refused => "refused",
             Self::Missed => "missed",
+            Self::RedirectRefused => "redirect_refused",
         }
     }
 }

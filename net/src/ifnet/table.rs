@@ -8,8 +8,8 @@ use scheme::Now;
 use slab::Slab;
 
 use super::{
-    Activity, Driver, IfAddr, IfFlags, IfIndex, IfOutput, IfStats, Ifnet, MAX_ADDRS, SendQueue,
-    is_link_local,
+    Activity, Driver, IfAddr, IfFlags, IfIndex, IfName, IfOutput, IfStats, Ifnet, MAX_ADDRS,
+    SendQueue, is_link_local,
 };
 use crate::timers::{Timer, Timers};
 
@@ -281,6 +281,11 @@ impl IfTable {
     pub fn loopback(&self) -> Option<&Ifnet> {
         let first = self.get(IfIndex(0));
         first.filter(|ifp| ifp.flags.contains(IfFlags::LOOPBACK))
+    }
+
+    /// The name of the interface with this number.
+    pub(crate) fn name_of(&self, index: IfIndex) -> Option<IfName> {
+        IfName::new(&self.get(index)?.name)
     }
 
     /// Names, sorted.

@@ -4,6 +4,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use smoltcp::wire::{IpProtocol, Ipv4Packet, Ipv6FragmentHeader, Ipv6Packet, Ipv6Repr};
 
+use crate::ifnet::IfName;
+
 /// Protocol numbers.
 pub(crate) mod proto {
     pub(crate) const HOP_BY_HOP: u8 = 0;
@@ -222,6 +224,9 @@ pub(crate) fn has_router_alert(packet: &[u8]) -> bool {
 pub(crate) struct Endpoints {
     pub(crate) local: (IpAddr, u16),
     pub(crate) remote: (IpAddr, u16),
+    /// The interface by which the other end is reached, if its address is valid on one link only:
+    /// there may be another host with it on another link (RFC 4007 section 6).
+    pub(crate) link: Option<IfName>,
 }
 
 /// Source and destination of a packet of either version; `None` if it is too short for them.

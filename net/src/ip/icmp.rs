@@ -1,4 +1,4 @@
-//! ICMP for both families: echo replies, errors about packets, and errors that others send us.
+//! ICMP for both families: echo replies, errors about packets, and what others send us about ours.
 //!
 //! Errors follow RFC 1122 section 3.2.2 and RFC 4443 section 2.4. None is sent about an error, a
 //! multicast or broadcast, a fragment other than the first (but for its fragment header), or a
@@ -8,16 +8,18 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use super::header::{
-    Addressee, Endpoints, IPV4_HEADER, IPV6_HEADER, addresses, is_later_fragment, payload_of, proto,
+    Addressee, IPV4_HEADER, IPV6_HEADER, addresses, is_later_fragment, payload_of, proto,
 };
 use super::options;
 use super::reassembly::First;
-use super::{Delivery, Ip, Quoted, Received, Verdict, checksum};
+use super::redirect::Redirect;
+use super::{Delivery, IcmpError, Ip, Quoted, Received, Verdict, checksum};
 use crate::ifnet::{DropReason, IfIndex, is_host};
 use crate::packet::Packet;
 
 const ECHO_REPLY_V4: u8 = 0;
 const UNREACHABLE_V4: u8 = 3;
+const REDIRECT_V4: u8 = 5;
 const ECHO_REQUEST_V4: u8 = 8;
 const TIME_EXCEEDED_V4: u8 = 11;
 const PARAMETER_V4: u8 = 12;
@@ -29,7 +31,7 @@ const ECHO_REQUEST_V6: u8 = 128;
 const ECHO_REPLY_V6: u8 = 129;
 const MLD_QUERY: u8 = 130;
 const MLD_REPORT: u8 = 131;
-const REDIRECT_V6: u8 = 137;
+pub(crate) const REDIRECT_V6: u8 = 137;
 const ROUTER_SOLICITATION: u8 = 133;
 
 /// Bytes of an ICMP header.
@@ -266,7 +268,7 @@ impl Ip {
         let about_error = match (protocol, packet.get(at)) {
             (proto::ICMP, Some(kind)) => matches!(
                 *kind,
-                UNREACHABLE_V4 | 4 | 5 | TIME_EXCEEDED_V4 | PARAMETER_V4
+                UNREACHABLE_V4 | 4 | REDIRECT_V4 | TIME_EXCEEDED_V4 | PARAMETER_V4
             ),
             (proto::ICMPV6, Some(kind)) => *kind < 128 || *kind == REDIRECT_V6,
             // Its type is cut off, so it may be an error.
@@ -308,10 +310,25 @@ impl Ip {
     }
 
     pub(super) fn icmp_input(&mut self, received: Received) -> Delivery {
-        let &[kind, code, _, _, _, _, high, low, ..] = received.payload() else {
+        let &[kind, code, _, _, a, b, high, low, ref quote @ ..] = received.payload() else {
             return Delivery::Settled(Verdict::Dropped(DropReason::Malformed));
         };
         match kind {
+            // A redirect for a network is as good as one for the host (RFC 1122 section 3.2.2.2).
+            REDIRECT_V4 if code < 4 && received.header.addressee == Addressee::Host => {
+                match self.parse_quote(received.rcvif, quote) {
+                    Ok(quoted) => {
+                        let redirect = Redirect {
+                            rcvif: received.rcvif,
+                            from: received.header.src,
+                            dst: quoted.endpoints.remote.0,
+                            to: Ipv4Addr::new(a, b, high, low).into(),
+                        };
+                        Delivery::Redirect(quoted, redirect)
+                    }
+                    Err(reason) => Delivery::Settled(Verdict::Dropped(reason)),
+                }
+            }
             // RFC 1122 section 3.2.2.6 allows a host to ignore requests to a broadcast, which is
             // safer.
             ECHO_REQUEST_V4 if received.header.addressee == Addressee::Host => {
@@ -385,9 +402,9 @@ impl Ip {
         Delivery::Settled(Verdict::Delivered)
     }
 
-    /// Notes that a driver could not reach the host that a packet of ours was for, without an ICMP
-    /// message: this host says so.
-    pub(crate) fn notice_unreachable(&mut self, packet: &[u8]) {
+    /// Notes that the driver of an interface could not reach the host that a packet of ours was for,
+    /// without an ICMP message: this host says so.
+    pub(crate) fn notice_unreachable(&mut self, dev: IfIndex, packet: &[u8]) {
         let Some((by, _)) = addresses(packet) else {
             return;
         };
@@ -398,8 +415,12 @@ impl Ip {
             code,
             word,
         };
-        if let Ok(quoted) = self.parse_quote(packet, Notice::Unreachable, said) {
-            self.notices.push_back(quoted);
+        if let Ok(quoted) = self.parse_quote(dev, packet) {
+            self.notices.push_back(IcmpError {
+                quoted,
+                notice: Notice::Unreachable,
+                said,
+            });
         }
     }
 
@@ -415,17 +436,22 @@ impl Ip {
             code,
             word: [a, b, c, d],
         };
-        match self.parse_quote(quote, notice, said) {
-            Ok(quoted) => Delivery::Notice(quoted),
+        match self.parse_quote(received.rcvif, quote) {
+            Ok(quoted) => Delivery::Notice(IcmpError {
+                quoted,
+                notice,
+                said,
+            }),
             Err(reason) => Delivery::Settled(Verdict::Dropped(reason)),
         }
     }
 
-    /// Parses the packet of ours that an error is about; `quote` is its beginning. The transport
-    /// that may have sent the packet decides whether to accept the error: only if there is such a
-    /// connection, or if a datagram or echo request was sent there recently (RFC 8201 section 6).
-    /// RFC 5927 section 4.1 would also check the quoted sequence number.
-    fn parse_quote(&self, quote: &[u8], notice: Notice, said: Said) -> Result<Quoted, DropReason> {
+    /// Parses the packet of ours that a message, which came by an interface, is about; `quote` is
+    /// its beginning. The transport that may have sent the packet decides whether to accept the
+    /// message: only if there is such a connection, or if a datagram or echo request was sent there
+    /// recently (RFC 8201 section 6). RFC 5927 section 4.1 would also check the quoted sequence
+    /// number.
+    fn parse_quote(&self, dev: IfIndex, quote: &[u8]) -> Result<Quoted, DropReason> {
         let (src, dst) = addresses(quote).ok_or(DropReason::Malformed)?;
         let (protocol, at) = payload_of(quote).ok_or(DropReason::NotWanted)?;
         let payload = quote.get(at..).unwrap_or_default();
@@ -441,15 +467,15 @@ impl Ip {
         let echo = payload.get(4..).and_then(|rest| rest.first_chunk::<4>());
         Ok(Quoted {
             protocol,
-            endpoints: Endpoints {
-                local: (src, u16::from_be_bytes([a, b])),
-                remote: (dst, u16::from_be_bytes([c, d])),
-            },
+            endpoints: self.endpoints(
+                (src, u16::from_be_bytes([a, b])),
+                (dst, u16::from_be_bytes([c, d])),
+                dev,
+            ),
+            dev,
             echo: echo
                 .filter(|_| requests)
                 .map(|&[a, b, c, d]| (u16::from_be_bytes([a, b]), [c, d])),
-            notice,
-            said,
         })
     }
 }

@@ -20,8 +20,8 @@ impl Ip {
     /// Makes `lo0`, which is up from the beginning.
     pub(crate) fn attach_loopback(&mut self) {
         const IFT_LOOP: u8 = 0x18;
-        // What programs write are powers of two, mostly: with headers beside the text, it does not leave a
-        // few bytes for a packet of their own. Two packets fit into the smallest window.
+        // What programs write are powers of two, mostly: with headers beside the text, it does not
+        // leave a few bytes for a packet of their own. Two packets fit into the smallest window.
         const LOMTU: u16 = (32 << 10) + 128;
 
         let flags = IfFlags::UP | IfFlags::LOOPBACK | IfFlags::RUNNING | IfFlags::MULTICAST;
@@ -107,6 +107,9 @@ impl Ip {
         if ifp.is_up() != up {
             ifp.flags.set(IfFlags::UP, up);
             ifp.set_lastchange(now);
+        }
+        if !up {
+            self.redirects_detach(dev);
         }
         self.routes.touch();
         self.ifs.note(dev, Activity::ROOM);

@@ -10,6 +10,7 @@
 //! - [`reassembly`]: puts fragments together, within bounds;
 //! - [`registered`]: packets of other protocols, for programs that registered for them;
 //! - [`forward`]: sends on packets for other hosts, when forwarding is on;
+//! - [`redirect`]: better first hops, which routers tell us;
 //! - [`icmp`]: echo replies, errors about packets, and errors that others send us;
 //! - [`groups`]: IGMP and MLD;
 //! - [`reports`]: when groups are reported, and in which version;
@@ -28,6 +29,7 @@ mod options;
 pub(crate) mod output;
 mod pmtu;
 mod reassembly;
+pub(crate) mod redirect;
 mod registered;
 mod reports;
 #[cfg(test)]
@@ -42,7 +44,7 @@ use std::time::Duration;
 use scheme::{Now, earlier};
 
 use crate::capture::Framing;
-use crate::ifnet::{DropReason, Family, IfIndex, IfTable, Ifnet, Way};
+use crate::ifnet::{DropReason, Family, IfIndex, IfName, IfTable, Ifnet, Way, is_link_local};
 use crate::memory::Pool;
 use crate::packet::Packet;
 use crate::route::RouteTable;
@@ -51,6 +53,7 @@ use header::{Endpoints, Header};
 use icmp::{Notice, RateLimit, Said};
 use pmtu::PathMtus;
 use reassembly::{HeldFragments, HeldFrom, Reassembly};
+use redirect::{Redirect, Redirects};
 use reports::Reports;
 
 pub(crate) use ifioctl::LOOPBACK_ADDRS;
@@ -126,18 +129,29 @@ pub(crate) enum Delivery {
     /// A message of neighbour discovery, for the driver of the link.
     Neighbour(Received),
     /// An ICMP error about a packet that this host may have sent.
-    Notice(Quoted),
+    Notice(IcmpError),
+    /// A redirect for a packet that this host may have sent.
+    Redirect(Quoted, Redirect),
 }
 
-/// An error about a packet that this host may have sent, from an ICMP message or a driver.
+/// A packet that this host may have sent, and that an ICMP message or a driver is about.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Quoted {
     /// The protocol of the packet.
     pub(crate) protocol: u8,
     /// Its addresses and ports. The ports mean something only if the protocol has them.
     pub(crate) endpoints: Endpoints,
+    /// The interface by which the message came, or of the driver.
+    pub(crate) dev: IfIndex,
     /// Its identifier and sequence number, if it is an echo request.
     pub(crate) echo: Option<(u16, [u8; 2])>,
+}
+
+/// An error about a packet that this host may have sent, from an ICMP message or a driver.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct IcmpError {
+    /// The packet.
+    pub(crate) quoted: Quoted,
     /// The error.
     pub(crate) notice: Notice,
     /// The same in the words of ICMP.
@@ -213,10 +227,11 @@ pub(crate) struct Ip {
     reassembly: Reassembly,
     rate_limit: RateLimit,
     pub(crate) path_mtus: PathMtus,
+    redirects: Redirects,
     reports: Reports,
     registered: Registered,
     /// Errors about packets of ours that a driver noted, without an ICMP message.
-    notices: VecDeque<Quoted>,
+    notices: VecDeque<IcmpError>,
     /// The memory of the rings of all captures.
     pub(crate) rings: Pool,
     /// TCP segments for this host whose checksum was wrong.
@@ -246,7 +261,8 @@ impl Ip {
             bytes: 0,
             reassembly: Reassembly::new(hasher.clone()),
             rate_limit: RateLimit::new(hasher.clone()),
-            path_mtus: PathMtus::new(hasher),
+            path_mtus: PathMtus::new(hasher.clone()),
+            redirects: Redirects::new(hasher),
             reports: Reports::default(),
             registered: Registered::default(),
             notices: VecDeque::new(),
@@ -268,6 +284,25 @@ impl Ip {
         self.ident.wrapping_add(secret as u32)
     }
 
+    /// Both ends of a flow whose packets come and go by an interface.
+    #[inline]
+    pub(crate) fn endpoints(
+        &self,
+        local: (IpAddr, u16),
+        remote: (IpAddr, u16),
+        dev: IfIndex,
+    ) -> Endpoints {
+        let link = match is_link_local(&remote.0) {
+            true => self.ifs.name_of(dev),
+            false => None,
+        };
+        Endpoints {
+            local,
+            remote,
+            link,
+        }
+    }
+
     /// Whether packets or errors are queued.
     pub(crate) fn has_work(&self) -> bool {
         !self.queue.is_empty() || !self.notices.is_empty()
@@ -275,7 +310,13 @@ impl Ip {
 
     /// The time of the next timer; `None` if none is armed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        earlier(self.reassembly.deadline(), self.reports.deadline())
+        let held = earlier(self.reassembly.deadline(), self.reports.deadline());
+        earlier(held, self.redirects.deadline())
+    }
+
+    /// The interface that a program named for a destination. One that is not there leads nowhere.
+    pub(crate) fn named(&self, link: IfName) -> Result<IfIndex, NetError> {
+        self.ifs.by_name(link.as_str()).ok_or(NetError::NoRoute)
     }
 
     /// Whether packets can leave by the interface.
@@ -373,11 +414,11 @@ impl Ip {
 
     /// The next error about a packet of ours that no ICMP message brought.
     #[must_use]
-    pub(crate) fn poll_notice(&mut self) -> Option<Quoted> {
+    pub(crate) fn poll_notice(&mut self) -> Option<IcmpError> {
         self.notices.pop_front()
     }
 
-    /// Runs timers: fragments whose time is over, and reports that are due.
+    /// Runs timers: fragments and redirects whose time is over, and reports that are due.
     #[inline(never)]
     pub(crate) fn netisr_expire(&mut self) {
         let now = self.now.monotonic;
@@ -388,6 +429,7 @@ impl Ip {
             let verdict = Verdict::Dropped(DropReason::FragmentTimeout);
             self.release(verdict, expired.held);
         }
+        self.redirects_expire();
         self.groups_run();
     }
 
@@ -402,6 +444,7 @@ impl Ip {
             keep
         });
         self.registered.detach(dev);
+        self.redirects_detach(dev);
         for held in self.reassembly.detach(dev) {
             self.release(Verdict::Dropped(DropReason::FragmentLimit), held);
         }

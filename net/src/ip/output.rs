@@ -195,7 +195,10 @@ impl Ip {
         let (_, route) = found?;
         let dev = route.dev.ok_or(NetError::Unreachable)?;
         let ifp = self.ifs.get(dev).ok_or(NetError::NoRoute)?;
-        let next_hop = route.via.unwrap_or(*dst);
+        let next_hop = match route.via {
+            Some(router) => self.redirects.first_hop(dst, dev, router),
+            None => *dst,
+        };
         Ok(Path {
             dev,
             next_hop,
@@ -230,7 +233,7 @@ impl Ip {
         }
     }
 
-    pub(super) fn is_loopback(&self, dev: IfIndex) -> bool {
+    pub(crate) fn is_loopback(&self, dev: IfIndex) -> bool {
         self.ifs.get(dev).is_some_and(Ifnet::is_loopback)
     }
 

@@ -14,10 +14,13 @@ use crate::ifnet::{IPV6_MINMTU, IfAddr, is_host};
 /// How long other stations have to object to an address before we take it (RFC 4862 section 5.1:
 /// `RetransTimer`, once).
 const PROBE: Duration = Duration::from_secs(1);
-/// Pause between solicitations of routers (RFC 4861 section 10).
+/// Pause after the first solicitation of routers, which doubles with each (RFC 7559 section 2).
 const SOLICIT_PAUSE: Duration = Duration::from_secs(4);
-/// Solicitations without an answer before it gives up.
-const SOLICITATIONS: u8 = 3;
+/// The longest pause.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3600);
+/// Each pause is longer or shorter by up to this part of it, at random, so that hosts that start
+/// together do not go on asking together (RFC 8415 section 15).
+const PAUSE_SPREAD: f64 = 0.1;
 /// No advertisement can make the rest of an address's lifetime shorter than this, because
 /// advertisements can be forged (RFC 4862 section 5.5.3).
 const SAFE_LIFETIME: Duration = Duration::from_secs(2 * 60 * 60);
@@ -46,7 +49,23 @@ struct Solicit {
     delay: Duration,
     /// The time of the next one; `None` until `poll` sees the time.
     at: Option<Duration>,
-    left: u8,
+    /// The pause after the last one; zero before the first.
+    pause: Duration,
+}
+
+impl Solicit {
+    /// Goes on to the next pause, which `chance`, from 0 to 1, makes longer or shorter.
+    fn back_off(&mut self, now: Duration, chance: f64) {
+        let spread = PAUSE_SPREAD * (2.0 * chance - 1.0);
+        self.pause = match self.pause {
+            Duration::ZERO => SOLICIT_PAUSE.mul_f64(1.0 + spread),
+            last => last.mul_f64(2.0 + spread),
+        };
+        if self.pause > LONGEST_PAUSE {
+            self.pause = LONGEST_PAUSE.mul_f64(1.0 + spread);
+        }
+        self.at = Some(now + self.pause);
+    }
 }
 
 /// How much a router is to be preferred to others (RFC 4191 section 2.1).
@@ -249,7 +268,7 @@ impl Autoconf {
         self.solicit = (!self.off).then_some(Solicit {
             delay,
             at: None,
-            left: SOLICITATIONS,
+            pause: Duration::ZERO,
         });
         for auto in &mut self.addrs {
             auto.refused = false;
@@ -444,9 +463,9 @@ impl Autoconf {
         routers.position(|router| IpAddr::V6(router.addr) == *addr)
     }
 
-    /// Where something that router `by` advertises goes in a table for `most` things, which have these
-    /// `routers`; `None` if there is no room. What was advertised by a router that answers is not
-    /// given up for another's, since advertisements can be forged.
+    /// Where something that router `by` advertises goes in a table for `most` things, which have
+    /// these `routers`; `None` if there is no room. What was advertised by a router that answers is
+    /// not given up for another's, since advertisements can be forged.
     fn place(
         &self,
         routers: impl ExactSizeIterator<Item = Ipv6Addr>,
@@ -462,8 +481,8 @@ impl Autoconf {
     }
 
     /// Handles what a prefix that router `by` advertises says of the link (RFC 4861 section 6.3.4).
-    /// A lifetime of zero ends it at once. A prefix that is not said to be on the link is not said to be off it
-    /// either.
+    /// A lifetime of zero ends it at once. A prefix that is not said to be on the link is not said
+    /// to be off it either.
     pub(super) fn prefix_on_link(
         &mut self,
         info: &NdiscPrefixInformation,
@@ -568,14 +587,15 @@ impl Autoconf {
         found
     }
 
-    /// The next action that is due at `now`.
-    pub(super) fn poll(&mut self, now: Duration) -> Option<Action> {
-        let due = self.take_due(now);
+    /// The next action that is due at `now`. `chance`, from 0 to 1, spreads the times at which
+    /// routers are asked again.
+    pub(super) fn poll(&mut self, now: Duration, chance: f64) -> Option<Action> {
+        let due = self.take_due(now, chance);
         self.rearm();
         due
     }
 
-    fn take_due(&mut self, now: Duration) -> Option<Action> {
+    fn take_due(&mut self, now: Duration, chance: f64) -> Option<Action> {
         let over = |probed: &Tentative| probed.until.is_none_or(|until| until <= now);
         if let Some(at) = self.tentative.iter().position(over) {
             let probed = &mut self.tentative[at];
@@ -590,11 +610,7 @@ impl Autoconf {
         if let Some(solicit) = &mut self.solicit {
             let at = *solicit.at.get_or_insert(now + solicit.delay);
             if at <= now {
-                solicit.at = Some(now + SOLICIT_PAUSE);
-                solicit.left -= 1;
-                if solicit.left == 0 {
-                    self.solicit = None;
-                }
+                solicit.back_off(now, chance);
                 return Some(Action::Solicit);
             }
         }

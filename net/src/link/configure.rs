@@ -252,9 +252,12 @@ impl Link {
             .get(id)
             .and_then(|softc| softc.autoconf.deadline())
             .is_some_and(over)
-            && let Some((dev, Some(action))) =
-                self.autoconf_change(ip, id, |autoconf| autoconf.poll(now))
         {
+            let chance = ip.rng.f64();
+            let polled = self.autoconf_change(ip, id, |autoconf| autoconf.poll(now, chance));
+            let Some((dev, Some(action))) = polled else {
+                break;
+            };
             match action {
                 Action::Probe(addr) => self.autoconf_ask(ip, id, &addr),
                 Action::Unique(addr) => take_address(ip, dev, addr),

@@ -249,11 +249,24 @@ impl Link {
                     Overdue::Ask(addr, of) => self.solicit(ip, id, addr, of),
                     Overdue::GiveUp(addr, lost) => {
                         unreachable(ip, dev, lost);
+                        ip.redirects_unreachable(dev, &addr);
                         self.autoconf_unreachable(ip, id, &addr);
                     }
                 }
             }
             self.autoconf_run(ip, id);
+        }
+    }
+
+    /// Notes that what is sent to a neighbour reaches it, as an upper layer knows.
+    pub(crate) fn confirm(&mut self, ip: &mut Ip, dev: IfIndex, addr: IpAddr) {
+        let Some(id) = adapter_of(ip, dev) else {
+            return;
+        };
+        let (now, chance) = (ip.now.monotonic, ip.rng.f64());
+        let softc = self.get_mut(id);
+        if softc.is_some_and(|softc| softc.neighbors(&addr).confirm(addr, now, chance)) {
+            self.autoconf_reachable(ip, id, &addr);
         }
     }
 
@@ -494,7 +507,7 @@ fn unreachable(ip: &mut Ip, dev: IfIndex, lost: Vec<(Family, Packet)>) {
         drop_packets(ifp, DropReason::NoNeighbor, &lost);
     }
     for (_, packet) in lost {
-        ip.notice_unreachable(&packet);
+        ip.notice_unreachable(dev, &packet);
         ip.icmp_unreachable_host(dev, &packet);
     }
 }

@@ -286,17 +286,15 @@ impl Neighbors {
             return Learned::default();
         }
         neighbor.mac = mac;
-        if solicited {
-            let until = now + REACHABLE.mul_f64(0.5 + chance);
-            neighbor.state = State::Reachable(until);
-            self.timers.disarm(&mut neighbor.timer, addr);
-            self.order.arm(&mut neighbor.useful, addr, until);
-        } else if changed {
+        let packets = std::mem::take(&mut neighbor.waiting);
+        if changed {
             neighbor.state = State::Stale;
             self.timers.disarm(&mut neighbor.timer, addr);
             self.order.arm(&mut neighbor.useful, addr, now);
         }
-        let packets = std::mem::take(&mut neighbor.waiting);
+        if solicited {
+            self.reached(addr, now, chance);
+        }
         self.bytes -= bytes_of(&packets);
         if !packets.is_empty() {
             // They are sent there now.
@@ -307,6 +305,28 @@ impl Neighbors {
             taken: true,
             reachable: solicited,
         }
+    }
+
+    /// Notes that what is sent to a neighbour reaches it, as an upper layer knows (RFC 4861 section
+    /// 7.3.1). `chance` is as in [`learn`](Self::learn). False if it has no hardware address: then
+    /// nothing was sent there.
+    pub(super) fn confirm(&mut self, addr: IpAddr, now: Duration, chance: f64) -> bool {
+        let known = self.neighbors.get(&addr).and_then(Neighbor::mac);
+        if known.is_some() {
+            self.reached(addr, now, chance);
+        }
+        known.is_some()
+    }
+
+    /// Packets reach a neighbour that has a hardware address: it is REACHABLE.
+    fn reached(&mut self, addr: IpAddr, now: Duration, chance: f64) {
+        let Some(neighbor) = self.neighbors.get_mut(&addr) else {
+            return;
+        };
+        let until = now + REACHABLE.mul_f64(0.5 + chance);
+        neighbor.state = State::Reachable(until);
+        self.timers.disarm(&mut neighbor.timer, addr);
+        self.order.arm(&mut neighbor.useful, addr, until);
     }
 
     /// The next answer that did not come in time.
@@ -482,6 +502,42 @@ mod tests {
         let due = neighbors.poll(seconds(39));
         assert!(matches!(due, Some(Overdue::GiveUp(ADDR, _))));
         assert_eq!(state(&neighbors), None);
+    }
+
+    /// RFC 4861 section 7.3.1: what an upper layer knows is as good as an answer.
+    #[test]
+    fn an_upper_layer_confirms_who_has_a_hardware_address() {
+        let reachable = |until| Some((State::Reachable(seconds(until)), MAC));
+        let mut neighbors = Neighbors::default();
+        assert!(!neighbors.confirm(ADDR, seconds(0), 0.5));
+        assert_eq!(state(&neighbors), None, "it makes no entry");
+        look_up(&mut neighbors, 0);
+        assert!(!neighbors.confirm(ADDR, seconds(0), 0.5));
+        assert!(matches!(
+            state(&neighbors),
+            Some((State::Incomplete { asked: 1 }, _))
+        ));
+        learn(&mut neighbors, MAC, Heard::Talks, 0);
+        assert_eq!(state(&neighbors), Some((State::Delay, MAC)));
+        assert!(neighbors.confirm(ADDR, seconds(2), 0.5));
+        assert_eq!(state(&neighbors), reachable(32));
+        assert_eq!(neighbors.deadline(), None, "nobody asks");
+        assert!(neighbors.confirm(ADDR, seconds(30), 0.5));
+        assert_eq!(state(&neighbors), reachable(60));
+        look_up(&mut neighbors, 59);
+        assert_eq!(state(&neighbors), reachable(60));
+        // It had not been used for long, and is while it is asked.
+        assert!(neighbors.confirm(ADDR, seconds(100), 0.5));
+        assert_eq!(neighbors.probe(ADDR, seconds(100)), Some(MAC));
+        assert!(neighbors.confirm(ADDR, seconds(101), 0.5));
+        assert_eq!(state(&neighbors), reachable(131));
+        assert!(neighbors.poll(seconds(102)).is_none());
+        learn(&mut neighbors, OTHER, ANNOUNCED, 103);
+        assert!(neighbors.confirm(ADDR, seconds(104), 0.5));
+        assert_eq!(
+            state(&neighbors),
+            Some((State::Reachable(seconds(134)), OTHER))
+        );
     }
 
     #[test]

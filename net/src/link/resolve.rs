@@ -13,9 +13,11 @@ use super::neighbor::Heard;
 use super::{
     ETHERTYPE_ARP, ETHERTYPE_IPV6, EtherSoftc, HEADER, Link, Mac, adapter_of, drop_frame, header,
 };
-use crate::ifnet::{AdapterId, DropReason, Family, Frame, Ifnet, is_host, solicited_node};
+use crate::ifnet::{AdapterId, DropReason, Family, Frame, IfIndex, Ifnet, is_host, solicited_node};
 use crate::ip::groups::ALL_NODES;
 use crate::ip::header::{ipv6_header, proto};
+use crate::ip::icmp::REDIRECT_V6;
+use crate::ip::redirect::Redirect;
 use crate::ip::{Ip, Received, Verdict};
 use crate::packet::Packet;
 
@@ -26,6 +28,8 @@ const ND_HOP_LIMIT: u8 = 255;
 const RA_OPTIONS: usize = 16;
 /// Offset of its flags.
 const RA_FLAGS: usize = 5;
+/// Bytes of it before its options (RFC 4861 section 4.5).
+const REDIRECT_OPTIONS: usize = 40;
 
 impl Link {
     /// Asks for the hardware address of `addr`: all stations, or the one that had it before.
@@ -248,6 +252,9 @@ impl Link {
         if message.get(1) != Some(&0) {
             return Verdict::Dropped(DropReason::Malformed);
         }
+        if message.first() == Some(&REDIRECT_V6) {
+            return self.nd_redirect(ip, id, rcvif, src, message);
+        }
         let unchecked = ChecksumCapabilities::ignored();
         let parsed = Icmpv6Packet::new_checked(message)
             .and_then(|packet| Icmpv6Repr::parse(&src, &dst, &packet, &unchecked));
@@ -317,6 +324,7 @@ impl Link {
                     return NOT_WANTED;
                 }
                 if !flags.contains(NdiscNeighborFlags::ROUTER) {
+                    ip.redirects_retired(rcvif, &target_addr.into());
                     self.autoconf_retired(ip, id, target_addr);
                 }
                 Verdict::Delivered
@@ -338,9 +346,57 @@ impl Link {
                 let router = (src, preference, hop_limit);
                 self.ra_input(ip, id, router, router_lifetime.into(), options)
             }
-            // This host sends no router advertisements, and does not follow redirects.
+            // This host sends no router advertisements.
             _ => NOT_WANTED,
         }
+    }
+
+    /// Handles a redirect (RFC 4861 section 8.3). It is parsed here, because smoltcp refuses one
+    /// that quotes a part of a packet.
+    fn nd_redirect(
+        &mut self,
+        ip: &mut Ip,
+        id: AdapterId,
+        rcvif: IfIndex,
+        src: Ipv6Addr,
+        message: &[u8],
+    ) -> Verdict {
+        const TARGET_LINK_LAYER_ADDRESS: u8 = 2;
+        const MALFORMED: Verdict = Verdict::Dropped(DropReason::Malformed);
+
+        let Some((fixed, mut rest)) = message.split_first_chunk::<REDIRECT_OPTIONS>() else {
+            return MALFORMED;
+        };
+        let mut mac = None;
+        while let [kind, len, ..] = *rest {
+            let len = usize::from(len) * 8;
+            let (1.., Some((option, behind))) = (len, rest.split_at_checked(len)) else {
+                return MALFORMED;
+            };
+            if let (TARGET_LINK_LAYER_ADDRESS, [_, _, addr @ ..]) = (kind, option) {
+                let addr = addr.try_into().map(Mac).ok();
+                mac = addr.filter(|mac| mac.is_station());
+            }
+            rest = behind;
+        }
+        let addr = |at: usize| fixed[at..].first_chunk::<16>().copied().map(Ipv6Addr::from);
+        let (true, Some(to), Some(dst)) = (rest.is_empty(), addr(8), addr(24)) else {
+            return MALFORMED;
+        };
+        if !src.is_unicast_link_local() {
+            return Verdict::Dropped(DropReason::RedirectRefused);
+        }
+        let (from, dst, to) = (src.into(), dst.into(), to.into());
+        let verdict = ip.redirect(&Redirect {
+            rcvif,
+            from,
+            dst,
+            to,
+        });
+        if verdict == Verdict::Delivered && mac.is_some() {
+            self.learned(ip, id, to, mac, Heard::Talks);
+        }
+        verdict
     }
 
     pub(super) fn nd_send(

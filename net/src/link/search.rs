@@ -87,6 +87,7 @@ impl Link {
             ifp.purge();
         }
         self.autoconf_stop(ip, id);
+        ip.redirects_detach(dev);
         ip.ifs.touch();
         ip.ifs.note(dev, Activity::ROOM);
         let search = &mut self.search;

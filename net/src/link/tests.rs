@@ -128,6 +128,7 @@ fn an_unknown_neighbour_is_asked_for_and_then_the_packet_leaves() {
 
 #[test]
 fn a_neighbour_that_does_not_answer_is_given_up_and_the_sender_hears_of_it() {
+    use crate::ip::IcmpError;
     use crate::ip::icmp::Notice;
 
     let mut bench = Bench::new();
@@ -141,8 +142,8 @@ fn a_neighbour_that_does_not_answer_is_given_up_and_the_sender_hears_of_it() {
     }
     bench.advance(3);
     assert!(bench.frames().is_empty());
-    let quoted = bench.ip.poll_notice().unwrap();
-    assert_eq!(quoted.notice, Notice::Unreachable);
+    let IcmpError { quoted, notice, .. } = bench.ip.poll_notice().unwrap();
+    assert_eq!(notice, Notice::Unreachable);
     assert_eq!(quoted.endpoints.remote.0, IpAddr::from(PEER));
     let stats = &bench.ip.ifs.get(bench.dev).unwrap().stats;
     assert_eq!(stats.drops(DropReason::NoNeighbor), 1);

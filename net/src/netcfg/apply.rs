@@ -21,7 +21,7 @@ impl Setting {
         Ok(match self {
             Self::Nameserver(addr) => Undo::Nameserver(net.nameserver.replace(addr)),
             Self::TunDebug(debug) => Undo::TunDebug(net.tun.set_debug(&mut net.ip, debug)),
-            Self::Forwarding(on) => Undo::Forwarding(std::mem::replace(&mut net.ip.forwarding, on)),
+            Self::Forwarding(on) => Undo::Forwarding(net.ip.set_forwarding(on)),
             Self::AddRoute(spec) => {
                 let route = resolve_route(&net.ip, &spec)?;
                 let old = net

@@ -8,7 +8,7 @@ use scheme::errno::{self, Errno};
 use super::node::name_of;
 use crate::ip::{Ip, NetError};
 use crate::net::Net;
-use crate::route::{Route, write_route};
+use crate::route::{Route, host_prefix, write_route};
 
 /// An open `route/lookup`. A write asks, and reads give the answer, from its beginning wherever the
 /// position of the file is.
@@ -54,10 +54,16 @@ fn describe(net: &Net, dst: &IpAddr) -> Result<String, NetError> {
     let mut line = String::new();
     let Some(kind) = kind else {
         let (prefix, route) = ip.routes.lookup(dst, None, |dev| ip.is_up(dev))?;
-        let route = Route {
+        let mut route = Route {
             src: path.src,
             ..*route
         };
+        let mut prefix = prefix;
+        if path.next_hop != route.via.unwrap_or(*dst) {
+            // A redirect is a route of its own.
+            route.via = Some(path.next_hop).filter(|next_hop| next_hop != dst);
+            prefix = host_prefix(*dst);
+        }
         write_route(&mut line, &prefix, &route, name_of(net, &route));
         return Ok(line);
     };

@@ -65,7 +65,9 @@ impl Undo {
             Self::TunDebug(debug) => {
                 net.tun.set_debug(&mut net.ip, debug);
             }
-            Self::Forwarding(on) => net.ip.forwarding = on,
+            Self::Forwarding(on) => {
+                net.ip.set_forwarding(on);
+            }
             Self::Routes(added, removed) => {
                 if let Some((prefix, added)) = added {
                     net.ip.routes.remove(prefix, |route| *route == added);

@@ -1,5 +1,6 @@
-//! `icmp/echo/ADDR`: ping. A write is two bytes of sequence number, in network order, and the data
-//! of an echo request; a read is the same of a reply.
+//! `icmp/echo/ADDR`: ping. An address on one link may name an interface, `fe80::1%tun0`. A write is
+//! two bytes of sequence number, in network order, and the data of an echo request; a read is the
+//! same of a reply.
 //!
 //! `icmp/ping/ADDR`: the same, for programs that want to know who says what. A read is a reply or an
 //! error about a request, behind a [header](encode_head).
@@ -11,7 +12,9 @@ use scheme::{Caller, FileId, Outcome, Ready, Stat};
 
 use super::SOCKET;
 use super::address::{self, ADDRESS};
+use super::name::link_named;
 use super::option_file::Name;
+use crate::ifnet::IfName;
 use crate::net::Net;
 use crate::stack::{EchoId, Heard, Owner};
 
@@ -28,17 +31,27 @@ pub(crate) fn stat(path: &str) -> Result<Option<Stat>, Errno> {
     }
 }
 
-/// The address in a path, and whether the socket hears errors.
-fn parse(path: &str) -> Result<(IpAddr, bool), Errno> {
-    let (kind, addr) = path.split_once('/').ok_or(errno::ENOENT)?;
+/// What a path names: the address, the interface on whose link that is meant, as in
+/// `fe80::1%tun0`, and whether the socket hears errors.
+fn parse(path: &str) -> Result<((IpAddr, Option<IfName>), bool), Errno> {
+    let (kind, name) = path.split_once('/').ok_or(errno::ENOENT)?;
     let hears_errors = match kind {
         ECHO => false,
         PING => true,
         _ => return Err(errno::ENOENT),
     };
+    let (addr, link) = match name.split_once('%') {
+        Some((addr, link)) => (addr, Some(link)),
+        None => (name, None),
+    };
     let addr: IpAddr = addr.parse().map_err(|_| errno::EINVAL)?;
     // An IPv4-mapped address must not be on a wire.
-    Ok((addr.to_canonical(), hears_errors))
+    let addr = addr.to_canonical();
+    let link = match link {
+        Some(link) => Some(link_named(&addr, link).ok_or(errno::EINVAL)?),
+        None => None,
+    };
+    Ok(((addr, link), hears_errors))
 }
 
 /// Opens a socket; events of it come with `file`.
@@ -119,7 +132,8 @@ pub(crate) fn path(net: &Net, id: EchoId) -> String {
         false => ECHO,
     };
     match net.echo.remote(id) {
-        Some(remote) => format!("icmp/{kind}/{remote}"),
+        Some((remote, Some(link))) => format!("icmp/{kind}/{remote}%{}", link.as_str()),
+        Some((remote, None)) => format!("icmp/{kind}/{remote}"),
         None => "icmp".to_owned(),
     }
 }

@@ -11,7 +11,7 @@ use slab::Slab;
 
 use super::listed::{Listed, next_of};
 use super::{OVERHEAD, Owner, unspecified};
-use crate::ifnet::DropReason;
+use crate::ifnet::{DropReason, IfIndex, IfName};
 use crate::ip::header::proto;
 use crate::ip::icmp::Said;
 use crate::ip::output::HOP_LIMIT;
@@ -49,6 +49,8 @@ struct EchoSocket {
     /// The user of it.
     uid: u32,
     remote: IpAddr,
+    /// The interface on whose link that is meant, if the program said so.
+    link: Option<IfName>,
     ident: u16,
     /// Hop limit of requests; `None` for that of the path.
     hop_limit: Option<NonZeroU8>,
@@ -69,11 +71,12 @@ pub(crate) struct Echo {
 }
 
 impl Echo {
-    /// A socket of `uid` that pings `remote`, which may be a group. `ENFILE` if there are too many.
+    /// A socket of `uid` that pings `remote`, which may be a group, on the link of an interface if
+    /// one is named. `ENFILE` if there are too many.
     pub(crate) fn open(
         &mut self,
         ip: &mut Ip,
-        remote: IpAddr,
+        (remote, link): (IpAddr, Option<IfName>),
         hears_errors: bool,
         owner: Owner,
         uid: u32,
@@ -93,6 +96,7 @@ impl Echo {
             owner,
             uid,
             remote,
+            link,
             ident,
             hop_limit: None,
             hears_errors,
@@ -128,9 +132,10 @@ impl Echo {
         })
     }
 
-    /// The address that it pings.
-    pub(crate) fn remote(&self, id: EchoId) -> Option<IpAddr> {
-        Some(self.get(id)?.remote)
+    /// The address that it pings, and the interface that was named with it.
+    pub(crate) fn remote(&self, id: EchoId) -> Option<(IpAddr, Option<IfName>)> {
+        let socket = self.get(id)?;
+        Some((socket.remote, socket.link))
     }
 
     /// Whether it hears errors about its requests.
@@ -185,7 +190,8 @@ impl Echo {
     ) -> Result<(), Errno> {
         let socket = self.get(id).ok_or(errno::EBADF)?;
         let dst = socket.remote;
-        let path = ip.route_to(&dst, None)?;
+        let only = socket.link.map(|link| ip.named(link)).transpose()?;
+        let path = ip.route_to(&dst, only)?;
         let src = path.src.ok_or(errno::EADDRNOTAVAIL)?;
         let (protocol, kind) = match dst {
             IpAddr::V4(_) => (proto::ICMP, 8),
@@ -214,8 +220,10 @@ impl Echo {
         let socket = key.and_then(|&key| self.sockets.get_mut(key as usize));
         // A socket that pings many hosts gets the reply of each.
         let src = received.header.src;
-        let meant =
-            |socket: &&mut EchoSocket| socket.remote == src || ip.ifs.is_many(&socket.remote);
+        let meant = |socket: &&mut EchoSocket| {
+            (socket.remote == src || ip.ifs.is_many(&socket.remote))
+                && socket.is_on(ip, received.rcvif)
+        };
         let Some(socket) = socket.filter(meant) else {
             return Verdict::Dropped(DropReason::NotWanted);
         };
@@ -238,31 +246,47 @@ impl Echo {
         }
     }
 
-    /// Handles an error. False if it is not about an echo request of ours.
-    pub(crate) fn notice(&mut self, quoted: &Quoted) -> bool {
-        let Some((ident, sequence)) = quoted.echo else {
-            return false;
-        };
-        let key = self.idents.get(&ident);
-        let socket = key.and_then(|&key| self.sockets.get_mut(key as usize));
-        let remote = quoted.endpoints.remote.0;
-        let Some(socket) = socket.filter(|socket| socket.remote == remote) else {
-            return false;
+    /// The key of the socket whose request a message is about.
+    fn asker(&self, ip: &Ip, quoted: &Quoted) -> Option<usize> {
+        let (ident, _) = quoted.echo?;
+        let key = *self.idents.get(&ident)? as usize;
+        let socket = self.sockets.get(key)?;
+        let there = socket.remote == quoted.endpoints.remote.0 && socket.is_on(ip, quoted.dev);
+        there.then_some(key)
+    }
+
+    /// Whether a message is about an echo request of ours.
+    pub(crate) fn knows(&self, ip: &Ip, quoted: &Quoted) -> bool {
+        self.asker(ip, quoted).is_some()
+    }
+
+    /// Passes an error to the socket whose request it is about, if that hears errors.
+    pub(crate) fn notice(&mut self, ip: &Ip, quoted: &Quoted, said: Said) {
+        let key = self.asker(ip, quoted);
+        let socket = key.and_then(|key| self.sockets.get_mut(key));
+        let socket = socket.filter(|socket| socket.hears_errors);
+        let (Some(socket), Some((_, sequence))) = (socket, quoted.echo) else {
+            return;
         };
         let heard = Heard {
-            said: quoted.said,
+            said,
             sequence,
             data: Vec::new(),
         };
         // One that finds the queue full is lost, like a reply.
-        if socket.hears_errors && socket.push(heard, &mut self.memory) {
+        if socket.push(heard, &mut self.memory) {
             self.events.push_back(socket.owner);
         }
-        true
     }
 }
 
 impl EchoSocket {
+    /// Whether what came by an interface may be from the link that the program named.
+    fn is_on(&self, ip: &Ip, dev: IfIndex) -> bool {
+        let there = |link| ip.ifs.name_of(dev) == Some(link) || ip.is_loopback(dev);
+        self.link.is_none_or(there)
+    }
+
     /// Queues a message. False if there is no room.
     fn push(&mut self, heard: Heard, memory: &mut Memory) -> bool {
         let cost = heard.cost();
@@ -287,8 +311,6 @@ impl Heard {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ip::header::Endpoints;
-    use crate::ip::icmp::Notice;
     use crate::ip::testing::{self, HOST, PEER, connected, sent};
 
     const SEQUENCE: [u8; 2] = [0x12, 0x34];
@@ -303,6 +325,16 @@ mod tests {
         testing::ipv4(from, HOST, proto::ICMP, &message)
     }
 
+    /// A packet to a host, which a message that came by an interface quotes.
+    fn quoted(ip: &Ip, dev: IfIndex, ident: Option<u16>, remote: IpAddr) -> Quoted {
+        Quoted {
+            protocol: proto::ICMP,
+            endpoints: ip.endpoints((HOST.into(), 0), (remote, 0), dev),
+            dev,
+            echo: ident.map(|ident| (ident, SEQUENCE)),
+        }
+    }
+
     fn arrive(echo: &mut Echo, ip: &mut Ip, reply: Packet) -> Verdict {
         let dev = ip.ifs.by_name("test0").unwrap();
         testing::receive(ip, dev, reply, |ip, delivery| match delivery {
@@ -315,7 +347,9 @@ mod tests {
     fn a_reply_comes_to_the_socket_that_asked() {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), false, Owner(9), 0).unwrap();
+        let id = echo
+            .open(&mut ip, (PEER.into(), None), false, Owner(9), 0)
+            .unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"ping").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         assert_eq!((request[9], request[20]), (proto::ICMP, 8));
@@ -334,7 +368,9 @@ mod tests {
         let not_wanted = Verdict::Dropped(DropReason::NotWanted);
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), false, Owner(0), 0).unwrap();
+        let id = echo
+            .open(&mut ip, (PEER.into(), None), false, Owner(0), 0)
+            .unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         let elsewhere = reply_to(&request, [10, 0, 0, 3].into());
@@ -350,7 +386,7 @@ mod tests {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
         let all = IpAddr::from([10, 0, 0, 255]);
-        let id = echo.open(&mut ip, all, false, Owner(0), 0).unwrap();
+        let id = echo.open(&mut ip, (all, None), false, Owner(0), 0).unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         for from in [PEER, [10, 0, 0, 3].into()] {
@@ -363,7 +399,9 @@ mod tests {
     fn a_full_queue_drops() {
         let (mut ip, dev) = connected();
         let mut echo = Echo::default();
-        let id = echo.open(&mut ip, PEER.into(), false, Owner(0), 0).unwrap();
+        let id = echo
+            .open(&mut ip, (PEER.into(), None), false, Owner(0), 0)
+            .unwrap();
         echo.send(&mut ip, id, SEQUENCE, b"").unwrap();
         let request = sent(&mut ip, dev).remove(0);
         for _ in 0..QUEUE_PACKETS {
@@ -384,7 +422,7 @@ mod tests {
         };
         let mut full = || {
             let id = echo
-                .open(&mut ip, PEER.into(), false, Owner(0), 1000)
+                .open(&mut ip, (PEER.into(), None), false, Owner(0), 1000)
                 .unwrap();
             let reply = reply_to(&request(&echo, &mut ip, id), PEER);
             let taken = (0..QUEUE_PACKETS)
@@ -395,7 +433,7 @@ mod tests {
         assert!(sockets.is_some_and(|sockets| sockets > 100));
         let mut pings = |uid| {
             let id = echo
-                .open(&mut ip, PEER.into(), false, Owner(0), uid)
+                .open(&mut ip, (PEER.into(), None), false, Owner(0), uid)
                 .unwrap();
             let reply = reply_to(&request(&echo, &mut ip, id), PEER);
             (id, arrive(&mut echo, &mut ip, reply))
@@ -415,7 +453,7 @@ mod tests {
 
     #[test]
     fn an_error_is_for_who_asked_to_hear_it() {
-        let (mut ip, _) = connected();
+        let (mut ip, dev) = connected();
         let mut echo = Echo::default();
         let said = Said {
             by: [10, 0, 0, 9].into(),
@@ -424,24 +462,23 @@ mod tests {
             word: [0; 4],
         };
         for hears in [false, true] {
-            let id = echo.open(&mut ip, PEER.into(), hears, Owner(7), 0).unwrap();
+            let id = echo.open(&mut ip, (PEER.into(), None), hears, Owner(7), 0);
+            let id = id.unwrap();
             let ident = echo.get(id).unwrap().ident;
-            let quoted = |ident: Option<u16>, remote: std::net::Ipv4Addr| Quoted {
-                protocol: proto::ICMP,
-                endpoints: Endpoints {
-                    local: (HOST.into(), 0),
-                    remote: (remote.into(), 0),
-                },
-                echo: ident.map(|ident| (ident, SEQUENCE)),
-                notice: Notice::Unreachable,
-                said,
-            };
-            assert!(!echo.notice(&quoted(Some(ident), HOST)));
-            assert!(!echo.notice(&quoted(Some(!ident), PEER)));
-            assert!(!echo.notice(&quoted(None, PEER)));
+            let quoted = |ident: Option<u16>, remote| quoted(&ip, dev, ident, remote);
+            for unknown in [
+                quoted(Some(ident), HOST.into()),
+                quoted(Some(!ident), PEER.into()),
+                quoted(None, PEER.into()),
+            ] {
+                assert!(!echo.knows(&ip, &unknown));
+                echo.notice(&ip, &unknown, said);
+            }
             assert!(!echo.has_queued(id));
             for _ in 0..2 * QUEUE_PACKETS {
-                assert!(echo.notice(&quoted(Some(ident), PEER)));
+                let asked = quoted(Some(ident), PEER.into());
+                assert!(echo.knows(&ip, &asked));
+                echo.notice(&ip, &asked, said);
             }
             let heard: Vec<_> = std::iter::from_fn(|| echo.recv(id)).collect();
             let told: Vec<_> = std::iter::from_fn(|| echo.poll_event()).collect();
@@ -454,6 +491,33 @@ mod tests {
                     .all(|heard| (heard.said, heard.sequence) == right)
             );
             assert!(echo.memory.is_empty());
+        }
+    }
+
+    #[test]
+    fn an_error_is_from_the_link_that_was_named() {
+        let (mut ip, dev) = connected();
+        let mut echo = Echo::default();
+        for remote in ["fe80::2", "ff02::1"] {
+            let remote: IpAddr = remote.parse().unwrap();
+            for (name, right) in [(None, true), (Some("test0"), true), (Some("test1"), false)] {
+                let link = name.map(|name| IfName::new(name).unwrap());
+                let id = echo.open(&mut ip, (remote, link), true, Owner(7), 0);
+                let id = id.unwrap();
+                let ident = echo.get(id).unwrap().ident;
+                let quoted = quoted(&ip, dev, Some(ident), remote);
+                let by = "fe80::9".parse().unwrap();
+                let (kind, code, word) = (2, 0, [0, 0, 5, 0]);
+                let said = Said {
+                    by,
+                    kind,
+                    code,
+                    word,
+                };
+                echo.notice(&ip, &quoted, said);
+                assert_eq!(echo.knows(&ip, &quoted), right, "{remote} {name:?}");
+                assert_eq!(echo.recv(id).map(|heard| heard.said), right.then_some(said));
+            }
         }
     }
 }

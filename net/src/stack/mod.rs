@@ -18,6 +18,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use scheme::errno::{self, Errno};
 
+use crate::ifnet::IfName;
+
 pub(crate) use echo::{Echo, EchoId, Heard};
 pub(crate) use listed::Listed;
 pub(crate) use raw::{Raw, RawId};
@@ -57,6 +59,32 @@ pub(crate) fn bind_port<T>(
     ephemeral_ports(rng)
         .find_map(|port| Some((bind(port).ok()?, port)))
         .ok_or(errno::EADDRINUSE)
+}
+
+/// The other end of a socket, as a program names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Peer {
+    pub(crate) addr: IpAddr,
+    pub(crate) port: u16,
+    /// The interface on whose link the address is meant, if the program said so.
+    pub(crate) link: Option<IfName>,
+}
+
+impl Peer {
+    /// Its address and port.
+    pub(crate) fn name(&self) -> (IpAddr, u16) {
+        (self.addr, self.port)
+    }
+}
+
+impl From<(IpAddr, u16)> for Peer {
+    fn from((addr, port): (IpAddr, u16)) -> Self {
+        Self {
+            addr,
+            port,
+            link: None,
+        }
+    }
 }
 
 /// The name for all addresses of the family of this one.

@@ -11,8 +11,8 @@ use smallvec::SmallVec;
 use smoltcp::wire::UdpPacket;
 
 use super::listed::{Listed, next_of};
-use super::{OVERHEAD, Owner, unspecified};
-use crate::ifnet::{DropReason, IfIndex, IfName, Ifnet};
+use super::{OVERHEAD, Owner, Peer, unspecified};
+use crate::ifnet::{DropReason, IfIndex, IfName, Ifnet, is_link_local};
 use crate::ip::header::{Addressee, Endpoints, proto};
 use crate::ip::icmp::{Notice, Problem};
 use crate::ip::output::Egress;
@@ -49,6 +49,8 @@ pub(crate) struct SendTerms {
     pub(crate) group_if: Option<Ipv4Addr>,
     /// The interface that nothing leaves by.
     pub(crate) bypass: Option<IfName>,
+    /// The interface on whose link the destination is meant, if the program said so.
+    pub(crate) link: Option<IfName>,
 }
 
 impl Default for SendTerms {
@@ -60,6 +62,7 @@ impl Default for SendTerms {
             group_loop: true,
             group_if: None,
             bypass: None,
+            link: None,
         }
     }
 }
@@ -71,6 +74,8 @@ pub(crate) struct Datagram {
     pub(crate) from: (IpAddr, u16),
     /// The address it was sent to.
     pub(crate) to: IpAddr,
+    /// The interface on whose link the sender is, if its address is valid on one link only.
+    link: Option<IfName>,
     packet: Packet,
     data: Range<usize>,
 }
@@ -95,9 +100,14 @@ struct UdpSocket {
     /// Its address; an unspecified one for all of that family.
     local: IpAddr,
     port: u16,
-    remote: Option<(IpAddr, u16)>,
-    /// The last destinations. ICMP errors about others are ignored.
-    recent: VecDeque<(IpAddr, u16)>,
+    /// The only sender that it hears. If that is on one link, the link is noted.
+    peer: Option<Peer>,
+    /// The last destinations, and the links of those that are on one. ICMP errors about others are
+    /// ignored.
+    recent: VecDeque<((IpAddr, u16), Option<IfName>)>,
+    /// The last senders whose addresses are valid on one link only, and the link by which each was
+    /// heard last: answers go there.
+    heard: VecDeque<(IpAddr, IfName)>,
     /// The error about a datagram to `remote` that the program has not seen yet.
     error: Option<Errno>,
     queue: VecDeque<Datagram>,
@@ -106,6 +116,33 @@ struct UdpSocket {
     limit: usize,
     /// Whether an event about it is queued.
     told: bool,
+}
+
+impl UdpSocket {
+    /// Whether it hears the sender of a datagram.
+    fn hears(&self, endpoints: &Endpoints) -> bool {
+        self.peer.is_none_or(|peer| {
+            let there = peer.link.is_none() || peer.link == endpoints.link;
+            peer.name() == endpoints.remote && there
+        })
+    }
+
+    /// Notes the link by which a sender was heard.
+    fn hear(&mut self, addr: IpAddr, link: IfName) {
+        self.heard.retain(|(other, _)| *other != addr);
+        if self.heard.len() == RECENT {
+            self.heard.pop_front();
+        }
+        self.heard.push_back((addr, link));
+    }
+
+    /// The link by which a sender was heard last.
+    fn link_of(&self, addr: &IpAddr) -> Option<IfName> {
+        let mut heard = self.heard.iter();
+        heard
+            .find(|(other, _)| other == addr)
+            .map(|(_, link)| *link)
+    }
 }
 
 /// A socket that has something to read.
@@ -167,8 +204,9 @@ impl Udp {
             uid,
             local,
             port,
-            remote: None,
+            peer: None,
             recent: VecDeque::new(),
+            heard: VecDeque::new(),
             error: None,
             queue: VecDeque::new(),
             bytes: 0,
@@ -195,6 +233,9 @@ impl Udp {
         let datagram = socket.queue.pop_front()?;
         socket.bytes -= datagram.cost();
         self.memory.give_back(datagram.cost());
+        if let Some(link) = datagram.link {
+            socket.hear(datagram.from.0, link);
+        }
         Some(datagram)
     }
 
@@ -209,11 +250,61 @@ impl Udp {
         socket.is_some_and(|socket| !socket.queue.is_empty() || socket.error.is_some())
     }
 
-    /// Restricts a socket to datagrams of one sender, or lifts that with `None`.
-    pub(crate) fn connect(&mut self, id: UdpId, remote: Option<(IpAddr, u16)>) {
-        if let Some(socket) = self.sockets.get_mut(id.0 as usize) {
-            socket.remote = remote;
-        }
+    /// Restricts a socket to datagrams of one sender, or lifts that with `None`. A sender on a link
+    /// that is not named is meant where it was heard last.
+    pub(crate) fn connect(&mut self, ip: &Ip, id: UdpId, peer: Option<Peer>) {
+        let Some(socket) = self.sockets.get_mut(id.0 as usize) else {
+            return;
+        };
+        let name = |peer: &Option<Peer>| peer.map(|peer| peer.name());
+        let stays = name(&socket.peer) == name(&peer);
+        let before = socket.peer.take().and_then(|peer| peer.link);
+        socket.peer = peer.map(|mut peer| {
+            peer.link = match peer.link {
+                // What is for an address of our own comes by lo0.
+                Some(link) => {
+                    let only = ip.named(link).ok();
+                    let way = only.and_then(|only| ip.way_to(&peer.addr, Some(only)).ok());
+                    way.and_then(|path| ip.ifs.name_of(path.dev)).or(Some(link))
+                }
+                None if stays => before,
+                None => socket.link_of(&peer.addr),
+            };
+            peer
+        });
+    }
+
+    /// The interfaces by which a socket reaches a destination, from `src` or else its own address.
+    /// `link` is the one that the program named.
+    pub(crate) fn egress(
+        &self,
+        ip: &Ip,
+        id: UdpId,
+        src: Option<IpAddr>,
+        dst: (IpAddr, u16),
+        (link, bypass): (Option<IfName>, Option<IfName>),
+    ) -> Result<Egress, NetError> {
+        let never = ip.bypassed(bypass);
+        let only = match link {
+            Some(link) => Some(ip.named(link)?),
+            None if !is_link_local(&dst.0) => None,
+            None => {
+                let socket = self.sockets.get(id.0 as usize);
+                let peer = socket.and_then(|socket| socket.peer);
+                let peer = peer.filter(|peer| peer.name() == dst);
+                let link = match peer.and_then(|peer| peer.link) {
+                    Some(link) => Some(ip.named(link)?),
+                    None => {
+                        let heard = socket.and_then(|socket| socket.link_of(&dst.0));
+                        heard.and_then(|link| ip.named(link).ok())
+                    }
+                };
+                // What is from an address of one link stays on it (RFC 4007 section 9).
+                let src = src.or(socket.map(|socket| socket.local));
+                link.or_else(|| ip.ifs.link_of(&src?, &dst.0))
+            }
+        };
+        Ok(Egress { only, never })
     }
 
     /// Takes the error about our datagrams.
@@ -226,7 +317,8 @@ impl Udp {
     pub(crate) fn refuse(&mut self, endpoints: &Endpoints, error: Errno) {
         if let Some(id) = self.holder(endpoints.local)
             && let Some(socket) = self.sockets.get_mut(id as usize)
-            && socket.remote == Some(endpoints.remote)
+            && socket.peer.is_some()
+            && socket.hears(endpoints)
         {
             socket.error = Some(error);
             if !std::mem::replace(&mut socket.told, true) {
@@ -262,7 +354,7 @@ impl Udp {
     pub(crate) fn list(&self, at: &mut usize) -> Option<Listed> {
         let (_, socket) = next_of(&self.sockets, at)?;
         let nobody = (unspecified(&socket.local), 0);
-        let (remote, port) = socket.remote.unwrap_or(nobody);
+        let (remote, port) = socket.peer.map_or(nobody, |peer| peer.name());
         Some(Listed {
             state: None,
             local: (socket.local, Some(socket.port)),
@@ -331,7 +423,8 @@ impl Udp {
     pub(crate) fn knows(&self, endpoints: &Endpoints) -> bool {
         let holder = self.holder(endpoints.local);
         let socket = holder.and_then(|id| self.sockets.get(id as usize));
-        socket.is_some_and(|socket| socket.recent.contains(&endpoints.remote))
+        let sent = (endpoints.remote, endpoints.link);
+        socket.is_some_and(|socket| socket.recent.contains(&sent))
     }
 
     /// Whether a socket of ours may have sent a datagram between these endpoints. One that has sent
@@ -344,7 +437,8 @@ impl Udp {
     }
 
     /// Notes the destination of a datagram.
-    fn note(&mut self, id: UdpId, dst: (IpAddr, u16)) {
+    fn note(&mut self, id: UdpId, endpoints: &Endpoints) {
+        let dst = (endpoints.remote, endpoints.link);
         let Some(socket) = self.sockets.get_mut(id.0 as usize) else {
             return;
         };
@@ -364,10 +458,10 @@ impl Udp {
     fn takers(
         &self,
         addressee: Addressee,
-        to: (IpAddr, u16),
-        from: (IpAddr, u16),
+        endpoints: &Endpoints,
         own: impl Fn(&IpAddr) -> bool,
     ) -> SmallVec<[u32; 1]> {
+        let to = endpoints.local;
         let names = |local: IpAddr| match addressee {
             Addressee::Host => true,
             Addressee::Broadcast => local == to.0 || own(&local),
@@ -376,8 +470,7 @@ impl Udp {
         let wants = |&id: &u32| {
             self.sockets.get(id as usize).is_some_and(|socket| {
                 let local = socket.local;
-                socket.remote.is_none_or(|remote| remote == from)
-                    && (local.is_unspecified() || names(local))
+                socket.hears(endpoints) && (local.is_unspecified() || names(local))
             })
         };
         if addressee == Addressee::Host {
@@ -448,12 +541,12 @@ impl Udp {
             return Verdict::Dropped(DropReason::Malformed);
         }
         let from = (header.src, src_port);
+        let endpoints = ip.endpoints((header.dst, dst_port), from, rcvif);
         let own = |addr: &IpAddr| {
             let ifp = ip.ifs.get(rcvif);
             ifp.is_some_and(|ifp| ifp.addr(addr).is_some())
         };
-        let to = (header.dst, dst_port);
-        let takers = self.takers(header.addressee, to, from, own);
+        let takers = self.takers(header.addressee, &endpoints, own);
         if takers.is_empty() {
             if header.addressee == Addressee::Host {
                 ip.icmp_error(rcvif, &packet, Problem::Port);
@@ -464,6 +557,7 @@ impl Udp {
         let datagram = Datagram {
             from,
             to: header.dst,
+            link: endpoints.link,
             packet,
             data,
         };
@@ -503,23 +597,23 @@ impl Udp {
         let chosen = src.or(Some(local).filter(|local| !local.is_unspecified()));
         let len = u16::try_from(HEADER + data.len()).map_err(|_| NetError::TooBig)?;
         let group = dst.0.is_multicast();
-        let dev = match terms.group_if {
-            Some(addr) if group && dst.0.is_ipv4() => {
-                let dev = ip.ifs.holder(&addr.into());
-                Some(dev.ok_or(NetError::NoAddress)?)
-            }
-            // What is from an address of one link stays on it (RFC 4007 section 9).
-            _ => src.and_then(|src| ip.ifs.link_of(&src, &dst.0)),
-        };
-        let never = ip.bypassed(terms.bypass);
-        let path = ip.route_to(&dst.0, Egress { only: dev, never })?;
+        let mut egress = self.egress(ip, id, src, dst, (terms.link, terms.bypass))?;
+        if let Some(addr) = terms.group_if
+            && group
+            && dst.0.is_ipv4()
+        {
+            let dev = ip.ifs.holder(&addr.into());
+            egress.only = Some(dev.ok_or(NetError::NoAddress)?);
+        }
+        let path = ip.route_to(&dst.0, egress)?;
         // A DHCP client broadcasts before it has an address.
         let everybody = matches!(dst.0, IpAddr::V4(dst) if dst.is_broadcast());
         let nobody = everybody.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         let src = ip
             .source_to(&path, chosen, &dst.0)
             .or_else(|error| nobody.filter(|_| chosen.is_none()).ok_or(error))?;
-        self.note(id, dst);
+        let endpoints = ip.endpoints((src, port), dst, path.dev);
+        self.note(id, &endpoints);
         let mut packet = Packet::concat(&[0; HEADER], data);
         let mut udp = UdpPacket::new_unchecked(&mut packet[..]);
         udp.set_src_port(port);
@@ -559,13 +653,15 @@ impl Udp {
         if !ip.ifs.get(dev).is_some_and(|ifp| ifp.hears(&dst.0)) {
             return;
         }
-        let takers = self.takers(Addressee::Multicast, dst, from, |_| false);
+        let endpoints = ip.endpoints(dst, from, dev);
+        let takers = self.takers(Addressee::Multicast, &endpoints, |_| false);
         if takers.is_empty() {
             return;
         }
         let datagram = Datagram {
             from,
             to: dst.0,
+            link: endpoints.link,
             packet: Packet::from(datagram),
             data: HEADER..datagram.len(),
         };
@@ -669,10 +765,10 @@ mod tests {
         let (mut ip, dev) = connected();
         let mut udp = udp();
         let id = udp.bind(ANY, PORT, Owner(0), 0).unwrap();
-        udp.connect(id, Some((PEER.into(), 4001)));
+        udp.connect(&ip, id, Some((PEER.into(), 4001).into()));
         let verdict = arrive(&mut udp, &mut ip, dev, PORT, b"stranger");
         assert_eq!(verdict, Verdict::Dropped(DropReason::NoPort));
-        udp.connect(id, Some(peer()));
+        udp.connect(&ip, id, Some(peer().into()));
         let verdict = arrive(&mut udp, &mut ip, dev, PORT, b"peer");
         assert_eq!(verdict, Verdict::Delivered);
     }
@@ -762,6 +858,7 @@ mod tests {
         let endpoints = |port| Endpoints {
             local: (HOST.into(), PORT),
             remote: (PEER.into(), port),
+            link: None,
         };
         assert!(!udp.knows(&endpoints(THERE.1)), "nothing was sent");
         assert!(!udp.may_have_sent(&endpoints(THERE.1)));
@@ -769,7 +866,7 @@ mod tests {
         assert!(udp.knows(&endpoints(THERE.1)) && !udp.knows(&endpoints(1)));
         udp.notice(&endpoints(THERE.1), Notice::Refused);
         assert_eq!((udp.take_error(id), udp.poll_event()), (None, None));
-        udp.connect(id, Some(peer()));
+        udp.connect(&ip, id, Some(peer().into()));
         udp.notice(&endpoints(1), Notice::Refused);
         udp.notice(&endpoints(THERE.1), Notice::Narrow(1400));
         assert!(!udp.has_queued(id));

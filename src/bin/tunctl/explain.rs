@@ -20,7 +20,7 @@ const fn of(reason: &'static str, means: &'static str, advice: &'static str) -> 
 }
 
 /// Every reason.
-pub(crate) const ALL: [Explanation; 33] = [
+pub(crate) const ALL: [Explanation; 34] = [
     of(
         "unknown_family",
         "In: a program wrote a packet of a family that nobody takes, and got EAFNOSUPPORT; or a frame was of no protocol that is spoken here.",
@@ -180,6 +180,11 @@ pub(crate) const ALL: [Explanation; 33] = [
         "missed",
         "In: frames came faster than they were taken from the driver, or from the packet socket, which had to let them go.",
         "The machine is too slow for what comes; look for a flood with `tunctl top` and `tunctl capture`.",
+    ),
+    of(
+        "redirect_refused",
+        "In: a redirect to another router did not come from the router in use, or named one that cannot be used; or this machine forwards, and so follows none.",
+        "Nothing, if there are few: the router that sent it also forwards. Many may be forged; look at them with `tunctl capture --drops`.",
     ),
     of(
         "refused",

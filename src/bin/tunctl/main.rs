@@ -176,8 +176,8 @@ enum Command {
     /// Send echo requests
     Ping {
         /// Address of the host: IPv4 or IPv6
-        #[arg(value_parser = host_address)]
-        address: IpAddr,
+        #[arg(value_parser = destination)]
+        address: ping::Destination,
         /// How many; without it, until interrupted
         #[arg(short, long, value_parser = clap::value_parser!(u16).range(1..))]
         count: Option<u16>,
@@ -347,6 +347,11 @@ fn seconds(text: &str) -> Result<Duration, String> {
         .ok_or_else(|| "not a number of seconds".to_owned())
 }
 
+/// Parses an address, with an interface behind `%` if it is meant on the link of that.
+fn destination(text: &str) -> Result<ping::Destination, String> {
+    ping::Destination::parse(text, host_address)
+}
+
 /// Parses an address. Names are not looked up.
 fn host_address(text: &str) -> Result<IpAddr, String> {
     text.parse()
@@ -405,6 +410,9 @@ mod tests {
         assert!(!usage.contains("--root"), "{usage}");
         let name = error(&["tunctl", "ping", "www.example.org"]);
         assert!(name.contains("not a name"), "{name}");
+        let link = destination("fe80:0::1%tun0").map(|host| host.to_string());
+        assert_eq!(link, Ok("fe80::1%tun0".to_owned()));
+        assert!(destination("tun0%tun0").is_err());
         let none = error(&["tunctl", "ping", "-c", "0", "10.0.0.2"]);
         assert!(none.contains("is not in 1..=65535"), "{none}");
     }

@@ -1,5 +1,6 @@
 //! Echo requests through `icmp/ping/ADDR`: who answers, and who says that nobody will.
 
+use std::fmt;
 use std::fs::OpenOptions;
 use std::io::{Read, Write};
 use std::net::IpAddr;
@@ -14,9 +15,37 @@ use crate::interrupt::{at_interrupt, retry};
 use crate::report::{print_json, say};
 use crate::tree::{Failure, Tree};
 
+/// A host: its address, and behind `%` the interface on whose link that is meant.
+#[derive(Clone, Debug, Serialize)]
+#[serde(transparent)]
+pub(crate) struct Destination(String);
+
+impl Destination {
+    /// The host that `text` names, if `address` accepts the address in it.
+    pub(crate) fn parse<E>(
+        text: &str,
+        address: impl FnOnce(&str) -> Result<IpAddr, E>,
+    ) -> Result<Self, E> {
+        let (addr, link) = match text.split_once('%') {
+            Some((addr, link)) => (addr, Some(link)),
+            None => (text, None),
+        };
+        let addr = address(addr)?.to_string();
+        Ok(Self(
+            link.map_or(addr.clone(), |link| format!("{addr}%{link}")),
+        ))
+    }
+}
+
+impl fmt::Display for Destination {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
 /// The destination and the parameters of the requests.
 pub(crate) struct Options {
-    pub(crate) address: IpAddr,
+    pub(crate) address: Destination,
     pub(crate) count: Option<u16>,
     pub(crate) interval: Duration,
     pub(crate) size: u16,
@@ -38,7 +67,7 @@ enum Event {
 /// The results. Times are in milliseconds.
 #[derive(Debug, Serialize)]
 struct Summary {
-    address: IpAddr,
+    address: Destination,
     sent: u64,
     received: u64,
     errors: u64,
@@ -135,7 +164,7 @@ pub(crate) fn run(tree: &Tree, options: &Options, json: bool) -> Result<(), Fail
         sent_at.retain(|_, start| start.elapsed() < Duration::from_secs(60));
     }
     let summary = Summary {
-        address: options.address,
+        address: options.address.clone(),
         sent,
         received: times.len() as u64,
         errors,

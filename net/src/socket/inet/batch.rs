@@ -8,6 +8,7 @@ use super::{Context, Socket, State, any, destination};
 use crate::batch;
 use crate::net::Net;
 use crate::socket::address::{ADDRESS, decode, encode};
+use crate::stack::Peer;
 
 /// The smallest buffer of a read, bytes: the longest datagram fits.
 const SMALLEST_READ: usize = 65_560;
@@ -85,7 +86,8 @@ impl Socket {
         address: &[u8; ADDRESS],
         data: &[u8],
     ) -> Result<(), Errno> {
-        let to = decode(address)?.map(destination).transpose()?;
+        let to = decode(address)?.map(Peer::from);
+        let to = to.map(destination).transpose()?;
         if let (State::Fresh, Some(_)) = (&self.state, to) {
             self.bind_datagrams(cx, any(to))?;
         }
@@ -95,9 +97,9 @@ impl Socket {
             _ => (None, None),
         };
         let to = to.ok_or(errno::EDESTADDRREQ)?;
-        if peer.is_some_and(|peer| peer != to) {
+        if peer.is_some_and(|peer| peer.name() != to.name()) {
             return Err(errno::EISCONN);
         }
-        self.send_datagram(cx.net, to, data)
+        self.send_datagram(cx.net, peer.unwrap_or(to), data)
     }
 }

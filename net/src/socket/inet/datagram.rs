@@ -8,7 +8,7 @@ use smallvec::smallvec;
 
 use super::{Context, Holder, Socket, State, any, check_family};
 use crate::net::Net;
-use crate::stack::{UdpId, bind_port};
+use crate::stack::{Peer, UdpId, bind_port};
 
 impl Socket {
     pub(super) fn bind_datagrams(
@@ -43,7 +43,7 @@ impl Socket {
     pub(super) fn set_peer(
         &mut self,
         cx: &mut Context<'_>,
-        new: Option<(IpAddr, u16)>,
+        new: Option<Peer>,
     ) -> Result<(), Errno> {
         if let State::Datagrams {
             socket,
@@ -79,7 +79,7 @@ impl Socket {
         cx: &mut Context<'_>,
         socket: UdpId,
         local: (IpAddr, u16),
-        peer: Option<(IpAddr, u16)>,
+        peer: Option<Peer>,
         new: FileId,
     ) -> Box<Self> {
         let shared = self.derive(State::Datagrams {
@@ -98,7 +98,7 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
         local: Option<(IpAddr, u16)>,
-        peer: Option<(IpAddr, u16)>,
+        peer: Option<Peer>,
         new: FileId,
     ) -> Result<Box<Self>, Errno> {
         match (&self.state, local) {
@@ -130,8 +130,8 @@ impl Context<'_> {
             Some(&[Holder { peer, .. }]) => peer,
             _ => None,
         };
-        let ifs = &self.net.ip.ifs;
-        let peer = peer.filter(|(addr, _)| !ifs.is_many(addr));
-        self.net.udp.connect(socket, peer);
+        let Net { ip, udp, .. } = &mut *self.net;
+        let peer = peer.filter(|peer| !ip.ifs.is_many(&peer.addr));
+        udp.connect(ip, socket, peer);
     }
 }

@@ -35,9 +35,8 @@ use super::name::{self, Names};
 use super::option_file;
 use crate::files::Wakes;
 use crate::ifnet::IfIndex;
-use crate::ip::output::Egress;
 use crate::net::Net;
-use crate::stack::{FlowId, ListenerId, Owner, TcpState, UdpId};
+use crate::stack::{FlowId, ListenerId, Owner, Peer, TcpState, UdpId};
 
 pub(crate) use ioctl::request;
 
@@ -102,14 +101,14 @@ enum State {
     Flow {
         flow: FlowId,
         local: (IpAddr, u16),
-        remote: (IpAddr, u16),
+        remote: Peer,
         told: bool,
     },
     /// UDP, bound; `peer` is the destination of writes.
     Datagrams {
         socket: UdpId,
         local: (IpAddr, u16),
-        peer: Option<(IpAddr, u16)>,
+        peer: Option<Peer>,
     },
     /// The socket was moved to another file.
     Moved,
@@ -135,7 +134,7 @@ pub(crate) fn call_direction(metadata: &[u64]) -> Direction {
 #[derive(Clone, Copy, Debug)]
 struct Holder {
     file: FileId,
-    peer: Option<(IpAddr, u16)>,
+    peer: Option<Peer>,
 }
 
 /// The state that all sockets share.
@@ -214,7 +213,8 @@ fn bound(path: &str) -> Option<Names> {
     let names = Names::parse(name)?;
     // It names one end only, without a slash.
     let Names { remote, local } = names;
-    let local = remote.filter(|_| local.is_none());
+    let local = remote.filter(|remote| local.is_none() && remote.link.is_none());
+    let local = local.map(|local| local.name());
     local.is_some().then_some(Names {
         remote: None,
         local,
@@ -246,32 +246,32 @@ fn specific(addr: IpAddr) -> Option<IpAddr> {
 }
 
 /// The name of a socket that has none and is to have this peer: any port of all addresses.
-fn any(peer: Option<(IpAddr, u16)>) -> (IpAddr, u16) {
-    let addr = match peer {
-        Some((IpAddr::V6(_), _)) => Ipv6Addr::UNSPECIFIED.into(),
+fn any(peer: Option<Peer>) -> (IpAddr, u16) {
+    let addr = match peer.map(|peer| peer.addr) {
+        Some(IpAddr::V6(_)) => Ipv6Addr::UNSPECIFIED.into(),
         _ => Ipv4Addr::UNSPECIFIED.into(),
     };
     (addr, 0)
 }
 
 /// `EADDRNOTAVAIL` if a socket that is bound to an address of one family has a peer of the other.
-fn check_family(local: IpAddr, peer: Option<(IpAddr, u16)>) -> Result<(), Errno> {
-    let fits = peer.is_none_or(|(peer, _)| peer.is_ipv4() == local.is_ipv4());
+fn check_family(local: IpAddr, peer: Option<Peer>) -> Result<(), Errno> {
+    let fits = peer.is_none_or(|peer| peer.addr.is_ipv4() == local.is_ipv4());
     fits.then_some(()).ok_or(errno::EADDRNOTAVAIL)
 }
 
 /// The destination of a connect: the unspecified address means this host. Nobody has port 0:
 /// `EADDRNOTAVAIL`, as on BSD.
-fn destination((addr, port): (IpAddr, u16)) -> Result<(IpAddr, u16), Errno> {
-    if port == 0 {
+fn destination(mut peer: Peer) -> Result<Peer, Errno> {
+    if peer.port == 0 {
         return Err(errno::EADDRNOTAVAIL);
     }
-    let addr = match addr {
+    peer.addr = match peer.addr {
         IpAddr::V4(addr) if addr.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
         IpAddr::V6(addr) if addr.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
         addr => addr,
     };
-    Ok((addr, port))
+    Ok(peer)
 }
 
 impl Socket {
@@ -462,22 +462,22 @@ impl Socket {
             State::Listening { local, .. } => (None, Some(local)),
             State::Flow { local, remote, .. } => (Some(remote), Some(local)),
             State::Datagrams {
+                socket,
                 local: (addr, port),
                 peer,
-                ..
             } => {
                 // A connected socket has an address, even if only for this destination.
-                let egress = Egress {
-                    only: None,
-                    never: net.ip.bypassed(self.options.bypass),
-                };
-                let chosen = peer.and_then(|(dst, _)| net.ip.route_to(&dst, egress).ok()?.src);
+                let chosen = peer.and_then(|peer| {
+                    let links = (peer.link, self.options.bypass);
+                    let egress = net.udp.egress(&net.ip, socket, None, peer.name(), links);
+                    net.ip.route_to(&peer.addr, egress.ok()?).ok()?.src
+                });
                 let addr = specific(addr).or(chosen).unwrap_or(addr);
                 (peer, Some((addr, port)))
             }
         };
         let mut path = format!("{}/", self.transport.scheme());
-        name::write(&mut path, remote);
+        name::write_peer(&mut path, remote);
         path.push('/');
         name::write(&mut path, local);
         path

@@ -70,6 +70,8 @@ impl Default for Options {
             group_loop,
             group_if,
             bypass,
+            // It is said of each datagram.
+            link: _,
         } = SendTerms::default();
         Self {
             timeouts: [None; 2],
@@ -111,6 +113,7 @@ impl Options {
             group_loop: self.group_loop,
             group_if: self.group_if,
             bypass: self.bypass,
+            link: None,
         }
     }
 }

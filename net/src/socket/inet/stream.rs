@@ -7,7 +7,7 @@ use scheme::{FileId, Outcome, Ready};
 
 use super::{Context, Socket, State, Transport, check_family};
 use crate::net::Net;
-use crate::stack::{FlowId, Owner, TcpState, bind_port};
+use crate::stack::{FlowId, Owner, Peer, TcpState, bind_port};
 
 /// Most connections of a listener that wait. The C library does not pass on the backlog of
 /// `listen`.
@@ -38,14 +38,14 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
         local: Option<(IpAddr, u16)>,
-        remote: (IpAddr, u16),
+        remote: Peer,
     ) -> Result<(), Errno> {
         if let Some((addr, port)) = local {
             self.check_port(port)?;
             self.check_local(cx.net, addr)?;
             check_family(addr, Some(remote))?;
         }
-        if remote.0.is_multicast() {
+        if remote.addr.is_multicast() {
             return Err(errno::EADDRNOTAVAIL);
         }
         let (owner, terms) = (cx.owner(), self.options.terms());
@@ -84,6 +84,11 @@ impl Socket {
         new: FileId,
     ) -> Result<Box<Self>, Errno> {
         let (local, remote) = cx.net.tcp.endpoints(flow).ok_or(errno::ECONNRESET)?;
+        let remote = match self.state {
+            // As the program named it.
+            State::Flow { remote, .. } => remote,
+            _ => remote.into(),
+        };
         let socket = self.derive(State::Flow {
             flow,
             local,
@@ -116,7 +121,7 @@ impl Socket {
         &mut self,
         cx: &mut Context<'_>,
         local: Option<(IpAddr, u16)>,
-        remote: (IpAddr, u16),
+        remote: Peer,
         nonblocking: bool,
         new: FileId,
     ) -> Outcome<Box<Self>> {
@@ -170,7 +175,7 @@ impl Socket {
 
     /// Whether its peer is an address of this host.
     pub(crate) fn connects_here(&self, net: &Net) -> bool {
-        matches!(&self.state, State::Flow { remote, .. } if net.ip.ifs.is_local(&remote.0))
+        matches!(&self.state, State::Flow { remote, .. } if net.ip.ifs.is_local(&remote.addr))
     }
 
     /// Whether a connect was begun, and has failed.

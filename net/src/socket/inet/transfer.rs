@@ -9,7 +9,7 @@ use super::super::message::Wanted;
 use super::super::name;
 use super::{Context, Socket, State, Transport};
 use crate::net::Net;
-use crate::stack::{FlowId, TcpState};
+use crate::stack::{FlowId, Peer, SendTerms, TcpState};
 
 /// Largest datagram's data.
 pub(super) const LONGEST_DATAGRAM: usize = 65_507;
@@ -81,12 +81,12 @@ impl Socket {
                 if peek {
                     let connection = net.tcp.connection(flow);
                     let data = connection.map(|connection| connection.peek_all(limit));
-                    take(&data.unwrap_or_default(), remote);
+                    take(&data.unwrap_or_default(), remote.name());
                 } else {
                     net.tcp.with(flow, |connection| {
                         let mut data = vec![0; limit.min(connection.recv_queue())];
                         let len = connection.read(&mut data);
-                        take(&data[..len], remote);
+                        take(&data[..len], remote.name());
                     });
                 }
                 Outcome::Done(Ok(()))
@@ -164,12 +164,7 @@ impl Socket {
 
     /// Sends one datagram of a socket that has a name. An error about an earlier one to the peer is
     /// told instead.
-    pub(super) fn send_datagram(
-        &self,
-        net: &mut Net,
-        to: (IpAddr, u16),
-        data: &[u8],
-    ) -> Result<(), Errno> {
+    pub(super) fn send_datagram(&self, net: &mut Net, to: Peer, data: &[u8]) -> Result<(), Errno> {
         let State::Datagrams { socket, .. } = self.state else {
             return Err(errno::EDESTADDRREQ);
         };
@@ -179,8 +174,12 @@ impl Socket {
         if data.len() > LONGEST_DATAGRAM {
             return Err(errno::EMSGSIZE);
         }
-        let terms = self.options.send_terms();
-        let sent = net.udp.send_on(&mut net.ip, socket, None, to, data, terms);
+        let terms = SendTerms {
+            link: to.link,
+            ..self.options.send_terms()
+        };
+        let (ip, to) = (&mut net.ip, to.name());
+        let sent = net.udp.send_on(ip, socket, None, to, data, terms);
         sent.map_err(Errno::from)
     }
 

@@ -13,7 +13,7 @@ impl Tcp {
         let (Some(ifp), Some(flow)) = (ip.ifs.get(dev), self.flow(id)) else {
             return true;
         };
-        let Endpoints { local, remote } = flow.endpoints;
+        let Endpoints { local, remote, .. } = flow.endpoints;
         ifp.snd
             .admits(|| Flow::between(proto::TCP, local, remote), ip.now)
     }

@@ -10,7 +10,7 @@ use crate::ifnet::is_host;
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
 use crate::ip::output::Egress;
-use crate::stack::{Owner, ephemeral_ports};
+use crate::stack::{Owner, Peer, ephemeral_ports};
 
 impl Tcp {
     /// Begins a connection. The owner hears when it is there, or why it is not.
@@ -18,27 +18,33 @@ impl Tcp {
         &mut self,
         ip: &mut Ip,
         local: Option<(IpAddr, u16)>,
-        remote: (IpAddr, u16),
+        remote: impl Into<Peer>,
         owner: Owner,
         uid: u32,
         terms: Terms,
     ) -> Result<FlowId, Errno> {
+        let peer = remote.into();
+        let remote = peer.name();
         // A connection has two ends, not many (RFC 1122 section 4.2.3.10).
         if !is_host(&remote.0) || ip.ifs.is_many(&remote.0) {
             return Err(errno::ENETUNREACH);
         }
-        let egress = Egress {
-            only: None,
-            never: ip.bypassed(terms.bypass),
-        };
-        let path = ip.route_to(&remote.0, egress)?;
         let bound = local
             .map(|local| local.0)
             .filter(|addr| !addr.is_unspecified());
+        let only = match peer.link {
+            Some(link) => Some(ip.named(link)?),
+            // What is from an address of one link stays on it (RFC 4007 section 9).
+            None => bound.and_then(|bound| ip.ifs.link_of(&bound, &remote.0)),
+        };
+        let never = ip.bypassed(terms.bypass);
+        let path = ip.route_to(&remote.0, Egress { only, never })?;
         let src = ip.source_to(&path, bound, &remote.0)?;
+        let link = ip.endpoints((src, 0), remote, path.dev).link;
         let endpoints = |port| Endpoints {
             local: (src, port),
             remote,
+            link,
         };
         let now = ip.now.monotonic;
         let free = |tcp: &Self, port| !tcp.knows(&endpoints(port));
@@ -66,7 +72,7 @@ impl Tcp {
             .insert(endpoints, connection, holder, uid, terms, now)
             .ok_or(errno::ENOBUFS)?;
         if let Some(flow) = self.flow_mut(id) {
-            flow.path = Some((ip.routes.generation(), path));
+            flow.take(ip, path);
         }
         self.make_ready(id);
         Ok(id)

@@ -129,6 +129,7 @@ mod tests {
         Endpoints {
             local: (IpAddr::from([10, 0, 0, 1]), 80),
             remote: (IpAddr::from([10, 0, 0, last]), 4000),
+            link: None,
         }
     }
 

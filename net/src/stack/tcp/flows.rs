@@ -4,7 +4,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::connection::{Buffer, Config, Connection, Counters, LARGEST, SeqNumber};
-use super::{Flow, FlowId, Holder, State, Tcp, Terms};
+use super::{Flow, FlowId, Holder, Proof, State, Tcp, Terms};
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
 use crate::timers::Timer;
@@ -166,6 +166,7 @@ impl Tcp {
             uid,
             terms,
             path: None,
+            proof: Proof::NONE,
             timer: Timer::default(),
             ready: false,
             blocked: None,
@@ -276,6 +277,7 @@ mod tests {
             let endpoints = Endpoints {
                 local: (PEER.into(), port),
                 remote: (HOST.into(), 80),
+                link: None,
             };
             let [seq, ack] = numbers.map(u32::to_be_bytes);
             let ports = [port.to_be_bytes(), 80_u16.to_be_bytes()].concat();

@@ -34,7 +34,7 @@ use scheme::errno::Errno;
 use slab::Slab;
 
 pub(crate) use self::connection::Connection;
-use self::connection::{Counters, Flags, Segment, TIME_WAIT};
+use self::connection::{Counters, Flags, Segment, SeqNumber, TIME_WAIT};
 pub(crate) use self::connection::{State, Stats as ConnectionStats};
 use self::cookies::Cookies;
 pub(crate) use self::flows::TcpStats;
@@ -87,6 +87,7 @@ struct Flow {
     terms: Terms,
     /// The way to the other end, and the routing table's generation it is from.
     path: Option<(u64, Path)>,
+    proof: Proof,
     timer: Timer,
     /// Whether it stands in the ready list.
     ready: bool,
@@ -102,6 +103,15 @@ struct Flow {
     counted: Counters,
     /// Why it ended, if not as it should, and nobody has been told of it yet.
     error: Option<Errno>,
+}
+
+/// What will show next that the first hop of a connection is there (RFC 4861 section 7.3.1).
+#[derive(Clone, Copy, Debug)]
+struct Proof {
+    /// Not before this time; never, if the first hop needs no proof.
+    from: Duration,
+    /// An acknowledgment beyond this: so much was sent over other hops, or was proof already.
+    beyond: SeqNumber,
 }
 
 /// A port that strangers may connect to.
@@ -158,6 +168,8 @@ pub(crate) struct Tcp {
     /// The routing table's generation when they were last looked at.
     generation: u64,
     events: VecDeque<Pending>,
+    /// First hops that are there. As many as segments of one turn, at most.
+    proven: Vec<(IfIndex, IpAddr)>,
     waits: TimeWaits,
     cookies: Cookies,
     secret: Secret,
@@ -182,6 +194,7 @@ impl Tcp {
             blocked: HashMap::with_hasher(hasher.clone()),
             generation: 0,
             events: VecDeque::new(),
+            proven: Vec::new(),
             waits: TimeWaits::new(hasher),
             cookies: Cookies::default(),
             secret: Secret::new(seed),
@@ -259,7 +272,7 @@ impl Tcp {
 
     /// Both ends of a connection, ours first.
     pub(crate) fn endpoints(&self, id: FlowId) -> Option<((IpAddr, u16), (IpAddr, u16))> {
-        let Endpoints { local, remote } = self.flow(id)?.endpoints;
+        let Endpoints { local, remote, .. } = self.flow(id)?.endpoints;
         Some((local, remote))
     }
 
@@ -328,10 +341,11 @@ impl Tcp {
         if segment.src_port == 0 || segment.dst_port == 0 {
             return Verdict::Dropped(DropReason::Malformed);
         }
-        let endpoints = Endpoints {
-            local: (header.dst, segment.dst_port),
-            remote: (header.src, segment.src_port),
-        };
+        let (local, remote) = (
+            (header.dst, segment.dst_port),
+            (header.src, segment.src_port),
+        );
+        let endpoints = ip.endpoints(local, remote, rcvif);
         let now = ip.now.monotonic;
         if let Some(id) = self.current(&endpoints, &segment, now) {
             let room = self.room_to_receive(id);
@@ -346,6 +360,9 @@ impl Tcp {
             if let Some(flow) = self.flow_mut(id) {
                 flow.connection.handle_segment(&segment, now);
                 flow.progress = now;
+                if flow.proof.from <= now {
+                    self.prove(id, now);
+                }
             }
             self.drive(ip, id);
             return Verdict::Delivered;

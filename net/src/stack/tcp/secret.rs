@@ -62,6 +62,7 @@ mod tests {
         let endpoints = |port| Endpoints {
             local: (IpAddr::from([10, 0, 0, 1]), port),
             remote: (IpAddr::from([10, 0, 0, 2]), 80),
+            link: None,
         };
         let at = |port, secs| secret.isn(&endpoints(port), Duration::from_secs(secs));
         assert_eq!(at(1, 61).since(at(1, 60)), 250_000);

@@ -79,6 +79,7 @@ mod tests {
         Endpoints {
             local: (addr(1), 80),
             remote: (addr(n), 4000),
+            link: None,
         }
     }
 

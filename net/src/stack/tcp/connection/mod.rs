@@ -38,6 +38,7 @@ mod time_wait;
 mod timer;
 mod transmit;
 
+use core::ops::Range;
 use core::time::Duration;
 
 pub(crate) use self::config::{Buffer, CloseReason, Config, Cookie, LARGEST, State};
@@ -293,6 +294,11 @@ impl Connection {
     /// Bytes that wait for their acknowledgment, or to be sent.
     pub(crate) fn send_queue(&self) -> usize {
         self.send.queued()
+    }
+
+    /// Where what is on its way begins and ends: `SND.UNA` and `SND.NXT`.
+    pub(crate) fn on_its_way(&self) -> Range<SeqNumber> {
+        self.send.una..self.send.nxt
     }
 
     /// Bytes that can be read.

@@ -23,6 +23,8 @@ tests![
 ];
 
 const LONG: Duration = Duration::from_secs(10);
+/// The mtu of `lo0` from the beginning.
+const LO_MTU: &str = "32896";
 
 #[track_caller]
 fn assert_works() {

@@ -93,7 +93,7 @@ pub(crate) fn read(net: &mut Net, id: EchoId, buf: &mut [u8]) -> Outcome<usize> 
 /// Bytes before the data of a reply.
 const HEAD: usize = ADDRESS + 8;
 
-/// `{ struct address from; u8 type, code; u8 sequence[2]; u8 word[4] }`: the [address](super::address)
+/// `{ struct address from; u8 type, code; u8 sequence[2]; u8 word[4] }`: the [address]
 /// of who sent the message, with port 0, the type and code of ICMP or ICMPv6, the sequence number of
 /// the request that it is about, and of an error the second word, both in network order.
 fn encode_head(heard: &Heard) -> [u8; HEAD] {

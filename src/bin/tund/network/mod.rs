@@ -2,9 +2,13 @@
 //! on Linux packet sockets.
 //!
 //! A driver may be another process. A call into it may take long, and never ends if the driver is
-//! killed meanwhile, so no thread that holds the network's lock makes one. Each driver has a thread of
-//! its own, which opens it, sends and receives frames, and finds out whether it lives. So a driver that
-//! does not answer costs only itself, and what comes in is looked at while frames go out.
+//! killed meanwhile, so no thread that holds the network's lock makes one. Each driver has two
+//! threads of its own, and a driver that does not answer costs only itself:
+//!
+//! - `serve` opens it, sends frames, and finds out whether it lives;
+//! - `receive` waits for frames.
+//!
+//! What comes in is looked at while frames go out, too.
 
 #[cfg(target_os = "linux")]
 mod links;
@@ -120,9 +124,14 @@ struct Card<F> {
     /// Set when it is opened.
     frames: OnceLock<F>,
     queues: Mutex<Queues>,
-    /// There is something for its thread, or room for more frames.
-    changed: Condvar,
-    call: Call,
+    /// There is something for the thread that serves.
+    serve: Condvar,
+    /// There is something for the thread that receives, or room for more.
+    receive: Condvar,
+    sending: Call,
+    receiving: Call,
+    /// Held by the thread that receives, so that frames keep their order.
+    buffer: Mutex<Vec<u8>>,
 }
 
 #[derive(Default)]
@@ -236,12 +245,15 @@ impl<P: Place> Drivers<P> {
             work: self.work.clone(),
             frames: OnceLock::new(),
             queues: Mutex::default(),
-            changed: Condvar::new(),
-            call: Call::default(),
+            serve: Condvar::new(),
+            receive: Condvar::new(),
+            sending: Call::default(),
+            receiving: Call::default(),
+            buffer: Mutex::new(vec![0; LONGEST]),
         });
         let driver = Driver(Arc::clone(&card));
-        let place = Arc::clone(&self.place);
-        spawn(&self.threads, move || serve(&card, &*place))?;
+        let (place, threads) = (Arc::clone(&self.place), Arc::clone(&self.threads));
+        spawn(&self.threads, move || serve(&card, &place, &threads))?;
         Ok(driver)
     }
 }
@@ -274,14 +286,14 @@ impl<F> Card<F> {
     }
 }
 
-/// Opens a driver, and serves it until nobody uses it any more.
-fn serve<P: Place>(card: &Card<P::Frames>, place: &P) {
+/// Opens a driver, and sends its frames until nobody uses it any more.
+fn serve<P: Place>(card: &Arc<Card<P::Frames>>, place: &Arc<P>, threads: &Arc<AtomicUsize>) {
     let (name, work) = (&card.name, &card.work);
-    let (mac, frames) = match card.call.make(work, || place.open(name)) {
+    let (mac, frames) = match card.sending.make(work, || place.open(name)) {
         Ok(opened) => opened,
         Err(error) => {
             // A daemon that ended leaves the name of its scheme behind.
-            card.call.make(work, || place.clear(name));
+            card.sending.make(work, || place.clear(name));
             card.lock().opened = Some(Err(error));
             return work.receive(SEARCH);
         }
@@ -289,16 +301,34 @@ fn serve<P: Place>(card: &Card<P::Frames>, place: &P) {
     let frames = card.frames.get_or_init(|| frames);
     card.lock().opened = Some(Ok(mac));
     work.receive(SEARCH);
-    let Some(number) = wait(card, |queues| queues.number) else {
+    let Some(number) = wait(card, &card.serve, |queues| queues.number) else {
         return;
     };
-    if let Err(error) = exchange(card, frames, number) {
-        card.fail(error, place, number);
+    let receiver = {
+        let (card, place) = (Arc::clone(card), Arc::clone(place));
+        spawn(threads, move || {
+            if let Some(frames) = card.frames.get()
+                && let Err(error) = receive(&card, frames, number)
+            {
+                card.fail(error, &*place, number);
+            }
+        })
+    };
+    // What is opened may be a link that is down.
+    let sent = receiver
+        .and_then(|()| card.sending.make(work, || frames.probe()))
+        .and_then(|()| send(card, frames, number));
+    if let Err(error) = sent {
+        card.fail(error, &**place, number);
     }
 }
 
 /// Waits until there is `something`. `None` if nobody uses the driver any more.
-fn wait<F, T>(card: &Card<F>, mut something: impl FnMut(&mut Queues) -> Option<T>) -> Option<T> {
+fn wait<F, T>(
+    card: &Card<F>,
+    changed: &Condvar,
+    mut something: impl FnMut(&mut Queues) -> Option<T>,
+) -> Option<T> {
     let mut queues = card.lock();
     loop {
         if queues.closed {
@@ -307,68 +337,58 @@ fn wait<F, T>(card: &Card<F>, mut something: impl FnMut(&mut Queues) -> Option<T
         if let Some(something) = something(&mut queues) {
             return Some(something);
         }
-        card.changed.wait(&mut queues);
+        changed.wait(&mut queues);
     }
 }
 
-/// Something for a driver's thread.
-struct Task {
-    probe: bool,
-    outgoing: VecDeque<Vec<u8>>,
-    /// Whether somebody waits for the room that this made.
-    tell: bool,
-    /// Whether to look for frames.
-    look: bool,
+/// Something for the thread that serves.
+enum Task {
+    Send {
+        frames: VecDeque<Vec<u8>>,
+        /// Whether somebody waits for the room that this made.
+        tell: bool,
+    },
+    Probe,
 }
 
-impl Queues {
-    /// What there is to do, if anything is. `more` says that the driver had frames at the last look.
-    fn task(&mut self, more: bool) -> Option<Task> {
-        let look = (more || self.readable) && self.incoming.len() < MAX_INCOMING;
-        let task = Task {
-            probe: std::mem::take(&mut self.probe),
-            outgoing: std::mem::take(&mut self.outgoing),
-            tell: std::mem::take(&mut self.full),
-            look,
-        };
-        // The driver tells once of everything it has.
-        self.readable &= !look;
-        (task.probe || !task.outgoing.is_empty() || look).then_some(task)
-    }
-}
-
-/// Sends and receives frames until nobody uses the driver any more.
-fn exchange<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> {
-    let (work, call) = (&card.work, &card.call);
-    // What is opened may be a link that is down.
-    call.make(work, || frames.probe())?;
-    call.make(work, || work.watch(frames.as_fd(), number))?;
-    let mut buffer = vec![0; LONGEST];
-    // Frames may have come before the subscription.
-    let mut more = true;
-    while let Some(mut task) = wait(card, |queues| queues.task(more)) {
-        if task.probe {
-            call.make(work, || frames.probe())?;
+fn send<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> {
+    let next = |queues: &mut Queues| {
+        if std::mem::take(&mut queues.probe) {
+            return Some(Task::Probe);
         }
-        if task.look {
-            more = receive(card, frames, number, &mut buffer)?;
-        }
-        while !task.outgoing.is_empty() {
-            for frame in task.outgoing.drain(..task.outgoing.len().min(LOOK)) {
-                task.tell |= !send(card, frames, &frame)?;
+        let frames = std::mem::take(&mut queues.outgoing);
+        let tell = std::mem::take(&mut queues.full);
+        (!frames.is_empty()).then_some(Task::Send { frames, tell })
+    };
+    while let Some(task) = wait(card, &card.serve, next) {
+        match task {
+            Task::Probe => card.sending.make(&card.work, || frames.probe())?,
+            Task::Send {
+                frames: outgoing,
+                mut tell,
+            } => {
+                let mut outgoing = outgoing.into_iter();
+                while outgoing.len() > 0 {
+                    for frame in outgoing.by_ref().take(LOOK) {
+                        tell |= !send_frame(card, frames, &frame)?;
+                    }
+                    if look(card, frames, number)? {
+                        card.lock().readable = true;
+                        card.receive.notify_one();
+                    }
+                }
+                if tell {
+                    card.work.receive(number);
+                }
             }
-            more = receive(card, frames, number, &mut buffer)?;
-        }
-        if task.tell {
-            work.receive(number);
         }
     }
     Ok(())
 }
 
 /// Sends a frame. False if the driver refused it.
-fn send<F: Frames>(card: &Card<F>, frames: &F, frame: &[u8]) -> io::Result<bool> {
-    match card.call.make(&card.work, || frames.send(frame)) {
+fn send_frame<F: Frames>(card: &Card<F>, frames: &F, frame: &[u8]) -> io::Result<bool> {
+    match card.sending.make(&card.work, || frames.send(frame)) {
         Ok(()) => Ok(true),
         Err(error) if is_refused(&error) => {
             log::debug!("{}: {error}", card.name);
@@ -379,21 +399,52 @@ fn send<F: Frames>(card: &Card<F>, frames: &F, frame: &[u8]) -> io::Result<bool>
     }
 }
 
+/// Whether a driver refused this frame only. The frame is lost, as on a wire.
+fn is_refused(error: &io::Error) -> bool {
+    error.kind() == ErrorKind::WouldBlock
+        || matches!(
+            error.raw_os_error(),
+            Some(libc::EMSGSIZE | libc::ENOBUFS | libc::EINTR)
+        )
+}
+
+/// Receives frames until nobody uses the driver any more.
+fn receive<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> {
+    let work = &card.work;
+    card.receiving
+        .make(work, || work.watch(frames.as_fd(), number))?;
+    let room = |queues: &mut Queues| (queues.incoming.len() < MAX_INCOMING).then_some(());
+    loop {
+        // The driver tells once of everything it has, and frames may have come before the
+        // subscription.
+        let mut more = true;
+        while more {
+            if wait(card, &card.receive, room).is_none() {
+                return Ok(());
+            }
+            more = look(card, frames, number)?;
+        }
+        let readable = |queues: &mut Queues| std::mem::take(&mut queues.readable).then_some(());
+        if wait(card, &card.receive, readable).is_none() {
+            return Ok(());
+        }
+    }
+}
+
 /// Receives frames, as many as there is room for, and has the network handle them. True if the driver
 /// may have more.
-fn receive<F: Frames>(
-    card: &Card<F>,
-    frames: &F,
-    number: usize,
-    buffer: &mut [u8],
-) -> io::Result<bool> {
+fn look<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<bool> {
+    let mut buffer = card.buffer.lock();
     let room = MAX_INCOMING.saturating_sub(card.lock().incoming.len());
     let mut batch = VecDeque::new();
     let more = loop {
         if batch.len() >= room.min(BATCH) {
             break true;
         }
-        match card.call.make(&card.work, || frames.receive(buffer)) {
+        match card
+            .receiving
+            .make(&card.work, || frames.receive(&mut buffer))
+        {
             Ok(0) => break false,
             Ok(len) => batch.push_back(buffer[..len].to_vec()),
             Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
@@ -407,18 +458,10 @@ fn receive<F: Frames>(
         queues.incoming.extend(batch);
         queues.lost.missed += missed;
         drop(queues);
+        drop(buffer);
         card.work.receive(number);
     }
     Ok(more)
-}
-
-/// Whether a driver refused this frame only. The frame is lost, as on a wire.
-fn is_refused(error: &io::Error) -> bool {
-    error.kind() == ErrorKind::WouldBlock
-        || matches!(
-            error.raw_os_error(),
-            Some(libc::EMSGSIZE | libc::ENOBUFS | libc::EINTR)
-        )
 }
 
 impl<F: Frames> FrameIo for Driver<F> {
@@ -429,7 +472,7 @@ impl<F: Frames> FrameIo for Driver<F> {
                 let len = frame.len().min(buffer.len());
                 buffer[..len].copy_from_slice(&frame[..len]);
                 if queues.incoming.is_empty() {
-                    self.0.changed.notify_one();
+                    self.0.receive.notify_one();
                 }
                 Ok(len)
             }
@@ -439,7 +482,7 @@ impl<F: Frames> FrameIo for Driver<F> {
 
     fn send(&mut self, frame: &[u8]) -> io::Result<()> {
         self.0.lock().outgoing.push_back(frame.to_vec());
-        self.0.changed.notify_one();
+        self.0.serve.notify_one();
         Ok(())
     }
 
@@ -450,12 +493,14 @@ impl<F: Frames> FrameIo for Driver<F> {
     }
 
     fn is_alive(&self, now: Duration) -> bool {
-        !self.0.call.is_stuck(now) && self.0.lock().failed.is_none()
+        !self.0.sending.is_stuck(now)
+            && !self.0.receiving.is_stuck(now)
+            && self.0.lock().failed.is_none()
     }
 
     fn probe(&mut self) {
         self.0.lock().probe = true;
-        self.0.changed.notify_one();
+        self.0.serve.notify_one();
     }
 
     fn take_lost(&mut self) -> Lost {
@@ -470,7 +515,8 @@ impl<F: Frames> FrameIo for Driver<F> {
 impl<F> Drop for Driver<F> {
     fn drop(&mut self) {
         self.0.lock().closed = true;
-        self.0.changed.notify_one();
+        self.0.serve.notify_one();
+        self.0.receive.notify_one();
     }
 }
 
@@ -485,7 +531,7 @@ impl<P: Place> scheme::Drivers<Host> for Network<P> {
     fn readable(&mut self, at: usize) {
         if let Some(Driver(card)) = self.0.frames(at) {
             card.lock().readable = true;
-            card.changed.notify_one();
+            card.receive.notify_one();
         }
     }
 
@@ -493,7 +539,7 @@ impl<P: Place> scheme::Drivers<Host> for Network<P> {
         let more = self.0.transmit(host);
         while let Some((at, driver)) = self.0.poll_opened() {
             driver.0.lock().number = Some(at);
-            driver.0.changed.notify_one();
+            driver.0.serve.notify_one();
         }
         more
     }
@@ -619,7 +665,7 @@ mod tests {
             thread::yield_now();
         };
         driver.0.lock().number = Some(0);
-        driver.0.changed.notify_one();
+        driver.0.serve.notify_one();
         while driver.0.lock().incoming.len() < MAX_INCOMING {
             thread::yield_now();
         }

@@ -7,7 +7,7 @@ cd "$(dirname "$0")"
 
 STEPS="tests contract wireguard dispatcher redox benches soak"
 # Before them, and beside them: these only build, in directories of their own, and the tests wait for much.
-BEFORE="install format lint docs core programs"
+BEFORE="install format lint docs core"
 BESIDE="licences msrv fuzz"
 CARGO_TERM_COLOR="${CARGO_TERM_COLOR:-auto}"
 export CARGO_TERM_COLOR
@@ -99,7 +99,6 @@ tests() {
 
 # What the tests run, as the tests have it: with overflow checks, and built but once.
 programs() {
-    say "programs"
     cargo test $STABLE --workspace --no-run --quiet
     TUND="$PWD/target/debug/tund"
     TUNCTL="$PWD/target/debug/tunctl"

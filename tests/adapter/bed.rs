@@ -415,12 +415,19 @@ impl Bed {
         station
     }
 
-    /// The kernel pings us.
+    /// The kernel pings us. On a busy machine a packet may be lost, so it may try again; where the way
+    /// does not work, it is lost each time.
     pub(crate) fn kernel_ping(&self, address: &str, size: &str) {
-        let text = self.run(&[
-            "ping", "-c", "3", "-i", "0.02", "-W", "20", "-s", size, address,
-        ]);
-        assert!(text.contains("3 received"), "{text}");
+        let mut text = String::new();
+        for _ in 0..3 {
+            text = self.run(&[
+                "ping", "-c", "3", "-i", "0.02", "-W", "10", "-s", size, address,
+            ]);
+            if text.contains("3 received") {
+                return;
+            }
+        }
+        panic!("{text}");
     }
 
     /// We ping the kernel.

@@ -343,14 +343,18 @@ fn a_ping_of_one_link() {
         let message = [&[129, 0, 0, 0], &request[44..]].concat();
         icmpv6(PEER.parse().unwrap(), "fe80::1".parse().unwrap(), &message)
     };
-    for link in [0, 1] {
-        let path = format!("/scheme/icmp/echo/fe80::99%tun{link}");
+    // A socket, and its request, which leaves by the link that its path names.
+    let asks = |path: String, link| {
         let ping = links.libc.0.open(&path, BOTH).unwrap();
         links.libc.0.set_nonblocking(ping, true).unwrap();
         assert_eq!(links.libc.0.path(ping).unwrap(), path);
         assert_eq!(links.libc.0.write(ping, &[0, 1, 9, 9]), Ok(4));
         let (by, request) = links.only();
         assert_eq!(by, link);
+        (ping, request)
+    };
+    for link in [0, 1] {
+        let (ping, request) = asks(format!("/scheme/icmp/echo/fe80::99%tun{link}"), link);
         links.arrive(1 - link, &reply(&request));
         assert_eq!(links.libc.0.read(ping, &mut [0; 100]), Err(errno::EAGAIN));
         links.arrive(link, &reply(&request));
@@ -358,13 +362,7 @@ fn a_ping_of_one_link() {
     }
     // Its errors come by the link, too, for one that hears them.
     for (peer, link) in [(PEER, 0), (PEER, 1), ("ff02::7", 0)] {
-        let path = format!("/scheme/icmp/ping/{peer}%tun{link}");
-        let ping = links.libc.0.open(&path, BOTH).unwrap();
-        links.libc.0.set_nonblocking(ping, true).unwrap();
-        assert_eq!(links.libc.0.path(ping).unwrap(), path);
-        assert_eq!(links.libc.0.write(ping, &[0, 1, 9, 9]), Ok(4));
-        let (by, request) = links.only();
-        assert_eq!(by, link);
+        let (ping, request) = asks(format!("/scheme/icmp/ping/{peer}%tun{link}"), link);
         let too_big = [&[2, 0, 0, 0, 0, 0, 5, 0], &request[..]].concat();
         let router = "fe80::9".parse().unwrap();
         let error = icmpv6(router, "fe80::1".parse().unwrap(), &too_big);

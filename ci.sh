@@ -158,7 +158,7 @@ msrv() {
         skipped "Rust $oldest cannot be had here"
         return
     fi
-    rustup run "$oldest" cargo check $STABLE --workspace --lib --bins --examples --target-dir target/msrv
+    rustup run "$oldest" cargo check $STABLE --workspace --all-targets --target-dir target/msrv
 }
 
 # That dependencies may be given on with ours, and come from where they should: deny.toml.

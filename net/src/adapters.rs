@@ -68,6 +68,12 @@ pub trait FrameIo {
     fn mtu(&self) -> Option<u16> {
         None
     }
+
+    /// Frames that the driver has room for until they are received, where that is few: so many or
+    /// less are asked for at a time, unless the other end is far away.
+    fn rx_ring(&self) -> Option<u16> {
+        None
+    }
 }
 
 struct Adapter<F> {
@@ -236,6 +242,7 @@ impl<B: Bus> Adapters<B> {
         let (mac, frames) = self.bus.open(name)?;
         let id = host.attach_ethernet(mac).ok_or(ErrorKind::InvalidData)?;
         host.ethernet_mtu(id, frames.mtu());
+        host.ethernet_rx_ring(id, frames.rx_ring());
         let interface = host.ethernet_name(id).unwrap_or("?");
         log::info!("{interface} is {name}, {mac}");
         self.opened.push(self.adapters.len());
@@ -252,6 +259,7 @@ impl<B: Bus> Adapters<B> {
         let adapter = &mut self.adapters[at];
         let (mac, frames) = self.bus.open(&adapter.name)?;
         host.ethernet_mtu(adapter.id, frames.mtu());
+        host.ethernet_rx_ring(adapter.id, frames.rx_ring());
         host.ethernet_found(adapter.id, mac);
         let interface = host.ethernet_name(adapter.id).unwrap_or("?");
         log::info!("{interface} is {} again, {mac}", adapter.name);

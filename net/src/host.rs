@@ -234,6 +234,12 @@ impl Host {
         self.net.link.ethernet_mtu(&mut self.net.ip, id, most);
     }
 
+    /// Notes how many frames an adapter has room for until they are received, if that is few. It counts
+    /// for connections that begin from now on.
+    pub fn ethernet_rx_ring(&mut self, id: AdapterId, frames: Option<u16>) {
+        self.net.link.ethernet_rx_ring(&mut self.net.ip, id, frames);
+    }
+
     /// Whether to look for adapters now. A program that has adapters asks after every turn, and
     /// [says](Self::adapters_searched) when it has looked.
     pub fn wants_adapters(&self) -> bool {

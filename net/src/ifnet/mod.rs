@@ -171,6 +171,8 @@ pub struct Ifnet {
     pub(crate) wanted_mtu: u16,
     /// The largest packet that the link carries, bytes.
     pub(crate) most_mtu: u16,
+    /// Frames that the driver has room for until they are taken from it, where that is few.
+    pub(crate) rx_ring: Option<u16>,
     /// The largest IPv6 packet that routers of the link let hosts send, bytes; `u16::MAX` if none
     /// says so (RFC 4861 section 6.3.4).
     pub(crate) advertised_mtu: u16,

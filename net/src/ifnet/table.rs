@@ -80,6 +80,7 @@ impl IfTable {
             mtu,
             wanted_mtu: mtu,
             most_mtu: u16::MAX,
+            rx_ring: None,
             advertised_mtu: u16::MAX,
             advertised_hops: None,
             flags,

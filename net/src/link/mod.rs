@@ -356,6 +356,13 @@ impl Link {
         }
     }
 
+    /// Notes how many frames an adapter has room for until they are received, if that is few.
+    pub(crate) fn ethernet_rx_ring(&self, ip: &mut Ip, id: AdapterId, frames: Option<u16>) {
+        if let Some(ifp) = self.interface(id).and_then(|dev| ip.ifs.get_mut(dev)) {
+            ifp.rx_ring = frames;
+        }
+    }
+
     /// `if_start`: packets were queued. Starts to resolve unknown neighbours at once, before the
     /// adapter takes the packets.
     pub(crate) fn start(&mut self, ip: &mut Ip, id: AdapterId) {

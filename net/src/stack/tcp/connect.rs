@@ -64,7 +64,7 @@ impl Tcp {
             }
         };
         let endpoints = endpoints(port);
-        let config = self.config(ip, &endpoints, path.mtu, &terms);
+        let config = self.config(ip, &endpoints, Some(&path), &terms);
         let iss = self.isn(ip, &endpoints);
         let connection = Connection::connect(&config, iss, now);
         let holder = Holder::Owner(owner);

@@ -141,6 +141,7 @@ mod tests {
             mtu: 1500,
             send_buffer: Buffer::Auto(65_536),
             receive_buffer: Buffer::Auto(65_536),
+            rx_ring: None,
             no_delay: false,
             keep_alive: false,
             clock: 12_345,

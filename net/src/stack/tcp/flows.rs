@@ -5,8 +5,10 @@ use std::time::Duration;
 
 use super::connection::{Buffer, Config, Connection, Counters, LARGEST, SeqNumber};
 use super::{Flow, FlowId, Holder, Proof, State, Tcp, Terms};
+use crate::ifnet::IPV6_MINMTU;
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
+use crate::ip::output::Path;
 use crate::timers::Timer;
 
 /// Bytes of memory that all connections may take. With more, no further ones are begun, and no data
@@ -78,9 +80,16 @@ impl Tcp {
         self.stats
     }
 
-    /// What a connection is made with.
-    pub(super) fn config(&self, ip: &Ip, endpoints: &Endpoints, mtu: u16, terms: &Terms) -> Config {
+    /// What a connection is made with, whose way begins with this path, if there is one.
+    pub(super) fn config(
+        &self,
+        ip: &Ip,
+        endpoints: &Endpoints,
+        path: Option<&Path>,
+        terms: &Terms,
+    ) -> Config {
         let remote = &endpoints.remote.0;
+        let ifp = path.and_then(|path| ip.ifs.get(path.dev));
         let buffer = |asked: Option<usize>| match asked {
             Some(size) => Buffer::Fixed(size as u32),
             None => Buffer::Auto(LARGEST),
@@ -89,9 +98,10 @@ impl Tcp {
             local_port: endpoints.local.1,
             remote_port: endpoints.remote.1,
             v6: remote.is_ipv6(),
-            mtu: ip.path_mtu(remote, mtu),
+            mtu: ip.path_mtu(remote, path.map_or(IPV6_MINMTU, |path| path.mtu)),
             send_buffer: buffer(terms.buffers.send),
             receive_buffer: buffer(terms.buffers.receive),
+            rx_ring: ifp.and_then(|ifp| ifp.rx_ring),
             no_delay: terms.no_delay,
             keep_alive: terms.keep_alive,
             clock: self.secret.clock(endpoints),

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use scheme::errno::{self, Errno};
 
 use super::connection::{Connection, Flags, Segment};
+use super::path::way;
 use super::{Flow, FlowId, Holder, Listener, ListenerId, Pending, STRANGER, Tcp, Terms, cookies};
 use crate::ifnet::{DropReason, IfIndex};
 use crate::ip::Ip;
@@ -123,7 +124,8 @@ impl Tcp {
                 // It is not reset: the same comes again with its data, and finds room.
                 return Err(DropReason::BacklogFull);
             }
-            let config = self.config(ip, endpoints, self.mtu_to(ip, endpoints, &terms), &terms);
+            let path = way(ip, endpoints, &terms).ok();
+            let config = self.config(ip, endpoints, path.as_ref(), &terms);
             let mut connection = Connection::from_cookie(&config, &cookie, now);
             connection.handle_segment(segment, now);
             let flow = self
@@ -149,7 +151,8 @@ impl Tcp {
         if full {
             return Err(DropReason::BacklogFull);
         }
-        let config = self.config(ip, endpoints, self.mtu_to(ip, endpoints, &terms), &terms);
+        let path = way(ip, endpoints, &terms).ok();
+        let config = self.config(ip, endpoints, path.as_ref(), &terms);
         if crowded {
             let mut made = cookies::make(&self.secret, endpoints, config, segment, now);
             if let Some(answer) = made.poll_transmit(now) {

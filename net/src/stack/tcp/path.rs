@@ -7,7 +7,7 @@ use scheme::errno;
 
 use super::connection::{SeqNumber, State};
 use super::{Flow, FlowId, Proof, Tcp, Terms};
-use crate::ifnet::{Driver, IPV6_MINMTU, IfIndex};
+use crate::ifnet::{Driver, IfIndex};
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
 use crate::ip::icmp::Notice;
@@ -20,7 +20,7 @@ const UNSAID: u16 = 552;
 const PROOF_PAUSE: Duration = Duration::from_secs(1);
 
 /// The way between these ends, as routes are now.
-fn way(ip: &Ip, endpoints: &Endpoints, terms: &Terms) -> Result<Path, NetError> {
+pub(super) fn way(ip: &Ip, endpoints: &Endpoints, terms: &Terms) -> Result<Path, NetError> {
     let egress = Egress {
         // What belongs to one link stays on it (RFC 4007 section 9).
         only: endpoints.link.map(|link| ip.named(link)).transpose()?,
@@ -110,12 +110,6 @@ impl Tcp {
             Notice::Refused | Notice::Unreachable | Notice::Lost => connection.handle_unreachable(),
         }
         self.make_ready(id);
-    }
-
-    /// Largest packet on the way between these ends, as far as routes tell.
-    pub(super) fn mtu_to(&self, ip: &Ip, endpoints: &Endpoints, terms: &Terms) -> u16 {
-        let path = way(ip, endpoints, terms);
-        path.map_or(IPV6_MINMTU, |path| path.mtu)
     }
 
     /// The way of a connection, looked up again only when the table has changed. `None` if there is

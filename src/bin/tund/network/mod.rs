@@ -100,6 +100,11 @@ pub(crate) trait Frames: AsFd + Send + Sync + 'static {
     fn mtu(&self) -> Option<u16> {
         None
     }
+
+    /// Frames that it has room for until they are received, where that is few.
+    fn rx_ring(&self) -> Option<u16> {
+        None
+    }
 }
 
 /// Adapters, for the thread that has the network.
@@ -509,6 +514,10 @@ impl<F: Frames> FrameIo for Driver<F> {
 
     fn mtu(&self) -> Option<u16> {
         self.0.frames.get()?.mtu()
+    }
+
+    fn rx_ring(&self) -> Option<u16> {
+        self.0.frames.get()?.rx_ring()
     }
 }
 

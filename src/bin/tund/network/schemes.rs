@@ -12,6 +12,9 @@ use super::{Frames, Place};
 /// The prefix of the names of such schemes.
 const PREFIX: &str = "network.";
 
+/// Frames that a driver has room for: none tells, e1000d has 16, and others have more.
+const RX_RING: u16 = 16;
+
 /// The schemes of a namespace; there are none without a namespace.
 pub(crate) struct Schemes(Option<Namespace>);
 
@@ -70,6 +73,10 @@ impl Frames for Root {
             Err(error) if gone(&error) => Err(error),
             _ => Ok(()),
         }
+    }
+
+    fn rx_ring(&self) -> Option<u16> {
+        Some(RX_RING)
     }
 }
 

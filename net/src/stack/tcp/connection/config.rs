@@ -38,6 +38,9 @@ pub(crate) struct Config {
     pub(crate) send_buffer: Buffer,
     /// For what it reads.
     pub(crate) receive_buffer: Buffer,
+    /// Frames that the driver has room for until they are taken from it, where that is so few that
+    /// what is on its way at a time had better fit.
+    pub(crate) rx_ring: Option<u16>,
     /// Small segments go at once.
     pub(crate) no_delay: bool,
     /// An idle connection is probed.

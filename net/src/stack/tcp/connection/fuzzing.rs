@@ -47,6 +47,7 @@ fn play(chance: &mut Chance<'_>) -> Option<()> {
         mtu: 1500,
         send_buffer: buffer,
         receive_buffer: buffer,
+        rx_ring: None,
         no_delay: first & 4 != 0,
         keep_alive: first & 8 != 0,
         clock: 7,

@@ -211,7 +211,7 @@ impl Connection {
             iss,
             passive: false,
             send: Send::new(config.send_buffer, iss),
-            receive: Receive::new(config.receive_buffer, path.mss()),
+            receive: Receive::new(config.receive_buffer, path.mss(), config.rx_ring),
             rtt: Rtt::default(),
             rack: Rack::default(),
             congestion: Cubic::new(u32::from(path.mss())),

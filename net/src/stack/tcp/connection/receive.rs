@@ -13,13 +13,20 @@ use super::options::{Block, Blocks};
 use super::queue::Queue;
 use super::seq::SeqNumber;
 
-/// What every buffer begins with, and no less is offered.
+/// What every buffer begins with, except for those behind a driver that has room for less.
 pub(crate) const FIRST: u32 = 64 * 1024;
 /// Size of a full segment, before one was seen.
 const GUESS: u16 = 536;
 /// Units of the window by which it may be rounded up past its limit, rather than have its edge move
 /// back (RFC 7323 section 2.4).
 const SLACK: u32 = 32;
+
+/// In so much time, it shows how fast a program reads, and not how much it reads at once.
+const STEADY: Duration = Duration::from_millis(10);
+
+/// Segments that are asked for, however much is lost: with fewer, one that is lost would not be followed
+/// by enough others to tell.
+const NARROWEST: u32 = 4;
 
 /// What became of a segment's text.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -57,6 +64,8 @@ pub(super) struct Receive {
     mss: u16,
     /// Received twice, and not yet told (RFC 2883).
     twice: Option<Block>,
+    /// Whether the driver has so little room that queues in front of it lose segments.
+    shallow: bool,
     tuning: Tuning,
 }
 
@@ -65,6 +74,8 @@ pub(super) struct Receive {
 struct Tuning {
     /// The sender's round-trip time as it can be seen from here; zero if it is not known.
     rtt: Duration,
+    /// The least that it was.
+    least: Option<Duration>,
     /// When the round trip under way began.
     since: Duration,
     /// Bytes read since.
@@ -76,8 +87,12 @@ struct Tuning {
 }
 
 impl Receive {
-    pub(super) fn new(buffer: Buffer, mss: u16) -> Self {
-        let (limit, most) = buffer.range(FIRST);
+    /// The path carries segments of `mss` bytes, and the driver has room for `rx_ring` of them, where
+    /// that is known to be few. A quarter of it is left to segments without text. A program that asked
+    /// for a buffer knows what it does.
+    pub(super) fn new(buffer: Buffer, mss: u16, rx_ring: Option<u16>) -> Self {
+        let fits = rx_ring.map(|frames| (u32::from(frames) * 3 / 4).max(2) * u32::from(mss));
+        let (limit, most) = buffer.range(fits.map_or(FIRST, |fits| fits.min(FIRST)));
         Self {
             nxt: SeqNumber(0),
             begun: SeqNumber(0),
@@ -90,6 +105,7 @@ impl Receive {
             shift: shift_for(most),
             mss: mss.min(GUESS),
             twice: None,
+            shallow: rx_ring.is_some() && matches!(buffer, Buffer::Auto(_)),
             tuning: Tuning::default(),
         }
     }
@@ -238,6 +254,9 @@ impl Receive {
         } else {
             arrival.out_of_order = true;
             if !payload.is_empty() {
+                if self.shallow && self.held.is_none() {
+                    self.narrow();
+                }
                 let held = self.held.get_or_insert_default();
                 // Buffers that grow are up to half empty.
                 let most = 2 * self.limit.max(FIRST) as usize;
@@ -326,6 +345,7 @@ impl Receive {
 
     /// A segment echoed our clock: the round trip took so long.
     pub(super) fn measured(&mut self, rtt: Duration) {
+        self.tuning.least = Some(self.tuning.least.map_or(rtt, |least| least.min(rtt)));
         let rtt = rtt.max(Duration::from_millis(1));
         let known = self.tuning.rtt;
         // The sender may have been idle in between, so less is nearer to the truth.
@@ -334,6 +354,15 @@ impl Receive {
         } else {
             (known * 7 + rtt.min(known * 8)) / 8
         };
+    }
+
+    /// Something was lost, maybe in the driver: less is asked for, until it shows again how much the path
+    /// holds.
+    fn narrow(&mut self) {
+        let least = NARROWEST * u32::from(self.mss);
+        self.limit = self.limit.min((self.limit / 2).max(least));
+        self.tuning.best = 0;
+        self.tuning.read = 0;
     }
 
     /// Has the buffer grow if the program reads so fast that the window is what holds the sender
@@ -352,10 +381,24 @@ impl Receive {
             }
         }
         let tuning = &mut self.tuning;
-        if tuning.rtt.is_zero() || now.saturating_sub(tuning.since) < tuning.rtt {
+        let period = match self.shallow {
+            true => tuning.rtt.max(STEADY),
+            false => tuning.rtt,
+        };
+        let passed = now.saturating_sub(tuning.since);
+        if tuning.rtt.is_zero() || passed < period {
             return;
         }
-        let read = core::mem::take(&mut tuning.read);
+        let mut read = core::mem::take(&mut tuning.read);
+        let mut more = 16 * u32::from(self.mss);
+        if self.shallow {
+            // What is on its way beyond what the path itself holds waits in a queue. If that is in the
+            // driver, it is lost.
+            let least = tuning.least.unwrap_or(passed).min(passed);
+            let held = u128::from(read) * least.as_micros() / passed.as_micros().max(1);
+            read = u32::try_from(held).unwrap_or(u32::MAX);
+            more = 0;
+        }
         tuning.since = now;
         if read <= tuning.best {
             return;
@@ -365,9 +408,7 @@ impl Receive {
             return;
         }
         // A sender in slow start doubles what it sends while this is on its way.
-        let mut limit = read
-            .saturating_mul(2)
-            .saturating_add(16 * u32::from(self.mss));
+        let mut limit = read.saturating_mul(2).saturating_add(more);
         let rise = u64::from(limit) * u64::from(read - best) / u64::from(best.max(FIRST / 4));
         limit = limit.saturating_add(u32::try_from(rise * 2).unwrap_or(u32::MAX));
         self.limit = self.limit.max(limit.min(self.most));

@@ -39,6 +39,7 @@ fn any_config(rng: &mut fastrand::Rng, ports: (u16, u16)) -> Config {
         receive_buffer,
         mtu: [600, 1280, 1500, 9000, 65_535][rng.usize(..5)],
         no_delay: rng.bool(),
+        rx_ring: rng.bool().then(|| rng.u16(1..64)),
         ..config(ports.0, ports.1)
     }
 }

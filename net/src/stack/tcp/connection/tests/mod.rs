@@ -23,6 +23,7 @@ fn config(local_port: u16, remote_port: u16) -> Config {
         mtu: 1500,
         send_buffer: Buffer::Auto(LARGEST),
         receive_buffer: Buffer::Auto(LARGEST),
+        rx_ring: None,
         no_delay: false,
         keep_alive: false,
         clock: 1_000_000,

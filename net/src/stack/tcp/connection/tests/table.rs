@@ -5,14 +5,25 @@ use super::*;
 
 /// Megabits per second that one flow carries in so many seconds.
 fn goodput(path: Path, seconds: u64, seed: u64) -> f64 {
+    transfer(path, seconds, seed, None).0
+}
+
+/// The same, to a receiver whose driver has room for so many frames, and how many packets to it were
+/// lost.
+fn transfer(path: Path, seconds: u64, seed: u64, rx_ring: Option<u16>) -> (f64, u64) {
     let mut link = Link::new(path, seed);
     let mut left = Machine::client(config(1, 2), &[Program::Source(u64::MAX)], link.now);
-    let mut right = Machine::server(config(2, 1), 1, Program::Sink);
+    let receiver = Config {
+        rx_ring,
+        ..config(2, 1)
+    };
+    let mut right = Machine::server(receiver, 1, Program::Sink);
     let until = link.now + Duration::from_secs(seconds);
     while link.step([&mut left, &mut right], until) {}
     left.flow(0).connection.invariants();
     right.flow(0).connection.invariants();
-    right.read(0) as f64 * 8.0 / seconds as f64 / 1e6
+    let rate = right.read(0) as f64 * 8.0 / seconds as f64 / 1e6;
+    (rate, link.dropped[1])
 }
 
 /// The median of so many seeds.
@@ -85,6 +96,64 @@ fn windows_open_without_a_rate_limit() {
         println!("rtt {rtt:3} ms, no rate: {rate:.0} Mbit/s");
         assert!(rate > least, "{rtt}: {rate}");
     }
+}
+
+#[test]
+fn what_is_asked_for_fits_a_small_ring() {
+    // A driver that takes 350 microseconds for a frame.
+    let near = Path {
+        queue: 15,
+        rate: Some(34e6),
+        ..Path::new(0, 0.0)
+    };
+    let (rate, lost) = transfer(near, 10, 1, None);
+    assert!(lost > 10, "{lost} lost, {rate} Mbit/s");
+    for delay in [10, 100, 500] {
+        let near = Path {
+            delay: Duration::from_micros(delay),
+            ..near
+        };
+        let (rate, lost) = transfer(near, 10, 1, Some(16));
+        assert_eq!(lost, 0, "{delay}: {rate} Mbit/s");
+        assert!(rate > 31.0, "{delay}: {rate}");
+    }
+    // What is far away is not held back by it.
+    for rtt in [5, 20, 100, 200] {
+        let path = Path::new(rtt, 0.0);
+        let most = goodput(path, 10, 1);
+        let (rate, _) = transfer(path, 10, 1, Some(16));
+        println!("rtt {rtt:3} ms: {rate:.1} of {most:.1} Mbit/s");
+        assert!(rate > 0.9 * most, "{rtt}: {rate} of {most}");
+    }
+}
+
+#[test]
+fn flows_to_one_small_ring_ask_for_less() {
+    let lost = |rx_ring| {
+        let path = Path {
+            queue: 15,
+            rate: Some(34e6),
+            ..Path::new(0, 0.0)
+        };
+        let mut link = Link::new(path, 1);
+        let programs = [Program::Source(u64::MAX); 3];
+        let mut left = Machine::client(config(1, 2), &programs, link.now);
+        let receiver = Config {
+            rx_ring,
+            ..config(2, 1)
+        };
+        let mut right = Machine::server(receiver, 3, Program::Sink);
+        let until = link.now + Duration::from_secs(10);
+        while link.step([&mut left, &mut right], until) {}
+        let read: Vec<u64> = (0..3).map(|at| right.read(at)).collect();
+        println!("{rx_ring:?}: {read:?} bytes, {} lost", link.dropped[1]);
+        assert!(read.iter().sum::<u64>() > 38_000_000, "{read:?}");
+        assert!(read.iter().all(|&read| read > 4_000_000), "{read:?}");
+        link.dropped[1]
+    };
+    let (many, few) = (lost(None), lost(Some(16)));
+    // One that begins while others fill the ring takes that for the length of the path.
+    assert!(few < many / 3, "{few} of {many}");
 }
 
 #[test]

@@ -22,7 +22,6 @@ pub(crate) type Flood<'a> = Box<dyn FnMut(usize) -> io::Result<()> + Send + 'a>;
 /// How a flood is measured.
 pub(crate) struct Bed {
     pub(crate) seconds: f64,
-    pub(crate) rate: u32,
 }
 
 /// The results of one flood.
@@ -50,7 +49,13 @@ const LONGEST: u64 = 10_000_000_000;
 const DIGITS: u8 = 3;
 
 impl Bed {
-    pub(crate) fn measure(&self, stack: &impl Stack, mut flood: Flood<'_>) -> io::Result<Outcome> {
+    /// Measures a flood of so many packets or operations a second.
+    pub(crate) fn measure(
+        &self,
+        stack: &impl Stack,
+        rate: f64,
+        mut flood: Flood<'_>,
+    ) -> io::Result<Outcome> {
         let span = Duration::from_secs_f64(self.seconds);
         let mut honest = stack.honest()?;
         let mut most = 0;
@@ -59,7 +64,7 @@ impl Bed {
         let alone = rounds(span, &mut honest, || Ok(()))?;
         let stop = AtomicBool::new(false);
         let (beside, rate) = thread::scope(|scope| {
-            let flooding = scope.spawn(|| self.pace(&mut flood, &stop));
+            let flooding = scope.spawn(|| pace(&mut flood, rate, &stop));
             let beside = rounds(span, &mut honest, || {
                 most = most.max(stack.memory()?);
                 Ok(())
@@ -80,25 +85,24 @@ impl Bed {
             rate,
         })
     }
+}
 
-    /// Floods at the rate until it is stopped. Returns the rate as it came to be.
-    fn pace(&self, flood: &mut Flood<'_>, stop: &AtomicBool) -> io::Result<f64> {
-        let start = Instant::now();
-        let mut sent = 0;
-        while !stop.load(Ordering::Relaxed) {
-            let due = start.elapsed().as_secs_f64() * f64::from(self.rate);
-            // What could not be sent in time is not made up for.
-            let now = (due as usize)
-                .saturating_sub(sent)
-                .min(self.rate as usize / 500);
-            if now > 0 {
-                flood(now)?;
-                sent += now;
-            }
-            thread::sleep(ROUND);
+/// Floods at a rate until it is stopped. Returns the rate as it came to be.
+fn pace(flood: &mut Flood<'_>, rate: f64, stop: &AtomicBool) -> io::Result<f64> {
+    let start = Instant::now();
+    let mut sent = 0;
+    while !stop.load(Ordering::Relaxed) {
+        let due = start.elapsed().as_secs_f64() * rate;
+        // What could not be sent in time is not made up for.
+        let most = (rate / 500.0).ceil() as usize;
+        let now = (due as usize).saturating_sub(sent).min(most);
+        if now > 0 {
+            flood(now)?;
+            sent += now;
         }
-        Ok(sent as f64 / start.elapsed().as_secs_f64())
+        thread::sleep(ROUND);
     }
+    Ok(sent as f64 / start.elapsed().as_secs_f64())
 }
 
 /// Has the honest program make round trips for a while; looks around now and then.

@@ -1,139 +1,109 @@
-//! Floods on a link, with an adapter made by hand.
+//! Floods on a link: the daemon drives one end of a veth, and strangers' frames come in by the other.
 
 use std::io;
-use std::sync::Arc;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::Path;
+use std::process::Command;
 
-use net::ifnet::AdapterId;
-use net::link::Mac;
-use net::{Config, Host, Services};
-use scheme::local::{Fd, Local, OneSession, Process};
-use scheme::{Errno, OpenFlags};
+use rustix::net::{AddressFamily, SocketType};
+use rustix::thread::{UnshareFlags, unshare_unsafe};
 
-use crate::bed::{Flood, Stack, resident};
+use crate::bed::Flood;
 use crate::common::packet;
+use crate::mount::{Mount, refused};
 
-type Make = for<'a> fn(&'a Station) -> Flood<'a>;
+type Make = for<'a> fn(&'a Link, &'a Mount) -> io::Result<Flood<'a>>;
 
-pub(crate) const FLOODS: &[(&str, Make)] = &[
-    ("neighbour solicitations", solicitations),
-    ("destinations that do not answer", unresolvable),
+/// Their names, and packets or operations a second.
+pub(crate) const FLOODS: &[(&str, u32, Make)] = &[
+    ("neighbour solicitations", 20_000, solicitations),
+    ("destinations that do not answer", 2500, unresolvable),
 ];
 
-const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
-const US: Mac = Mac([2, 0, 0, 0, 0, 1]);
+/// The hardware address of the daemon's end.
+const US: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// A host in this process, with `eth0`, which is 10.9.0.1/16 and fd09::1/64, and forwards.
-pub(crate) struct Station {
-    local: Arc<Local<Host>>,
-    adapter: AdapterId,
-    root: Process<Host>,
+/// A link in a network namespace that this process is in from now on.
+pub(crate) struct Link {
+    /// Sends frames by the end that is not the daemon's.
+    socket: OwnedFd,
 }
 
-impl Station {
+impl Link {
     pub(crate) fn new() -> io::Result<Self> {
-        let config = Config {
-            seed: 1.into(),
-            services: Services::ECHO,
-        };
-        let local = Local::new(Host::new(config, OneSession));
-        let adapter = local.with_server(|host| host.attach_ethernet(US));
-        let adapter = adapter.ok_or(io::ErrorKind::Other)?;
-        let root = local.process(1, 0);
-        let station = Self {
-            local,
-            adapter,
-            root,
-        };
-        for (path, text) in [
-            ("ifaces/eth0/addr/add", "10.9.0.1/16\n"),
-            ("ifaces/eth0/addr/add", "fd09::1/64\n"),
-        ] {
-            station.set(path, text).map_err(error)?;
+        // SAFETY: no file descriptors are unshared, only the network.
+        unsafe { unshare_unsafe(UnshareFlags::NEWNET) }?;
+        ip("link add a0 address 02:00:00:00:00:01 type veth peer name b0")?;
+        // What docs/adapter.md tells to do.
+        std::fs::write("/proc/sys/net/ipv6/conf/a0/disable_ipv6", "1")?;
+        ip("link set a0 up")?;
+        ip("link set b0 up")?;
+        // "3: b0@a0: <BROADCAST..."
+        let shown = ip("-o link show dev b0")?;
+        let index = shown
+            .split_once(':')
+            .and_then(|(index, _)| index.parse().ok());
+        // It receives nothing: its protocol is none.
+        let socket = rustix::net::socket(AddressFamily::PACKET, SocketType::RAW, None)?;
+        // SAFETY: all zeros is a valid address.
+        let mut addr: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
+        addr.sll_family = libc::AF_PACKET as u16;
+        addr.sll_ifindex = index.ok_or(io::ErrorKind::InvalidData)?;
+        let len = size_of_val(&addr) as libc::socklen_t;
+        // SAFETY: the address is valid for so many bytes.
+        match unsafe { libc::bind(socket.as_raw_fd(), (&raw const addr).cast(), len) } {
+            0 => Ok(Self { socket }),
+            _ => Err(io::Error::last_os_error()),
         }
-        Ok(station)
     }
 
-    fn set(&self, path: &str, text: &str) -> Result<(), Errno> {
-        let path = format!("netcfg/{path}");
-        let file = self.root.open(&path, OpenFlags::WRITE)?;
-        self.root.write(file, text.as_bytes())?;
-        self.root.close(file)
-    }
-
-    /// Hands in a frame, and takes those to be sent.
-    fn frame(&self, dst: [u8; 6], src: [u8; 6], ethertype: u16, payload: &[u8]) {
-        let frame = [&dst[..], &src, &ethertype.to_be_bytes(), payload].concat();
-        self.local
-            .with_server(|host| host.handle_frame(self.adapter, &frame));
-        self.local.pump();
-        self.take();
-    }
-
-    fn take(&self) {
-        self.local
-            .with_server(|host| while host.poll_frame(self.adapter).is_some() {});
+    /// A daemon on it, whose `eth0` has 10.8.0.1/16 and fd08::1/64.
+    pub(crate) fn mount(&self, program: &Path) -> io::Result<Mount> {
+        let mount = Mount::new(program, &["--adapter", "a0"])?;
+        mount.set("ifaces/eth0/addr/add", "10.8.0.1/16\n")?;
+        mount.set("ifaces/eth0/addr/add", "fd08::1/64\n")?;
+        Ok(mount)
     }
 }
 
-impl Stack for Station {
-    fn honest(&self) -> io::Result<Box<dyn FnMut() -> io::Result<()> + '_>> {
-        let program = self.local.process(9, 1000);
-        let socket: Fd = program.open("udp/127.0.0.1:7", BOTH).map_err(error)?;
-        Ok(Box::new(move || {
-            program.write(socket, &[7; 32]).map_err(error)?;
-            let len = program.read(socket, &mut [0; 64]).map_err(error)?;
-            match len {
-                32 => Ok(()),
-                _ => Err(io::ErrorKind::InvalidData.into()),
-            }
-        }))
-    }
-
-    fn memory(&self) -> io::Result<u64> {
-        resident("self")
+/// Runs `ip`, and returns what it says.
+fn ip(args: &str) -> io::Result<String> {
+    let output = Command::new("ip").args(args.split(' ')).output()?;
+    match output.status.success() {
+        true => Ok(String::from_utf8_lossy(&output.stdout).into_owned()),
+        false => {
+            let error = String::from_utf8_lossy(&output.stderr);
+            Err(io::Error::other(format!("ip {args}: {}", error.trim())))
+        }
     }
 }
 
-fn error(error: Errno) -> io::Error {
-    io::Error::from_raw_os_error(error.raw())
-}
-
-fn solicitations(station: &Station) -> Flood<'_> {
+fn solicitations<'a>(link: &'a Link, _: &'a Mount) -> io::Result<Flood<'a>> {
     let mut rng = fastrand::Rng::with_seed(2);
-    Box::new(move |count| {
+    let us = std::net::Ipv6Addr::new(0xfd08, 0, 0, 0, 0, 0, 0, 1);
+    Ok(Box::new(move |count| {
         for _ in 0..count {
             let [a, b, c, d] = rng.u32(..).to_be_bytes();
-            let from = format!("fd09::{:x}:{:x}", rng.u16(1..), rng.u16(1..));
             let mac = [2, 9, a, b, c, d];
-            let message = [
-                &[135, 0, 0, 0, 0, 0, 0, 0][..],
-                &std::net::Ipv6Addr::new(0xfd09, 0, 0, 0, 0, 0, 0, 1).octets(),
-                &[1, 1],
-                &mac,
-            ];
-            let (from, to) = (from.parse(), "fd09::1".parse());
-            let (Ok(from), Ok(to)) = (from, to) else {
-                return Err(io::ErrorKind::InvalidInput.into());
-            };
-            let packet = packet::icmpv6(from, to, &message.concat());
-            station.frame(US.0, mac, 0x86dd, &packet);
+            let from = [0xfd08, 0, 0, 0, 0, 0, rng.u16(1..), rng.u16(1..)];
+            let message = [&[135, 0, 0, 0, 0, 0, 0, 0][..], &us.octets(), &[1, 1], &mac];
+            let packet = packet::icmpv6(from.into(), us, &message.concat());
+            let frame = [&US[..], &mac, &0x86dd_u16.to_be_bytes(), &packet].concat();
+            refused(rustix::io::write(&link.socket, &frame).map_err(io::Error::from))?;
         }
         Ok(())
-    })
+    }))
 }
 
-fn unresolvable(station: &Station) -> Flood<'_> {
-    let user = station.local.process(10, 1000);
+fn unresolvable<'a>(_: &'a Link, mount: &'a Mount) -> io::Result<Flood<'a>> {
     let mut rng = fastrand::Rng::with_seed(3);
-    Box::new(move |count| {
+    Ok(Box::new(move |count| {
         for _ in 0..count {
-            let to = format!("udp/10.9.{}.{}:9", rng.u8(1..), rng.u8(1..255));
-            let socket = user.open(&to, BOTH).map_err(error)?;
+            let to = format!("udp/10.8.{}.{}:9", rng.u8(1..), rng.u8(1..255));
+            let mut socket = mount.open(&to)?;
             // A full queue refuses it.
-            let _ = user.write(socket, &[0; 1400]);
-            user.close(socket).map_err(error)?;
-            station.take();
+            refused(io::Write::write(&mut socket, &[0; 1400]))?;
         }
         Ok(())
-    })
+    }))
 }

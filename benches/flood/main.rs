@@ -1,12 +1,11 @@
 //! What floods cost: the memory of the stack before, during and after, and what an honest program
 //! sees of it.
 //!
-//! Most floods come through a mount of a daemon of their own; those of a link come from an adapter
-//! made by hand, in this process. Meanwhile an honest program, on the same mount or in the same
-//! process, sends one datagram after another to the echo service, and takes the time. Floods are
-//! paced (`--rate`), so that what is measured is their effect on the stack, and not that a machine
-//! with few cores has no time left. `cargo bench --bench flood` prints the table of
-//! docs/performance.md. Needs root and FUSE.
+//! Each flood comes to a daemon of its own, through its mount or over a link. Meanwhile an honest
+//! program on the same mount sends one datagram after another to the echo service, and takes the time.
+//! Floods are paced, so that what is measured is their effect on the stack, and not that a machine with
+//! few cores has no time left; `--times 1000` has them go as fast as they can. `cargo bench --bench
+//! flood` prints the table of docs/performance.md. Needs root, FUSE, and for a link a network namespace.
 
 mod bed;
 #[path = "../../tests/common/mod.rs"]
@@ -21,7 +20,9 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use bed::Bed;
+use bed::{Bed, Flood};
+use link::Link;
+use mount::Mount;
 
 /// What floods cost the stack, and an honest program
 #[derive(Debug, Parser)]
@@ -29,9 +30,9 @@ struct Options {
     /// Seconds before the flood, during it, and after it
     #[arg(long, default_value_t = 5.0)]
     seconds: f64,
-    /// Packets, or operations, a second
-    #[arg(long, default_value_t = 20_000)]
-    rate: u32,
+    /// How many times the usual rate of each flood
+    #[arg(long, value_name = "FACTOR", default_value_t = 1.0)]
+    times: f64,
     /// Only floods whose name begins so
     #[arg(long, value_name = "NAME", default_value = "")]
     row: String,
@@ -64,21 +65,29 @@ fn main() -> ExitCode {
 fn run(options: &Options) -> io::Result<()> {
     let bed = Bed {
         seconds: if options.quick { 1.0 } else { options.seconds },
-        rate: options.rate,
     };
     let mut rows = Vec::new();
-    for (name, flood) in mount::FLOODS {
-        if name.starts_with(&options.row) {
-            eprintln!("{name}");
-            let mount = mount::Mount::new(&options.tund)?;
-            rows.push((*name, bed.measure(&mount, flood(&mount)?)?));
-        }
+    let mut measure = |name: &'static str, rate: u32, mount: &Mount, flood: Flood<'_>| {
+        eprintln!("{name}");
+        rows.push((
+            name,
+            bed.measure(mount, options.times * f64::from(rate), flood)?,
+        ));
+        Ok::<_, io::Error>(())
+    };
+    let wanted = |name: &str| name.starts_with(&options.row);
+    for (name, rate, flood) in mount::FLOODS.iter().filter(|flood| wanted(flood.0)) {
+        let mount = Mount::new(&options.tund, &[])?;
+        measure(name, *rate, &mount, flood(&mount)?)?;
     }
-    for (name, flood) in link::FLOODS {
-        if name.starts_with(&options.row) {
-            eprintln!("{name}");
-            let station = link::Station::new()?;
-            rows.push((*name, bed.measure(&station, flood(&station))?));
+    let mut link = None;
+    for (name, rate, flood) in link::FLOODS.iter().filter(|flood| wanted(flood.0)) {
+        if link.is_none() {
+            link = Some(Link::new()?);
+        }
+        if let Some(link) = &link {
+            let mount = link.mount(&options.tund)?;
+            measure(name, *rate, &mount, flood(link, &mount)?)?;
         }
     }
     table::print(&rows);

@@ -12,17 +12,20 @@ use tun::Tun;
 use crate::bed::{Flood, Stack, resident};
 use crate::common::packet;
 
-type Make = for<'a> fn(&'a Mount) -> io::Result<Flood<'a>>;
+/// How a flood of a mount is made.
+pub(crate) type Make = for<'a> fn(&'a Mount) -> io::Result<Flood<'a>>;
 
-pub(crate) const FLOODS: &[(&str, Make)] = &[
-    ("SYN from everywhere", syn),
-    ("first fragments", fragments),
-    ("datagrams to a closed port", closed_port),
-    ("pings of oneself, not read", pings),
-    ("UDP to readers that sleep", sleepers),
-    ("opens, up to 65 536 at once", opens),
-    ("texts of routes that change", texts),
-    ("captures that are not read", captures),
+/// Their names, and packets or operations a second: as many of each as leave this machine time for the
+/// honest program.
+pub(crate) const FLOODS: &[(&str, u32, Make)] = &[
+    ("SYN from everywhere", 20_000, syn),
+    ("first fragments", 20_000, fragments),
+    ("datagrams to a closed port", 20_000, closed_port),
+    ("pings of oneself, not read", 2500, pings),
+    ("UDP to readers that sleep", 5000, sleepers),
+    ("opens, up to 65 536 at once", 5000, opens),
+    ("texts of 20 000 routes that change", 10, texts),
+    ("captures that are not read", 500, captures),
 ];
 
 /// Most files that this process may open.
@@ -44,7 +47,8 @@ pub(crate) struct Mount {
 }
 
 impl Mount {
-    pub(crate) fn new(program: &Path) -> io::Result<Self> {
+    /// Starts the daemon with these arguments besides.
+    pub(crate) fn new(program: &Path, args: &[&str]) -> io::Result<Self> {
         // No more than the system lets us.
         let maximum = getrlimit(Resource::Nofile).maximum;
         let limit = Rlimit {
@@ -56,6 +60,7 @@ impl Mount {
         let mut daemon = Command::new(program)
             .args(["--serve", "echo", "--mount"])
             .arg(dir.path())
+            .args(args)
             .stdout(Stdio::piped())
             .spawn()?;
         let mut line = String::new();
@@ -76,12 +81,12 @@ impl Mount {
         self.dir.path().join(path)
     }
 
-    fn open(&self, path: &str) -> io::Result<File> {
+    pub(crate) fn open(&self, path: &str) -> io::Result<File> {
         let mut options = OpenOptions::new();
         options.read(true).write(true).open(self.path(path))
     }
 
-    fn set(&self, path: &str, text: &str) -> io::Result<()> {
+    pub(crate) fn set(&self, path: &str, text: &str) -> io::Result<()> {
         let path = self.path("netcfg").join(path);
         let mut file = OpenOptions::new().write(true).open(path)?;
         file.write_all(text.as_bytes())
@@ -141,7 +146,7 @@ fn is_full(error: &io::Error) -> bool {
 }
 
 /// What a full queue refuses is part of the flood.
-fn refused(done: io::Result<usize>) -> io::Result<()> {
+pub(crate) fn refused(done: io::Result<usize>) -> io::Result<()> {
     match done {
         Err(error) if error.raw_os_error() != Some(rustix::io::Errno::NOBUFS.raw_os_error()) => {
             Err(error)
@@ -182,8 +187,7 @@ fn closed_port(mount: &Mount) -> io::Result<Flood<'_>> {
 fn pings(mount: &Mount) -> io::Result<Flood<'_>> {
     let mut sockets = Vec::new();
     Ok(Box::new(move |count| {
-        // A ping is two operations and more.
-        for _ in 0..count.div_ceil(8) {
+        for _ in 0..count {
             if sockets.len() < 2000 {
                 sockets.push(mount.open("icmp/echo/127.0.0.1")?);
             }
@@ -206,7 +210,7 @@ fn sleepers(mount: &Mount) -> io::Result<Flood<'_>> {
     }
     let mut rng = fastrand::Rng::with_seed(4);
     Ok(Box::new(move |count| {
-        let datagrams = (0..count.div_ceil(4)).map(|_| {
+        let datagrams = (0..count).map(|_| {
             let (_, port) = sockets[rng.usize(..sockets.len())];
             packet::udp(("10.9.0.2", 9), ("10.9.0.1", port), &[0; 1400])
         });
@@ -217,7 +221,7 @@ fn sleepers(mount: &Mount) -> io::Result<Flood<'_>> {
 fn opens(mount: &Mount) -> io::Result<Flood<'_>> {
     let mut files = Vec::new();
     Ok(Box::new(move |count| {
-        for _ in 0..count.div_ceil(4) {
+        for _ in 0..count {
             match mount.open("netcfg/ip/forwarding") {
                 Ok(file) => files.push(file),
                 Err(error) if is_full(&error) => {
@@ -237,12 +241,9 @@ fn texts(mount: &Mount) -> io::Result<Flood<'_>> {
     mount.set("route/add", &routes)?;
     let mut readers = Vec::new();
     let mut number = 0;
-    let mut owed = 0;
     Ok(Box::new(move |count| {
         // A text is some 600 kB.
-        owed += count;
-        while owed > 2000 {
-            owed -= 2000;
+        for _ in 0..count {
             number += 1;
             let prefix = format!("12.{}.{}.0/24", number >> 8 & 255, number & 255);
             mount.set("route/add", &format!("{prefix} dev tun0\n"))?;
@@ -262,7 +263,7 @@ fn captures(mount: &Mount) -> io::Result<Flood<'_>> {
         if captures.len() < 200 {
             captures.push(mount.open("bpf/lo0")?);
         }
-        for _ in 0..count.div_ceil(40) {
+        for _ in 0..count {
             refused(socket.write(&[0; 1400]).or(Ok(0)))?;
         }
         Ok(())

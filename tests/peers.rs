@@ -172,7 +172,7 @@ fn our_ping(bridge: &Bridge) {
             .arg("--root")
             .arg(bridge.system.dir())
             .args([
-                "--json", "ping", "-c", "5", "-i", "0.02", "-s", "3000", address,
+                "--json", "ping", "-c", "5", "-i", "0.02", "-W", "30", "-s", "3000", address,
             ])
             .output()
             .unwrap();

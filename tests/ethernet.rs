@@ -105,6 +105,29 @@ fn packets_wait_for_the_answer() {
     wire.assert_ledger_closes();
 }
 
+/// A packet may wait for the adapter for so long that its neighbour has to be asked again.
+#[test]
+fn a_question_that_falls_due_as_a_packet_leaves_is_asked() {
+    let wire = Wire::new();
+    wire.take_address();
+    wire.send(US.0, 0x0800, &ping());
+    assert_eq!(wire.sent().unwrap().1, 0x0806);
+    wire.send(US.0, 0x0806, &wire.arp(2, [10, 0, 0, 2], [10, 0, 0, 1]));
+    assert_eq!(wire.sent().unwrap().1, 0x0800);
+    // While this one waits, the answer gets old.
+    wire.send(US.0, 0x0800, &ping());
+    wire.wait(60_000);
+    let sent = || std::iter::from_fn(|| wire.sent()).collect::<Vec<_>>();
+    assert!(sent().iter().any(|(_, ethertype, _)| *ethertype == 0x0800));
+    wire.wait(5000);
+    let [(dst, 0x0806, arp)] = &sent()[..] else {
+        panic!("there is one question");
+    };
+    assert_eq!((*dst, arp[7]), (PEER.0, 1));
+    assert_eq!(arp[24..28], [10, 0, 0, 2]);
+    wire.assert_ledger_closes();
+}
+
 #[test]
 fn who_does_not_answer_is_unreachable() {
     let wire = Wire::new();

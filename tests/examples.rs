@@ -97,7 +97,9 @@ fn echo_answers_pings(system: &MountSystem) {
             let ping = Command::new(env!("CARGO_BIN_EXE_tunctl"))
                 .arg("--root")
                 .arg(system.dir())
-                .args(["--json", "ping", "-c", "5", "-i", "0.02", "-s", size])
+                .args([
+                    "--json", "ping", "-c", "5", "-i", "0.02", "-W", "30", "-s", size,
+                ])
                 .arg(address)
                 .output()
                 .unwrap();
@@ -156,7 +158,9 @@ fn tunnel_joins_two_networks(here: &MountSystem) {
     let ping = Command::new(env!("CARGO_BIN_EXE_tunctl"))
         .arg("--root")
         .arg(here.dir())
-        .args(["--json", "ping", "-c", "5", "-i", "0.02", "-s", "1400"])
+        .args([
+            "--json", "ping", "-c", "5", "-i", "0.02", "-W", "30", "-s", "1400",
+        ])
         .arg("10.7.0.2")
         .output()
         .unwrap();

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use common::ping;
 use common::system::{MountSystem, System, counter};
 
 /// The time limit of any program, seconds.
@@ -123,6 +124,11 @@ impl Router {
         let (output, text) = self.try_run(side, program);
         assert!(output.status.success(), "{program:?}: {text}");
         text
+    }
+
+    /// The left pings, and every ping is answered.
+    fn ping(&self, times: usize, options: &[&str], address: &str) {
+        ping::answered(times, options, address, |program| self.run(LEFT, program));
     }
 
     /// Starts a server on the right; it ends with the guard.
@@ -315,8 +321,7 @@ fn ping_across(router: &Router) {
         (RIGHT, "fd00::2"),
     ] {
         let before = router.forwarded();
-        let text = router.run(from, &["ping", "-c", "5", "-i", "0.02", "-W", "5", address]);
-        assert!(text.contains("5 received"), "{text}");
+        let text = ping::answered(5, &[], address, |program| router.run(from, program));
         // The hop limit is one less, in both directions.
         assert_eq!(text.matches("ttl=63").count(), 5, "{text}");
         assert_eq!(router.forwarded(), before.map(|count| count + 5));
@@ -328,7 +333,7 @@ fn hop_limit_runs_out(router: &Router) {
         ("10.1.0.2", "10.0.0.1", "Time to live exceeded"),
         ("fd01::2", "fd00::1", "Time exceeded: Hop limit"),
     ] {
-        let (_, text) = router.try_run(LEFT, &["ping", "-c", "2", "-t", "1", "-W", "2", address]);
+        let (_, text) = router.try_run(LEFT, &ping::program(&["-c", "2", "-t", "1"], address));
         assert!(text.contains(told), "{text}");
         assert!(
             text.to_ascii_lowercase().contains(&format!("from {us}")),
@@ -336,8 +341,7 @@ fn hop_limit_runs_out(router: &Router) {
         );
         assert!(text.contains("0 received"), "{text}");
         // Two hops are enough.
-        let text = router.run(LEFT, &["ping", "-c", "1", "-t", "2", "-W", "5", address]);
-        assert!(text.contains("1 received"), "{text}");
+        router.ping(1, &["-t", "2"], address);
     }
     assert_eq!(router.system.stat("tun0", "drop.ttl_exceeded"), 4);
     assert_eq!(router.forwarded(), [2, 2]);
@@ -353,7 +357,7 @@ fn nothing_when_off(router: &Router) {
     assert_eq!(router.system.stat("tun0", "drop.not_for_us"), 4);
     // Our own addresses are still reachable.
     for address in ["10.0.0.1", "10.1.0.1", "fd01::1"] {
-        router.run(LEFT, &["ping", "-c", "1", "-W", "5", address]);
+        router.ping(1, &[], address);
     }
 }
 
@@ -362,7 +366,7 @@ fn no_route_is_told(router: &Router) {
         ("10.9.0.2", "10.0.0.1", "Destination Net Unreachable"),
         ("fd09::2", "fd00::1", "Destination unreachable: No route"),
     ] {
-        let (_, text) = router.try_run(LEFT, &["ping", "-c", "2", "-i", "0.1", "-W", "2", address]);
+        let (_, text) = router.try_run(LEFT, &ping::program(&["-c", "2", "-i", "0.1"], address));
         assert!(text.contains(told), "{text}");
         assert!(
             text.to_ascii_lowercase().contains(&format!("from {us}")),
@@ -375,11 +379,11 @@ fn no_route_is_told(router: &Router) {
 
 fn an_interface_down_is_told(router: &Router) {
     router.set("ifaces/tun1/flags", "down");
-    let (_, text) = router.try_run(LEFT, &["ping", "-c", "1", "-W", "2", "10.1.0.2"]);
+    let (_, text) = router.try_run(LEFT, &ping::program(&["-c", "1"], "10.1.0.2"));
     assert!(text.contains("Unreachable"), "{text}");
     assert_eq!(router.system.stat("tun0", "drop.net_down"), 1);
     router.set("ifaces/tun1/flags", "up");
-    router.run(LEFT, &["ping", "-c", "1", "-W", "5", "10.1.0.2"]);
+    router.ping(1, &[], "10.1.0.2");
 }
 
 fn too_big(router: &Router, mtu: u16) {
@@ -393,17 +397,12 @@ fn too_big(router: &Router, mtu: u16) {
         ),
         ("fd01::2", 48, format!("Packet too big: mtu={mtu}")),
     ] {
-        let ping = |size: u16| {
-            let size = (size - headers).to_string();
-            let args = [
-                "ping", "-M", "do", "-c", "1", "-W", "2", "-s", &size, address,
-            ];
-            router.try_run(LEFT, &args).1
-        };
-        let text = ping(mtu);
-        assert!(text.contains("1 received"), "{text}");
+        let size = |packet: u16| (packet - headers).to_string();
+        router.ping(1, &["-M", "do", "-s", &size(mtu)], address);
         let before = router.forwarded();
-        let text = ping(mtu + 1);
+        let too_big = size(mtu + 1);
+        let args = ping::program(&["-M", "do", "-c", "1", "-s", &too_big], address);
+        let (_, text) = router.try_run(LEFT, &args);
         assert!(text.contains(&told), "{text}");
         assert_eq!(router.forwarded(), before);
         // The kernel believed it.
@@ -418,9 +417,7 @@ fn fragments_on_the_way(router: &Router) {
     let capture = router.capture("tun1");
     // Packets that arrive whole, and packets in fragments that do not fit either.
     for size in ["1400", "4000", "20000"] {
-        let args = ["ping", "-M", "dont", "-c", "3", "-i", "0.05", "-W", "5"];
-        let text = router.run(LEFT, &[&args[..], &["-s", size, "10.1.0.2"]].concat());
-        assert!(text.contains("3 received"), "{text}");
+        router.ping(3, &["-M", "dont", "-s", size], "10.1.0.2");
     }
     let sent = capture.packets();
     let sent = sent
@@ -436,12 +433,10 @@ fn fragments_on_the_way(router: &Router) {
     }
     assert_eq!((whole, first), (0, 9));
     // IPv6 leaves fragmentation to the sender, which learns the mtu.
-    let args = [
-        "ping", "-c", "5", "-i", "0.3", "-W", "2", "-s", "4000", "fd01::2",
-    ];
+    let args = ping::program(&["-c", "1", "-s", "4000"], "fd01::2");
     let (_, text) = router.try_run(LEFT, &args);
-    let received = ["3 received", "4 received", "5 received"];
-    assert!(received.iter().any(|told| text.contains(told)), "{text}");
+    assert!(text.contains("Packet too big: mtu=1280"), "{text}");
+    router.ping(3, &["-s", "4000"], "fd01::2");
 }
 
 /// Fetches a large file over both families; every byte must be right.

@@ -206,6 +206,13 @@ impl Host {
         if frame.is_some() || self.net.has_work() {
             self.counted();
         }
+        // The neighbour may be asked for only now, and asked again earlier than anything else is due.
+        let asks = self.net.link.next_question(id);
+        if let Some(Turn { deadline, .. }) = self.idle
+            && earlier(asks, deadline) != deadline
+        {
+            self.schedule();
+        }
         frame
     }
 

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::ping;
 use crate::common::system::{MountSystem, System};
 
 /// Longer than anything takes on a machine that is busy with other things.
@@ -415,19 +416,9 @@ impl Bed {
         station
     }
 
-    /// The kernel pings us. On a busy machine a packet may be lost, so it may try again; where the way
-    /// does not work, it is lost each time.
+    /// The kernel pings us.
     pub(crate) fn kernel_ping(&self, address: &str, size: &str) {
-        let mut text = String::new();
-        for _ in 0..3 {
-            text = self.run(&[
-                "ping", "-c", "3", "-i", "0.02", "-W", "10", "-s", size, address,
-            ]);
-            if text.contains("3 received") {
-                return;
-            }
-        }
-        panic!("{text}");
+        ping::answered(3, &["-s", size], address, |program| self.run(program));
     }
 
     /// We ping the kernel.

@@ -5,6 +5,7 @@
 pub mod libc;
 pub mod link;
 pub mod packet;
+pub mod ping;
 pub mod program;
 pub mod system;
 pub mod wire;

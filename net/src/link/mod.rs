@@ -29,6 +29,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use ipnet::IpNet;
+use scheme::earlier;
 use slab::Slab;
 
 use crate::capture::Framing;
@@ -135,6 +136,12 @@ impl Link {
             .filter_map(|(_, softc)| softc.deadline())
             .chain(self.search.deadline())
             .min()
+    }
+
+    /// The time of the next question to a neighbour on an adapter.
+    #[inline]
+    pub(crate) fn next_question(&self, id: AdapterId) -> Option<Duration> {
+        self.get(id).and_then(EtherSoftc::next_question)
     }
 
     fn get(&self, id: AdapterId) -> Option<&EtherSoftc> {
@@ -448,12 +455,12 @@ impl EtherSoftc {
     }
 
     fn deadline(&self) -> Option<Duration> {
-        let timers = [
-            self.neighbors_v4.deadline(),
-            self.neighbors_v6.deadline(),
-            self.autoconf.deadline(),
-        ];
-        timers.into_iter().flatten().min()
+        earlier(self.next_question(), self.autoconf.deadline())
+    }
+
+    fn next_question(&self) -> Option<Duration> {
+        let (v4, v6) = (&self.neighbors_v4, &self.neighbors_v6);
+        earlier(v4.deadline(), v6.deadline())
     }
 
     /// Makes a frame of a packet that is counted as queued. It leaves before the send queue.

@@ -286,7 +286,11 @@ impl<F> Card<F> {
     fn fail(&self, error: io::Error, place: &impl Place, number: usize) {
         log::info!("{}: {error}", self.name);
         place.clear(&self.name);
-        self.lock().failed.get_or_insert(error);
+        let mut queues = self.lock();
+        let unsent = std::mem::take(&mut queues.outgoing);
+        queues.lost.refused += unsent.len() as u64;
+        queues.failed.get_or_insert(error);
+        drop(queues);
         self.work.receive(number);
     }
 }
@@ -369,26 +373,42 @@ fn send<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> 
         match task {
             Task::Probe => card.sending.make(&card.work, || frames.probe())?,
             Task::Send {
-                frames: outgoing,
-                mut tell,
+                frames: mut outgoing,
+                tell,
             } => {
-                let mut outgoing = outgoing.into_iter();
-                while outgoing.len() > 0 {
-                    for frame in outgoing.by_ref().take(LOOK) {
-                        tell |= !send_frame(card, frames, &frame)?;
-                    }
-                    if look(card, frames, number)? {
-                        card.lock().readable = true;
-                        card.receive.notify_one();
-                    }
-                }
-                if tell {
+                let refused = send_all(card, frames, number, &mut outgoing)
+                    .inspect_err(|_| card.lock().lost.refused += outgoing.len() as u64);
+                if refused? || tell {
                     card.work.receive(number);
                 }
             }
         }
     }
     Ok(())
+}
+
+/// Sends frames, and takes those that it sent out of the queue. True if the driver refused one.
+fn send_all<F: Frames>(
+    card: &Card<F>,
+    frames: &F,
+    number: usize,
+    outgoing: &mut VecDeque<Vec<u8>>,
+) -> io::Result<bool> {
+    let mut refused = false;
+    while !outgoing.is_empty() {
+        for _ in 0..LOOK {
+            let Some(frame) = outgoing.front() else {
+                break;
+            };
+            refused |= !send_frame(card, frames, frame)?;
+            outgoing.pop_front();
+        }
+        if look(card, frames, number)? {
+            card.lock().readable = true;
+            card.receive.notify_one();
+        }
+    }
+    Ok(refused)
 }
 
 /// Sends a frame. False if the driver refused it.
@@ -436,25 +456,25 @@ fn receive<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<(
     }
 }
 
-/// Receives frames, as many as there is room for, and has the network handle them. True if the driver
-/// may have more.
+/// Receives frames, as many as there is room for, and has the network handle them, even if the driver
+/// ends then. True if the driver may have more.
 fn look<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<bool> {
     let mut buffer = card.buffer.lock();
     let room = MAX_INCOMING.saturating_sub(card.lock().incoming.len());
     let mut batch = VecDeque::new();
     let more = loop {
         if batch.len() >= room.min(BATCH) {
-            break true;
+            break Ok(true);
         }
         match card
             .receiving
             .make(&card.work, || frames.receive(&mut buffer))
         {
-            Ok(0) => break false,
+            Ok(0) => break Ok(false),
             Ok(len) => batch.push_back(buffer[..len].to_vec()),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => break false,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break Ok(false),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
-            Err(error) => return Err(error),
+            Err(error) => break Err(error),
         }
     };
     let missed = frames.missed();
@@ -466,7 +486,7 @@ fn look<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<bool
         drop(buffer);
         card.work.receive(number);
     }
-    Ok(more)
+    more
 }
 
 impl<F: Frames> FrameIo for Driver<F> {
@@ -486,7 +506,11 @@ impl<F: Frames> FrameIo for Driver<F> {
     }
 
     fn send(&mut self, frame: &[u8]) -> io::Result<()> {
-        self.0.lock().outgoing.push_back(frame.to_vec());
+        let mut queues = self.0.lock();
+        if queues.failed.is_some() {
+            return Err(ErrorKind::NotConnected.into());
+        }
+        queues.outgoing.push_back(frame.to_vec());
         self.0.serve.notify_one();
         Ok(())
     }
@@ -497,10 +521,10 @@ impl<F: Frames> FrameIo for Driver<F> {
         !queues.full
     }
 
+    /// One that ended is alive until its last frame is received.
     fn is_alive(&self, now: Duration) -> bool {
-        !self.0.sending.is_stuck(now)
-            && !self.0.receiving.is_stuck(now)
-            && self.0.lock().failed.is_none()
+        let is_over = |queues: &Queues| queues.failed.is_some() && queues.incoming.is_empty();
+        !self.0.sending.is_stuck(now) && !self.0.receiving.is_stuck(now) && !is_over(&self.0.lock())
     }
 
     fn probe(&mut self) {
@@ -641,7 +665,7 @@ mod tests {
         }
     }
 
-    fn drivers() -> Drivers<Slow> {
+    fn drivers<P: Place + Default>() -> Drivers<P> {
         Drivers {
             place: Arc::default(),
             opening: BTreeMap::new(),
@@ -652,7 +676,7 @@ mod tests {
 
     #[test]
     fn threads_of_drivers_that_do_not_answer_are_bounded() {
-        let drivers = drivers();
+        let drivers = drivers::<Slow>();
         let started = (0..MAX_THREADS + 9).filter(|_| drivers.start("stuck").is_ok());
         assert_eq!(started.count(), MAX_THREADS);
         drivers.place.opening.open();
@@ -662,17 +686,102 @@ mod tests {
         assert!(drivers.start("another").is_ok());
     }
 
-    #[test]
-    fn frames_at_a_driver_are_bounded() {
-        let mut drivers = drivers();
-        drivers.place.opening.open();
-        let mut driver = loop {
+    /// A driver that has two frames, and ends.
+    struct Ending {
+        fd: OwnedFd,
+        left: AtomicUsize,
+    }
+
+    /// A place where it is.
+    #[derive(Default)]
+    struct Brief;
+
+    impl Place for Brief {
+        type Frames = Ending;
+
+        fn names(&self) -> io::Result<Vec<String>> {
+            Ok(vec!["card".to_owned()])
+        }
+
+        fn open(&self, _: &str) -> io::Result<(Mac, Ending)> {
+            let (fd, left) = (io::pipe()?.0.into(), AtomicUsize::new(2));
+            Ok((Mac([2, 0, 0, 0, 0, 1]), Ending { fd, left }))
+        }
+    }
+
+    impl AsFd for Ending {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.fd.as_fd()
+        }
+    }
+
+    impl Frames for Ending {
+        fn receive(&self, _: &mut [u8]) -> io::Result<usize> {
+            let next = |left: usize| left.checked_sub(1);
+            match self
+                .left
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
+            {
+                Ok(_) => Ok(60),
+                Err(_) => Err(io::Error::from_raw_os_error(libc::ENETDOWN)),
+            }
+        }
+
+        fn send(&self, _: &[u8]) -> io::Result<()> {
+            Err(io::Error::from_raw_os_error(libc::ENETDOWN))
+        }
+
+        fn probe(&self) -> io::Result<()> {
+            match self.left.load(Ordering::Relaxed) {
+                0 => Err(io::Error::from_raw_os_error(libc::ENETDOWN)),
+                _ => Ok(()),
+            }
+        }
+    }
+
+    /// A driver of the place, opened, whose threads have not begun.
+    fn open<P: Place>(drivers: &mut Drivers<P>) -> Driver<P::Frames> {
+        loop {
             match drivers.open("card") {
-                Ok((_, driver)) => break driver,
+                Ok((_, driver)) => return driver,
                 Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
             }
             thread::yield_now();
-        };
+        }
+    }
+
+    #[test]
+    fn frames_of_a_driver_that_ends_are_received_and_those_for_it_counted() {
+        let mut drivers = drivers::<Brief>();
+        let mut driver = open(&mut drivers);
+        let frame = [0; 60];
+        for _ in 0..2 {
+            driver.send(&frame).unwrap();
+        }
+        driver.0.lock().number = Some(0);
+        driver.0.serve.notify_one();
+        while drivers.threads.load(Ordering::Relaxed) > 0 {
+            driver.probe();
+            thread::yield_now();
+        }
+        let mut buffer = [0; 64];
+        for _ in 0..2 {
+            assert!(driver.is_alive(Duration::ZERO));
+            assert_eq!(driver.receive(&mut buffer).unwrap(), 60);
+        }
+        assert!(!driver.is_alive(Duration::ZERO));
+        let error = driver.send(&frame).unwrap_err();
+        assert_eq!(error.kind(), ErrorKind::NotConnected);
+        let error = driver.receive(&mut buffer).unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
+        assert_eq!(driver.take_lost().refused, 2);
+    }
+
+    #[test]
+    fn frames_at_a_driver_are_bounded() {
+        let mut drivers = drivers::<Slow>();
+        drivers.place.opening.open();
+        let mut driver = open(&mut drivers);
         driver.0.lock().number = Some(0);
         driver.0.serve.notify_one();
         while driver.0.lock().incoming.len() < MAX_INCOMING {

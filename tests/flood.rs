@@ -1,5 +1,5 @@
-//! Floods in short: no time is measured, only bytes and counters. `FLOOD=1500000` in the environment
-//! is how many fragments come through the mount; benches/flood measures.
+//! Floods in short: no time is measured, only bytes and counters; benches/flood measures. Each of them
+//! has a sibling there.
 
 mod common;
 
@@ -9,6 +9,7 @@ use std::time::Duration;
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use net::link::Mac;
 use net::{Host, Services};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use scheme::{FileServer, Now, OpenFlags};
 
 use common::packet::{self, first_fragment, tcp_syn};
@@ -17,8 +18,12 @@ use common::system::{MountSystem, System, counter, host, machine};
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 /// As the system's own `_IOW` has it.
 const TUNSBATCH: u32 = 0x4004_7482;
-/// Most fragments that reassembly holds of one source, and of all.
-const HELD: u64 = 256;
+/// Most datagrams that reassembly holds of one source.
+const HELD: u64 = 64;
+/// Fragments in the flood of them.
+const FRAGMENTS: u32 = 1_500_000;
+/// Files that a program may have open, as many as the stack has, and some.
+const FILES: u64 = 70_000;
 /// Packets in one write, which may still be in the input queue.
 const BATCH: u32 = 250;
 
@@ -27,10 +32,14 @@ type Mounted = fn(&MountSystem);
 fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
-    let through_a_mount: [(&str, Mounted); 3] = [
+    let through_a_mount: [(&str, Mounted); 7] = [
         ("fragments_through_a_mount", fragments_through_a_mount),
         ("names_through_a_mount", names_through_a_mount),
         ("pings_of_oneself_through_a_mount", pings_through_a_mount),
+        ("sleepers_through_a_mount", sleepers_through_a_mount),
+        ("opens_through_a_mount", opens_through_a_mount),
+        ("texts_through_a_mount", texts_through_a_mount),
+        ("captures_through_a_mount", captures_through_a_mount),
     ];
     let mounted = through_a_mount.map(|(name, test)| {
         Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
@@ -83,7 +92,6 @@ fn tunnel(system: &MountSystem) -> i32 {
 }
 
 fn fragments_through_a_mount(system: &MountSystem) {
-    let count = std::env::var("FLOOD").map_or(150_000, |count| count.parse().unwrap());
     let queued = || {
         let ledger = system.text("netcfg/ifaces/tun0/ledger");
         counter(&ledger, "in.queued")
@@ -95,14 +103,14 @@ fn fragments_through_a_mount(system: &MountSystem) {
     for round in 0..2 {
         let tun = tunnel(system);
         assert_eq!(queued(), 0);
-        let end = first + if round == 0 { count } else { 10_000 };
+        let end = first + if round == 0 { FRAGMENTS } else { 10_000 };
         while first < end {
             let next = (first + BATCH).min(end);
             let fragments = (first..next).map(|at| first_fragment("10.9.0.2", "10.9.0.1", at));
             let batch = batch(fragments);
             assert_eq!(system.write(tun, &batch), Ok(batch.len()));
             first = next;
-            if first.is_multiple_of(2500) {
+            if first.is_multiple_of(10_000) {
                 let queued = queued();
                 assert!(queued <= HELD + u64::from(BATCH), "{queued}");
                 assert!(grown() < 40 << 20, "{} bytes more", grown());
@@ -153,6 +161,161 @@ fn pings_through_a_mount(system: &MountSystem) {
     for socket in sockets {
         system.close(socket).unwrap();
     }
+}
+
+/// Does something as a user who is nobody in particular.
+fn as_user<T>(something: impl FnOnce() -> T) -> T {
+    // SAFETY: changes only by whom this thread's files are opened.
+    unsafe { ::libc::setfsuid(1000) };
+    let done = something();
+    // SAFETY: as above.
+    unsafe { ::libc::setfsuid(0) };
+    done
+}
+
+/// Waits until the memory is nearly what it was: the kernel tells of closed files later.
+fn assert_given_back(system: &MountSystem, before: u64) {
+    let left = || resident(system.daemon_pid()).saturating_sub(before);
+    for _ in 0..1000 {
+        if left() < 20 << 20 {
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    panic!("{} bytes left", left());
+}
+
+/// An honest program's datagram comes back.
+fn assert_echo(system: &MountSystem) {
+    let socket = system.open_rw("udp/127.0.0.1:7");
+    assert_eq!(system.write(socket, b"honest"), Ok(6));
+    assert_eq!(system.read(socket, &mut [0; 64]), Ok(6));
+    system.close(socket).unwrap();
+}
+
+/// Sockets whose readers sleep: what waits for them is bounded in all, and dropped by name. The second
+/// time it takes the memory of the first.
+fn sleepers_through_a_mount(system: &MountSystem) {
+    let before = resident(system.daemon_pid());
+    let tun = tunnel(system);
+    let mut frame = [0; 256];
+    let mut most = 0;
+    for round in 0..3 {
+        let mut sockets = Vec::new();
+        for _ in 0..400 {
+            let socket = as_user(|| system.open_rw("udp/10.9.0.2:9"));
+            assert_eq!(system.write(socket, b"x"), Ok(1));
+            // Its port is in what it sends, behind the length and the address header.
+            assert_eq!(system.read(tun, &mut frame), Ok(4 + 32));
+            sockets.push((socket, u16::from_be_bytes([frame[24], frame[25]])));
+        }
+        // 160 MB and more.
+        for _ in 0..300 {
+            for some in sockets.chunks(100) {
+                let datagram =
+                    |&(_, port)| packet::udp(("10.9.0.2", 9), ("10.9.0.1", port), &[0; 1400]);
+                let batch = batch(some.iter().map(datagram));
+                assert_eq!(system.write(tun, &batch), Ok(batch.len()));
+            }
+        }
+        let grown = resident(system.daemon_pid()).saturating_sub(before);
+        assert!((30 << 20..100 << 20).contains(&grown), "{grown} bytes more");
+        assert!(
+            round == 0 || grown < most + (8 << 20),
+            "{grown} after {most}"
+        );
+        most = most.max(grown);
+        assert!(system.stat("tun0", "drop.socket_full") > 0);
+        system.assert_ledger_closes("tun0");
+        assert_echo(system);
+        for (socket, _) in sockets {
+            system.close(socket).unwrap();
+        }
+    }
+}
+
+/// As many files as a user can have.
+fn opens_through_a_mount(system: &MountSystem) {
+    let maximum = getrlimit(Resource::Nofile).maximum;
+    let limit = Rlimit {
+        current: Some(maximum.unwrap_or(FILES).min(FILES)),
+        maximum,
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let before = resident(system.daemon_pid());
+    let mut files = Vec::new();
+    let error = loop {
+        match as_user(|| system.open("netcfg/ip/forwarding", true, false)) {
+            Ok(file) => files.push(file),
+            Err(error) => break error,
+        }
+        assert!(files.len() <= 65_536 - 4096);
+    };
+    // The stack's, or this process's: not every system lets it have so many.
+    assert!([::libc::ENFILE, ::libc::EMFILE].contains(&error), "{error}");
+    for file in files.drain(..16) {
+        system.close(file).unwrap();
+    }
+    let grown = resident(system.daemon_pid()).saturating_sub(before);
+    assert!(
+        grown < 60 << 20,
+        "{} files, {grown} bytes more",
+        files.len()
+    );
+    assert_echo(system);
+    for file in files {
+        system.close(file).unwrap();
+    }
+}
+
+/// Readers of a text that changes under each, which have begun and never go on.
+fn texts_through_a_mount(system: &MountSystem) {
+    let tun = tunnel(system);
+    let routes = |from: u32, to: u32| -> String {
+        let prefix = |at: u32| format!("11.{}.{}.0/24 dev tun0\n", at >> 8, at & 255);
+        (from..to).map(prefix).collect()
+    };
+    system.set("netcfg/route/add", &routes(0, 20_000)).unwrap();
+    let before = resident(system.daemon_pid());
+    let mut readers = Vec::new();
+    let mut refused = 0;
+    for at in 20_000..20_300 {
+        system.set("netcfg/route/add", &routes(at, at + 1)).unwrap();
+        let reader = as_user(|| system.open("netcfg/route/list", true, false)).unwrap();
+        match system.read(reader, &mut [0; 16]) {
+            Ok(16) => {}
+            Err(::libc::ENOBUFS) => refused += 1,
+            other => panic!("{other:?}"),
+        }
+        readers.push(reader);
+    }
+    assert!(refused > 100, "{refused} of 300");
+    let grown = resident(system.daemon_pid()).saturating_sub(before);
+    assert!(grown < 100 << 20, "{grown} bytes more");
+    assert_echo(system);
+    for reader in readers {
+        system.close(reader).unwrap();
+    }
+    // There is room again.
+    assert!(system.text("netcfg/route/list").lines().count() > 20_300);
+    system.close(tun).unwrap();
+}
+
+fn captures_through_a_mount(system: &MountSystem) {
+    let before = resident(system.daemon_pid());
+    let captures: Vec<i32> = (0..200).map(|_| system.open_rw("bpf/lo0")).collect();
+    let socket = system.open_rw("udp/127.0.0.1:9");
+    for _ in 0..2000 {
+        assert_eq!(system.write(socket, &[0; 1400]), Ok(1400));
+    }
+    let grown = resident(system.daemon_pid()).saturating_sub(before);
+    assert!((30 << 20..100 << 20).contains(&grown), "{grown} bytes more");
+    assert_echo(system);
+    system.assert_ledger_closes("lo0");
+    for capture in captures {
+        system.close(capture).unwrap();
+    }
+    assert_given_back(system, before);
 }
 
 fn syn() {

@@ -107,6 +107,51 @@ fn a_group_is_never_a_source() {
     }
 }
 
+#[test]
+fn nobody_sends_as_a_host_that_we_are_not() {
+    let system = system();
+    let tun = system.tunnel(0);
+    system.root.set_nonblocking(tun, true).unwrap();
+    // A stranger on the link, one far away, nobody, and the other end itself.
+    for source in ["10.0.0.9", "9.9.9.9", "0.0.0.1", "10.0.0.2"] {
+        for kind in ["udp", "tcp"] {
+            let path = format!("/scheme/{kind}/10.0.0.2:99/{source}:5000");
+            let opened = system.user.open(&path, BOTH);
+            assert_eq!(opened, Err(errno::EADDRNOTAVAIL), "{path}");
+        }
+        let datagram = system.user.open("/scheme/udp", BOTH).unwrap();
+        let bound = system
+            .user
+            .dup_verb(datagram, format!("/{source}:5000").as_bytes());
+        assert_eq!(bound, Err(errno::EADDRNOTAVAIL), "{source}");
+        system.user.close(datagram).unwrap();
+    }
+    assert_eq!(system.sent(tun), Vec::<Vec<u8>>::new());
+}
+
+#[test]
+fn a_tunnel_that_nobody_reads_holds_up_nobody() {
+    let system = system();
+    let (_asleep, awake) = (system.tunnel(0), system.tunnel(1));
+    system.root.set_nonblocking(awake, true).unwrap();
+    let far = system.user.open("/scheme/udp/10.0.0.2:9", BOTH).unwrap();
+    let near = system.user.open("/scheme/udp/127.0.0.1:7", BOTH).unwrap();
+    let other = system.user.open("/scheme/udp/10.1.0.2:9", BOTH).unwrap();
+    let connection = system.user.open("/scheme/tcp/127.0.0.1:7", BOTH).unwrap();
+    let mut refused = 0;
+    for _ in 0..1000 {
+        refused += u32::from(system.user.write(far, &[0; 1400]) == Err(errno::ENOBUFS));
+        let mut buf = [0; 64];
+        assert_eq!(system.user.write(near, b"near"), Ok(4));
+        assert_eq!(system.user.read(near, &mut buf), Ok(4));
+        assert_eq!(system.user.write(connection, b"stream"), Ok(6));
+        assert_eq!(system.user.read(connection, &mut buf), Ok(6));
+        assert_eq!(system.user.write(other, b"other"), Ok(5));
+        assert_eq!(system.sent(awake).len(), 1);
+    }
+    assert_eq!(refused, 750);
+}
+
 /// "Too big", about a packet of ours; it quotes eight bytes of its payload.
 fn too_big(dst: &str, protocol: u8, ports: [u16; 2], mtu: u16) -> Vec<u8> {
     let here: Ipv4Addr = "10.0.0.1".parse().unwrap();

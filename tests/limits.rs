@@ -10,6 +10,7 @@ use std::io;
 use std::path::Path;
 use std::time::Duration;
 
+use common::named::assert_is_test;
 use common::packet::udp;
 use common::system::{TestProcesses, counter};
 use net::adapters::{Adapters, Bus, FrameIo};
@@ -696,12 +697,7 @@ fn every_bound_is_reached_and_none_passed() {
                 println!("{what}");
                 reach();
             }
-            By(file, test) => {
-                let source = fs::read_to_string(root().join(file)).unwrap();
-                let rust = source.contains(&format!("fn {test}("));
-                let python = source.contains(&format!("def {test}("));
-                assert!(rust || python, "{what}: {file} has no test {test}");
-            }
+            By(file, test) => assert_is_test(file, test),
         }
     }
 }

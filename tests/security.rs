@@ -1,8 +1,12 @@
 //! SECURITY.md names tests: each is there.
 #![allow(missing_docs)]
 
+mod common;
+
 use std::fs;
 use std::path::Path;
+
+use common::named::assert_is_test;
 
 #[test]
 fn every_claim_has_its_test() {
@@ -21,11 +25,7 @@ fn every_claim_has_its_test() {
             let [file, test] = pair else {
                 unreachable!("a pair");
             };
-            let source = fs::read_to_string(root.join(file)).unwrap_or_else(|_| panic!("{file}"));
-            let there = ["fn", "def"].map(|word| source.contains(&format!("{word} {test}(")));
-            // Some are named in a list, by a harness of their own.
-            let named = source.contains(&format!("(\"{test}\", "));
-            assert!(there.contains(&true) || named, "{file} has no {test}");
+            assert_is_test(file, test);
             found += 1;
         }
         assert!(found > before, "nothing shows it: {claim}");

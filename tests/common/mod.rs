@@ -4,6 +4,7 @@
 
 pub mod libc;
 pub mod link;
+pub mod named;
 pub mod packet;
 pub mod ping;
 pub mod program;

@@ -186,7 +186,7 @@ benches() {
 soak() {
     say "soak"
     cargo test $STABLE --workspace --bench soak -- virtual --seconds 600
-    cargo test $STABLE --workspace --bench soak -- mount --seconds "${SOAK_SECONDS:-50}"
+    cargo test $STABLE --workspace --bench soak -- mount --seconds "${SOAK_SECONDS:-60}"
 }
 
 # Each target runs for some seconds, from the inputs in fuzz/corpus on. An input that fails is kept in

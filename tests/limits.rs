@@ -184,6 +184,11 @@ const CHECKS: &[(&str, Check)] = &[
             "the_queue_is_bounded_and_purged_at_the_last_close",
         ),
     ),
+    ("ports", Here(ports)),
+    (
+        "connections to one destination",
+        Here(connections_to_one_destination),
+    ),
     (
         "UDP sockets",
         By("net/src/stack/udp.rs", "sockets_are_bounded"),
@@ -556,6 +561,46 @@ fn adapters() {
     let mut adapters = Adapters::new(Nothing, &mut machine.host);
     adapters.search(&mut machine.host);
     assert_eq!(machine.host.interfaces().count(), 1 + 64);
+}
+
+fn ports() {
+    let mut machine = Machine::new();
+    for transport in ["udp", "tcp"] {
+        let any = |_| format!("{transport}//0.0.0.0:0");
+        assert_eq!(machine.fill(USER, any), (15_360, errno::EADDRINUSE));
+        // Nor does it get one by its name, whichever are left.
+        for port in 49_152..=65_535 {
+            let named = format!("{transport}//0.0.0.0:{port}");
+            assert_eq!(machine.open(&named, USER), Err(errno::EADDRINUSE));
+        }
+        // What has no share in these is not touched.
+        for other in ["[::]:0", "0.0.0.0:49151"] {
+            let path = format!("{transport}//{other}");
+            machine.open(&path, USER).unwrap();
+        }
+        assert_eq!(machine.fill(ROOT, any), (1024, errno::EADDRINUSE));
+    }
+}
+
+fn connections_to_one_destination() {
+    let there = |_| "tcp/10.0.0.2:9".to_owned();
+    let (mut machine, _tun) = Machine::with_tunnel();
+    assert_eq!(machine.fill(USER, there), (15_360, errno::EADDRNOTAVAIL));
+    let named: Vec<_> = (49_152..=65_535)
+        .map(|port| machine.open(&format!("tcp/10.0.0.2:9/0.0.0.0:{port}"), USER))
+        .collect();
+    assert!(named.iter().all(Result::is_err));
+    machine.open("tcp/10.0.0.2:10", USER).unwrap();
+    assert_eq!(machine.fill(ROOT, there), (1024, errno::EADDRNOTAVAIL));
+    // Ports that are listened on are not given out; that takes nothing from the superuser, either.
+    let (mut machine, _tun) = Machine::with_tunnel();
+    let (listens, _) = machine.fill(USER, |_| "tcp//0.0.0.0:0".to_owned());
+    assert_eq!(listens, 15_360);
+    let (connects, error) = machine.fill(USER, there);
+    assert!(connects <= 1024 && error == errno::EADDRNOTAVAIL);
+    for _ in 0..1024 {
+        machine.open("tcp/10.0.0.2:9", ROOT).unwrap();
+    }
 }
 
 fn udp_queue() {

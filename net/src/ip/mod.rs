@@ -50,7 +50,7 @@ use crate::ifnet::{DropReason, Family, IfIndex, IfName, IfTable, Ifnet, Way, is_
 use crate::memory::Pool;
 use crate::packet::Packet;
 use crate::route::RouteTable;
-use crate::seed::{Purpose, Seed};
+use crate::seed::{Chance, Purpose, Seed};
 use header::{Endpoints, Header};
 use icmp::{Notice, RateLimit, Said};
 use identification::Identifications;
@@ -217,9 +217,11 @@ pub(crate) struct Ip {
     /// The time of this turn.
     pub(crate) now: Now,
     /// The source of delays.
-    pub(crate) rng: fastrand::Rng,
-    /// The source of ephemeral ports and identifiers, which nobody is to guess from delays.
-    pub(crate) ports: fastrand::Rng,
+    pub(crate) delays: Chance,
+    /// The source of ephemeral ports.
+    pub(crate) ports: Chance,
+    /// The source of the identifiers of pings.
+    pub(crate) pings: Chance,
     pub(crate) ifs: IfTable,
     pub(crate) routes: RouteTable,
     /// Whether packets for other hosts are forwarded.
@@ -253,8 +255,9 @@ impl Ip {
         let hasher = seed.tables(Purpose::IpTables);
         Self {
             now: Now::default(),
-            rng: seed.rng(Purpose::Delays),
-            ports: seed.rng(Purpose::Ports),
+            delays: seed.chance(Purpose::Delays),
+            ports: seed.chance(Purpose::Ports),
+            pings: seed.chance(Purpose::Pings),
             ifs: IfTable::new(hasher.clone()),
             routes: RouteTable::new(),
             forwarding: false,

@@ -26,7 +26,7 @@ impl Link {
     /// Starts an adapter that is new or up again: it takes its link-local address, and asks for
     /// routers.
     pub(crate) fn autoconf_start(&mut self, ip: &mut Ip, id: AdapterId) {
-        let delay = SOLICIT_WITHIN.mul_f64(ip.rng.f64());
+        let delay = SOLICIT_WITHIN.mul_f64(ip.delays.fraction());
         let softc = self.present(ip, id);
         let Some(softc) = softc.filter(|softc| ip.runs_ipv6(softc.dev)) else {
             return;
@@ -253,7 +253,7 @@ impl Link {
             .and_then(|softc| softc.autoconf.deadline())
             .is_some_and(over)
         {
-            let chance = ip.rng.f64();
+            let chance = ip.delays.fraction();
             let polled = self.autoconf_change(ip, id, |autoconf| autoconf.poll(now, chance));
             let Some((dev, Some(action))) = polled else {
                 break;

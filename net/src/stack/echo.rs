@@ -10,6 +10,7 @@ use scheme::errno::{self, Errno};
 use slab::Slab;
 
 use super::listed::{Listed, next_of};
+use super::ports::each_once;
 use super::{OVERHEAD, Owner, unspecified};
 use crate::ifnet::{DropReason, IfIndex, IfName};
 use crate::ip::header::proto;
@@ -88,9 +89,8 @@ impl Echo {
         if self.sockets.len() >= most {
             return Err(errno::ENFILE);
         }
-        let start = ip.ports.u16(1..);
-        let mut idents = (start..=u16::MAX).chain(1..start);
-        let ident = idents.find(|ident| !self.idents.contains_key(ident));
+        let free = |ident: &u16| *ident != 0 && !self.idents.contains_key(ident);
+        let ident = each_once(&mut ip.pings).find(free);
         let ident = ident.ok_or(errno::ENFILE)?;
         let key = self.sockets.insert(EchoSocket {
             owner,

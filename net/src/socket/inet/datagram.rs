@@ -22,7 +22,7 @@ impl Socket {
         let owner = cx.owner();
         let Net { ip, udp, .. } = &mut *cx.net;
         let bind = |port| udp.bind(addr, port, owner, self.uid);
-        let (socket, port) = bind_port(&mut ip.ports, local.1, bind)?;
+        let (socket, port) = bind_port(&mut ip.ports, self.uid, local.1, bind)?;
         let local = (addr, port);
         self.state = State::Datagrams {
             socket,

@@ -1,5 +1,6 @@
 //! Connections as they come and go, and the memory they take.
 
+use std::collections::hash_map::Entry;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use super::connection::{Buffer, Config, Connection, Counters, LARGEST, SeqNumber
 use super::{Flow, FlowId, Holder, Proof, State, Tcp, Terms};
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
+use crate::stack::ports::{EPHEMERAL, most_ports};
 use crate::timers::Timer;
 
 /// Bytes of memory that all connections may take. With more, no further ones are begun, and no data
@@ -156,6 +158,12 @@ impl Tcp {
         if self.flows.len() >= most || !self.has_memory(uid) {
             return None;
         }
+        let begun = uid != 0
+            && matches!(holder, Holder::Owner(_))
+            && EPHEMERAL.contains(&endpoints.local.1);
+        if begun {
+            *self.begun.entry(any_port(endpoints)).or_default() += 1;
+        }
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let key = self.flows.insert(Box::new(Flow {
@@ -165,6 +173,7 @@ impl Tcp {
             holder,
             uid,
             terms,
+            begun,
             path: None,
             proof: Proof::NONE,
             timer: Timer::default(),
@@ -217,11 +226,26 @@ impl Tcp {
         }
     }
 
+    /// Whether a user may begin another connection from an ephemeral port: to each destination the
+    /// last ports are the superuser's.
+    pub(super) fn may_begin(&self, endpoints: &Endpoints, uid: u32) -> bool {
+        let begun = self.begun.get(&any_port(*endpoints));
+        uid == 0 || begun.is_none_or(|&begun| begun < most_ports(uid))
+    }
+
     pub(super) fn remove(&mut self, id: FlowId) {
         if self.flow(id).is_none() {
             return;
         }
         let mut flow = self.flows.remove(id.key as usize);
+        if flow.begun
+            && let Entry::Occupied(mut count) = self.begun.entry(any_port(flow.endpoints))
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         self.timers.disarm(&mut flow.timer, id);
         self.memory -= flow.memory;
         if self.by_endpoints.get(&flow.endpoints) == Some(&id) {
@@ -230,7 +254,7 @@ impl Tcp {
         match flow.holder {
             Holder::Embryo(listener) => {
                 if let Some(listener) = self.listeners.get_mut(listener.0 as usize) {
-                    listener.embryos = listener.embryos.saturating_sub(1);
+                    listener.embryos.remove(&id);
                 }
             }
             Holder::Queued(listener) => {
@@ -240,6 +264,14 @@ impl Tcp {
             }
             Holder::Owner(_) | Holder::Orphan => {}
         }
+    }
+}
+
+/// The ends of a connection, whichever port it has here.
+fn any_port(endpoints: Endpoints) -> Endpoints {
+    Endpoints {
+        local: (endpoints.local.0, 0),
+        ..endpoints
     }
 }
 
@@ -389,7 +421,7 @@ mod tests {
         for port in 1..=u16::MAX {
             system
                 .tcp
-                .listen(HOST.into(), port, 1, Owner(2), USER)
+                .listen(HOST.into(), port, 1, Owner(2), 0)
                 .unwrap();
         }
         system.tcp.listen(other, 1, 1, Owner(2), USER).unwrap();

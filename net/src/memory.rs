@@ -5,8 +5,23 @@ pub(crate) const LIMIT: usize = 64 << 20;
 /// Of these, how many are reserved for the superuser, so that nobody else can take what it needs.
 pub(crate) const RESERVED: usize = 16 << 20;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Places that a queue may keep when nothing is in them.
+const SPARE_PLACES: usize = 8;
+
+/// Takes the first of a queue. When most places are empty they are given back: many may have a queue
+/// that was long once, and what is queued pays for twice its own place at most.
+#[inline]
+pub(crate) fn pop_front<T>(queue: &mut VecDeque<T>) -> Option<T> {
+    let first = queue.pop_front();
+    if queue.capacity() > SPARE_PLACES.max(4 * queue.len()) {
+        queue.shrink_to(2 * queue.len());
+    }
+    first
+}
 
 /// Bytes that all things of one kind take.
 #[derive(Debug, Default)]
@@ -94,6 +109,22 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_queue_that_was_long_does_not_keep_its_places() {
+        let mut queue: VecDeque<u64> = (0..10_000).collect();
+        for at in 0..10_000 {
+            assert_eq!(pop_front(&mut queue), Some(at));
+            let left = queue.len();
+            assert!(queue.capacity() <= SPARE_PLACES.max(4 * left), "{left}");
+        }
+        assert_eq!(pop_front(&mut queue), None);
+        // One that comes and goes is not moved each time.
+        queue.push_back(1);
+        let places = queue.capacity();
+        pop_front(&mut queue);
+        assert_eq!(queue.capacity(), places);
+    }
 
     #[test]
     fn a_pool_gets_back_what_was_taken_of_it() {

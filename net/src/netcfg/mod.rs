@@ -120,7 +120,7 @@ fn stat(node: &Node) -> Stat {
 
 /// Describes what a path below `netcfg` leads to; `None` for a directory.
 pub(crate) fn stat_path(net: &Net, path: &str) -> Result<Option<Stat>, Errno> {
-    if node::list(net, path).is_some() {
+    if node::is_directory(net, path) {
         return Ok(None);
     }
     let node = Node::parse(net, path).ok_or(errno::ENOENT)?;

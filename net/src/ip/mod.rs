@@ -454,7 +454,8 @@ impl Ip {
 
     /// Has dropped packets kept for those who watch, or not any more.
     pub(crate) fn watch_drops(&mut self, on: bool) {
-        self.ifs.watch_drops(on);
+        let rings = on.then(|| self.rings.clone());
+        self.ifs.watch_drops(rings);
         self.reassembly.keep_packets(on);
         self.judged = None;
     }

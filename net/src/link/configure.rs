@@ -10,9 +10,7 @@ use smoltcp::wire::{EthernetAddress, Icmpv6Repr, NdiscOption, NdiscOptionRepr, N
 
 use super::autoconf::{Action, AutoAddr, Autoconf, Preference};
 use super::{EtherSoftc, Link};
-use crate::ifnet::{
-    AdapterId, DropReason, Family, IfAddr, IfIndex, Ifnet, MAX_ADDRS, solicited_node,
-};
+use crate::ifnet::{AdapterId, DropReason, Family, IfAddr, IfIndex, Ifnet, solicited_node};
 use crate::ip::groups::ALL_ROUTERS_V6;
 use crate::ip::{Ip, Verdict};
 use crate::route::{Origin, Route, advertised_metric, default_prefix};
@@ -49,8 +47,8 @@ impl Link {
 
     /// Asks for an address that is not ours yet (RFC 4862 section 5.4).
     fn autoconf_probe(&mut self, ip: &mut Ip, id: AdapterId, dev: IfIndex, addr: IfAddr) {
-        let cannot = |ifp: &Ifnet| ifp.addr(&addr.addr).is_some() || ifp.addrs.len() >= MAX_ADDRS;
-        if !ip.runs_ipv6(dev) || ip.ifs.get(dev).is_none_or(cannot) {
+        let has = |ifp: &Ifnet| ifp.addr(&addr.addr).is_some();
+        if !ip.runs_ipv6(dev) || !ip.ifs.has_room_for_addr(dev) || ip.ifs.get(dev).is_none_or(has) {
             return;
         }
         self.autoconf_change(ip, id, |autoconf| autoconf.probe(addr));

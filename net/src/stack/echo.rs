@@ -17,7 +17,7 @@ use crate::ip::header::proto;
 use crate::ip::icmp::Said;
 use crate::ip::output::HOP_LIMIT;
 use crate::ip::{Ip, Quoted, Received, Verdict, checksum};
-use crate::memory::{self, Memory};
+use crate::memory::{self, Memory, SPARE_PLACES};
 use crate::packet::Packet;
 
 /// Most sockets: each has an identifier of its own.
@@ -163,7 +163,7 @@ impl Echo {
     /// Takes the oldest message.
     pub(crate) fn recv(&mut self, id: EchoId) -> Option<Heard> {
         let socket = self.sockets.get_mut(id.0 as usize)?;
-        let heard = memory::pop_front(&mut socket.heard)?;
+        let heard = memory::pop_front(&mut socket.heard, SPARE_PLACES)?;
         socket.bytes -= heard.cost();
         self.memory.give_back(heard.cost());
         Some(heard)

@@ -18,7 +18,7 @@ use crate::ip::header::{Addressee, Endpoints, proto};
 use crate::ip::icmp::{Notice, Problem};
 use crate::ip::output::Egress;
 use crate::ip::{Ip, NetError, Received, Verdict, checksum};
-use crate::memory::{self, Memory};
+use crate::memory::{self, Memory, SPARE_PLACES};
 use crate::packet::Packet;
 
 /// Bytes of a UDP header.
@@ -229,7 +229,7 @@ impl Udp {
     /// Takes the oldest datagram.
     pub(crate) fn recv(&mut self, id: UdpId) -> Option<Datagram> {
         let socket = self.sockets.get_mut(id.0 as usize)?;
-        let datagram = memory::pop_front(&mut socket.queue)?;
+        let datagram = memory::pop_front(&mut socket.queue, SPARE_PLACES)?;
         socket.bytes -= datagram.cost();
         self.memory.give_back(datagram.cost());
         if let Some(link) = datagram.link {

@@ -10,7 +10,7 @@ use super::{FlowId, Holder, Listener, ListenerId, Pending, STRANGER, Tcp, Terms,
 use crate::ifnet::{DropReason, IfIndex};
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
-use crate::memory;
+use crate::memory::{self, SPARE_PLACES};
 use crate::stack::{Owner, unspecified};
 
 /// Handshakes under way that every listener may have; with a longer backlog, as many as that. Further
@@ -63,7 +63,7 @@ impl Tcp {
     /// Takes the connection that waited longest.
     pub(crate) fn accept(&mut self, id: ListenerId) -> Option<FlowId> {
         let listener = self.listeners.get_mut(id.0 as usize)?;
-        let flow_id = memory::pop_front(&mut listener.queue)?;
+        let flow_id = memory::pop_front(&mut listener.queue, SPARE_PLACES)?;
         let (owner, uid) = (listener.owner, listener.uid);
         if let Some(flow) = self.flow_mut(flow_id) {
             flow.uid = uid;

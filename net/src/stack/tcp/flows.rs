@@ -457,6 +457,30 @@ mod tests {
     }
 
     #[test]
+    fn a_listener_ends_with_its_own_handshakes_and_no_others() {
+        let mut system = System::new();
+        let own = system.tcp.listen(HOST.into(), 80, 128, Owner(2), USER);
+        let own = own.unwrap();
+        let other = system.connect(9, USER).unwrap();
+        let mut numbers = Vec::new();
+        let _ = sent(&mut system.ip, system.dev);
+        for port in 4000..4004 {
+            let _ = system.arrive(port, Flags::SYN, [7, 0], b"");
+            let answer = sent(&mut system.ip, system.dev).remove(0);
+            numbers.push(u32::from_be_bytes(*answer[24..].first_chunk().unwrap()));
+        }
+        // One is given up, and one is done: neither is under way.
+        let _ = system.arrive(4000, Flags::RST, [8, 0], b"");
+        let _ = system.arrive(4001, Flags::ACK, [8, numbers[1] + 1], b"");
+        let listener = &system.tcp.listeners[own.0 as usize];
+        assert_eq!((listener.embryos.len(), listener.queue.len()), (2, 1));
+        system.tcp.unlisten(own);
+        system.tcp.run(&mut system.ip, crate::ip::Budget::TURN);
+        assert_eq!(system.tcp.flows.len(), 1);
+        assert!(system.tcp.connection(other).is_some());
+    }
+
+    #[test]
     fn a_connection_has_one_timer_whatever_it_does() {
         let mut system = System::new();
         let (flow, iss) = system.accepted();

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use scheme::errno::{self, Errno};
-use scheme::{Caller, DirEntry, FileId, FileKind, OpenFlags, Ready, Stat, earlier};
+use scheme::{Caller, DirEntry, FileId, FileKind, OpenFlags, Ready, Stat};
 
 use crate::files::Wakes;
 use crate::ifnet::IfIndex;
@@ -379,10 +379,9 @@ pub(crate) struct Watchers {
 }
 
 impl Watchers {
-    /// The time of the next comparison, or at which a text goes that nobody reads; `None` if nothing
-    /// has changed.
+    /// The time of the next comparison; `None` if nothing has changed.
     pub(crate) fn deadline(&self) -> Option<Duration> {
-        earlier(self.stale.then_some(self.due), self.texts.deadline())
+        self.stale.then_some(self.due)
     }
 
     /// Whether a program waits for changes of counters.

@@ -91,6 +91,9 @@ impl Texts {
             return Ok(Arc::clone(latest));
         }
         if !self.memory.has_room(text.len(), uid) {
+            self.drop_idle();
+        }
+        if !self.memory.has_room(text.len(), uid) {
             return Err(errno::ENOBUFS);
         }
         self.memory.take(text.len());
@@ -119,12 +122,8 @@ impl Texts {
         }
     }
 
-    /// When [`expire`](Self::expire) has something to do.
-    pub(super) fn deadline(&self) -> Option<Duration> {
-        self.idle_until
-    }
-
-    /// Forgets the list of routes if nobody has read it for a while.
+    /// Forgets the list of routes if nobody has read it for a while. No timer is armed for that: a
+    /// machine with nothing else to do need not wake for it.
     pub(super) fn expire(&mut self, now: Duration) {
         if self.idle_until.is_some_and(|until| until <= now) {
             self.idle_until = None;
@@ -192,9 +191,23 @@ mod tests {
         for text in [text, newer] {
             texts.release(&net, &node, Some(text));
         }
-        assert!(texts.memory.bytes() > 0 && texts.deadline() == Some(IDLE));
+        assert!(texts.memory.bytes() > 0);
+        texts.expire(IDLE / 2);
+        assert!(!texts.memory.is_empty());
         texts.expire(IDLE);
-        assert!(texts.memory.is_empty() && texts.deadline().is_none());
+        assert!(texts.memory.is_empty() && texts.latest.is_empty());
+    }
+
+    #[test]
+    fn a_list_that_nobody_reads_keeps_nobody_out() {
+        let (mut net, mut texts) = (net(), Texts::default());
+        (0..100).for_each(|number| add_route(&mut net, number));
+        let list = texts.read(&net, &Node::RouteList, 1000).unwrap();
+        texts.memory.take(LIMIT - RESERVED - list.len());
+        let keep = |texts: &mut Texts| texts.keep(&NODE, "text\n".to_owned(), 1000);
+        assert_eq!(keep(&mut texts), Err(errno::ENOBUFS), "it is read");
+        texts.release(&net, &Node::RouteList, Some(list));
+        assert!(keep(&mut texts).is_ok());
     }
 
     #[test]

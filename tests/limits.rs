@@ -7,7 +7,7 @@ mod common;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::named::assert_is_test;
@@ -89,6 +89,7 @@ const CHECKS: &[(&str, Check)] = &[
     ("a packet into a unit", Here(packet_into_a_unit)),
     ("send queue", Here(send_queue)),
     ("flows of a send queue", Here(flows_of_a_send_queue)),
+    ("flows of all send queues", Here(flows_of_all_send_queues)),
     (
         "send queues together",
         By(
@@ -99,6 +100,13 @@ const CHECKS: &[(&str, Check)] = &[
     ("input queue", Here(input_queue)),
     ("rings of captures", Here(ring)),
     ("rings together", Here(rings)),
+    (
+        "drops that wait to be shown",
+        By(
+            "net/src/ifnet/dropped.rs",
+            "what_waits_to_be_collected_is_bounded_for_each_interface_and_all",
+        ),
+    ),
     (
         "fragments",
         By(
@@ -123,6 +131,13 @@ const CHECKS: &[(&str, Check)] = &[
     ),
     ("addresses", Here(addresses)),
     (
+        "addresses of all interfaces",
+        By(
+            "net/src/ifnet/table.rs",
+            "addresses_of_all_interfaces_are_bounded",
+        ),
+    ),
+    (
         "addresses that others are asked about",
         By(
             "net/src/link/claim.rs",
@@ -143,6 +158,13 @@ const CHECKS: &[(&str, Check)] = &[
     (
         "memberships",
         By("tests/sockets/groups.rs", "memberships_that_cannot_be"),
+    ),
+    (
+        "memberships of all sockets",
+        By(
+            "tests/sockets/groups.rs",
+            "all_memberships_are_bounded_and_the_last_are_the_superusers",
+        ),
     ),
     (
         "neighbours",
@@ -185,9 +207,25 @@ const CHECKS: &[(&str, Check)] = &[
             "the_queue_is_bounded_and_purged_at_the_last_close",
         ),
     ),
+    ("ports", Here(ports)),
+    (
+        "connections to one destination",
+        Here(connections_to_one_destination),
+    ),
     (
         "UDP sockets",
         By("net/src/stack/udp.rs", "sockets_are_bounded"),
+    ),
+    (
+        "files of a UDP socket",
+        By("tests/sockets/datagram.rs", "a_socket_has_so_many_files"),
+    ),
+    (
+        "what a UDP socket remembers",
+        By(
+            "net/src/stack/udp.rs",
+            "a_notice_is_for_the_socket_that_sent_and_is_connected",
+        ),
     ),
     ("UDP queue", Here(udp_queue)),
     ("UDP queues together", Here(udp_queues)),
@@ -418,6 +456,36 @@ fn flows_of_a_send_queue() {
     assert_eq!(set(65_537), Err(errno::EINVAL));
 }
 
+fn flows_of_all_send_queues() {
+    let mut machine = Machine::new();
+    let mut set = |unit, line: &str| {
+        machine.open(&format!("tun/{unit}"), ROOT).ok();
+        machine.set(&format!("ifaces/tun{unit}/queue"), line)
+    };
+    let many = "fq_codel flows 65536\n";
+    let taken = (0..100).take_while(|&unit| set(unit, many).is_ok()).count();
+    // Each flow takes 64 bytes at least.
+    assert!(
+        (1..=(128 << 20) / (64 * 65_536)).contains(&taken),
+        "{taken}"
+    );
+    assert_eq!(set(taken, many), Err(errno::ENOSPC));
+    // What needs none is not refused, nor is one that has its flows already.
+    assert!(set(taken, "priq limit 9 packets\n").is_ok());
+    assert!(set(0, "fq_codel flows 65536 ecn\n").is_ok());
+    // One that is changed, or destroyed, makes room.
+    assert!(set(0, "fifo limit 9 packets\n").is_ok() && set(taken, many).is_ok());
+    assert_eq!(set(0, many), Err(errno::ENOSPC));
+    let mut machine = Machine::new();
+    for _ in 0..3 * taken {
+        let tun = machine.open("tun/0", ROOT).unwrap();
+        machine.set("ifaces/tun0/queue", many).unwrap();
+        machine.host.close(tun);
+        machine.set("ifaces/tun0/destroy", "1\n").unwrap();
+        machine.settle();
+    }
+}
+
 fn send_queue() {
     let (mut machine, tun) = Machine::with_tunnel();
     let socket = machine.open("udp/10.0.0.2:9", USER).unwrap();
@@ -557,6 +625,46 @@ fn adapters() {
     let mut adapters = Adapters::new(Nothing, &mut machine.host);
     adapters.search(&mut machine.host);
     assert_eq!(machine.host.interfaces().count(), 1 + 64);
+}
+
+fn ports() {
+    let mut machine = Machine::new();
+    for transport in ["udp", "tcp"] {
+        let any = |_| format!("{transport}//0.0.0.0:0");
+        assert_eq!(machine.fill(USER, any), (15_360, errno::EADDRINUSE));
+        // Nor does it get one by its name, whichever are left.
+        for port in 49_152..=65_535 {
+            let named = format!("{transport}//0.0.0.0:{port}");
+            assert_eq!(machine.open(&named, USER), Err(errno::EADDRINUSE));
+        }
+        // What has no share in these is not touched.
+        for other in ["[::]:0", "0.0.0.0:49151"] {
+            let path = format!("{transport}//{other}");
+            machine.open(&path, USER).unwrap();
+        }
+        assert_eq!(machine.fill(ROOT, any), (1024, errno::EADDRINUSE));
+    }
+}
+
+fn connections_to_one_destination() {
+    let there = |_| "tcp/10.0.0.2:9".to_owned();
+    let (mut machine, _tun) = Machine::with_tunnel();
+    assert_eq!(machine.fill(USER, there), (15_360, errno::EADDRNOTAVAIL));
+    let named: Vec<_> = (49_152..=65_535)
+        .map(|port| machine.open(&format!("tcp/10.0.0.2:9/0.0.0.0:{port}"), USER))
+        .collect();
+    assert!(named.iter().all(Result::is_err));
+    machine.open("tcp/10.0.0.2:10", USER).unwrap();
+    assert_eq!(machine.fill(ROOT, there), (1024, errno::EADDRNOTAVAIL));
+    // Ports that are listened on are not given out; that takes nothing from the superuser, either.
+    let (mut machine, _tun) = Machine::with_tunnel();
+    let (listens, _) = machine.fill(USER, |_| "tcp//0.0.0.0:0".to_owned());
+    assert_eq!(listens, 15_360);
+    let (connects, error) = machine.fill(USER, there);
+    assert!(connects <= 1024 && error == errno::EADDRNOTAVAIL);
+    for _ in 0..1024 {
+        machine.open("tcp/10.0.0.2:9", ROOT).unwrap();
+    }
 }
 
 fn udp_queue() {
@@ -753,6 +861,171 @@ fn the_page_says_what_is_checked() {
     let said: BTreeSet<_> = rows().into_iter().map(|row| row[0].clone()).collect();
     assert_eq!(said, checked);
     assert_eq!(rows().len(), CHECKS.len(), "each once");
+}
+
+#[test]
+fn every_field_that_can_grow_is_bounded() {
+    let listed = fs::read_to_string(root().join("tests/limits/fields.txt")).unwrap();
+    let rows: BTreeSet<_> = rows().into_iter().map(|row| row[0].clone()).collect();
+    let (mut file, mut known) = ("", BTreeSet::new());
+    for line in listed.lines() {
+        let Some(entry) = line.strip_prefix("    ") else {
+            file = line;
+            continue;
+        };
+        let (field, bound) = entry.split_once(' ').unwrap_or((entry, ""));
+        let bound = bound.trim_start();
+        let reason = bound.strip_prefix("= ").is_some_and(|why| !why.is_empty());
+        assert!(
+            reason || rows.contains(bound),
+            "{file} {field}: no row {bound:?}"
+        );
+        assert!(
+            known.insert(format!("{file} {field}")),
+            "twice: {file} {field}"
+        );
+    }
+    let mut found = BTreeSet::new();
+    for folder in ["net/src", "scheme/src"] {
+        for path in sources(&root().join(folder)) {
+            let source = fs::read_to_string(&path).unwrap();
+            let path = path.strip_prefix(root()).unwrap().to_str().unwrap();
+            let fields = fields_that_grow(&source).into_iter();
+            found.extend(fields.map(|field| format!("{path} {field}")));
+        }
+    }
+    assert!(found.len() > 150, "{}", found.len());
+    let unlisted: Vec<_> = found.difference(&known).collect();
+    assert!(
+        unlisted.is_empty(),
+        "not in tests/limits/fields.txt: {unlisted:#?}"
+    );
+    let gone: Vec<_> = known.difference(&found).collect();
+    assert!(
+        gone.is_empty(),
+        "in tests/limits/fields.txt, and not in the code: {gone:#?}"
+    );
+}
+
+#[test]
+fn fields_that_grow_are_found() {
+    let source = "
+struct Wrapped(BTreeMap<u8, u8>);
+
+struct Number(u8);
+
+pub(crate) struct Held<T> {
+    /// A Vec<u8>.
+    pub(crate) bytes: Vec<u8>,
+    count: usize,
+    table: HashMap<u8, T, ahash::RandomState>,
+    parts: Box<[u8]>,
+}
+
+enum Kind {
+    None,
+    Named(String),
+    Listed {
+        all: std::collections::VecDeque<T>,
+    },
+}
+
+fn make(all: Vec<u8>) {
+    let all: Vec<u8> = all;
+}
+
+#[cfg(test)]
+mod tests {
+    struct Here {
+        all: Vec<u8>,
+    }
+}
+";
+    let found = [
+        "Wrapped",
+        "Held.bytes",
+        "Held.table",
+        "Held.parts",
+        "Kind.Named",
+        "Kind.all",
+    ];
+    assert_eq!(fields_that_grow(source), found);
+}
+
+/// The source files of a folder, those that are only tests not included.
+fn sources(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_stem().unwrap().to_str().unwrap();
+        if ["tests", "testing", "fuzzing"].contains(&name) {
+            continue;
+        }
+        match path.is_dir() {
+            true => files.extend(sources(&path)),
+            false => files.push(path),
+        }
+    }
+    files
+}
+
+/// The fields of structures whose types can hold more or less, as `Structure.field`. As rustfmt
+/// leaves it, a field has a line of its own, and a structure ends with a brace below its beginning.
+fn fields_that_grow(source: &str) -> Vec<String> {
+    const GROW: [&str; 11] = [
+        "Vec",
+        "VecDeque",
+        "BTreeMap",
+        "HashMap",
+        "BTreeSet",
+        "HashSet",
+        "Slab",
+        "BinaryHeap",
+        "SmallVec",
+        "PrefixMap",
+        "String",
+    ];
+    let grows = |text: &str| {
+        let mut words = text.split(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        words.any(|word| GROW.contains(&word)) || text.contains("Box<[")
+    };
+    let name_of = |text: &str| {
+        let end = text.find(|letter: char| !letter.is_alphanumeric() && letter != '_');
+        text[..end.unwrap_or(text.len())].to_owned()
+    };
+    let code = source.split("#[cfg(test)]\nmod tests {").next().unwrap();
+    let (mut found, mut inside) = (Vec::new(), None);
+    for line in code.lines() {
+        let indent = line.len() - line.trim_start().len();
+        let mut text = line.trim_start();
+        if text.starts_with("//") {
+            continue;
+        }
+        if let Some(public) = text.strip_prefix("pub") {
+            let visible = public
+                .strip_prefix('(')
+                .and_then(|rest| rest.split_once(')'));
+            text = visible.map_or(public, |(_, rest)| rest).trim_start();
+        }
+        let begun = ["struct ", "enum "]
+            .iter()
+            .find_map(|word| text.strip_prefix(word));
+        if let Some(rest) = begun {
+            let name = name_of(rest);
+            if !text.ends_with(';') {
+                inside = Some((name, indent));
+            } else if grows(rest) {
+                found.push(name);
+            }
+        } else if let Some((name, at)) = &inside {
+            if indent == *at && text.starts_with('}') {
+                inside = None;
+            } else if grows(text) {
+                found.push(format!("{name}.{}", name_of(text)));
+            }
+        }
+    }
+    found
 }
 
 #[test]

@@ -698,7 +698,6 @@ impl FileServer for Host {
         }
         let Self {
             net,
-            files,
             wakes,
             watchers,
             events,
@@ -706,10 +705,7 @@ impl FileServer for Host {
             ..
         } = self;
         events.run(&net.ip, wakes);
-        watchers.run(net, wakes, |id| match files.get(id) {
-            Ok(File::Text(handle)) => Some(handle),
-            _ => None,
-        });
+        watchers.run(net, wakes);
         // Each of these steps may have left work for the ones before it.
         let pending = net.has_work();
         let files = earlier(watchers.deadline(), keeper.deadline(net));

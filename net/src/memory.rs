@@ -5,8 +5,23 @@ pub(crate) const LIMIT: usize = 64 << 20;
 /// Of these, how many are reserved for the superuser, so that nobody else can take what it needs.
 pub(crate) const RESERVED: usize = 16 << 20;
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// Places that the queue of a socket keeps when nothing is in them.
+pub(crate) const SPARE_PLACES: usize = 8;
+
+/// Takes the first of a queue. When three quarters of its places are empty most of them are given
+/// back, but for so many that are `spare`: many may have a queue that was long once.
+#[inline]
+pub(crate) fn pop_front<T>(queue: &mut VecDeque<T>, spare: usize) -> Option<T> {
+    let first = queue.pop_front();
+    if queue.capacity() > spare.max(4 * queue.len()) {
+        queue.shrink_to(2 * queue.len());
+    }
+    first
+}
 
 /// Bytes that all things of one kind take.
 #[derive(Debug, Default)]
@@ -71,6 +86,11 @@ impl Pool {
 }
 
 impl Share {
+    /// The memory that it is a part of.
+    pub(crate) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
     /// The thing takes so many bytes from now on. False, and nothing changes, if they are more than
     /// before and the pool has no room for them.
     pub(crate) fn resize(&mut self, bytes: usize) -> bool {
@@ -94,6 +114,22 @@ impl Drop for Share {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_queue_that_was_long_does_not_keep_its_places() {
+        let mut queue: VecDeque<u64> = (0..10_000).collect();
+        for at in 0..10_000 {
+            assert_eq!(pop_front(&mut queue, SPARE_PLACES), Some(at));
+            let left = queue.len();
+            assert!(queue.capacity() <= SPARE_PLACES.max(4 * left), "{left}");
+        }
+        assert_eq!(pop_front(&mut queue, SPARE_PLACES), None);
+        // One that comes and goes is not moved each time.
+        queue.push_back(1);
+        let places = queue.capacity();
+        pop_front(&mut queue, SPARE_PLACES);
+        assert_eq!(queue.capacity(), places);
+    }
 
     #[test]
     fn a_pool_gets_back_what_was_taken_of_it() {

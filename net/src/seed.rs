@@ -38,8 +38,10 @@ impl fmt::Debug for Seed {
 pub(crate) enum Purpose {
     /// Delays, which everybody on the link sees.
     Delays,
-    /// Ephemeral ports, and the identifiers of pings.
+    /// Ephemeral ports, which other users of this host see.
     Ports,
+    /// Identifiers of pings, which everybody on the way sees.
+    Pings,
     /// Identifications of packets.
     Identifications,
     /// Hash tables of the network layer.
@@ -84,9 +86,36 @@ impl Seed {
         ahash::RandomState::with_seeds(a, b, c, d)
     }
 
-    /// A generator of numbers.
-    pub(crate) fn rng(&self, purpose: Purpose) -> fastrand::Rng {
-        fastrand::Rng::with_seed(self.draw(purpose, 0)[0])
+    /// Numbers that nobody can foretell.
+    pub(crate) fn chance(&self, purpose: Purpose) -> Chance {
+        Chance {
+            keyed: self.keyed(purpose),
+            drawn: 0,
+        }
+    }
+}
+
+/// Numbers that nobody can foretell, however many of them are known: a keyed hash of how many were
+/// drawn.
+#[derive(Clone, Debug)]
+pub(crate) struct Chance {
+    keyed: SipHasher13,
+    drawn: u64,
+}
+
+impl Chance {
+    /// The next number; each is as likely as any other.
+    pub(crate) fn next(&mut self) -> u64 {
+        self.drawn = self.drawn.wrapping_add(1);
+        let mut hasher = self.keyed;
+        hasher.write_u64(self.drawn);
+        hasher.finish()
+    }
+
+    /// A number from 0, inclusive, to 1, exclusive.
+    pub(crate) fn fraction(&mut self) -> f64 {
+        // As many bits as the number has.
+        (self.next() >> 11) as f64 / (1_u64 << 53) as f64
     }
 }
 
@@ -109,6 +138,29 @@ mod tests {
         assert_ne!(Seed::from(bytes).draw(Purpose::Ports, 1), first);
         // Halves that are alike do not cancel out.
         assert_ne!(Seed::from([7; 32]).draw(Purpose::Ports, 0), [0; 2]);
+    }
+
+    #[test]
+    fn numbers_are_drawn_from_a_key_of_their_purpose() {
+        let draw = |number: u64, purpose| {
+            let mut chance = Seed::from(number).chance(purpose);
+            std::array::from_fn::<_, 4, _>(|_| chance.next())
+        };
+        let drawn = draw(1, Purpose::Ports);
+        assert_eq!(drawn, draw(1, Purpose::Ports), "the same again");
+        // Pings go over the wire, and nothing of the ports follows from them.
+        for other in [draw(1, Purpose::Pings), draw(2, Purpose::Ports)] {
+            assert!(drawn.iter().all(|number| !other.contains(number)));
+        }
+        let mut chance = Seed::from(1).chance(Purpose::Delays);
+        let fractions: Vec<_> = (0..10_000).map(|_| chance.fraction()).collect();
+        assert!(
+            fractions
+                .iter()
+                .all(|fraction| (0.0..1.0).contains(fraction))
+        );
+        let mean = fractions.iter().sum::<f64>() / 10_000.0;
+        assert!((0.49..0.51).contains(&mean), "{mean}");
     }
 
     #[test]

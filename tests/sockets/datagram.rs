@@ -72,6 +72,22 @@ fn sendto_is_a_copy_that_filters_nothing() {
 }
 
 #[test]
+fn a_socket_has_so_many_files() {
+    let system = system();
+    let libc = Libc::new(&system);
+    let server = libc.bind(libc.socket("udp"), "127.0.0.1:0").unwrap();
+    let copy = || libc.0.dup_verb(server, b"127.0.0.1:9");
+    let copies: Vec<_> = (1..1024).map(|_| copy().unwrap()).collect();
+    assert_eq!(copy(), Err(errno::ENFILE));
+    // It can still do all it could, and another copy once one is closed.
+    let client = libc.connect(libc.socket("udp"), &libc.sockname(server));
+    libc.0.write(client.unwrap(), b"all").unwrap();
+    assert_eq!(libc.recvmsg(server, 10, 64).unwrap().2, b"all");
+    libc.0.close(copies[0]).unwrap();
+    assert!(copy().is_ok());
+}
+
+#[test]
 fn a_datagram_to_nobody_is_told_to_who_is_connected() {
     let system = system();
     let libc = Libc::new(&system);

@@ -366,3 +366,33 @@ const JOINED: u8 = 4;
 
 /// CHANGE_TO_INCLUDE_MODE: of no source.
 const LEFT: u8 = 3;
+
+#[test]
+fn all_memberships_are_bounded_and_the_last_are_the_superusers() {
+    let system = system();
+    // Many sockets are in the same groups, which is the same to the interface.
+    let fill = |libc: &Libc| {
+        let mut joined = 0;
+        loop {
+            let fd = libc.socket("udp");
+            for last in 0..16 {
+                let group = mreq([239, 1, 0, last], [127, 0, 0, 1]);
+                match libc.set_option_at(IP, fd, IP_ADD_MEMBERSHIP, &group) {
+                    Ok(_) => joined += 1,
+                    Err(error) => return (error, joined),
+                }
+            }
+        }
+    };
+    let user = Libc(system.process(2, 1000));
+    assert_eq!(fill(&user), (errno::ENOBUFS, 65_536 - 4096));
+    let root = Libc::new(&system);
+    let first = root.socket("udp");
+    let group = mreq([239, 1, 0, 1], [127, 0, 0, 1]);
+    root.set_option_at(IP, first, IP_ADD_MEMBERSHIP, &group)
+        .unwrap();
+    assert_eq!(fill(&root), (errno::ENOBUFS, 4095));
+    // What a socket leaves when it is closed is free for another.
+    root.0.close(first).unwrap();
+    assert_eq!(fill(&root), (errno::ENOBUFS, 1));
+}

@@ -65,10 +65,9 @@ impl Watchers {
         wall: std::time::Duration,
         mut rose: impl FnMut(TapId),
     ) {
-        let drops = ifp.take_drops();
-        if drops.is_empty() {
+        let Some(drops) = ifp.take_drops() else {
             return;
-        }
+        };
         for (id, capture) in &mut self.captures {
             let edge = capture.is_empty();
             capture.miss(drops.missed);

@@ -26,8 +26,10 @@ const SMALLEST_RING: usize = 4 << 10;
 #[derive(Debug)]
 pub(crate) struct Ring {
     bytes: VecDeque<u8>,
-    /// Its memory. An empty one takes none.
+    /// Its memory. An empty one takes none but what is `besides`.
     share: Share,
+    /// Bytes that its stream takes besides.
+    besides: usize,
     seen: u32,
     lost: u32,
 }
@@ -37,6 +39,7 @@ impl Ring {
         Self {
             bytes: VecDeque::new(),
             share: rings.share(),
+            besides: 0,
             seen: 0,
             lost: 0,
         }
@@ -45,7 +48,7 @@ impl Ring {
     /// Takes the share for what was written before the first packet. Without room for that, there is
     /// none for packets.
     fn settle(&mut self) {
-        self.share.resize(self.bytes.capacity());
+        self.share.resize(self.besides + self.bytes.capacity());
     }
 
     /// Whether there is nothing to read.
@@ -63,7 +66,7 @@ impl Ring {
         self.bytes.drain(..len);
         if self.bytes.is_empty() {
             self.bytes = VecDeque::new();
-            self.share.resize(0);
+            self.share.resize(self.besides);
         }
         len
     }
@@ -73,11 +76,11 @@ impl Ring {
         (self.seen, self.lost)
     }
 
-    /// Counts a packet that takes `len` bytes of the stream. False if there is no room for all of
-    /// them: it is lost.
-    fn admit(&mut self, len: usize) -> bool {
+    /// Counts a packet that takes `len` bytes of the stream, and so many `besides`. False if there is
+    /// no room for all of them: it is lost.
+    fn admit(&mut self, len: usize, besides: usize) -> bool {
         self.seen = self.seen.wrapping_add(1);
-        let fits = self.make_room(len);
+        let fits = self.make_room(len, besides);
         if !fits {
             self.lost = self.lost.wrapping_add(1);
         }
@@ -85,15 +88,18 @@ impl Ring {
     }
 
     /// Has the ring grow if it needs to. False if it has no room for so many bytes more.
-    fn make_room(&mut self, bytes: usize) -> bool {
+    fn make_room(&mut self, bytes: usize, besides: usize) -> bool {
         let (needed, capacity) = (self.bytes.len() + bytes, self.bytes.capacity());
-        if needed <= capacity {
+        let besides = self.besides + besides;
+        if needed <= capacity && besides == self.besides {
             return true;
         }
-        let wanted = needed.max(capacity * 2).clamp(SMALLEST_RING, RING_BYTES);
-        if needed > RING_BYTES || !self.share.resize(wanted) {
+        let grown = needed.max(capacity * 2).clamp(SMALLEST_RING, RING_BYTES);
+        let wanted = if needed > capacity { grown } else { capacity };
+        if needed > RING_BYTES || !self.share.resize(besides + wanted) {
             return false;
         }
+        self.besides = besides;
         self.bytes.reserve_exact(wanted - self.bytes.len());
         true
     }

@@ -42,7 +42,7 @@ impl Capture {
         let whole = 4 + packet.len();
         let kept = whole.min(SNAPLEN as usize);
         let edge = self.ring.is_empty();
-        if !self.ring.admit(RECORD_HEADER + kept) {
+        if !self.ring.admit(RECORD_HEADER + kept, 0) {
             return false;
         }
         let record = RawPcapPacket {

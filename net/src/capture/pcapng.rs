@@ -19,6 +19,9 @@ use crate::memory::Pool;
 /// Times are counted in units of ten to the minus this, seconds.
 const NANOSECONDS: u8 = 9;
 
+/// Bytes charged for an interface whose block was written: its name and number in a tree.
+const INTERFACE_BYTES: usize = 128;
+
 /// What a captured packet begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Framing {
@@ -104,7 +107,9 @@ impl CommentedCapture {
             data: Cow::Owned([head, &packet[..kept]].concat()),
             options,
         }));
-        if !self.ring.admit(bytes.len()) {
+        // The name of an interface is kept for as long as the stream is read.
+        let besides = if known.is_some() { 0 } else { INTERFACE_BYTES };
+        if !self.ring.admit(bytes.len(), besides) {
             self.missed += 1;
             return;
         }
@@ -202,6 +207,34 @@ mod tests {
             (0, 94, 44, "out purged".to_owned()),
         ];
         assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn the_names_of_interfaces_are_charged() {
+        let pool = Pool::default();
+        let mut capture = CommentedCapture::new(&pool);
+        let mut record = |name: &str| {
+            let null = Framing::Null(2);
+            capture.record(WALL, name, null, "in no_port", &[0; 20], 20);
+            read(&mut capture);
+        };
+        record("tun0");
+        record("tun0");
+        assert_eq!(pool.bytes(), INTERFACE_BYTES);
+        (1..1000).for_each(|unit| record(&format!("tun{unit}")));
+        assert_eq!(pool.bytes(), 1000 * INTERFACE_BYTES);
+        // Without room for a name the packet is lost, and nothing is charged.
+        let mut others = pool.share();
+        assert!(others.resize(crate::memory::LIMIT - pool.bytes() - 16_384 - 1));
+        let null = Framing::Null(2);
+        for _ in 0..1000 {
+            capture.record(WALL, "more", null, "in no_port", &[0; 16_384], 20);
+        }
+        assert_eq!(capture.ring().counters().1, 1000);
+        assert!(!capture.interfaces.contains_key(&("more".to_owned(), 0)));
+        drop(others);
+        drop(capture);
+        assert_eq!(pool.bytes(), 0);
     }
 
     #[test]

@@ -2,9 +2,10 @@
 
 use super::{DropReason, Family, Frame, IfStats, Ifnet};
 use crate::capture::{Framing, RING_BYTES, SNAPLEN};
+use crate::memory::{Pool, Share};
 
-/// Bytes charged for a packet besides its own.
-const OVERHEAD: usize = 64;
+/// Bytes charged for a packet besides its own: its place, in a list that may be half full.
+const OVERHEAD: usize = 2 * size_of::<Dropped>();
 
 /// The direction in which a packet was going.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,22 +38,42 @@ pub(crate) struct Dropped {
 
 /// The packets that an interface dropped since they were last collected, as many as captures have
 /// room for.
-#[derive(Clone, Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Drops {
     pub(crate) packets: Vec<Dropped>,
     bytes: usize,
+    /// Their memory, which is in that of all captures.
+    share: Share,
     /// Packets for which there was no room, or that were not kept.
     pub(crate) missed: u64,
 }
 
+/// A copy of counters has no packets.
+impl Clone for Drops {
+    fn clone(&self) -> Self {
+        Self::new(self.share.pool())
+    }
+}
+
 impl Drops {
+    /// None yet.
+    pub(super) fn new(pool: &Pool) -> Self {
+        Self {
+            packets: Vec::new(),
+            bytes: 0,
+            share: pool.share(),
+            missed: 0,
+        }
+    }
+
     fn push(&mut self, way: Way, reason: DropReason, framing: Framing, packet: &[u8]) {
         let kept = &packet[..packet.len().min(SNAPLEN as usize)];
-        if self.bytes + kept.len() + OVERHEAD > RING_BYTES {
+        let bytes = self.bytes + kept.len() + OVERHEAD;
+        if bytes > RING_BYTES || !self.share.resize(bytes) {
             self.missed += 1;
             return;
         }
-        self.bytes += kept.len() + OVERHEAD;
+        self.bytes = bytes;
         self.packets.push(Dropped {
             way,
             reason,
@@ -63,7 +84,7 @@ impl Drops {
     }
 
     /// Whether there are none.
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.packets.is_empty() && self.missed == 0
     }
 }
@@ -109,10 +130,11 @@ impl Ifnet {
         }
     }
 
-    /// Takes what was dropped since the last call; nothing unless somebody watches.
-    pub(crate) fn take_drops(&mut self) -> Drops {
-        let watched = self.stats.watched.as_deref_mut();
-        watched.map(std::mem::take).unwrap_or_default()
+    /// Takes what was dropped since the last call; `None` if that is nothing, as when nobody watches.
+    pub(crate) fn take_drops(&mut self) -> Option<Drops> {
+        let watched = self.stats.watched.as_deref_mut()?;
+        let none = Drops::new(watched.share.pool());
+        (!watched.is_empty()).then(|| std::mem::replace(watched, none))
     }
 }
 
@@ -125,5 +147,31 @@ impl IfStats {
             let framing = Framing::Null(frame.family.dlt_null());
             drops.push(Way::Out, reason, framing, frame.packet());
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::memory::LIMIT;
+
+    #[test]
+    fn what_waits_to_be_collected_is_bounded_for_each_interface_and_all() {
+        let pool = Pool::default();
+        let fill = |drops: &mut Drops| {
+            while drops.missed == 0 {
+                let framing = Framing::Null(2);
+                drops.push(Way::In, DropReason::NoPort, framing, &[0; 1000]);
+            }
+            drops.packets.len()
+        };
+        let mut all: Vec<_> = (0..100).map(|_| Drops::new(&pool)).collect();
+        let most = fill(&mut all[0]);
+        assert!(most > 500 && most * 1000 < RING_BYTES);
+        let kept: usize = all.iter_mut().map(fill).sum();
+        assert!(kept < 100 * most && pool.bytes() <= LIMIT);
+        assert!(LIMIT - pool.bytes() < 2000);
+        drop(all);
+        assert_eq!(pool.bytes(), 0);
     }
 }

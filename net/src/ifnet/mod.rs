@@ -281,7 +281,7 @@ impl Ifnet {
 
     /// Replaces the discipline and the rate of the send queue. Packets that are queued stay, as far
     /// as the new limits allow. `key` decides which flows share a queue.
-    pub(crate) fn change_queue(&mut self, spec: QueueSpec, key: &ahash::RandomState, now: Now) {
+    fn change_queue(&mut self, spec: QueueSpec, key: &ahash::RandomState, now: Now) {
         let was_ready = self.snd.ready(now);
         self.snd.change(spec, key, now, &mut self.stats);
         self.activity |= Activity::ROOM;

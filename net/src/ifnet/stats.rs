@@ -8,6 +8,7 @@
 use std::time::Duration;
 
 use super::Drops;
+use crate::memory::Pool;
 
 /// Why a packet was dropped. Each has its own counter in `ifaces/IF/stats`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -243,10 +244,10 @@ impl Default for IfStats {
 }
 
 impl IfStats {
-    /// Zeros. With `watched`, packets that are dropped are kept for those who watch.
-    pub(super) fn new(watched: bool) -> Self {
+    /// Zeros. With `drops`, packets that are dropped are kept for those who watch, in that memory.
+    pub(super) fn new(drops: Option<&Pool>) -> Self {
         Self {
-            watched: watched.then(Box::default),
+            watched: drops.map(|drops| Box::new(Drops::new(drops))),
             ..Self::default()
         }
     }

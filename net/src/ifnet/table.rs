@@ -8,9 +8,10 @@ use scheme::Now;
 use slab::Slab;
 
 use super::{
-    Activity, Driver, IfAddr, IfFlags, IfIndex, IfName, IfOutput, IfStats, Ifnet, MAX_ADDRS,
-    SendQueue, is_link_local,
+    Activity, Driver, Drops, IfAddr, IfFlags, IfIndex, IfName, IfOutput, IfStats, Ifnet, MAX_ADDRS,
+    QueueSpec, SendQueue, is_link_local,
 };
+use crate::memory::Pool;
 use crate::timers::{Timer, Timers};
 
 /// All interfaces, and the index of their addresses.
@@ -30,12 +31,20 @@ pub struct IfTable {
     /// Interfaces whose send queues hold packets back, and until when.
     releases: Timers<IfIndex>,
     generation: u64,
-    /// Whether somebody watches what interfaces drop.
-    watches_drops: bool,
+    /// The memory for what interfaces drop, if somebody watches that.
+    drops: Option<Pool>,
+    /// Addresses of all interfaces.
+    addrs: usize,
+    /// Bytes of memory that the flows of all send queues take.
+    flows: usize,
 }
 
 /// Bytes of memory that all send queues may take. With more, only an empty one takes a packet.
 pub(crate) const SEND_QUEUES: usize = 256 << 20;
+/// Bytes of memory that the flows of all send queues may take, besides their packets.
+const FLOW_QUEUES: usize = 128 << 20;
+/// Most addresses of all interfaces.
+const MAX_ALL_ADDRS: usize = 131_072;
 
 impl IfTable {
     /// An empty table. `hasher` hashes the addresses.
@@ -50,7 +59,9 @@ impl IfTable {
             queued: 0,
             releases: Timers::default(),
             generation: 0,
-            watches_drops: false,
+            drops: None,
+            addrs: 0,
+            flows: 0,
         }
     }
 
@@ -91,7 +102,7 @@ impl IfTable {
             tentative: Vec::new(),
             advertised: Vec::new(),
             groups: BTreeMap::new(),
-            stats: IfStats::new(self.watches_drops),
+            stats: IfStats::new(self.drops.as_ref()),
             snd: SendQueue::default(),
             snd_counted: 0,
             may_queue: true,
@@ -122,6 +133,7 @@ impl IfTable {
         self.releases.disarm(&mut ifp.release, index);
         self.names.remove(&ifp.name);
         self.queued -= ifp.snd_counted;
+        self.flows -= ifp.snd.spec().flow_memory();
         self.detached.push_back(ifp);
         self.touch();
         true
@@ -191,23 +203,25 @@ impl IfTable {
     /// some.
     #[inline]
     pub(crate) fn has_activity(&self) -> bool {
-        !self.active.is_empty() | !self.detached.is_empty() | self.watches_drops
+        !self.active.is_empty() | !self.detached.is_empty() | self.drops.is_some()
     }
 
-    /// Has interfaces keep what they drop, until it is [taken](Ifnet::take_drops), or not any more.
-    pub(crate) fn watch_drops(&mut self, on: bool) {
-        self.watches_drops = on;
+    /// Has interfaces keep what they drop in this memory, until it is [taken](Ifnet::take_drops), or
+    /// not any more.
+    pub(crate) fn watch_drops(&mut self, drops: Option<Pool>) {
         for (_, ifp) in &mut self.ifs {
             if let Some(ifp) = ifp {
-                ifp.stats.watched = on.then(Box::default);
+                let watched = drops.as_ref().map(|drops| Box::new(Drops::new(drops)));
+                ifp.stats.watched = watched;
             }
         }
+        self.drops = drops;
     }
 
     /// Whether interfaces keep what they drop.
     #[inline]
     pub(crate) fn watches_drops(&self) -> bool {
-        self.watches_drops
+        self.drops.is_some()
     }
 
     /// Applies `change` to an interface. Resulting activity will be polled.
@@ -304,15 +318,44 @@ impl IfTable {
         self.ifs.iter_mut().filter_map(|(_, ifp)| ifp.as_mut())
     }
 
+    /// Whether an interface may have one more address.
+    pub(crate) fn has_room_for_addr(&self, index: IfIndex) -> bool {
+        let ifp = self.get(index);
+        ifp.is_some_and(|ifp| ifp.addrs.len() < MAX_ADDRS) && self.addrs < MAX_ALL_ADDRS
+    }
+
+    /// Replaces the discipline and the rate of a send queue, as [`Ifnet::change_queue`] does. `None`
+    /// if there is no such interface; false if the flows of all queues would take too much memory.
+    pub(crate) fn change_queue(
+        &mut self,
+        index: IfIndex,
+        spec: QueueSpec,
+        key: &ahash::RandomState,
+        now: Now,
+    ) -> Option<bool> {
+        let old = self.get(index)?.snd.spec().flow_memory();
+        let flows = self.flows - old + spec.flow_memory();
+        if flows > FLOW_QUEUES && spec.flow_memory() > old {
+            return Some(false);
+        }
+        self.with(index, |ifp| ifp.change_queue(spec, key, now))?;
+        self.flows = flows;
+        Some(true)
+    }
+
     /// Adds an address to an interface. False if it is there already, or there are too many.
     pub fn add_addr(&mut self, index: IfIndex, addr: IfAddr) -> bool {
+        let Some(ifp) = self.get(index) else {
+            return false;
+        };
+        if ifp.addr(&addr.addr).is_some() || !self.has_room_for_addr(index) {
+            return false;
+        }
         let Some(ifp) = self.get_mut(index) else {
             return false;
         };
-        if ifp.addr(&addr.addr).is_some() || ifp.addrs.len() >= MAX_ADDRS {
-            return false;
-        }
         ifp.addrs.push(addr);
+        self.addrs += 1;
         self.locals.entry(addr.addr).or_default().push(index);
         if let Some(broadcast) = addr.broadcast() {
             *self.broadcasts.entry(broadcast).or_default() += 1;
@@ -329,6 +372,7 @@ impl IfTable {
             return false;
         };
         ifp.addrs.remove(at);
+        self.addrs -= 1;
         if let Some(holders) = self.locals.get_mut(&addr.addr) {
             if let Some(at) = holders.iter().position(|&holder| holder == index) {
                 holders.remove(at);
@@ -394,7 +438,7 @@ impl IfTable {
 mod tests {
     use scheme::Now;
 
-    use super::super::{DropReason, Family, Frame, Outgoing, OutputError, QueueSpec, Sent};
+    use super::super::{DropReason, Family, Frame, Outgoing, OutputError, Sent};
     use super::*;
     use crate::packet::Packet;
 
@@ -410,6 +454,31 @@ mod tests {
     fn attach(ifs: &mut IfTable, unit: u16) -> Option<IfIndex> {
         let (driver, flags) = (Driver::Tun(unit), IfFlags::POINTOPOINT);
         ifs.attach(&format!("tun{unit}"), driver, refuse, flags, 0x17, 1500)
+    }
+
+    #[test]
+    fn addresses_of_all_interfaces_are_bounded() {
+        let mut ifs = table();
+        let addr = |unit: u16, at: usize| {
+            let text = format!("10.{}.{}.{}/32", unit >> 8, unit & 0xff, at);
+            IfAddr::parse(&text).unwrap()
+        };
+        let full = (MAX_ALL_ADDRS / MAX_ADDRS) as u16;
+        let devs: Vec<_> = (0..full)
+            .map(|unit| {
+                let dev = attach(&mut ifs, unit).unwrap();
+                (0..MAX_ADDRS).for_each(|at| assert!(ifs.add_addr(dev, addr(unit, at))));
+                dev
+            })
+            .collect();
+        let more = attach(&mut ifs, full).unwrap();
+        assert!(!ifs.has_room_for_addr(more) && !ifs.add_addr(more, addr(full, 1)));
+        // One that goes, alone or with its interface, makes room.
+        assert!(ifs.remove_addr(devs[0], &addr(0, 9)));
+        assert!(ifs.add_addr(more, addr(full, 1)) && !ifs.add_addr(more, addr(full, 2)));
+        ifs.detach(devs[1]);
+        let taken = (2..=255).filter(|&at| ifs.add_addr(more, addr(full, at)));
+        assert_eq!(taken.count(), MAX_ADDRS - 2);
     }
 
     #[test]
@@ -468,7 +537,10 @@ mod tests {
             let dev = attach(&mut ifs, unit).unwrap();
             let spec = specs[unit as usize % specs.len()];
             let key = ahash::RandomState::with_seed(1);
-            ifs.with(dev, |ifp| ifp.change_queue(spec, &key, Now::default()));
+            assert_eq!(
+                ifs.change_queue(dev, spec, &key, Now::default()),
+                Some(true)
+            );
             // One of these makes room for the newest.
             let _ = (0..1200).all(|_| send(&mut ifs, dev));
             devs.push(dev);

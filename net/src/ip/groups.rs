@@ -247,7 +247,7 @@ impl Ip {
             }
             self.groups_report(&changed);
             let newest = self.reports.version(dev, family, now) == Version::V3;
-            let together = now + UNSOLICITED.mul_f64(self.rng.f64());
+            let together = now + UNSOLICITED.mul_f64(self.delays.fraction());
             for (_, group, _) in changed {
                 let is_in = self.is_in(dev, &group);
                 if !is_in {
@@ -256,7 +256,7 @@ impl Ip {
                 if newest {
                     self.reports.plan_change(dev, group, together);
                 } else if is_in {
-                    let again = now + UNSOLICITED_OLDER.mul_f64(self.rng.f64());
+                    let again = now + UNSOLICITED_OLDER.mul_f64(self.delays.fraction());
                     self.reports.plan_change(dev, group, again);
                 } else {
                     self.reports.cancel(dev, group, Occasion::Changed);
@@ -400,12 +400,12 @@ impl Ip {
         };
         let groups: Vec<_> = groups.filter(meant).collect();
         let newest = self.reports.version(rcvif, family, now) == Version::V3;
-        let together = now + query.within.mul_f64(self.rng.f64());
+        let together = now + query.within.mul_f64(self.delays.fraction());
         for group in groups {
             // One message has them all, or each has its own.
             let at = match newest {
                 true => together,
-                false => now + query.within.mul_f64(self.rng.f64()),
+                false => now + query.within.mul_f64(self.delays.fraction()),
             };
             self.reports.plan_answer(rcvif, group, at);
         }

@@ -136,8 +136,11 @@ impl Ip {
             return Err(errno::EINVAL);
         }
         let Self { ifs, flows, .. } = self;
-        ifs.with(dev, |ifp| ifp.change_queue(spec, flows, now))
-            .ok_or(errno::ENXIO)
+        match ifs.change_queue(dev, spec, flows, now) {
+            Some(true) => Ok(()),
+            Some(false) => Err(errno::ENOSPC),
+            None => Err(errno::ENXIO),
+        }
     }
 
     /// Removes an address, and its route unless another address needs it.

@@ -14,6 +14,7 @@
 //! - [`icmp`]: echo replies, errors about packets, and errors that others send us;
 //! - [`groups`]: IGMP and MLD;
 //! - [`reports`]: when groups are reported, and in which version;
+//! - [`identification`]: numbers that tell the fragments of one packet from those of another;
 //! - [`output`]: finds the route, makes the header, fragments, and hands packets to the interface;
 //! - [`ifioctl`]: sets addresses, mtu and flags of an interface, and updates routes and groups;
 //! - [`header`], [`options`], [`checksum`]: the formats.
@@ -23,6 +24,7 @@ mod forward;
 pub(crate) mod groups;
 pub(crate) mod header;
 pub(crate) mod icmp;
+mod identification;
 mod ifioctl;
 mod input;
 mod options;
@@ -48,9 +50,10 @@ use crate::ifnet::{DropReason, Family, IfIndex, IfName, IfTable, Ifnet, Way, is_
 use crate::memory::Pool;
 use crate::packet::Packet;
 use crate::route::RouteTable;
-use crate::seed::{Purpose, Seed};
+use crate::seed::{Chance, Purpose, Seed};
 use header::{Endpoints, Header};
 use icmp::{Notice, RateLimit, Said};
+use identification::Identifications;
 use pmtu::PathMtus;
 use reassembly::{HeldFragments, HeldFrom, Reassembly};
 use redirect::{Redirect, Redirects};
@@ -214,9 +217,11 @@ pub(crate) struct Ip {
     /// The time of this turn.
     pub(crate) now: Now,
     /// The source of delays.
-    pub(crate) rng: fastrand::Rng,
-    /// The source of ephemeral ports and identifiers, which nobody is to guess from delays.
-    pub(crate) ports: fastrand::Rng,
+    pub(crate) delays: Chance,
+    /// The source of ephemeral ports.
+    pub(crate) ports: Chance,
+    /// The source of the identifiers of pings.
+    pub(crate) pings: Chance,
     pub(crate) ifs: IfTable,
     pub(crate) routes: RouteTable,
     /// Whether packets for other hosts are forwarded.
@@ -236,10 +241,8 @@ pub(crate) struct Ip {
     pub(crate) rings: Pool,
     /// TCP segments for this host whose checksum was wrong.
     pub(crate) bad_segments: u64,
-    /// Counts the packets that may have to be fragmented.
-    ident: u32,
-    /// Gives each pair of addresses a secret start value of its identifications.
-    idents: ahash::RandomState,
+    /// Of the packets that may have to be fragmented.
+    idents: Identifications,
     /// Decides which flows share a queue where queueing is fair.
     flows: ahash::RandomState,
     /// A copy of the received packet whose fate is not decided yet; only while drops are watched.
@@ -252,8 +255,9 @@ impl Ip {
         let hasher = seed.tables(Purpose::IpTables);
         Self {
             now: Now::default(),
-            rng: seed.rng(Purpose::Delays),
-            ports: seed.rng(Purpose::Ports),
+            delays: seed.chance(Purpose::Delays),
+            ports: seed.chance(Purpose::Ports),
+            pings: seed.chance(Purpose::Pings),
             ifs: IfTable::new(hasher.clone()),
             routes: RouteTable::new(),
             forwarding: false,
@@ -268,20 +272,15 @@ impl Ip {
             notices: VecDeque::new(),
             rings: Pool::default(),
             bad_segments: 0,
-            ident: 0,
-            idents: seed.tables(Purpose::Identifications),
+            idents: Identifications::new(seed.keyed(Purpose::Identifications)),
             flows: seed.tables(Purpose::Flows),
             judged: None,
         }
     }
 
-    /// The identification of the next packet. It counts from a secret start value for each pair of
-    /// addresses, so a destination learns nothing from it about packets to others (RFC 7739 section
-    /// 5.2).
+    /// The identification of the next packet that may have to be fragmented.
     pub(crate) fn next_ident(&mut self, src: &IpAddr, dst: &IpAddr) -> u32 {
-        self.ident = self.ident.wrapping_add(1);
-        let secret = self.idents.hash_one((src, dst));
-        self.ident.wrapping_add(secret as u32)
+        self.idents.next(src, dst)
     }
 
     /// Both ends of a flow whose packets come and go by an interface.
@@ -455,7 +454,8 @@ impl Ip {
 
     /// Has dropped packets kept for those who watch, or not any more.
     pub(crate) fn watch_drops(&mut self, on: bool) {
-        self.ifs.watch_drops(on);
+        let rings = on.then(|| self.rings.clone());
+        self.ifs.watch_drops(rings);
         self.reassembly.keep_packets(on);
         self.judged = None;
     }

@@ -308,30 +308,30 @@ impl Ip {
         hop_limit: u8,
         mut packet: Packet,
     ) -> Result<(), NetError> {
-        let ident = self.next_ident(&src, &dst);
         let mtu = self.path_mtu(&dst, path.mtu);
         let family = Family::of(&dst);
         let payload_len = packet.len();
         match (src, dst) {
-            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            (IpAddr::V4(from), IpAddr::V4(to)) => {
                 let total = u16::try_from(IPV4_HEADER + payload_len);
                 let total = total.map_err(|_| NetError::TooBig)?;
-                let fragments = Fragments::Of(ident as u16);
-                let head = ipv4_header(src, dst, protocol, hop_limit, total, fragments);
+                let fragments = Fragments::Of(self.next_ident(&src, &dst) as u16);
+                let head = ipv4_header(from, to, protocol, hop_limit, total, fragments);
                 packet.prepend(&head);
                 self.output_v4(path, mtu, packet)
             }
-            (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            (IpAddr::V6(from), IpAddr::V6(to)) => {
                 let len = u16::try_from(payload_len).map_err(|_| NetError::TooBig)?;
                 // Members on this host have got it, and nobody else does.
-                if is_interface_local(&dst.into()) && !self.is_loopback(path.dev) {
+                if is_interface_local(&dst) && !self.is_loopback(path.dev) {
                     return Ok(());
                 }
-                let head = ipv6_header(src, dst, protocol, hop_limit, len);
+                let head = ipv6_header(from, to, protocol, hop_limit, len);
                 if IPV6_HEADER + payload_len <= usize::from(mtu) {
                     packet.prepend(&head);
                     return self.if_output(path.dev, family, packet, path.next_hop);
                 }
+                let ident = self.next_ident(&src, &dst);
                 let fragments = fragment_v6(head, protocol, &packet, mtu, ident);
                 self.output_all(path, family, fragments.ok_or(NetError::TooBig)?)
             }

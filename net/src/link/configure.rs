@@ -10,9 +10,7 @@ use smoltcp::wire::{EthernetAddress, Icmpv6Repr, NdiscOption, NdiscOptionRepr, N
 
 use super::autoconf::{Action, AutoAddr, Autoconf, Preference};
 use super::{EtherSoftc, Link};
-use crate::ifnet::{
-    AdapterId, DropReason, Family, IfAddr, IfIndex, Ifnet, MAX_ADDRS, solicited_node,
-};
+use crate::ifnet::{AdapterId, DropReason, Family, IfAddr, IfIndex, Ifnet, solicited_node};
 use crate::ip::groups::ALL_ROUTERS_V6;
 use crate::ip::{Ip, Verdict};
 use crate::route::{Origin, Route, advertised_metric, default_prefix};
@@ -26,7 +24,7 @@ impl Link {
     /// Starts an adapter that is new or up again: it takes its link-local address, and asks for
     /// routers.
     pub(crate) fn autoconf_start(&mut self, ip: &mut Ip, id: AdapterId) {
-        let delay = SOLICIT_WITHIN.mul_f64(ip.rng.f64());
+        let delay = SOLICIT_WITHIN.mul_f64(ip.delays.fraction());
         let softc = self.present(ip, id);
         let Some(softc) = softc.filter(|softc| ip.runs_ipv6(softc.dev)) else {
             return;
@@ -49,8 +47,8 @@ impl Link {
 
     /// Asks for an address that is not ours yet (RFC 4862 section 5.4).
     fn autoconf_probe(&mut self, ip: &mut Ip, id: AdapterId, dev: IfIndex, addr: IfAddr) {
-        let cannot = |ifp: &Ifnet| ifp.addr(&addr.addr).is_some() || ifp.addrs.len() >= MAX_ADDRS;
-        if !ip.runs_ipv6(dev) || ip.ifs.get(dev).is_none_or(cannot) {
+        let has = |ifp: &Ifnet| ifp.addr(&addr.addr).is_some();
+        if !ip.runs_ipv6(dev) || !ip.ifs.has_room_for_addr(dev) || ip.ifs.get(dev).is_none_or(has) {
             return;
         }
         self.autoconf_change(ip, id, |autoconf| autoconf.probe(addr));
@@ -253,7 +251,7 @@ impl Link {
             .and_then(|softc| softc.autoconf.deadline())
             .is_some_and(over)
         {
-            let chance = ip.rng.f64();
+            let chance = ip.delays.fraction();
             let polled = self.autoconf_change(ip, id, |autoconf| autoconf.poll(now, chance));
             let Some((dev, Some(action))) = polled else {
                 break;

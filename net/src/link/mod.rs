@@ -270,7 +270,7 @@ impl Link {
         let Some(id) = adapter_of(ip, dev) else {
             return;
         };
-        let (now, chance) = (ip.now.monotonic, ip.rng.f64());
+        let (now, chance) = (ip.now.monotonic, ip.delays.fraction());
         let softc = self.get_mut(id);
         if softc.is_some_and(|softc| softc.neighbors(&addr).confirm(addr, now, chance)) {
             self.autoconf_reachable(ip, id, &addr);

@@ -431,7 +431,7 @@ impl Link {
         let Some(ifp) = ip.ifs.get_mut(softc.dev) else {
             return false;
         };
-        let chance = ip.rng.f64();
+        let chance = ip.delays.fraction();
         let neighbors = softc.neighbors(&addr);
         let learned = neighbors.learn(addr, mac, heard, now, chance);
         for (family, packet) in learned.packets {

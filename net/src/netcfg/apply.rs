@@ -9,7 +9,7 @@ use scheme::errno::{self, Errno};
 use super::node::name_of;
 use super::setting::{IfSetting, Setting};
 use super::undo::Undo;
-use crate::ifnet::{Driver, IfAddr, IfIndex, Ifnet, MAX_ADDRS, MAX_GROUPS, MemberKind};
+use crate::ifnet::{Driver, IfAddr, IfIndex, Ifnet, MAX_GROUPS, MemberKind};
 use crate::ip::Ip;
 use crate::link::adapter_of;
 use crate::net::Net;
@@ -80,7 +80,9 @@ impl IfSetting {
                 if addr.addr.is_ipv6() && !ipv6 {
                     return Err(errno::EINVAL);
                 }
-                if !net.ip.can_connect(dev, &addr) {
+                // One that it replaces makes room.
+                let room = !ifp.addrs.is_empty() || net.ip.ifs.has_room_for_addr(dev);
+                if !room || !net.ip.can_connect(dev, &addr) {
                     return Err(errno::ENOSPC);
                 }
                 let self_made = |old: &IfAddr| {
@@ -99,7 +101,7 @@ impl IfSetting {
                 if (addr.addr.is_ipv6() && !ipv6) || ifp.addr(&addr.addr).is_some() {
                     return Err(errno::EINVAL);
                 }
-                if ifp.addrs.len() >= MAX_ADDRS || !net.ip.can_connect(dev, &addr) {
+                if !net.ip.ifs.has_room_for_addr(dev) || !net.ip.can_connect(dev, &addr) {
                     return Err(errno::ENOSPC);
                 }
                 disown(net, dev, &addr.addr);

@@ -4,7 +4,7 @@
 //! changed it. What a request changes and changes back is not seen, so a write that is refused makes
 //! no lines.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use scheme::errno;
 use scheme::{FileId, Outcome, Ready};
@@ -25,12 +25,20 @@ const LOST: &str = "lost\n";
 #[derive(Debug, Default)]
 pub(crate) struct Events {
     readers: BTreeMap<FileId, Reader>,
-    /// The interfaces that have readers, as they were last seen.
-    states: BTreeMap<IfIndex, State>,
-    /// The generation at which they were.
+    /// The interfaces that have readers.
+    watched: BTreeMap<IfIndex, Watched>,
+    /// The generation at which they were compared.
     compared: u64,
-    /// Bytes of all lines that wait.
+    /// Bytes of memory of all lines that wait.
     memory: Memory,
+}
+
+/// An interface that has readers.
+#[derive(Debug)]
+struct Watched {
+    /// As it was last seen.
+    state: State,
+    readers: BTreeSet<FileId>,
 }
 
 #[derive(Debug)]
@@ -38,7 +46,7 @@ struct Reader {
     /// `None` when the interface is gone.
     dev: Option<IfIndex>,
     uid: u32,
-    /// Lines to read.
+    /// Lines to read. It is charged what it occupies.
     lines: String,
     /// Whether lines were lost, behind these.
     lost: bool,
@@ -61,6 +69,13 @@ impl State {
             mtu: ifp.mtu,
             addrs: ifp.addrs.clone(),
         }
+    }
+
+    /// Whether the interface is in this state.
+    fn is_of(&self, ifp: &Ifnet) -> bool {
+        let running = ifp.flags.contains(IfFlags::RUNNING);
+        (self.up, self.running, self.mtu) == (ifp.is_up(), running, ifp.mtu)
+            && self.addrs == ifp.addrs
     }
 
     /// The lines that lead from this state to another; `None` is for an interface that is gone.
@@ -99,43 +114,82 @@ impl State {
 }
 
 impl Reader {
-    /// Adds a line, or notes that one was lost. Returns by how many bytes it grew.
-    fn push(&mut self, line: &str, memory: &Memory) -> usize {
-        if self.lost {
-            return 0;
+    fn new(dev: IfIndex, uid: u32) -> Self {
+        Self {
+            dev: Some(dev),
+            uid,
+            lines: String::new(),
+            lost: false,
         }
-        let fits = self.lines.len() + line.len() <= MOST && memory.has_room(line.len(), self.uid);
-        self.lost = !fits;
-        let line = if fits { line } else { LOST };
-        self.lines.push_str(line);
-        line.len()
+    }
+
+    /// Adds a line, or notes that one was lost.
+    fn push(&mut self, line: &str, memory: &mut Memory) {
+        if self.lost {
+            return;
+        }
+        let before = self.lines.capacity();
+        self.lost = !self.make_room(line.len(), memory);
+        self.lines.push_str(if self.lost { LOST } else { line });
+        memory.take(self.lines.capacity() - before);
+    }
+
+    /// Has the lines grow by so many bytes if they need to, and leaves room for [`LOST`] behind these.
+    /// False if there is no room for that.
+    fn make_room(&mut self, bytes: usize, memory: &Memory) -> bool {
+        let (len, capacity) = (self.lines.len(), self.lines.capacity());
+        if len + bytes > MOST {
+            return false;
+        }
+        let needed = len + bytes + LOST.len();
+        if needed > capacity {
+            let wanted = needed.max(2 * capacity).min(MOST + LOST.len());
+            if !memory.has_room(wanted - capacity, self.uid) {
+                return false;
+            }
+            self.lines.reserve_exact(wanted - len);
+        }
+        true
+    }
+
+    /// Takes so many bytes from the front. Memory of which less than a quarter is used is given back.
+    fn take(&mut self, len: usize, memory: &mut Memory) {
+        let before = self.lines.capacity();
+        self.lines.drain(..len);
+        if self.lines.len() < before / 4 {
+            self.lines.shrink_to_fit();
+        }
+        self.lost &= !self.lines.is_empty();
+        memory.give_back(before - self.lines.capacity());
     }
 }
 
 impl Events {
     /// Begins to tell a file of `uid` about an interface.
     pub(crate) fn open(&mut self, ip: &Ip, dev: IfIndex, id: FileId, uid: u32) {
-        if let Some(ifp) = ip.ifs.get(dev) {
-            self.states.entry(dev).or_insert_with(|| State::of(ifp));
-        }
-        let reader = Reader {
-            dev: Some(dev),
-            uid,
-            lines: String::new(),
-            lost: false,
+        let Some(ifp) = ip.ifs.get(dev) else {
+            return;
         };
-        self.readers.insert(id, reader);
+        let watched = self.watched.entry(dev).or_insert_with(|| Watched {
+            state: State::of(ifp),
+            readers: BTreeSet::new(),
+        });
+        watched.readers.insert(id);
+        self.readers.insert(id, Reader::new(dev, uid));
     }
 
     pub(crate) fn close(&mut self, id: FileId) {
         let Some(Reader { dev, lines, .. }) = self.readers.remove(&id) else {
             return;
         };
-        self.memory.give_back(lines.len());
+        self.memory.give_back(lines.capacity());
         if let Some(dev) = dev
-            && self.readers.values().all(|reader| reader.dev != Some(dev))
+            && let Some(watched) = self.watched.get_mut(&dev)
         {
-            self.states.remove(&dev);
+            watched.readers.remove(&id);
+            if watched.readers.is_empty() {
+                self.watched.remove(&dev);
+            }
         }
     }
 
@@ -158,13 +212,7 @@ impl Events {
         };
         let len = end + 1;
         buf[..len].copy_from_slice(&fits[..len]);
-        reader.lines.drain(..len);
-        if reader.lines.is_empty() {
-            // Its memory is not charged any more.
-            reader.lines = String::new();
-        }
-        reader.lost &= !reader.lines.is_empty();
-        self.memory.give_back(len);
+        reader.take(len, &mut self.memory);
         Outcome::Done(Ok(len))
     }
 
@@ -187,31 +235,37 @@ impl Events {
     }
 
     fn compare(&mut self, ip: &Ip, wakes: &mut Wakes) {
-        let devs: Vec<IfIndex> = self.states.keys().copied().collect();
-        for dev in devs {
-            let new = ip.ifs.get(dev).map(State::of);
-            let old = match &new {
-                Some(new) => self.states.insert(dev, new.clone()),
-                None => self.states.remove(&dev),
-            };
-            let lines = old.map_or(Vec::new(), |old| match Some(&old) == new.as_ref() {
-                true => Vec::new(),
-                false => old.lines_to(new.as_ref()),
-            });
-            if lines.is_empty() {
-                continue;
+        let Self {
+            readers,
+            watched,
+            memory,
+            ..
+        } = self;
+        watched.retain(|&dev, watched| {
+            let ifp = ip.ifs.get(dev);
+            if ifp.is_some_and(|ifp| watched.state.is_of(ifp)) {
+                return true;
             }
-            let readers = self.readers.iter_mut();
-            for (&id, reader) in readers.filter(|(_, reader)| reader.dev == Some(dev)) {
+            let new = ifp.map(State::of);
+            let lines = watched.state.lines_to(new.as_ref());
+            for &id in &watched.readers {
+                let Some(reader) = readers.get_mut(&id) else {
+                    continue;
+                };
                 for line in &lines {
-                    self.memory.take(reader.push(line, &self.memory));
+                    reader.push(line, memory);
                 }
-                if new.is_none() {
-                    reader.dev = None;
-                }
+                reader.dev = reader.dev.filter(|_| new.is_some());
                 wakes.wake(id, Ready::READ);
             }
-        }
+            match new {
+                Some(new) => {
+                    watched.state = new;
+                    true
+                }
+                None => false,
+            }
+        });
     }
 }
 
@@ -243,34 +297,36 @@ mod tests {
         assert!(new.lines_to(Some(&new)).is_empty());
     }
 
+    /// What all readers occupy.
+    fn occupied(events: &Events) -> usize {
+        let readers = events.readers.values();
+        readers.map(|reader| reader.lines.capacity()).sum()
+    }
+
     #[test]
     fn what_finds_no_room_is_one_line() {
         let id = FileId(3);
         let mut events = Events::default();
-        let mut reader = Reader {
-            dev: Some(IfIndex(1)),
-            uid: 1000,
-            lines: String::new(),
-            lost: false,
+        events.readers.insert(id, Reader::new(IfIndex(1), 1000));
+        let push = |events: &mut Events, line: &str| {
+            let reader = events.readers.get_mut(&id).unwrap();
+            reader.push(line, &mut events.memory);
+            assert_eq!(events.memory.bytes(), occupied(events));
         };
-        let mut fits = 0;
+        let fits = MOST / "mtu 1400\n".len();
         for _ in 0..10_000 {
-            let grown = reader.push("mtu 1400\n", &events.memory);
-            events.memory.take(grown);
-            fits += usize::from(grown == "mtu 1400\n".len());
+            push(&mut events, "mtu 1400\n");
         }
-        assert_eq!(fits, MOST / "mtu 1400\n".len());
-        events.readers.insert(id, reader);
+        assert!(events.memory.bytes() <= MOST + LOST.len());
         let (mut text, mut buf) = (String::new(), [0; 1000]);
         while let Outcome::Done(Ok(len @ 1..)) = events.read(id, &mut buf) {
             assert_eq!(buf[len - 1], b'\n');
             text.push_str(std::str::from_utf8(&buf[..len]).unwrap());
+            assert_eq!(events.memory.bytes(), occupied(&events));
         }
         assert_eq!(text, "mtu 1400\n".repeat(fits) + LOST);
         assert!(events.memory.is_empty());
-        let reader = events.readers.get_mut(&id).unwrap();
-        assert_eq!(reader.push("up\n", &events.memory), 3);
-        events.memory.take(3);
+        push(&mut events, "up\n");
         assert_eq!(
             events.read(id, &mut buf[..2]),
             Outcome::Done(Err(errno::EINVAL))
@@ -279,5 +335,67 @@ mod tests {
         assert_eq!(events.read(id, &mut buf), Outcome::Wait);
         events.close(id);
         assert!(events.readers.is_empty() && events.memory.is_empty());
+    }
+
+    #[test]
+    fn readers_that_leave_a_line_pay_for_what_they_occupy() {
+        let mut events = Events::default();
+        let mut buf = vec![0; MOST];
+        let (mut id, mut left) = (0, 0);
+        while events.memory.has_room(2 * MOST, 1000) {
+            let file = FileId(id);
+            events.readers.insert(file, Reader::new(IfIndex(1), 1000));
+            let reader = events.readers.get_mut(&file).unwrap();
+            for _ in 0..7000 {
+                reader.push("mtu 1400\n", &mut events.memory);
+            }
+            // All but the last line.
+            let most = reader.lines.len() - 1;
+            assert!(matches!(
+                events.read(file, &mut buf[..most]),
+                Outcome::Done(Ok(_))
+            ));
+            left += 9;
+            id += 1;
+            assert_eq!(events.memory.bytes(), occupied(&events));
+            if id == 5000 {
+                break;
+            }
+        }
+        assert_eq!(id, 5000, "nobody else is kept out");
+        assert!(occupied(&events) < 4 * left, "{}", occupied(&events));
+    }
+
+    #[test]
+    fn an_interface_has_its_own_readers_and_a_close_leaves_the_others_alone() {
+        let (mut ip, dev) = crate::ip::testing::connected();
+        let lo0 = IfIndex(0);
+        let mut events = Events::default();
+        for id in 0..100 {
+            let dev = if id < 50 { dev } else { lo0 };
+            events.open(&ip, dev, FileId(id), 1000);
+        }
+        events.close(FileId(0));
+        let of = |events: &Events, dev| {
+            let watched = events.watched.get(&dev);
+            watched.map_or(0, |watched| watched.readers.len())
+        };
+        assert_eq!((of(&events, dev), of(&events, lo0)), (49, 50));
+        let mut wakes = Wakes::default();
+        let mut told = |events: &mut Events, ip: &Ip| {
+            events.run(ip, &mut wakes);
+            std::iter::from_fn(|| wakes.poll()).count()
+        };
+        told(&mut events, &ip);
+        ip.ifs.get_mut(dev).unwrap().mtu = 1400;
+        ip.ifs.touch();
+        assert_eq!(
+            told(&mut events, &ip),
+            49,
+            "those of the other hear nothing"
+        );
+        assert_eq!(told(&mut events, &ip), 0);
+        (1..100).for_each(|id| events.close(FileId(id)));
+        assert!(events.watched.is_empty() && events.memory.is_empty());
     }
 }

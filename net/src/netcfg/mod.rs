@@ -10,6 +10,7 @@
 //! - [`undo`]: undoing them if one is refused, and announcing them if none was;
 //! - [`sockets`]: the list of sockets, which is no setting;
 //! - [`texts`]: the texts that readers have begun, each kept once;
+//! - [`watched`]: the files whose next change a program waits for;
 //! - [`lookup`]: the file that says which route an address has;
 //! - [`events`]: the files that tell what changes at an interface;
 //! - [`state`]: everything that was set, as the lines that set it again on another host;
@@ -24,8 +25,8 @@ mod sockets;
 mod state;
 mod texts;
 mod undo;
+mod watched;
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -44,6 +45,7 @@ pub(crate) use state::Keeper;
 pub use state::MAX_STATE;
 use texts::Texts;
 use undo::Change;
+use watched::Watched;
 
 pub(crate) use events::Events;
 pub(crate) use lookup::Lookup;
@@ -118,7 +120,7 @@ fn stat(node: &Node) -> Stat {
 
 /// Describes what a path below `netcfg` leads to; `None` for a directory.
 pub(crate) fn stat_path(net: &Net, path: &str) -> Result<Option<Stat>, Errno> {
-    if node::list(net, path).is_some() {
+    if node::is_directory(net, path) {
         return Ok(None);
     }
     let node = Node::parse(net, path).ok_or(errno::ENOENT)?;
@@ -190,9 +192,11 @@ impl Handle {
         // A reader at the start sees the current text. A reader that continues sees the same text
         // to its end.
         if offset == 0 || self.snapshot.is_none() {
-            let text = self.node.read(net).ok_or(errno::ENOENT)?;
-            watchers.texts.release(&self.node, self.snapshot.take());
-            self.snapshot = Some(watchers.texts.keep(&self.node, text, self.uid)?);
+            watchers.unwatch(self, id);
+            watchers
+                .texts
+                .release(net, &self.node, self.snapshot.take());
+            self.snapshot = Some(watchers.texts.read(net, &self.node, self.uid)?);
             if self.watched {
                 // The reader has seen the change that it was told of. It is told of the next
                 // without asking again.
@@ -281,16 +285,17 @@ impl Handle {
         if let Err(error) = self.sync(net, watchers) {
             log::debug!("netcfg: line refused at close: {error}");
         }
-        watchers.settings.remove(&id);
-        watchers.counters.remove(&id);
-        watchers.texts.release(&self.node, self.snapshot.take());
+        watchers.unwatch(self, id);
+        watchers
+            .texts
+            .release(net, &self.node, self.snapshot.take());
     }
 
     /// Readable when the text has changed since it was last read; writable always. After this call
     /// the file is told of the next change.
     pub(crate) fn ready(&mut self, net: &Net, watchers: &mut Watchers, id: FileId) -> Ready {
         self.watched = true;
-        if self.snapshot.is_none() || self.node.read(net).as_deref() != self.snapshot.as_deref() {
+        if self.snapshot.is_none() || watchers.texts.present(net, &self.node) != self.snapshot {
             return Ready::all();
         }
         watchers.watch(self, id);
@@ -358,9 +363,9 @@ fn commit(net: &mut Net, node: &Node, text: &[u8]) -> Result<(), Errno> {
 #[derive(Debug, Default)]
 pub(crate) struct Watchers {
     /// Files whose text changes only with settings.
-    settings: BTreeSet<FileId>,
+    settings: Watched,
     /// Files whose text also changes with packets.
-    counters: BTreeSet<FileId>,
+    counters: Watched,
     /// The generation at which `settings` were last compared.
     compared: u64,
     /// The earliest time at which `counters` are compared again.
@@ -385,30 +390,40 @@ impl Watchers {
         !self.counters.is_empty()
     }
 
-    /// Watches for the next change of a file.
-    fn watch(&mut self, handle: &Handle, id: FileId) {
+    /// The files that wait for changes as this one does.
+    fn watched(&mut self, handle: &Handle) -> &mut Watched {
         match handle.node.counts() {
-            true => self.counters.insert(id),
-            false => self.settings.insert(id),
-        };
+            true => &mut self.counters,
+            false => &mut self.settings,
+        }
+    }
+
+    /// Watches for the next change of a file, which was read.
+    fn watch(&mut self, handle: &Handle, id: FileId) {
+        if let Some(text) = &handle.snapshot {
+            self.watched(handle).add(&handle.node, text, id);
+        }
+    }
+
+    fn unwatch(&mut self, handle: &Handle, id: FileId) {
+        if handle.watched {
+            self.watched(handle).remove(&handle.node, id);
+        }
     }
 
     /// Wakes files whose text has changed. Each is told once, and again after it was read or
     /// polled.
-    pub(crate) fn run<'a>(
-        &mut self,
-        net: &'a Net,
-        wakes: &mut Wakes,
-        file: impl Fn(FileId) -> Option<&'a Handle>,
-    ) {
-        if std::mem::replace(&mut self.compared, generation(&net.ip)) != generation(&net.ip) {
-            tell(&mut self.settings, net, wakes, &file);
-        }
+    pub(crate) fn run(&mut self, net: &Net, wakes: &mut Wakes) {
         let now = net.ip.now.monotonic;
-        self.stale = self.counted() && now < self.due;
-        if !self.stale && self.counted() {
+        self.texts.expire(now);
+        let texts = &mut self.texts;
+        if std::mem::replace(&mut self.compared, generation(&net.ip)) != generation(&net.ip) {
+            self.settings.tell(wakes, |node| texts.present(net, node));
+        }
+        self.stale = !self.counters.is_empty() && now < self.due;
+        if !self.stale && !self.counters.is_empty() {
             self.due = now + COUNTERS;
-            tell(&mut self.counters, net, wakes, &file);
+            self.counters.tell(wakes, |node| texts.present(net, node));
         }
     }
 }
@@ -416,25 +431,4 @@ impl Watchers {
 /// Grows with every change that files show, counters not included.
 fn generation(ip: &Ip) -> u64 {
     ip.ifs.generation() + ip.routes.generation()
-}
-
-/// Wakes files whose text differs from the text last read from them. Each text is made once.
-fn tell<'a>(
-    watchers: &mut BTreeSet<FileId>,
-    net: &'a Net,
-    wakes: &mut Wakes,
-    file: &impl Fn(FileId) -> Option<&'a Handle>,
-) {
-    let mut texts = BTreeMap::new();
-    watchers.retain(|&id| {
-        let Some(Handle { node, snapshot, .. }) = file(id) else {
-            return false;
-        };
-        let text = texts.entry(node).or_insert_with(|| node.read(net));
-        let changed = snapshot.is_none() || text.as_deref() != snapshot.as_deref();
-        if changed {
-            wakes.wake(id, Ready::READ);
-        }
-        !changed
-    });
 }

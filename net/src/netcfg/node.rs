@@ -79,6 +79,9 @@ impl IfNode {
     }
 }
 
+/// The directory of interfaces.
+const IFACES: &str = "ifaces";
+
 /// Paths outside `ifaces/`.
 const FIXED: [(&str, Node); 9] = [
     ("resolv/nameserver", Node::Nameserver),
@@ -216,11 +219,17 @@ fn interface<'a>(net: &'a Net, name: &str) -> Option<&'a Ifnet> {
     net.ip.ifs.get(net.ip.ifs.by_name(name)?)
 }
 
+/// Whether a path is a directory.
+pub(super) fn is_directory(net: &Net, path: &str) -> bool {
+    // There may be many interfaces.
+    path == IFACES || list(net, path).is_some()
+}
+
 /// The entries of a directory; `None` if the path is not one. Directories are the parents of the
 /// paths of files.
 pub(super) fn list(net: &Net, path: &str) -> Option<Vec<DirEntry>> {
     let directory = |name: &str| entry(name, FileKind::Directory);
-    if path == "ifaces" {
+    if path == IFACES {
         return Some(net.ip.ifs.names().map(directory).collect());
     }
     let paths: Vec<&str> = match path.strip_prefix("ifaces/") {
@@ -233,7 +242,7 @@ pub(super) fn list(net: &Net, path: &str) -> Option<Vec<DirEntry>> {
     };
     let mut entries = children(paths, path)?;
     if path.is_empty() {
-        entries.push(directory("ifaces"));
+        entries.push(directory(IFACES));
     }
     Some(entries)
 }

@@ -187,9 +187,11 @@ impl RouteTable {
         if let Some(dev) = placed.route.dev {
             self.over.insert((dev, prefix));
         }
+        // Most prefixes have one route, and there may be very many.
+        let one = || Vec::with_capacity(1);
         let routes = match prefix {
-            IpNet::V4(prefix) => self.v4.entry(prefix).or_default(),
-            IpNet::V6(prefix) => self.v6.entry(prefix).or_default(),
+            IpNet::V4(prefix) => self.v4.entry(prefix).or_insert_with(one),
+            IpNet::V6(prefix) => self.v6.entry(prefix).or_insert_with(one),
         };
         let at = routes.partition_point(|old| old.preference() < placed.preference());
         routes.insert(at, placed);

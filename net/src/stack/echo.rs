@@ -10,13 +10,14 @@ use scheme::errno::{self, Errno};
 use slab::Slab;
 
 use super::listed::{Listed, next_of};
+use super::ports::each_once;
 use super::{OVERHEAD, Owner, unspecified};
 use crate::ifnet::{DropReason, IfIndex, IfName};
 use crate::ip::header::proto;
 use crate::ip::icmp::Said;
 use crate::ip::output::HOP_LIMIT;
 use crate::ip::{Ip, Quoted, Received, Verdict, checksum};
-use crate::memory::Memory;
+use crate::memory::{self, Memory, SPARE_PLACES};
 use crate::packet::Packet;
 
 /// Most sockets: each has an identifier of its own.
@@ -88,9 +89,8 @@ impl Echo {
         if self.sockets.len() >= most {
             return Err(errno::ENFILE);
         }
-        let start = ip.ports.u16(1..);
-        let mut idents = (start..=u16::MAX).chain(1..start);
-        let ident = idents.find(|ident| !self.idents.contains_key(ident));
+        let free = |ident: &u16| *ident != 0 && !self.idents.contains_key(ident);
+        let ident = each_once(&mut ip.pings).find(free);
         let ident = ident.ok_or(errno::ENFILE)?;
         let key = self.sockets.insert(EchoSocket {
             owner,
@@ -163,7 +163,7 @@ impl Echo {
     /// Takes the oldest message.
     pub(crate) fn recv(&mut self, id: EchoId) -> Option<Heard> {
         let socket = self.sockets.get_mut(id.0 as usize)?;
-        let heard = socket.heard.pop_front()?;
+        let heard = memory::pop_front(&mut socket.heard, SPARE_PLACES)?;
         socket.bytes -= heard.cost();
         self.memory.give_back(heard.cost());
         Some(heard)

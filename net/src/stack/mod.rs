@@ -3,6 +3,7 @@
 //! - [`tcp`]: connections, found by hash; listeners with a real accept queue; one timer for each.
 //! - [`udp`]: sockets with bounded queues, and fan-out of multicast to all of them.
 //! - [`mod@echo`]: sockets for pings; [`raw`]: sockets for whole packets;
+//! - [`ports`]: who has which port;
 //! - [`listed`]: what a listing shows of each.
 //!
 //! Each is given the [network layer](crate::ip::Ip) as an argument, and its events are taken with
@@ -10,18 +11,18 @@
 
 mod echo;
 mod listed;
+mod ports;
 mod raw;
 mod tcp;
 mod udp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use scheme::errno::{self, Errno};
-
 use crate::ifnet::IfName;
 
 pub(crate) use echo::{Echo, EchoId, Heard};
 pub(crate) use listed::Listed;
+pub(crate) use ports::bind_port;
 pub(crate) use raw::{Raw, RawId};
 #[cfg(fuzzing)]
 pub use tcp::connection::segments;
@@ -32,34 +33,6 @@ pub(crate) use udp::{Datagram, QUEUE_BYTES, SendTerms, Udp, UdpEvent};
 
 /// Bytes charged for a queued packet besides its memory, so that empty ones are bounded, too.
 const OVERHEAD: usize = 256;
-
-/// Ports for sockets whose program does not name one (RFC 6335 section 6).
-const EPHEMERAL: std::ops::RangeInclusive<u16> = 49_152..=65_535;
-
-/// Each ephemeral port once, beginning with a random one (RFC 6056 section 3.3.1).
-pub(crate) fn ephemeral_ports(rng: &mut fastrand::Rng) -> impl Iterator<Item = u16> + use<> {
-    let start = rng.u16(EPHEMERAL);
-    (start..=*EPHEMERAL.end()).chain(*EPHEMERAL.start()..start)
-}
-
-/// Has `bind` take a port: this one, or for 0 any ephemeral port that is free. Returns the result
-/// of `bind`, and the port.
-///
-/// # Errors
-///
-/// The error of `bind` for the port; `EADDRINUSE` if no port is free.
-pub(crate) fn bind_port<T>(
-    rng: &mut fastrand::Rng,
-    port: u16,
-    mut bind: impl FnMut(u16) -> Result<T, Errno>,
-) -> Result<(T, u16), Errno> {
-    if port != 0 {
-        return Ok((bind(port)?, port));
-    }
-    ephemeral_ports(rng)
-        .find_map(|port| Some((bind(port).ok()?, port)))
-        .ok_or(errno::EADDRINUSE)
-}
 
 /// The other end of a socket, as a program names it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

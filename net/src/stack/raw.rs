@@ -13,7 +13,7 @@ use crate::ifnet::{Family, is_mapped};
 use crate::ip::header::{IPV6_HEADER, addresses};
 use crate::ip::output::fragment_v4;
 use crate::ip::{Ip, Received};
-use crate::memory::Memory;
+use crate::memory::{self, Memory, SPARE_PLACES};
 use crate::packet::Packet;
 
 /// Most sockets.
@@ -107,7 +107,7 @@ impl Raw {
     /// Takes the oldest packet.
     pub(crate) fn recv(&mut self, id: RawId) -> Option<Packet> {
         let socket = self.sockets.get_mut(id.0 as usize)?;
-        let packet = socket.packets.pop_front()?;
+        let packet = memory::pop_front(&mut socket.packets, SPARE_PLACES)?;
         socket.bytes -= cost(&packet);
         self.memory.give_back(cost(&packet));
         Some(packet)

@@ -1,6 +1,6 @@
 //! UDP: sockets with bounded queues of their own, and fan-out.
 
-use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::collections::{HashMap, VecDeque};
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU8;
 use std::ops::Range;
@@ -11,13 +11,14 @@ use smallvec::SmallVec;
 use smoltcp::wire::UdpPacket;
 
 use super::listed::{Listed, next_of};
+use super::ports::Ports;
 use super::{OVERHEAD, Owner, Peer, unspecified};
 use crate::ifnet::{DropReason, IfIndex, IfName, Ifnet, is_link_local};
 use crate::ip::header::{Addressee, Endpoints, proto};
 use crate::ip::icmp::{Notice, Problem};
 use crate::ip::output::Egress;
 use crate::ip::{Ip, NetError, Received, Verdict, checksum};
-use crate::memory::Memory;
+use crate::memory::{self, Memory, SPARE_PLACES};
 use crate::packet::Packet;
 
 /// Bytes of a UDP header.
@@ -159,9 +160,8 @@ pub(crate) struct Udp {
     /// Sockets by name: an address, or the unspecified one of a family for all of that, and a port.
     /// Names are unique.
     names: HashMap<(IpAddr, u16), u32, ahash::RandomState>,
-    /// Every socket of a port and family, by the name for all addresses, for multicasts and
-    /// broadcasts.
-    ports: HashMap<(IpAddr, u16), BTreeSet<u32>, ahash::RandomState>,
+    /// Every socket of a port, for multicasts and broadcasts, too.
+    ports: Ports,
     events: VecDeque<u32>,
     /// Bytes in all queues.
     memory: Memory,
@@ -172,15 +172,15 @@ impl Udp {
         Self {
             sockets: Slab::new(),
             names: HashMap::with_hasher(hasher.clone()),
-            ports: HashMap::with_hasher(hasher),
+            ports: Ports::new(hasher),
             events: VecDeque::new(),
             memory: Memory::default(),
         }
     }
 
     /// Makes a socket of `uid` on a port of one address, or of all of a family if it is
-    /// unspecified. `ENFILE` if there are too many,
-    /// `EADDRINUSE` if the port is taken.
+    /// unspecified. `ENFILE` if there are too many, `EADDRINUSE` if the port is taken or among the
+    /// last ones, which are the superuser's.
     pub(crate) fn bind(
         &mut self,
         local: IpAddr,
@@ -193,10 +193,10 @@ impl Udp {
         }
         // A socket bound to all addresses of a family takes the port of each.
         let taken = match local.is_unspecified() {
-            true => self.ports.contains_key(&(local, port)),
+            true => self.ports.is_held(&local, port),
             false => self.holder((local, port)).is_some(),
         };
-        if taken {
+        if taken || !self.ports.may_take(&local, port, uid) {
             return Err(errno::EADDRINUSE);
         }
         let socket = UdpSocket {
@@ -215,8 +215,7 @@ impl Udp {
         };
         let id = self.sockets.insert(socket) as u32;
         self.names.insert((local, port), id);
-        let all = (unspecified(&local), port);
-        self.ports.entry(all).or_default().insert(id);
+        self.ports.add(&local, port, id);
         Ok(UdpId(id))
     }
 
@@ -230,7 +229,7 @@ impl Udp {
     /// Takes the oldest datagram.
     pub(crate) fn recv(&mut self, id: UdpId) -> Option<Datagram> {
         let socket = self.sockets.get_mut(id.0 as usize)?;
-        let datagram = socket.queue.pop_front()?;
+        let datagram = memory::pop_front(&mut socket.queue, SPARE_PLACES)?;
         socket.bytes -= datagram.cost();
         self.memory.give_back(datagram.cost());
         if let Some(link) = datagram.link {
@@ -334,13 +333,7 @@ impl Udp {
         };
         self.memory.give_back(socket.bytes);
         self.names.remove(&(socket.local, socket.port));
-        let all = (unspecified(&socket.local), socket.port);
-        if let Some(holders) = self.ports.get_mut(&all) {
-            holders.remove(&id.0);
-            if holders.is_empty() {
-                self.ports.remove(&all);
-            }
-        }
+        self.ports.remove(&socket.local, socket.port, id.0);
     }
 
     /// Gives a socket to another owner.
@@ -477,9 +470,7 @@ impl Udp {
             let holder = self.holder(to);
             return holder.filter(wants).into_iter().collect();
         }
-        let all = (unspecified(&to.0), to.1);
-        let holders = self.ports.get(&all).into_iter().flatten();
-        holders.copied().filter(wants).collect()
+        self.ports.holders(&to.0, to.1).filter(wants).collect()
     }
 
     /// Whether a socket's queue, and the memory of all queues, have room for a datagram.
@@ -703,7 +694,7 @@ mod tests {
     fn sockets_are_bounded() {
         let mut udp = udp();
         for port in 0..=u16::MAX {
-            udp.bind(HOST.into(), port, Owner(1), 1000).unwrap();
+            udp.bind(HOST.into(), port, Owner(1), 0).unwrap();
         }
         let more = udp.bind(PEER.into(), 1, Owner(1), 0);
         assert_eq!(more, Err(errno::ENFILE));

@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::spec::Limits;
-use super::{Class, Discipline, Frame, Full};
+use super::{Class, Discipline, Frame, Full, SPARE_PLACES};
 use crate::ifnet::IfStats;
+use crate::memory;
 
 /// First in, first out, bounded in packets and in bytes. When it is full, the newest frame is
 /// refused.
@@ -42,7 +43,7 @@ impl Discipline for Fifo {
     }
 
     fn dequeue(&mut self, _now: Duration, _stats: &mut IfStats) -> Option<Frame> {
-        let frame = self.frames.pop_front()?;
+        let frame = memory::pop_front(&mut self.frames, SPARE_PLACES)?;
         self.bytes -= frame.bytes.len();
         self.memory -= frame.memory();
         Some(frame)

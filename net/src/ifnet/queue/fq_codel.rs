@@ -8,7 +8,7 @@ use slab::Slab;
 use super::codel::{Backlog, Codel};
 use super::flow::{Flow, mark};
 use super::spec::{FqCodelSpec, Rate};
-use super::{Class, Discipline, Frame, Full};
+use super::{Class, Discipline, Frame, Full, SPARE_PLACES};
 use crate::ifnet::{DropReason, Family, IfStats};
 
 /// No frame.
@@ -58,6 +58,10 @@ struct FlowQueue {
     codel: Codel,
 }
 
+/// Bytes of memory that a flow takes without packets: its queue, its backlog, and its places in the
+/// lists, which may be half full.
+pub(super) const FLOW_MEMORY: usize = size_of::<FlowQueue>() + 5 * size_of::<u32>();
+
 impl FqCodel {
     /// Empty queues. `key` decides which flows share one.
     pub(super) fn new(spec: FqCodelSpec, key: ahash::RandomState) -> Self {
@@ -95,6 +99,9 @@ impl FqCodel {
     fn pop(&mut self, flow: u32) -> Option<Frame> {
         let queue = self.flows.get_mut(flow as usize)?;
         let Held { frame, next } = self.frames.try_remove(queue.first as usize)?;
+        if self.frames.is_empty() && self.frames.capacity() > SPARE_PLACES {
+            self.frames = Slab::new();
+        }
         queue.first = next;
         if next == NONE {
             queue.last = NONE;

@@ -262,6 +262,9 @@ impl Discipline for AnyDiscipline {
     }
 }
 
+/// Places for frames that a queue keeps when nothing is in them: those of the default limit.
+const SPARE_PLACES: usize = 256;
+
 /// The packets that wait for the wire, or for the program that reads them.
 #[derive(Debug)]
 pub struct SendQueue {
@@ -423,6 +426,11 @@ impl SendQueue {
     /// The number of waiting senders to let try after a frame was released.
     pub(crate) fn woken(&self) -> usize {
         self.discipline.woken()
+    }
+
+    /// Its discipline and rate.
+    pub(in crate::ifnet) fn spec(&self) -> &QueueSpec {
+        &self.spec
     }
 
     /// Frames held.

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use super::super::parse_decimal;
 use super::codel::Terms;
+use super::fq_codel::FLOW_MEMORY;
 
 /// Largest bounds of a queue, or of each class of one. Memory is bounded whatever is written.
 const MOST: Limits = Limits {
@@ -176,6 +177,14 @@ fn within<T: PartialOrd>((least, most): (T, T)) -> impl Fn(&T) -> bool {
 }
 
 impl QueueSpec {
+    /// Bytes of memory that the flows of such a queue take, besides their packets.
+    pub(in crate::ifnet) fn flow_memory(&self) -> usize {
+        match self.discipline {
+            DisciplineSpec::FqCodel(spec) => spec.flows * FLOW_MEMORY,
+            DisciplineSpec::Fifo(_) | DisciplineSpec::Priq(_) => 0,
+        }
+    }
+
     /// Reads a line. Parts that are left out have their defaults; each may be there once. `None` if
     /// a word is unknown or a number out of range.
     pub fn parse(line: &str) -> Option<Self> {

@@ -12,7 +12,6 @@ use super::testing::{bare, give_addr, keep, sent};
 use super::{Budget, Delivery, Ip, Verdict, checksum};
 use crate::ifnet::{Driver, DropReason, Family, IfFlags, IfIndex};
 use crate::packet::Packet;
-use crate::seed::Seed;
 
 /// A network layer with a tunnel for each list of addresses.
 fn machine<const N: usize>(tunnels: [&[&str]; N]) -> (Ip, [IfIndex; N]) {
@@ -81,14 +80,4 @@ fn icmp6(src: &str, dst: &str, kind: u8, data: &[u8]) -> Vec<u8> {
     let sum = checksum::fill(&src, &dst, proto::ICMPV6, &message);
     message[2..4].copy_from_slice(&sum.to_be_bytes());
     message
-}
-
-#[test]
-fn identifications_of_one_destination_do_not_tell_those_of_another() {
-    let [a, b, c] = ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|addr| addr.parse().unwrap());
-    let mut ip = Ip::new(&Seed::from(1));
-    let first = ip.next_ident(&a, &b);
-    assert_eq!(ip.next_ident(&a, &b), first.wrapping_add(1));
-    assert_ne!(ip.next_ident(&a, &c), first.wrapping_add(2));
-    assert_ne!(Ip::new(&Seed::from(5)).next_ident(&a, &b), first);
 }

@@ -10,6 +10,9 @@ use super::{Context, Holder, Socket, State, any, check_family};
 use crate::net::Net;
 use crate::stack::{Peer, UdpId, bind_port};
 
+/// Most files of one socket: each is told of every datagram.
+const MAX_HOLDERS: usize = 1024;
+
 impl Socket {
     pub(super) fn bind_datagrams(
         &mut self,
@@ -22,7 +25,7 @@ impl Socket {
         let owner = cx.owner();
         let Net { ip, udp, .. } = &mut *cx.net;
         let bind = |port| udp.bind(addr, port, owner, self.uid);
-        let (socket, port) = bind_port(&mut ip.ports, local.1, bind)?;
+        let (socket, port) = bind_port(&mut ip.ports, self.uid, local.1, bind)?;
         let local = (addr, port);
         self.state = State::Datagrams {
             socket,
@@ -67,13 +70,13 @@ impl Socket {
     pub(super) fn disconnect(&self, cx: &mut Context<'_>, new: FileId) -> Result<Box<Self>, Errno> {
         match self.state {
             State::Datagrams { socket, local, .. } => {
-                Ok(self.share_datagrams(cx, socket, local, None, new))
+                self.share_datagrams(cx, socket, local, None, new)
             }
             _ => Err(errno::EINVAL),
         }
     }
 
-    /// Another file, with the number `new`, of the same UDP socket.
+    /// Another file, with the number `new`, of the same UDP socket. `ENFILE` if that has too many.
     fn share_datagrams(
         &self,
         cx: &mut Context<'_>,
@@ -81,16 +84,19 @@ impl Socket {
         local: (IpAddr, u16),
         peer: Option<Peer>,
         new: FileId,
-    ) -> Box<Self> {
+    ) -> Result<Box<Self>, Errno> {
         let shared = self.derive(State::Datagrams {
             socket,
             local,
             peer,
         });
         let holders = cx.shared.holders.entry(socket).or_default();
+        if holders.len() >= MAX_HOLDERS {
+            return Err(errno::ENFILE);
+        }
         holders.push(Holder { file: new, peer });
         cx.filter_datagrams(socket);
-        shared
+        Ok(shared)
     }
 
     /// `bind`, `connect` and `sendto` of a datagram socket.
@@ -114,7 +120,7 @@ impl Socket {
         match self.state {
             State::Datagrams { socket, local, .. } => {
                 check_family(local.0, peer)?;
-                Ok(self.share_datagrams(cx, socket, local, peer, new))
+                self.share_datagrams(cx, socket, local, peer, new)
             }
             _ => Err(errno::EINVAL),
         }

@@ -13,6 +13,10 @@ use crate::stack::UdpId;
 /// Most memberships of a socket: BSD's former `IP_MAX_MEMBERSHIPS`, and Linux's present
 /// `igmp_max_memberships`. One more is `ENOBUFS`.
 const MAX_MEMBERSHIPS: usize = 20;
+/// Most memberships of all sockets.
+const MAX_ALL_MEMBERSHIPS: usize = 65_536;
+/// Of these, how many are reserved for the superuser.
+const RESERVED_MEMBERSHIPS: usize = 4096;
 
 /// The key of a socket: its file as long as it has no name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -25,6 +29,8 @@ pub(super) enum SocketKey {
 #[derive(Debug, Default)]
 pub(super) struct Memberships {
     of: BTreeMap<SocketKey, Vec<(IfIndex, IpAddr)>>,
+    /// How many there are.
+    count: usize,
 }
 
 impl Memberships {
@@ -37,8 +43,10 @@ impl Memberships {
 
     /// Removes every membership on an interface that is gone: its number will be reused.
     pub(super) fn detach(&mut self, dev: IfIndex) {
+        self.count = 0;
         self.of.retain(|_, groups| {
             groups.retain(|&(of, _)| of != dev);
+            self.count += groups.len();
             !groups.is_empty()
         });
     }
@@ -89,9 +97,12 @@ impl Socket {
     /// `IP_ADD_MEMBERSHIP`, `IPV6_JOIN_GROUP`.
     pub(super) fn join(&self, cx: &mut Context<'_>, request: Request) -> Result<(), Errno> {
         let key = self.key(cx.id)?;
-        let most = match self.uid {
-            0 => MAX_GROUPS,
-            _ => MAX_GROUPS - RESERVED_GROUPS,
+        let (most, most_of_all) = match self.uid {
+            0 => (MAX_GROUPS, MAX_ALL_MEMBERSHIPS),
+            _ => (
+                MAX_GROUPS - RESERVED_GROUPS,
+                MAX_ALL_MEMBERSHIPS - RESERVED_MEMBERSHIPS,
+            ),
         };
         let Request { group, interface } = request;
         if !group.is_multicast() {
@@ -115,12 +126,14 @@ impl Socket {
             return Err(errno::EADDRINUSE);
         }
         if groups.len() >= MAX_MEMBERSHIPS
+            || cx.shared.memberships.count >= most_of_all
             || !cx.net.ip.group_join(dev, group, MemberKind::Socket, most)
         {
             return Err(errno::ENOBUFS);
         }
         let of = cx.shared.memberships.of.entry(key).or_default();
         of.push((dev, group));
+        cx.shared.memberships.count += 1;
         Ok(())
     }
 
@@ -147,6 +160,7 @@ impl Socket {
         };
         let at = groups.iter().position(meant).ok_or(errno::EADDRNOTAVAIL)?;
         let (dev, group) = groups.remove(at);
+        cx.shared.memberships.count -= 1;
         if groups.is_empty() {
             cx.shared.memberships.of.remove(&key);
         }
@@ -168,6 +182,7 @@ impl Context<'_> {
     pub(super) fn leave_all(&mut self, key: SocketKey) {
         let groups = self.shared.memberships.of.remove(&key);
         for (dev, group) in groups.into_iter().flatten() {
+            self.shared.memberships.count -= 1;
             self.net.ip.group_leave(dev, group, MemberKind::Socket);
         }
     }

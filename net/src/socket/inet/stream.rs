@@ -25,7 +25,7 @@ impl Socket {
         let owner = cx.owner();
         let Net { ip, tcp, .. } = &mut *cx.net;
         let listen = |port| tcp.listen(addr, port, BACKLOG, owner, self.uid);
-        let (listener, port) = bind_port(&mut ip.ports, local.1, listen)?;
+        let (listener, port) = bind_port(&mut ip.ports, self.uid, local.1, listen)?;
         let local = (addr, port);
         self.state = State::Listening { listener, local };
         cx.net

@@ -10,7 +10,8 @@ use crate::ifnet::is_host;
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
 use crate::ip::output::Egress;
-use crate::stack::{Owner, Peer, ephemeral_ports};
+use crate::stack::ports::{EPHEMERAL, ephemeral_ports};
+use crate::stack::{Owner, Peer};
 
 impl Tcp {
     /// Begins a connection. The owner hears when it is there, or why it is not.
@@ -53,17 +54,31 @@ impl Tcp {
             Some(port) if free(self, port) => port,
             Some(_) => return Err(errno::EADDRINUSE),
             None => {
-                // The other end's own, or one that is listened on, would reach itself.
+                // Where all others are taken, the superuser also gets a port that is listened on, or
+                // whose last connection with these ends is over since a moment ago: its numbers are
+                // above those of that.
+                let mut second = None;
+                // The other end's own would reach itself.
                 let fits = |&port: &u16| {
+                    let fits = (src, port) != remote && free(self, port);
                     let unused = self.listener_for(&src, port).is_none();
-                    let other = (src, port) != remote;
-                    unused && other && free(self, port) && rested(self, port)
+                    let best = fits && unused && rested(self, port);
+                    if fits && !best && uid == 0 {
+                        second.get_or_insert(port);
+                    }
+                    best
                 };
-                let port = ephemeral_ports(&mut ip.ports).find(fits);
-                port.ok_or(errno::EADDRNOTAVAIL)?
+                let first = match self.may_begin(&endpoints(0), uid) {
+                    true => ephemeral_ports(&mut ip.ports, uid).find(fits),
+                    false => None,
+                };
+                first.or(second).ok_or(errno::EADDRNOTAVAIL)?
             }
         };
         let endpoints = endpoints(port);
+        if EPHEMERAL.contains(&port) && !self.may_begin(&endpoints, uid) {
+            return Err(errno::EADDRNOTAVAIL);
+        }
         let config = self.config(ip, &endpoints, Some(&path), &terms);
         let iss = self.isn(ip, &endpoints);
         let connection = Connection::connect(&config, iss, now);

@@ -129,7 +129,7 @@ impl Tcp {
                 _ => {
                     flow.holder = Holder::Queued(listener);
                     if let Some(listener) = self.listeners.get_mut(listener.0 as usize) {
-                        listener.embryos = listener.embryos.saturating_sub(1);
+                        listener.embryos.remove(&id);
                         listener.queue.push_back(id);
                     }
                     self.tell_listener(listener);

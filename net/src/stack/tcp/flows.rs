@@ -1,5 +1,6 @@
 //! Connections as they come and go, and the memory they take.
 
+use std::collections::hash_map::Entry;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -9,6 +10,7 @@ use crate::ifnet::IPV6_MINMTU;
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
 use crate::ip::output::Path;
+use crate::stack::ports::{EPHEMERAL, most_ports};
 use crate::timers::Timer;
 
 /// Bytes of memory that all connections may take. With more, no further ones are begun, and no data
@@ -166,6 +168,12 @@ impl Tcp {
         if self.flows.len() >= most || !self.has_memory(uid) {
             return None;
         }
+        let begun = uid != 0
+            && matches!(holder, Holder::Owner(_))
+            && EPHEMERAL.contains(&endpoints.local.1);
+        if begun {
+            *self.begun.entry(any_port(endpoints)).or_default() += 1;
+        }
         self.serial = self.serial.wrapping_add(1);
         let serial = self.serial;
         let key = self.flows.insert(Box::new(Flow {
@@ -175,6 +183,7 @@ impl Tcp {
             holder,
             uid,
             terms,
+            begun,
             path: None,
             proof: Proof::NONE,
             timer: Timer::default(),
@@ -227,11 +236,26 @@ impl Tcp {
         }
     }
 
+    /// Whether a user may begin another connection from an ephemeral port: to each destination the
+    /// last ports are the superuser's.
+    pub(super) fn may_begin(&self, endpoints: &Endpoints, uid: u32) -> bool {
+        let begun = self.begun.get(&any_port(*endpoints));
+        uid == 0 || begun.is_none_or(|&begun| begun < most_ports(uid))
+    }
+
     pub(super) fn remove(&mut self, id: FlowId) {
         if self.flow(id).is_none() {
             return;
         }
         let mut flow = self.flows.remove(id.key as usize);
+        if flow.begun
+            && let Entry::Occupied(mut count) = self.begun.entry(any_port(flow.endpoints))
+        {
+            *count.get_mut() -= 1;
+            if *count.get() == 0 {
+                count.remove();
+            }
+        }
         self.timers.disarm(&mut flow.timer, id);
         self.memory -= flow.memory;
         if self.by_endpoints.get(&flow.endpoints) == Some(&id) {
@@ -240,7 +264,7 @@ impl Tcp {
         match flow.holder {
             Holder::Embryo(listener) => {
                 if let Some(listener) = self.listeners.get_mut(listener.0 as usize) {
-                    listener.embryos = listener.embryos.saturating_sub(1);
+                    listener.embryos.remove(&id);
                 }
             }
             Holder::Queued(listener) => {
@@ -250,6 +274,14 @@ impl Tcp {
             }
             Holder::Owner(_) | Holder::Orphan => {}
         }
+    }
+}
+
+/// The ends of a connection, whichever port it has here.
+fn any_port(endpoints: Endpoints) -> Endpoints {
+    Endpoints {
+        local: (endpoints.local.0, 0),
+        ..endpoints
     }
 }
 
@@ -399,7 +431,7 @@ mod tests {
         for port in 1..=u16::MAX {
             system
                 .tcp
-                .listen(HOST.into(), port, 1, Owner(2), USER)
+                .listen(HOST.into(), port, 1, Owner(2), 0)
                 .unwrap();
         }
         system.tcp.listen(other, 1, 1, Owner(2), USER).unwrap();
@@ -432,6 +464,30 @@ mod tests {
         assert_eq!(system.tcp.listeners[id.0 as usize].queue.len(), cookies);
         // Past the backlog nobody begins.
         assert_eq!(system.arrive(9000, Flags::SYN, [7, 0], b""), full);
+    }
+
+    #[test]
+    fn a_listener_ends_with_its_own_handshakes_and_no_others() {
+        let mut system = System::new();
+        let own = system.tcp.listen(HOST.into(), 80, 128, Owner(2), USER);
+        let own = own.unwrap();
+        let other = system.connect(9, USER).unwrap();
+        let mut numbers = Vec::new();
+        let _ = sent(&mut system.ip, system.dev);
+        for port in 4000..4004 {
+            let _ = system.arrive(port, Flags::SYN, [7, 0], b"");
+            let answer = sent(&mut system.ip, system.dev).remove(0);
+            numbers.push(u32::from_be_bytes(*answer[24..].first_chunk().unwrap()));
+        }
+        // One is given up, and one is done: neither is under way.
+        let _ = system.arrive(4000, Flags::RST, [8, 0], b"");
+        let _ = system.arrive(4001, Flags::ACK, [8, numbers[1] + 1], b"");
+        let listener = &system.tcp.listeners[own.0 as usize];
+        assert_eq!((listener.embryos.len(), listener.queue.len()), (2, 1));
+        system.tcp.unlisten(own);
+        system.tcp.run(&mut system.ip, crate::ip::Budget::TURN);
+        assert_eq!(system.tcp.flows.len(), 1);
+        assert!(system.tcp.connection(other).is_some());
     }
 
     #[test]

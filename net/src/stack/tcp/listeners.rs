@@ -1,17 +1,17 @@
 //! Listeners: the handshakes of strangers, and the connections that wait to be accepted.
 
-use std::collections::VecDeque;
-use std::collections::hash_map::Entry;
+use std::collections::{BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use scheme::errno::{self, Errno};
 
 use super::connection::{Connection, Flags, Segment};
 use super::path::way;
-use super::{Flow, FlowId, Holder, Listener, ListenerId, Pending, STRANGER, Tcp, Terms, cookies};
+use super::{FlowId, Holder, Listener, ListenerId, Pending, STRANGER, Tcp, Terms, cookies};
 use crate::ifnet::{DropReason, IfIndex};
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
+use crate::memory::{self, SPARE_PLACES};
 use crate::stack::{Owner, unspecified};
 
 /// Handshakes under way that every listener may have; with a longer backlog, as many as that. Further
@@ -34,10 +34,11 @@ impl Tcp {
     ) -> Result<ListenerId, Errno> {
         // One of all addresses of a family clashes with every one of the port.
         let clash = match local.is_unspecified() {
-            true => self.ports.contains_key(&(local, port)),
+            true => self.ports.is_held(&local, port),
             false => self.listener_for(&local, port).is_some(),
         };
-        if clash {
+        // The last ports are the superuser's.
+        if clash || !self.ports.may_take(&local, port, uid) {
             return Err(errno::EADDRINUSE);
         }
         if self.listeners.len() >= MAX_LISTENERS {
@@ -50,21 +51,20 @@ impl Tcp {
             port,
             backlog: backlog.max(1),
             terms: Terms::default(),
-            embryos: 0,
+            embryos: BTreeSet::new(),
             queue: VecDeque::new(),
             told: false,
         };
         let id = ListenerId(self.listeners.insert(listener) as u32);
         self.by_local.insert((local, port), id);
-        let all = (unspecified(&local), port);
-        *self.ports.entry(all).or_default() += 1;
+        self.ports.add(&local, port, id.0);
         Ok(id)
     }
 
     /// Takes the connection that waited longest.
     pub(crate) fn accept(&mut self, id: ListenerId) -> Option<FlowId> {
         let listener = self.listeners.get_mut(id.0 as usize)?;
-        let flow_id = listener.queue.pop_front()?;
+        let flow_id = memory::pop_front(&mut listener.queue, SPARE_PLACES)?;
         let (owner, uid) = (listener.owner, listener.uid);
         if let Some(flow) = self.flow_mut(flow_id) {
             flow.uid = uid;
@@ -110,7 +110,7 @@ impl Tcp {
         let listener = &self.listeners[id.0 as usize];
         let queued = listener.queue.len();
         let full = queued >= listener.backlog;
-        let crowded = listener.embryos >= listener.backlog.max(EMBRYOS);
+        let crowded = listener.embryos.len() >= listener.backlog.max(EMBRYOS);
         let terms = listener.terms;
         let now = ip.now.monotonic;
         if segment.flags.has(Flags::ACK) {
@@ -174,7 +174,7 @@ impl Tcp {
                 now,
             )
             .ok_or(DropReason::NoMemory)?;
-        self.listeners[id.0 as usize].embryos += 1;
+        self.listeners[id.0 as usize].embryos.insert(flow);
         self.drive(ip, flow);
         Ok(())
     }
@@ -185,23 +185,8 @@ impl Tcp {
             return;
         };
         self.by_local.remove(&(listener.local, listener.port));
-        let all = (unspecified(&listener.local), listener.port);
-        if let Entry::Occupied(mut count) = self.ports.entry(all) {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
-        }
-        let mut embryos = Vec::new();
-        if listener.embryos > 0 {
-            let of_it = |flow: &Flow| flow.holder == Holder::Embryo(id);
-            let flows = self.flows.iter().filter(|(_, flow)| of_it(flow));
-            embryos.extend(flows.map(|(key, flow)| FlowId {
-                key: key as u32,
-                serial: flow.serial,
-            }));
-        }
-        for id in embryos.into_iter().chain(listener.queue) {
+        self.ports.remove(&listener.local, listener.port, id.0);
+        for id in listener.embryos.into_iter().chain(listener.queue) {
             if let Some(flow) = self.flow_mut(id) {
                 flow.holder = Holder::Orphan;
                 flow.connection.abort();

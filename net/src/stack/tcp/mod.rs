@@ -26,7 +26,7 @@ mod secret;
 mod terms;
 mod time_wait;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -43,6 +43,7 @@ use self::secret::Secret;
 pub(crate) use self::terms::{Buffers, Terms};
 use self::time_wait::TimeWaits;
 use super::Owner;
+use super::ports::Ports;
 use crate::ifnet::{DropReason, IfIndex};
 use crate::ip::header::{Addressee, Endpoints};
 use crate::ip::output::Path;
@@ -85,6 +86,8 @@ struct Flow {
     /// The user of it. Until a connection that somebody else began is accepted, it is a stranger's.
     uid: u32,
     terms: Terms,
+    /// Whether it counts among those that [users began](Tcp::begun) from ephemeral ports.
+    begun: bool,
     /// The way to the other end, and the routing table's generation it is from.
     path: Option<(u64, Path)>,
     proof: Proof,
@@ -126,7 +129,7 @@ struct Listener {
     backlog: usize,
     terms: Terms,
     /// Handshakes under way.
-    embryos: usize,
+    embryos: BTreeSet<FlowId>,
     /// Connections to accept, oldest first.
     queue: VecDeque<FlowId>,
     told: bool,
@@ -159,8 +162,11 @@ pub(crate) struct Tcp {
     by_endpoints: HashMap<Endpoints, FlowId, ahash::RandomState>,
     listeners: Slab<Listener>,
     by_local: HashMap<(IpAddr, u16), ListenerId, ahash::RandomState>,
-    /// How many listeners each port of a family has, by the name for all addresses; none is not kept.
-    ports: HashMap<(IpAddr, u16), usize, ahash::RandomState>,
+    /// Every listener of a port.
+    ports: Ports,
+    /// How many connections users began from ephemeral ports, by their ends without the port; none is
+    /// not kept.
+    begun: HashMap<Endpoints, usize, ahash::RandomState>,
     timers: Timers<FlowId>,
     ready: VecDeque<FlowId>,
     /// Connections that wait for room in an interface's send queue.
@@ -188,7 +194,8 @@ impl Tcp {
             by_endpoints: HashMap::with_hasher(hasher.clone()),
             listeners: Slab::new(),
             by_local: HashMap::with_hasher(hasher.clone()),
-            ports: HashMap::with_hasher(hasher.clone()),
+            ports: Ports::new(hasher.clone()),
+            begun: HashMap::with_hasher(hasher.clone()),
             timers: Timers::default(),
             ready: VecDeque::new(),
             blocked: HashMap::with_hasher(hasher.clone()),

@@ -98,6 +98,7 @@ const CHECKS: &[(&str, Check)] = &[
         ),
     ),
     ("input queue", Here(input_queue)),
+    ("datagrams to this host", Here(looped)),
     ("rings of captures", Here(ring)),
     ("rings together", Here(rings)),
     (
@@ -533,6 +534,39 @@ fn input_queue() {
     let dropped = machine.stat("tun0", "drop.netisr_full") - 1;
     assert_eq!(dropped, 20 * 64 - (16 << 20) / 16_000);
     machine.settle();
+}
+
+/// A program that sends to this host itself, as many in one write as fit, takes no place in the
+/// queue that others need, and holds nobody up.
+fn looped() {
+    let (mut machine, tun) = Machine::with_tunnel();
+    let batch = |machine: &mut Machine, file| {
+        let on = &mut 1_i32.to_ne_bytes()[..];
+        let on = Argument::new(on);
+        machine.host.ioctl(file, TUNSBATCH, on, ROOT).unwrap();
+    };
+    let address = |host: [u8; 4]| {
+        let port = 9_u16.to_be_bytes();
+        let head = [&2_u16.to_ne_bytes()[..], &port, &[0; 4], &host, &[0; 12]].concat();
+        [&24_u32.to_ne_bytes()[..], &head].concat()
+    };
+    for host in [[127, 0, 0, 1], [10, 0, 0, 1]] {
+        let socket = machine.open("udp/bind/0.0.0.0:0", USER).unwrap();
+        batch(&mut machine, socket);
+        let frames = address(host).repeat(9000);
+        assert_eq!(machine.write(socket, &frames), Ok(512 * 28));
+        assert_eq!(machine.write(socket, &frames), Err(errno::ENOBUFS));
+        let packet = udp(("10.0.0.2", 9), ("10.0.0.1", 9), b"");
+        for _ in 0..8192 - 512 {
+            machine.write(tun, &packet).unwrap();
+        }
+        assert_eq!(machine.stat("tun0", "drop.netisr_full"), 0);
+        machine.settle();
+        assert_eq!(machine.write(socket, &frames), Ok(512 * 28));
+        machine.settle();
+        machine.host.close(socket);
+    }
+    assert_eq!(machine.stat("lo0", "drop.netisr_full"), 0);
 }
 
 /// Sends datagrams of 16 000 bytes over lo0.

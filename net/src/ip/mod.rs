@@ -68,6 +68,9 @@ use registered::Registered;
 const MAX_PACKETS: usize = 8192;
 /// Most bytes in the input queue.
 const MAX_BYTES: usize = 16 << 20;
+/// Most packets of `lo0` in the input queue at which it takes another datagram: what programs send to
+/// this host is held back before it takes the places of what others send.
+const MAX_LOOPED: usize = 512;
 
 /// The number of packets, connections or events one turn may serve. It is bounded because requests
 /// and timers wait for the end of a turn.
@@ -229,6 +232,8 @@ pub(crate) struct Ip {
     queue: VecDeque<Queued>,
     /// Bytes in the queue.
     bytes: usize,
+    /// Packets of `lo0` in the queue.
+    looped: usize,
     reassembly: Reassembly,
     rate_limit: RateLimit,
     pub(crate) path_mtus: PathMtus,
@@ -263,6 +268,7 @@ impl Ip {
             forwarding: false,
             queue: VecDeque::new(),
             bytes: 0,
+            looped: 0,
             reassembly: Reassembly::new(hasher.clone()),
             rate_limit: RateLimit::new(hasher.clone()),
             path_mtus: PathMtus::new(hasher.clone()),
@@ -365,6 +371,7 @@ impl Ip {
             return;
         }
         ifp.stats.input.queued += 1;
+        self.looped += usize::from(ifp.is_loopback());
         self.bytes += packet.len();
         self.queue.push_back(Queued {
             rcvif,
@@ -372,6 +379,16 @@ impl Ip {
             packet,
             addressed,
         });
+    }
+
+    /// Whether a datagram can leave by an interface now, as far as this host's own input queue tells:
+    /// only `lo0` leads there. A connection is held back by acknowledgments, but a program may send
+    /// any number of datagrams, and in one write. `NoBuffers` otherwise, as from a full send queue.
+    pub(crate) fn admit_datagram(&self, dev: IfIndex) -> Result<(), NetError> {
+        match self.looped >= MAX_LOOPED && self.is_loopback(dev) {
+            true => Err(NetError::NoBuffers),
+            false => Ok(()),
+        }
     }
 
     /// Takes packets out of the queue until one is for this host. Returns it, and the obligation to
@@ -388,6 +405,7 @@ impl Ip {
             self.bytes -= packet.len();
             if let Some(ifp) = self.ifs.get_mut(rcvif) {
                 ifp.stats.input.queued -= 1;
+                self.looped -= usize::from(ifp.is_loopback());
             }
             if self.ifs.watches_drops() {
                 self.judged = Some((family, packet.clone()));

@@ -597,6 +597,7 @@ impl Udp {
             egress.only = Some(dev.ok_or(NetError::NoAddress)?);
         }
         let path = ip.route_to(&dst.0, egress)?;
+        ip.admit_datagram(path.dev)?;
         // A DHCP client broadcasts before it has an address.
         let everybody = matches!(dst.0, IpAddr::V4(dst) if dst.is_broadcast());
         let nobody = everybody.then_some(IpAddr::V4(Ipv4Addr::UNSPECIFIED));

@@ -13,6 +13,10 @@ use super::queue::Queue;
 use super::receive::FIRST;
 use super::seq::SeqNumber;
 
+/// Most segments in flight, so that no peer has us keep a multitude of small ones, which each ACK would
+/// be looked up in. Full ones of 1448 bytes are more than any buffer holds.
+const MAX_FLIGHTS: usize = 8192;
+
 /// The sending side of a connection.
 #[derive(Debug)]
 pub(super) struct Send {
@@ -169,6 +173,11 @@ impl Send {
         self.flights.back()
     }
 
+    /// Whether a further segment may be in flight.
+    pub(super) fn may_fly(&self) -> bool {
+        self.flights.len() < MAX_FLIGHTS
+    }
+
     /// How many segments are in flight, the arrived counted by blocks.
     pub(super) fn segments(&self) -> usize {
         self.flights.len()
@@ -226,44 +235,44 @@ impl Send {
         right: SeqNumber,
         mut visit: impl FnMut(&Flight),
     ) {
-        let mut index = self.index(left);
-        while let Some(flight) = self.flights.get_mut(index)
+        let mut first = self.index(left);
+        // A segment counts when all of it arrived.
+        first += usize::from(self.flights.get(first).is_some_and(|at| at.seq < left));
+        let (mut end, mut news) = (first, false);
+        while let Some(flight) = self.flights.get_mut(end)
             && flight.end() <= right
         {
-            // A segment counts when all of it arrived.
-            if flight.seq >= left && flight.mark != Mark::Sacked {
+            if flight.mark != Mark::Sacked {
                 let before = *flight;
                 flight.mark = Mark::Sacked;
                 visit(&before);
                 self.uncount(&before);
                 self.sacked += before.len;
-                index = self.merge(index);
+                news = true;
             }
-            index += 1;
+            end += 1;
+        }
+        if news {
+            self.merge(first, end);
         }
     }
 
-    /// Joins what arrived with what arrived beside it: nothing is to be known of the parts any more.
-    /// Returns where it is now.
-    fn merge(&mut self, mut index: usize) -> usize {
-        let sacked =
-            |flight: Option<&Flight>| flight.copied().filter(|flight| flight.mark == Mark::Sacked);
-        if let Some(after) = sacked(self.flights.get(index + 1))
-            && let Some(flight) = self.flights.get_mut(index)
-        {
-            flight.join(&after);
-            self.flights.remove(index + 1);
+    /// Joins these, which arrived, with what arrived beside them: nothing is to be known of the parts
+    /// any more. All at once, because the others move for it.
+    fn merge(&mut self, first: usize, end: usize) {
+        let sacked = |flight: Option<&Flight>| flight.is_some_and(|at| at.mark == Mark::Sacked);
+        let before = first.checked_sub(1);
+        let before = before.filter(|&before| sacked(self.flights.get(before)));
+        let first = before.unwrap_or(first);
+        let end = end + usize::from(sacked(self.flights.get(end)));
+        let rest = self.flights.drain(first + 1..end);
+        let joined = rest.reduce(|mut joined, flight| {
+            joined.join(&flight);
+            joined
+        });
+        if let (Some(flight), Some(joined)) = (self.flights.get_mut(first), joined) {
+            flight.join(&joined);
         }
-        if let Some(before) = index.checked_sub(1)
-            && sacked(self.flights.get(before)).is_some()
-            && let Some(flight) = self.flights.get(index).copied()
-            && let Some(earlier) = self.flights.get_mut(before)
-        {
-            earlier.join(&flight);
-            self.flights.remove(index);
-            index = before;
-        }
-        index
     }
 
     /// The first segment that ends after `seq`.

@@ -164,6 +164,9 @@ impl Connection {
             self.limited = Some(self.send.nxt);
             return None;
         }
+        if !probe && !self.send.may_fly() {
+            return None;
+        }
         let rate = self.pacing_rate();
         if !probe && rate.is_some() && !self.pace.allows(now) {
             self.limited = Some(self.send.nxt);

@@ -6,6 +6,8 @@ use super::super::options::{Block, Blocks, MAX_BLOCKS};
 use super::super::queue::CHUNK;
 use super::super::seq::SeqNumber;
 
+/// Most runs. With every other segment of the largest window lost there are fewer.
+const MAX_RUNS: usize = 4096;
 /// What a run costs beside its bytes: a stranger may send many of one byte.
 const COST: usize = 64;
 
@@ -45,7 +47,8 @@ impl Held {
         self.runs.back().map(Run::end)
     }
 
-    /// Takes bytes in, unless they would make it take more than `most` bytes of memory; returns what of them was
+    /// Takes bytes in, unless they would make it take more than `most` bytes of memory or
+    /// [`MAX_RUNS`]; returns what of them was
     /// there before. `base` is before everything.
     pub(super) fn insert(
         &mut self,
@@ -81,7 +84,7 @@ impl Held {
             let len = next.map_or(bytes.len(), |(start, _)| start.since(seq) as usize);
             let (now, later) = bytes.split_at(len.min(bytes.len()));
             if !now.is_empty() {
-                if self.memory + now.len() + COST > most {
+                if self.memory + now.len() + COST > most || self.runs.len() >= MAX_RUNS {
                     return twice;
                 }
                 index += self.put(index, seq, now);
@@ -109,6 +112,16 @@ impl Held {
             let room = before.bytes.capacity();
             before.bytes.extend_from_slice(bytes);
             self.memory += before.bytes.capacity() - room;
+            return 0;
+        }
+        if let Some(after) = self.runs.get_mut(index)
+            && after.start == seq + bytes.len() as u32
+            && after.bytes.len() + bytes.len() <= CHUNK
+        {
+            let room = after.bytes.capacity();
+            after.bytes.splice(..0, bytes.iter().copied());
+            after.start = seq;
+            self.memory += after.bytes.capacity() - room;
             return 0;
         }
         let bytes = bytes.to_vec();
@@ -207,5 +220,44 @@ impl Held {
         assert!(last <= edge, "{last:?} {edge:?}");
         assert_eq!(memory, self.memory);
         assert!(!self.runs.is_empty());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Bytes that arrive one by one, at these numbers.
+    fn held(numbers: impl IntoIterator<Item = u32>) -> Held {
+        let mut held = Held::default();
+        let base = SeqNumber(1000);
+        for number in numbers {
+            held.insert(base, base + number, &[number as u8], 12 << 20);
+            held.invariants(base, base + (1 << 20));
+        }
+        held
+    }
+
+    #[test]
+    fn bytes_beside_others_join_them_whichever_came_first() {
+        for (name, mut held) in [
+            ("ascending", held(1..=5000)),
+            ("descending", held((1..=5000).rev())),
+        ] {
+            assert_eq!(held.runs.len(), 1, "{name}");
+            let expected: Vec<_> = (1..=5000_u32).map(|number| number as u8).collect();
+            assert_eq!(held.pop(SeqNumber(1001)), Some(expected), "{name}");
+            assert_eq!((held.memory, held.is_empty()), (0, true), "{name}");
+        }
+    }
+
+    #[test]
+    fn a_stranger_cannot_have_us_keep_any_number_of_pieces() {
+        for (name, held) in [
+            ("ascending", held((1..=5000).map(|at| 2 * at))),
+            ("descending", held((1..=5000).rev().map(|at| 2 * at))),
+        ] {
+            assert_eq!(held.runs.len(), MAX_RUNS, "{name}");
+        }
     }
 }

@@ -22,6 +22,21 @@ fn one_loss_is_mended_though_the_window_grows() {
 }
 
 #[test]
+fn however_small_segments_are_few_are_in_flight() {
+    // Each round the other end acknowledges everything, and the window doubles.
+    let mut script = "set sndbuf 2000000\npassive mss 48 wscale 14 win 60000\n".to_owned();
+    let mut sent = 1;
+    for round in 0..=10 {
+        let bytes = 480 << round;
+        sent += bytes;
+        let inflight = bytes.min(8192 * 48);
+        script += &format!("write {bytes}\nany\nwait 1\nany\nstat inflight {inflight}\n");
+        script += &format!("< . 1 ack {} win 60000\n", sent - (bytes - inflight));
+    }
+    run(&(script + "any\nstat inflight 98304\n"));
+}
+
+#[test]
 fn duplicates_without_blocks_mend_one_loss_and_then_the_next() {
     run("passive mss 1000
          write 8000

@@ -18,6 +18,9 @@ use crate::timers::Timer;
 pub(super) const MEMORY: usize = 512 << 20;
 /// Of these, how many are reserved for connections of the superuser.
 pub(super) const RESERVED: usize = 64 << 20;
+/// Of what connections may take, how much is for further ones: data stops short of it, or a few that
+/// nobody reads would keep everybody from beginning any.
+const CONNECTIONS: usize = 64 << 20;
 /// Bytes that a connection may have each way whatever the others take, so that it gets on.
 pub(super) const LEAST: usize = 4 << 10;
 /// With more than this, buffers stop growing.
@@ -28,6 +31,14 @@ const OVERHEAD: usize = size_of::<Flow>() - size_of::<Connection>() + 128;
 pub(super) const MAX_FLOWS: usize = 65_536;
 /// Of these, how many are reserved for those that the superuser begins.
 pub(super) const RESERVED_FLOWS: usize = 4096;
+
+/// Bytes that all connections may take before one of `uid` may not begin.
+const fn most(uid: u32) -> usize {
+    match uid {
+        0 => MEMORY,
+        _ => MEMORY - RESERVED,
+    }
+}
 
 /// What was counted of all connections.
 #[derive(Clone, Copy, Debug, Default)]
@@ -121,13 +132,9 @@ impl Tcp {
         }
     }
 
-    /// Whether a connection of `uid` may take more memory.
+    /// Whether a connection of `uid` may begin, so far as memory goes.
     pub(super) fn has_memory(&self, uid: u32) -> bool {
-        let limit = match uid {
-            0 => MEMORY,
-            _ => MEMORY - RESERVED,
-        };
-        self.memory < limit
+        self.memory < most(uid)
     }
 
     /// Bytes that a connection may take in from its program now, for the sake of memory.
@@ -145,7 +152,7 @@ impl Tcp {
     }
 
     fn memory_for(&self, uid: u32, held: usize) -> usize {
-        match self.has_memory(uid) {
+        match self.memory < most(uid) - CONNECTIONS {
             true => usize::MAX,
             false => LEAST.saturating_sub(held),
         }
@@ -375,6 +382,28 @@ mod tests {
         assert!(system.connect(2, 0).is_some());
         system.tcp.memory = MEMORY;
         assert_eq!(system.connect(3, 0), None);
+    }
+
+    #[test]
+    fn data_that_nobody_reads_leaves_room_for_connections() {
+        let mut system = System::new();
+        let (flow, _) = system.accepted();
+        for (uid, most) in [(USER, MEMORY - RESERVED), (0, MEMORY)] {
+            system.tcp.flow_mut(flow).unwrap().uid = uid;
+            system.tcp.memory = most - CONNECTIONS - 1;
+            assert_eq!(system.tcp.room_to_send(flow), usize::MAX);
+            system.tcp.memory += 1;
+            assert_eq!(system.tcp.room_to_send(flow), LEAST);
+            assert_eq!(system.tcp.room_to_receive(flow), LEAST);
+            // Idle ones, as many as there may be in most cases.
+            let ports = (1..20_000).map_while(|port| system.connect(port, uid));
+            assert_eq!(ports.count(), 19_999);
+        }
+        let syn = system.arrive(4001, Flags::SYN, [7, 0], b"");
+        assert_eq!(syn, Verdict::Dropped(DropReason::NoMemory));
+        system.tcp.memory = MEMORY - RESERVED - CONNECTIONS;
+        let syn = system.arrive(4001, Flags::SYN, [7, 0], b"");
+        assert_eq!(syn, Verdict::Delivered);
     }
 
     #[test]

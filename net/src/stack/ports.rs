@@ -1,6 +1,7 @@
 //! Ports: who has which, and the one of a socket whose program names none.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -75,9 +76,9 @@ pub(crate) fn bind_port<T>(
 /// The ports of one transport. Those of a family are apart from the other's.
 #[derive(Debug)]
 pub(super) struct Ports {
-    /// The sockets of each port, by the name for all addresses of its family. A port without any is
-    /// not kept.
-    holders: HashMap<(IpAddr, u16), BTreeSet<u32>, ahash::RandomState>,
+    /// How many sockets each port has, by the name for all addresses of its family. A port without any
+    /// is not kept.
+    holders: HashMap<(IpAddr, u16), usize, ahash::RandomState>,
     /// How many ephemeral ports of IPv4 and of IPv6 have holders.
     ephemeral: [usize; 2],
 }
@@ -95,13 +96,6 @@ impl Ports {
         self.holders.contains_key(&(unspecified(addr), port))
     }
 
-    /// The sockets that have the port, whatever addresses of the family of this one they are bound
-    /// to.
-    pub(super) fn holders(&self, addr: &IpAddr, port: u16) -> impl Iterator<Item = u32> {
-        let holders = self.holders.get(&(unspecified(addr), port));
-        holders.into_iter().flatten().copied()
-    }
-
     /// Whether a socket of `uid` may have the port as far as the superuser's reserve goes.
     pub(super) fn may_take(&self, addr: &IpAddr, port: u16, uid: u32) -> bool {
         let [v4, v6] = self.ephemeral;
@@ -110,23 +104,22 @@ impl Ports {
     }
 
     /// A socket was bound to a port of this address.
-    pub(super) fn add(&mut self, addr: &IpAddr, port: u16, socket: u32) {
+    pub(super) fn add(&mut self, addr: &IpAddr, port: u16) {
         let holders = self.holders.entry((unspecified(addr), port)).or_default();
-        if holders.is_empty() && EPHEMERAL.contains(&port) {
+        if *holders == 0 && EPHEMERAL.contains(&port) {
             self.ephemeral[usize::from(addr.is_ipv6())] += 1;
         }
-        holders.insert(socket);
+        *holders += 1;
     }
 
-    /// That socket is gone.
-    pub(super) fn remove(&mut self, addr: &IpAddr, port: u16, socket: u32) {
-        let all = (unspecified(addr), port);
-        let Some(holders) = self.holders.get_mut(&all) else {
+    /// Such a socket is gone.
+    pub(super) fn remove(&mut self, addr: &IpAddr, port: u16) {
+        let Entry::Occupied(mut holders) = self.holders.entry((unspecified(addr), port)) else {
             return;
         };
-        holders.remove(&socket);
-        if holders.is_empty() {
-            self.holders.remove(&all);
+        *holders.get_mut() -= 1;
+        if *holders.get() == 0 {
+            holders.remove();
             if EPHEMERAL.contains(&port) {
                 self.ephemeral[usize::from(addr.is_ipv6())] -= 1;
             }
@@ -141,6 +134,7 @@ impl Ports {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
     use std::net::{Ipv4Addr, Ipv6Addr};
 
     use super::*;
@@ -176,7 +170,7 @@ mod tests {
         let user = EPHEMERAL.take_while(|&port| {
             let may = ports.may_take(&V4, port, USER);
             if may {
-                ports.add(&V4, port, u32::from(port));
+                ports.add(&V4, port);
             }
             may
         });
@@ -187,13 +181,13 @@ mod tests {
         assert!(ports.may_take(&V6, last, USER) && ports.may_take(&V4, 8080, USER));
         let first = *EPHEMERAL.start();
         assert!(ports.may_take(&V4, first, USER));
-        ports.add(&V4, first, 1);
-        ports.remove(&V4, first, u32::from(first));
+        ports.add(&V4, first);
+        ports.remove(&V4, first);
         assert!(
             !ports.may_take(&V4, last, USER),
             "somebody else has it, too"
         );
-        ports.remove(&V4, first, 1);
+        ports.remove(&V4, first);
         assert!(ports.may_take(&V4, last, USER));
     }
 

@@ -1,6 +1,7 @@
 //! UDP: sockets with bounded queues of their own, and fan-out.
 
 use std::collections::{HashMap, VecDeque};
+use std::iter;
 use std::net::{IpAddr, Ipv4Addr};
 use std::num::NonZeroU8;
 use std::ops::Range;
@@ -160,7 +161,6 @@ pub(crate) struct Udp {
     /// Sockets by name: an address, or the unspecified one of a family for all of that, and a port.
     /// Names are unique.
     names: HashMap<(IpAddr, u16), u32, ahash::RandomState>,
-    /// Every socket of a port, for multicasts and broadcasts, too.
     ports: Ports,
     events: VecDeque<u32>,
     /// Bytes in all queues.
@@ -215,7 +215,7 @@ impl Udp {
         };
         let id = self.sockets.insert(socket) as u32;
         self.names.insert((local, port), id);
-        self.ports.add(&local, port, id);
+        self.ports.add(&local, port);
         Ok(UdpId(id))
     }
 
@@ -333,7 +333,7 @@ impl Udp {
         };
         self.memory.give_back(socket.bytes);
         self.names.remove(&(socket.local, socket.port));
-        self.ports.remove(&socket.local, socket.port, id.0);
+        self.ports.remove(&socket.local, socket.port);
     }
 
     /// Gives a socket to another owner.
@@ -444,33 +444,46 @@ impl Udp {
         socket.recent.push_back(dst);
     }
 
-    /// The sockets that get a datagram. A unicast goes to one; a multicast or broadcast to all
+    /// The sockets that get a datagram. A unicast goes to one; a multicast or broadcast to the
     /// sockets of the port that are bound to no address, or to this one. A broadcast also goes to
-    /// sockets that are bound to an address of the interface it came by (`own` says whether an
-    /// address is one of them), as those of DHCP clients may be.
+    /// sockets that are bound to an address of the interface it came by, which `own` are, as those of
+    /// DHCP clients may be. However many others have the port costs nothing.
     fn takers(
         &self,
         addressee: Addressee,
         endpoints: &Endpoints,
-        own: impl Fn(&IpAddr) -> bool,
+        own: impl Iterator<Item = IpAddr>,
     ) -> SmallVec<[u32; 1]> {
-        let to = endpoints.local;
-        let names = |local: IpAddr| match addressee {
-            Addressee::Host => true,
-            Addressee::Broadcast => local == to.0 || own(&local),
-            _ => local == to.0,
-        };
-        let wants = |&id: &u32| {
-            self.sockets.get(id as usize).is_some_and(|socket| {
-                let local = socket.local;
-                socket.hears(endpoints) && (local.is_unspecified() || names(local))
-            })
-        };
+        let mut takers = self.holders(addressee, endpoints.local, own);
+        takers.retain(|&mut id| {
+            let socket = self.sockets.get(id as usize);
+            socket.is_some_and(|socket| socket.hears(endpoints))
+        });
+        takers
+    }
+
+    /// The same, without regard to what they hear.
+    fn holders(
+        &self,
+        addressee: Addressee,
+        to: (IpAddr, u16),
+        own: impl Iterator<Item = IpAddr>,
+    ) -> SmallVec<[u32; 1]> {
         if addressee == Addressee::Host {
-            let holder = self.holder(to);
-            return holder.filter(wants).into_iter().collect();
+            return self.holder(to).into_iter().collect();
         }
-        self.ports.holders(&to.0, to.1).filter(wants).collect()
+        let (addr, port) = to;
+        let own = own.filter(|_| addressee == Addressee::Broadcast);
+        let mut holders = SmallVec::new();
+        for addr in [unspecified(&addr), addr].into_iter().chain(own) {
+            // An interface may have one address in two networks.
+            if let Some(&id) = self.names.get(&(addr, port))
+                && !holders.contains(&id)
+            {
+                holders.push(id);
+            }
+        }
+        holders
     }
 
     /// Whether a socket's queue, and the memory of all queues, have room for a datagram.
@@ -533,10 +546,8 @@ impl Udp {
         }
         let from = (header.src, src_port);
         let endpoints = ip.endpoints((header.dst, dst_port), from, rcvif);
-        let own = |addr: &IpAddr| {
-            let ifp = ip.ifs.get(rcvif);
-            ifp.is_some_and(|ifp| ifp.addr(addr).is_some())
-        };
+        let own = ip.ifs.get(rcvif).into_iter().flat_map(|ifp| &ifp.addrs);
+        let own = own.map(|own| own.addr);
         let takers = self.takers(header.addressee, &endpoints, own);
         if takers.is_empty() {
             if header.addressee == Addressee::Host {
@@ -646,7 +657,7 @@ impl Udp {
             return;
         }
         let endpoints = ip.endpoints(dst, from, dev);
-        let takers = self.takers(Addressee::Multicast, &endpoints, |_| false);
+        let takers = self.takers(Addressee::Multicast, &endpoints, iter::empty());
         if takers.is_empty() {
             return;
         }
@@ -727,6 +738,30 @@ mod tests {
         assert_eq!(udp.holder((addr(3), 7)), Some(all.0));
         udp.unbind(all);
         assert!(udp.names.is_empty() && udp.ports.is_empty());
+    }
+
+    #[test]
+    fn however_many_have_a_port_a_datagram_for_many_looks_at_those_it_may_be_for() {
+        let mut udp = udp();
+        let mut bind = |addr: [u8; 4]| udp.bind(addr.into(), PORT, Owner(0), 1000).unwrap().0;
+        for number in 0..10_000_u32 {
+            let [_, _, a, b] = number.to_be_bytes();
+            bind([226, 0, a, b]);
+            bind([127, 1, a, b]);
+        }
+        let [group, all, own] = [[224, 0, 0, 1], [10, 0, 0, 255], [10, 0, 0, 1]].map(bind);
+        let holders = |addressee, to: [u8; 4]| {
+            // One address in two networks.
+            let addrs = [IpAddr::from([10, 0, 0, 1]); 2];
+            let mut holders = udp.holders(addressee, (to.into(), PORT), addrs.into_iter());
+            holders.sort_unstable();
+            holders.to_vec()
+        };
+        assert_eq!(holders(Addressee::Multicast, [224, 0, 0, 1]), [group]);
+        assert_eq!(holders(Addressee::Multicast, [224, 0, 0, 2]), []);
+        assert_eq!(holders(Addressee::Broadcast, [10, 0, 0, 255]), [all, own]);
+        assert_eq!(holders(Addressee::Broadcast, [255; 4]), [own]);
+        assert_eq!(holders(Addressee::Host, [10, 0, 0, 1]), [own]);
     }
 
     #[test]

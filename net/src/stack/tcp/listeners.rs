@@ -57,7 +57,7 @@ impl Tcp {
         };
         let id = ListenerId(self.listeners.insert(listener) as u32);
         self.by_local.insert((local, port), id);
-        self.ports.add(&local, port, id.0);
+        self.ports.add(&local, port);
         Ok(id)
     }
 
@@ -185,7 +185,7 @@ impl Tcp {
             return;
         };
         self.by_local.remove(&(listener.local, listener.port));
-        self.ports.remove(&listener.local, listener.port, id.0);
+        self.ports.remove(&listener.local, listener.port);
         for id in listener.embryos.into_iter().chain(listener.queue) {
             if let Some(flow) = self.flow_mut(id) {
                 flow.holder = Holder::Orphan;

@@ -266,6 +266,13 @@ const CHECKS: &[(&str, Check)] = &[
         ),
     ),
     (
+        "handshakes under way together",
+        By(
+            "net/src/stack/tcp/flows.rs",
+            "handshakes_of_all_listeners_together_are_bounded",
+        ),
+    ),
+    (
         "handshakes under way",
         By(
             "net/src/stack/tcp/flows.rs",

@@ -128,8 +128,8 @@ impl Tcp {
                 State::Closed | State::SynSent => return self.remove(id),
                 _ => {
                     flow.holder = Holder::Queued(listener);
+                    self.embryo_ended(listener, id);
                     if let Some(listener) = self.listeners.get_mut(listener.0 as usize) {
-                        listener.embryos.remove(&id);
                         listener.queue.push_back(id);
                     }
                     self.tell_listener(listener);

@@ -269,11 +269,7 @@ impl Tcp {
             self.by_endpoints.remove(&flow.endpoints);
         }
         match flow.holder {
-            Holder::Embryo(listener) => {
-                if let Some(listener) = self.listeners.get_mut(listener.0 as usize) {
-                    listener.embryos.remove(&id);
-                }
-            }
+            Holder::Embryo(listener) => self.embryo_ended(listener, id),
             Holder::Queued(listener) => {
                 if let Some(listener) = self.listeners.get_mut(listener.0 as usize) {
                     listener.queue.retain(|&queued| queued != id);
@@ -298,6 +294,7 @@ mod tests {
 
     use super::super::answers::fill_checksum;
     use super::super::connection::Flags;
+    use super::super::listeners::MAX_EMBRYOS;
     use super::*;
     use crate::ifnet::{DropReason, IfIndex};
     use crate::ip::testing::{self, HOST, PEER, connected, sent};
@@ -517,6 +514,58 @@ mod tests {
         system.tcp.run(&mut system.ip, crate::ip::Budget::TURN);
         assert_eq!(system.tcp.flows.len(), 1);
         assert!(system.tcp.connection(other).is_some());
+    }
+
+    #[test]
+    fn handshakes_of_all_listeners_together_are_bounded() {
+        let mut system = System::new();
+        let listeners: Vec<_> = (0..80)
+            .map(|number| {
+                let addr = Ipv4Addr::new(127, 0, 0, number).into();
+                system.tcp.listen(addr, 80, 128, Owner(2), USER).unwrap()
+            })
+            .collect();
+        system
+            .tcp
+            .listen(HOST.into(), 80, 128, Owner(2), USER)
+            .unwrap();
+        // Those of the others are under way.
+        let mut left = MAX_EMBRYOS - 10;
+        for id in &listeners {
+            let embryos = left.min(256);
+            let of_nobody = |at| FlowId {
+                key: u32::MAX,
+                serial: at as u32,
+            };
+            system.tcp.listeners[id.0 as usize].embryos = (0..embryos).map(of_nobody).collect();
+            system.tcp.embryos += embryos;
+            left -= embryos;
+        }
+        for port in 4000..4020 {
+            let syn = system.arrive(port, Flags::SYN, [7, 0], b"");
+            assert_eq!(syn, Verdict::Delivered);
+        }
+        let (begun, cookies) = (system.tcp.flows.len(), system.tcp.stats.cookies_sent);
+        assert_eq!((begun, cookies), (10, 10));
+        // One that ends, however it does, makes room for another.
+        let keys: Vec<_> = system
+            .tcp
+            .flows
+            .iter()
+            .map(|(key, flow)| (key, flow.serial))
+            .collect();
+        let (key, serial) = keys[0];
+        let key = key as u32;
+        system.tcp.remove(FlowId { key, serial });
+        assert_eq!(system.tcp.embryos, MAX_EMBRYOS - 1);
+        let own = system.tcp.listener_for(&HOST.into(), 80).unwrap();
+        system.tcp.unlisten(own);
+        assert_eq!(system.tcp.embryos, MAX_EMBRYOS - 10);
+        // Of the others none is left behind.
+        for id in listeners {
+            system.tcp.unlisten(id);
+        }
+        assert_eq!(system.tcp.embryos, 0);
     }
 
     #[test]

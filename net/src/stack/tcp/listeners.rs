@@ -17,6 +17,9 @@ use crate::stack::{Owner, unspecified};
 /// Handshakes under way that every listener may have; with a longer backlog, as many as that. Further
 /// ones are answered by cookies.
 const EMBRYOS: usize = 256;
+/// Handshakes under way at all listeners together, likewise: they must not take the places of
+/// connections.
+pub(super) const MAX_EMBRYOS: usize = 16_384;
 /// Connections made of cookies are added to a queue of up to so many.
 const COOKIES: usize = 1024;
 /// Most listeners.
@@ -110,7 +113,8 @@ impl Tcp {
         let listener = &self.listeners[id.0 as usize];
         let queued = listener.queue.len();
         let full = queued >= listener.backlog;
-        let crowded = listener.embryos.len() >= listener.backlog.max(EMBRYOS);
+        let crowded =
+            listener.embryos.len() >= listener.backlog.max(EMBRYOS) || self.embryos >= MAX_EMBRYOS;
         let terms = listener.terms;
         let now = ip.now.monotonic;
         if segment.flags.has(Flags::ACK) {
@@ -175,8 +179,18 @@ impl Tcp {
             )
             .ok_or(DropReason::NoMemory)?;
         self.listeners[id.0 as usize].embryos.insert(flow);
+        self.embryos += 1;
         self.drive(ip, flow);
         Ok(())
+    }
+
+    /// A handshake at a listener is not under way any more.
+    pub(super) fn embryo_ended(&mut self, listener: ListenerId, flow: FlowId) {
+        if let Some(listener) = self.listeners.get_mut(listener.0 as usize)
+            && listener.embryos.remove(&flow)
+        {
+            self.embryos -= 1;
+        }
     }
 
     /// Ends a listener; what it has not handed out is reset.
@@ -186,6 +200,7 @@ impl Tcp {
         };
         self.by_local.remove(&(listener.local, listener.port));
         self.ports.remove(&listener.local, listener.port);
+        self.embryos -= listener.embryos.len();
         for id in listener.embryos.into_iter().chain(listener.queue) {
             if let Some(flow) = self.flow_mut(id) {
                 flow.holder = Holder::Orphan;

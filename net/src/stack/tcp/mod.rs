@@ -179,6 +179,8 @@ pub(crate) struct Tcp {
     waits: TimeWaits,
     cookies: Cookies,
     secret: Secret,
+    /// Handshakes under way at all listeners.
+    embryos: usize,
     /// Bytes that connections take.
     memory: usize,
     serial: u32,
@@ -205,6 +207,7 @@ impl Tcp {
             waits: TimeWaits::new(hasher),
             cookies: Cookies::default(),
             secret: Secret::new(seed),
+            embryos: 0,
             memory: 0,
             serial: 0,
             stats: TcpStats::default(),

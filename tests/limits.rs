@@ -259,6 +259,20 @@ const CHECKS: &[(&str, Check)] = &[
     ),
     ("buffers of a connection", Here(buffers)),
     (
+        "segments of a connection on their way",
+        By(
+            "net/src/stack/tcp/connection/tests/recovery.rs",
+            "however_small_segments_are_few_are_in_flight",
+        ),
+    ),
+    (
+        "pieces beyond a hole",
+        By(
+            "net/src/stack/tcp/connection/receive/held.rs",
+            "a_stranger_cannot_have_us_keep_any_number_of_pieces",
+        ),
+    ),
+    (
         "listeners",
         By(
             "net/src/stack/tcp/flows.rs",

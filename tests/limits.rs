@@ -82,6 +82,13 @@ const CHECKS: &[(&str, Check)] = &[
     ),
     ("tun units", Here(units)),
     (
+        "the list of processes",
+        By(
+            "scheme/src/redox/processes.rs",
+            "a_list_without_end_is_given_up",
+        ),
+    ),
+    (
         "processes that share a unit",
         By("net/src/users.rs", "free_only_when_every_user_is_dead"),
     ),

@@ -146,7 +146,8 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     let names = &net::host::SCHEMES;
     redox::supervise(names, net::MAX_STATE, |worker| {
         let config = config(cli.serve).map_err(io::Error::other)?;
-        let mut net = Host::new(config, redox::RedoxProcesses::keep()?);
+        let processes = redox::processes::Known::default();
+        let mut net = Host::new(config, processes.clone());
         // The host is told the time before it gets settings and adapters.
         let _ = net.turn(redox::now());
         if let Some(state) = worker.state() {
@@ -155,7 +156,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         let work = redox::DriverWork::default();
         let schemes = Arc::new(network::Schemes::keep());
         let adapters = network::attach(&mut net, schemes, work.clone());
-        redox::serve(net, names, adapters, &work, worker)
+        redox::serve(net, names, processes, adapters, &work, worker)
     })?;
     Ok(())
 }

@@ -121,7 +121,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
                     let _ = net.turn(clock.now());
                     let work = fuse::DriverWork::new(clock.clone())?;
                     let links = Arc::new(network::Links::new(cli.adapters, &work)?);
-                    Some((network::attach(&mut net, links, work.clone()), work))
+                    Some((network::attach(&mut net, links, work.clone())?, work))
                 }
             };
             if let Err(error) = writeln!(io::stdout(), "tund: serving {}", mount.dir().display()) {
@@ -155,7 +155,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         }
         let work = redox::DriverWork::default();
         let schemes = Arc::new(network::Schemes::keep());
-        let adapters = network::attach(&mut net, schemes, work.clone());
+        let adapters = network::attach(&mut net, schemes, work.clone())?;
         redox::serve(net, names, processes, adapters, &work, worker)
     })?;
     Ok(())

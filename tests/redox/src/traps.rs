@@ -241,7 +241,7 @@ fn heir_misses_nothing(open: fn() -> File, send: impl Fn(usize), head: usize) {
     });
     parent.waiting();
     parent.kill();
-    SIZES.map(send);
+    SIZES.into_iter().for_each(send);
     (&begin).write_all(b"!").expect("begin");
     drop(say);
     let mut got = Vec::new();
@@ -294,7 +294,7 @@ fn forged_uid_in_a_call() {
             "ip/forwarding",
             "ifaces",
         ] {
-            let file = fs::File::open(netcfg::path(name)).expect("open for reading");
+            let file = File::open(netcfg::path(name)).expect("open for reading");
             assert!(
                 sys::call(&file, &mut info.clone(), &words).is_err(),
                 "{name}"
@@ -351,7 +351,7 @@ fn private_mapping_is_refused() {
     let tun = Tun::up(30);
     let files = [
         tun.file.try_clone().expect("another descriptor"),
-        fs::File::open(netcfg::path("ifaces/tun30/mtu")).expect("open"),
+        File::open(netcfg::path("ifaces/tun30/mtu")).expect("open"),
         open_path("/scheme/bpf/tun30").expect("open"),
         sys::open("/scheme/tun", libc::O_RDONLY).expect("open"),
     ];
@@ -371,7 +371,7 @@ fn private_mapping_is_refused() {
 
 fn descriptors_sent_to_a_device() {
     let tun = Tun::up(30);
-    let text = fs::File::open(netcfg::path("ip/forwarding")).expect("open");
+    let text = File::open(netcfg::path("ip/forwarding")).expect("open");
     for number in 0..3 {
         let (read, write) = sys::pipe();
         let sent = write.into();

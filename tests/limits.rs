@@ -185,6 +185,13 @@ const CHECKS: &[(&str, Check)] = &[
         ),
     ),
     (
+        "lines of the log that are not written yet",
+        By(
+            "src/bin/tund/logger.rs",
+            "lines_that_nobody_reads_are_bounded_and_those_lost_are_counted",
+        ),
+    ),
+    (
         "packets of IPX or AppleTalk",
         By(
             "tests/netisr.rs",

@@ -212,7 +212,7 @@ fn serve_scheme<S: FileServer>(scheme: usize, socket: &Socket, shared: &Shared<S
             Ok(()) if requests.is_empty() => break,
             Ok(()) => {}
             Err(Error { errno: EINTR, .. }) if !system::stopped() => continue,
-            Err(Error { errno: EINTR, .. }) => std::process::exit(0),
+            Err(Error { errno: EINTR, .. }) => exit(0),
             Err(error) => {
                 log::error!("requests: {error}");
                 break;
@@ -242,8 +242,14 @@ struct ExitOnDrop;
 
 impl Drop for ExitOnDrop {
     fn drop(&mut self) {
-        std::process::exit(1);
+        exit(1);
     }
+}
+
+/// Ends the process, after the last lines of its log.
+fn exit(code: i32) -> ! {
+    log::logger().flush();
+    std::process::exit(code);
 }
 
 /// A request that is made again when what it asked is known.

@@ -249,6 +249,11 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         turn
     }
 
+    /// Whether there are files to [take](Self::take_held).
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
     /// Takes the files that were woken while it was not known whether those who wait for them live.
     /// They are [released](Self::release) when it is.
     pub fn take_held(&mut self) -> Vec<Wakeup> {

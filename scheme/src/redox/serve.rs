@@ -5,7 +5,8 @@
 //! request a second system call and a second wake-up. There is one state behind one lock, so nothing
 //! runs concurrently; the thread that has a request does all the resulting work, for any scheme.
 //! Calls into other processes, which may take long, are made without the lock: the thread whose work
-//! led to a signal or to a question about a process releases it first.
+//! led to a signal, or whose request to a question about a process, releases it first. Whether those
+//! who wait live is found out by another thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +17,7 @@ use std::time::Duration;
 
 use event::{EventFlags, EventQueue};
 // On Redox the mutex of std is the C library's, which makes a system call for every unlock.
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use redox_scheme::scheme::{Op, SchemeState, register_scheme_inner};
 use redox_scheme::{CallerCtx, Request, RequestKind, Response, SignalBehavior, Socket};
 use syscall::error::{EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, Error};
@@ -91,6 +92,9 @@ impl<S: FileServer> DriverWork<S> {
 struct Shared<S> {
     state: Mutex<State<S>>,
     manager: ProcessManager,
+    /// Whether it is to be found out who lives.
+    wanted: Mutex<bool>,
+    look: Condvar,
 }
 
 /// The responses to be written to a scheme's socket.
@@ -155,7 +159,12 @@ pub fn serve<S: FileServer + Send + 'static>(
         out: Vec::new(),
     });
     let manager = ProcessManager::keep()?;
-    let shared = Arc::new(Shared { state, manager });
+    let shared = Arc::new(Shared {
+        state,
+        manager,
+        wanted: Mutex::default(),
+        look: Condvar::new(),
+    });
     // It is set only here.
     let _ = work.0.set(Loop {
         state: Arc::clone(&shared),
@@ -168,6 +177,15 @@ pub fn serve<S: FileServer + Send + 'static>(
             .stack_size(STACK_SIZE);
         builder.spawn(move || serve_scheme(at, &socket, &shared))?;
     }
+    let looked = Arc::clone(&shared);
+    let builder = thread::Builder::new().stack_size(STACK_SIZE);
+    builder.spawn(move || {
+        let end = ExitOnDrop;
+        if let Err(error) = look(&looked) {
+            log::error!("timer: {error}");
+        }
+        drop(end);
+    })?;
     // The names are registered only when all threads exist: the system neither ends nor runs a
     // process that is killed while it makes one.
     for (socket, name) in sockets.iter().zip(names) {
@@ -268,18 +286,33 @@ impl Again {
     }
 }
 
+/// Finds out who lives, for files that were woken and whose waiters may be dead. All that are woken
+/// meanwhile share the next reading of the list.
+fn look<S: FileServer>(shared: &Shared<S>) -> io::Result<()> {
+    loop {
+        let mut wanted = shared.wanted.lock();
+        while !std::mem::take(&mut *wanted) {
+            shared.look.wait(&mut wanted);
+        }
+        drop(wanted);
+        let mut state = shared.state.lock();
+        let (held, newest) = (state.front.take_held(), state.front.newest());
+        drop(state);
+        let list = shared.manager.list();
+        let list = list.map(|list| List::parse(&list, newest));
+        run(shared, |state| {
+            state.release(held, list.unwrap_or_default());
+        })?;
+    }
+}
+
 /// Runs `first`, and then all the resulting work, a turn at a time.
 fn run<S: FileServer>(shared: &Shared<S>, first: impl FnOnce(&mut State<S>)) -> io::Result<()> {
     let mut first = Some(first);
-    // Files whose waiters it was not known of whether they live, and who lives.
-    let mut found: Option<(Vec<Wakeup>, List)> = None;
     loop {
         // The lock is released between turns, so that other threads can run.
         let mut state = shared.state.lock();
         state.clock.now();
-        if let Some((held, list)) = found.take() {
-            state.release(held, list);
-        }
         let mut turn = state.turn();
         if let Some(first) = first.take() {
             first(&mut state);
@@ -290,16 +323,14 @@ fn run<S: FileServer>(shared: &Shared<S>, first: impl FnOnce(&mut State<S>)) -> 
         if !more && let Some(deadline) = turn.deadline {
             state.timer.arm(deadline)?;
         }
-        let held = state.front.take_held();
-        let look = state.processes.take_outdated() || !held.is_empty();
-        let newest = state.front.newest();
+        let look = state.processes.take_outdated() || state.front.dispatch.is_holding();
         drop(state);
-        signals.into_iter().for_each(system::signal);
         if look {
-            let list = shared.manager.list();
-            let list = list.map(|list| List::parse(&list, newest));
-            found = Some((held, list.unwrap_or_default()));
-        } else if !more {
+            *shared.wanted.lock() = true;
+            shared.look.notify_one();
+        }
+        signals.into_iter().for_each(system::signal);
+        if !more {
             return Ok(());
         }
     }

@@ -42,7 +42,7 @@ pub struct DriverWork<S>(Arc<OnceLock<Loop<S>>>);
 
 /// The shared parts of the loop.
 struct Loop<S> {
-    state: Arc<Shared<S>>,
+    shared: Arc<Shared<S>>,
     /// Made before the process leaves its namespace; another one could not be had afterwards.
     queue: Arc<EventQueue<usize>>,
 }
@@ -68,7 +68,7 @@ impl<S: FileServer> DriverWork<S> {
     /// Calls [`Drivers::receive`] for a driver, and does all the resulting work. The caller may hold
     /// no lock that the drivers take. Waits until the server serves.
     pub fn receive(&self, driver: usize) {
-        let shared = &self.0.wait().state;
+        let shared = &self.0.wait().shared;
         // If a driver's thread panics while it holds the state, the daemon must end.
         let end = ExitOnDrop;
         if let Err(error) = run(shared, |state| state.receive(driver)) {
@@ -167,7 +167,7 @@ pub fn serve<S: FileServer + Send + 'static>(
     });
     // It is set only here.
     let _ = work.0.set(Loop {
-        state: Arc::clone(&shared),
+        shared: Arc::clone(&shared),
         queue: Arc::clone(&queue),
     });
     for (at, socket) in sockets.iter().enumerate() {

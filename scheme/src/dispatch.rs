@@ -207,6 +207,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         let waiter = Waiter {
             tag: request.tag,
             deadline: timeout.map(|timeout| self.now.saturating_add(timeout)),
+            since: self.now,
             bytes,
             request: request.into_waiting(),
         };
@@ -219,15 +220,15 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     /// led to more work.
     ///
     /// `answer` gets each completed request, with the server, so that it can confirm a read, and
-    /// the buffer as the attempt left it. `life` is asked before a waiting request is tried: if
-    /// its process is dead it ends with `EINTR`, and takes nothing; if that is not known, its file is
-    /// [held](Self::take_held). `watched` tells whether a file has watchers.
+    /// the buffer as the attempt left it. `life` is asked before a waiting request is tried, and told
+    /// how long it has waited: if its process is dead it ends with `EINTR`, and takes nothing; if that
+    /// is not known, its file is [held](Self::take_held). `watched` tells whether a file has watchers.
     pub fn turn(
         &mut self,
         now: Now,
         mut answer: impl FnMut(Answer<O>, &mut S, &O::Buffer),
         edges: &mut Vec<(FileId, Ready)>,
-        mut life: impl FnMut(&Request<O>) -> Life,
+        mut life: impl FnMut(&Request<O>, Duration) -> Life,
         watched: impl Fn(FileId) -> bool,
     ) -> Turn {
         self.now = self.now.max(now.monotonic);
@@ -269,7 +270,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         held: Vec<Wakeup>,
         mut answer: impl FnMut(Answer<O>, &mut S, &O::Buffer),
         edges: &mut Vec<(FileId, Ready)>,
-        mut life: impl FnMut(&Request<O>) -> Life,
+        mut life: impl FnMut(&Request<O>, Duration) -> Life,
         watched: impl Fn(FileId) -> bool,
     ) {
         let mut answer = |request, result, server: &mut S, buffer: &O::Buffer| {
@@ -285,13 +286,14 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         wakeup: Wakeup,
         answer: &mut impl FnMut(Request<O>, Result<usize, Errno>, &mut S, &O::Buffer),
         edges: &mut Vec<(FileId, Ready)>,
-        life: &mut impl FnMut(&Request<O>) -> Life,
+        life: &mut impl FnMut(&Request<O>, Duration) -> Life,
         watched: &impl Fn(FileId) -> bool,
     ) {
         let file = wakeup.file;
         for direction in [Direction::Read, Direction::Write] {
             while let Some(waiter) = self.waits.front(file, direction) {
-                let result = match life(&waiter.request) {
+                let waited = self.now.saturating_sub(waiter.since);
+                let result = match life(&waiter.request, waited) {
                     Life::Alive => {
                         match O::attempt(&mut waiter.request, &mut self.server, &mut self.buffer) {
                             Outcome::Done(result) => result,

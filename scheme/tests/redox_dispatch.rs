@@ -3,6 +3,8 @@
 #![cfg(feature = "redox-dispatch")]
 #![allow(missing_docs)]
 
+use std::time::Duration;
+
 use redox_scheme::scheme::{Op, SchemeState};
 use redox_scheme::{CallerCtx, Request, RequestKind, Response};
 use scheme::redox::front::{AfterSend, Outgoing, ROOT, SchemeFront};
@@ -384,7 +386,7 @@ fn a_read_waits_and_is_answered_once() {
 }
 
 /// One process waits, and another has the handle as well, which it may not have used yet.
-fn dead_reader(precious: bool, shared: bool) -> (bool, Vec<(u32, i64)>) {
+fn dead_reader(precious: bool, shared: bool, waited: Duration) -> (bool, Vec<(u32, i64)>) {
     let mut kernel = Kernel::new();
     kernel.front.dispatch.server.precious = precious;
     let number = kernel.open(ROOT, "box", O_RDWR, 0);
@@ -409,7 +411,11 @@ fn dead_reader(precious: bool, shared: bool) -> (bool, Vec<(u32, i64)>) {
         },
     );
     let mut out = Vec::new();
-    let _ = kernel.front.turn(Now::default(), &mut out);
+    let now = Now {
+        monotonic: waited,
+        ..Now::default()
+    };
+    let _ = kernel.front.turn(now, &mut out);
     let held = out.is_empty();
     kernel.release(&mut out);
     let mut results = kernel.results(out);
@@ -418,21 +424,26 @@ fn dead_reader(precious: bool, shared: bool) -> (bool, Vec<(u32, i64)>) {
     (held, results)
 }
 
+const MILLI: Duration = Duration::from_millis(1);
+
 #[test]
 fn a_dead_reader_takes_nothing_from_its_heir() {
     let tag = |results: &[(u32, i64)]| results[0].0;
     for (precious, shared) in [(true, false), (false, true), (true, true)] {
-        let (held, results) = dead_reader(precious, shared);
+        let (held, results) = dead_reader(precious, shared, 2 * MILLI);
         assert!(held, "it is not known at first whether it lives");
         let eintr = -i64::from(errno::EINTR.raw());
         let first = tag(&results);
         assert_eq!(results[0], (first, eintr));
         assert_eq!(results[1].1, 5, "the heir gets the message");
     }
-    // Where it does not matter, nobody is looked at.
-    let (held, results) = dead_reader(false, false);
-    assert!(!held);
-    assert_eq!(results[0].1, 5);
+    // Where it does not matter, nobody is looked at, nor is who has only just made the request.
+    for (precious, waited) in [(false, 2 * MILLI), (true, MILLI)] {
+        let (held, results) = dead_reader(precious, false, waited);
+        assert!(!held);
+        assert_eq!(results[0].1, 5);
+    }
+    assert!(dead_reader(false, true, Duration::ZERO).0);
 }
 
 #[test]

@@ -214,7 +214,7 @@ mod tests {
             let read = buffer[..answer.result.unwrap()].to_vec();
             answers.push((answer.request.tag, read));
         };
-        let life = |_: &Request<_>| Life::Alive;
+        let life = |_: &Request<_>, _| Life::Alive;
         let _ = dispatch.turn(Now::default(), answer, &mut Vec::new(), life, |_| false);
         answers
     }

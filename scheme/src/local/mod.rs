@@ -150,7 +150,7 @@ impl<S: FileServer> Kernel<S> {
             };
             let turn = self
                 .dispatch
-                .turn(now, answer, &mut edges, |_| Life::Alive, |_| true);
+                .turn(now, answer, &mut edges, |_, _| Life::Alive, |_| true);
             self.deadline = match turn.pending {
                 true => Some(now.monotonic),
                 false => turn.deadline,

@@ -228,7 +228,7 @@ impl<S: FileServer> Session<'_, S> {
         // A killed reader still takes the answer it is given, until the kernel tells us that it is
         // gone; but another process may have the file, and would miss the packet. Nothing tells us
         // of a process that inherited the file and has not used it yet, so every waiter is looked at.
-        let life = |request: &Request<Transfer<'_>>| match request.caller.pid {
+        let life = |request: &Request<Transfer<'_>>, _| match request.caller.pid {
             thread if thread != Pid(0) && is_killed(thread) => Life::Dead,
             _ => Life::Alive,
         };

@@ -8,6 +8,7 @@ mod operation;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use redox_scheme::scheme::{IntoTag, Op, SchemeResponse, SchemeState};
 use redox_scheme::{CallerCtx, Id, OpenResult, Response};
@@ -37,6 +38,11 @@ const MAX_STAT_HANDLES: usize = 65_536;
 const RESERVED_STAT_HANDLES: usize = 4096;
 /// Most entries of directories that are kept for their readers.
 const MAX_LISTED: usize = 1 << 17;
+
+/// Who made a request within this time is taken to be alive, unless the handle is seen to be shared:
+/// whether it is so is found out by calls that take longer, and would be made for every packet of a
+/// conversation.
+const FRESH: Duration = Duration::from_millis(1);
 
 /// A server behind any number of schemes.
 pub struct SchemeFront<S> {
@@ -180,14 +186,10 @@ impl<S: FileServer> SchemeFront<S> {
     /// process has the handle, so some are not given anything before it is known whether they live:
     /// see [`take_held`](Self::take_held).
     pub fn turn(&mut self, now: Now, out: &mut Vec<Outgoing>) -> Turn {
-        let unknown = |open: &OpenFile| match open.shared || open.precious {
-            true => Life::Unknown,
-            false => Life::Alive,
-        };
         let serve = |dispatch: &mut Dispatch<S, Op>, parts: Parts<'_>| {
-            let life = |request: &Request<Op>| {
-                let open = parts.open.get(request.file.0);
-                open.map_or(Life::Alive, unknown)
+            let life = |request: &Request<Op>, waited| match parts.open.get(request.file.0) {
+                Some(open) if open.shared || (open.precious && waited > FRESH) => Life::Unknown,
+                _ => Life::Alive,
             };
             let answer = |answer, _: &mut S, (): &()| parts.answers.push(answer);
             let watched = |file| parts.watches.has(file);
@@ -211,7 +213,7 @@ impl<S: FileServer> SchemeFront<S> {
         out: &mut Vec<Outgoing>,
     ) {
         let serve = |dispatch: &mut Dispatch<S, Op>, parts: Parts<'_>| {
-            let life = |request: &Request<Op>| match alive(request.caller.pid) {
+            let life = |request: &Request<Op>, _| match alive(request.caller.pid) {
                 true => Life::Alive,
                 false => Life::Dead,
             };

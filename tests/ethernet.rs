@@ -380,11 +380,11 @@ impl Drivers {
 impl Bus for Drivers {
     type Io = Opened;
 
-    fn names(&mut self) -> Vec<String> {
+    fn names(&mut self) -> Option<Vec<String>> {
         let mut state = self.state();
         state.searches += 1;
         // In an arbitrary order.
-        state.drivers.keys().rev().cloned().collect()
+        Some(state.drivers.keys().rev().cloned().collect())
     }
 
     fn open(&mut self, name: &str) -> io::Result<(Mac, Opened)> {

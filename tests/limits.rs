@@ -83,6 +83,13 @@ const CHECKS: &[(&str, Check)] = &[
     ),
     ("tun units", Here(units)),
     (
+        "the list of processes",
+        By(
+            "scheme/src/redox/processes.rs",
+            "a_list_without_end_is_given_up",
+        ),
+    ),
+    (
         "processes that share a unit",
         By("net/src/users.rs", "free_only_when_every_user_is_dead"),
     ),
@@ -190,15 +197,22 @@ const CHECKS: &[(&str, Check)] = &[
     (
         "frames at a driver",
         By(
-            "src/bin/tund/network/mod.rs",
+            "src/bin/tund/network/tests.rs",
             "frames_at_a_driver_are_bounded",
         ),
     ),
     (
         "threads of drivers",
         By(
-            "src/bin/tund/network/mod.rs",
+            "src/bin/tund/network/tests.rs",
             "threads_of_drivers_that_do_not_answer_are_bounded",
+        ),
+    ),
+    (
+        "lines of the log that are not written yet",
+        By(
+            "src/bin/tund/logger.rs",
+            "lines_that_nobody_reads_are_bounded_and_those_lost_are_counted",
         ),
     ),
     (
@@ -664,8 +678,8 @@ impl FrameIo for Nothing {
 impl Bus for Nothing {
     type Io = Self;
 
-    fn names(&mut self) -> Vec<String> {
-        (0..65).map(|number| format!("network.{number}")).collect()
+    fn names(&mut self) -> Option<Vec<String>> {
+        Some((0..65).map(|number| format!("network.{number}")).collect())
     }
 
     fn open(&mut self, _: &str) -> io::Result<(Mac, Self)> {

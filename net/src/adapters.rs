@@ -20,8 +20,9 @@ pub trait Bus {
     /// Receives and sends the frames of one adapter.
     type Io: FrameIo;
 
-    /// The names of the adapters that are there.
-    fn names(&mut self) -> Vec<String>;
+    /// The names of the adapters that are there. `None` while they are being looked up: they are asked
+    /// for again at the next search. No call waits.
+    fn names(&mut self) -> Option<Vec<String>>;
 
     /// Sorts names into the order in which interfaces get their numbers: that of the alphabet, where
     /// nobody chose another.
@@ -92,7 +93,7 @@ pub struct Adapters<B: Bus> {
     adapters: Vec<Adapter<B::Io>>,
     /// Numbers of the adapters opened since [`poll_opened`](Self::poll_opened) was called.
     opened: Vec<usize>,
-    /// Whether the last search found an adapter that is still being opened.
+    /// Whether the last search is not over.
     opening: bool,
     buffer: Vec<u8>,
 }
@@ -144,7 +145,8 @@ impl<B: Bus> Adapters<B> {
         }
     }
 
-    /// Whether the last search found an adapter that is still being opened.
+    /// Whether the last search is not over: an adapter is still being opened, or it is not known which
+    /// there are.
     pub fn is_opening(&self) -> bool {
         self.opening
     }
@@ -197,8 +199,11 @@ impl<B: Bus> Adapters<B> {
             }
             adapter.check(host, &mut self.bus, now);
         }
+        let Some(mut names) = self.bus.names() else {
+            self.opening = true;
+            return host.adapters_searched(Found::Looking);
+        };
         self.opening = false;
-        let mut names = self.bus.names();
         self.bus.sort(&mut names);
         for name in names {
             let known = self

@@ -7,7 +7,7 @@ use scheme::errno::{self, Errno};
 use scheme::wait::Direction;
 use scheme::{
     Argument, Caller, DirEntry, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Processes,
-    Ready, SignalTarget, Stat, Turn, Wakeup, earlier,
+    Ready, Signal, Stat, Turn, Wakeup, earlier,
 };
 
 use crate::bpf::{self, drops};
@@ -25,7 +25,7 @@ use crate::socket::inet::{self, Context, Derived, InetSockets, Socket, Transport
 use crate::socket::option_file::{self, Value};
 use crate::socket::{self, echo, raw};
 use crate::stack::{EchoId, Owner, RawId, TcpEvent, UdpEvent};
-use crate::tun::{self, SigioOwner};
+use crate::tun;
 
 /// The schemes served, in the order in which they are listed.
 pub const SCHEMES: [&str; 8] = ["tun", "netcfg", "bpf", "tcp", "udp", "icmp", "ip", "netisr"];
@@ -75,7 +75,7 @@ pub struct Host {
     processes: Box<dyn Processes + Send>,
     files: Files<File>,
     wakes: Wakes,
-    signals: VecDeque<SigioOwner>,
+    signals: VecDeque<Signal>,
     inet: InetSockets,
     servers: Servers,
     watchers: netcfg::Watchers,
@@ -299,8 +299,8 @@ impl Host {
                 Event::Ready(file, ready) => self.wakes.wake(file, ready),
                 Event::Arrived(Owner(file)) => self.wakes.wake(FileId(file), Ready::READ),
                 // A signal is a flag: sending it twice is the same as sending it once.
-                Event::Signal(owner) if self.signals.contains(&owner) => {}
-                Event::Signal(owner) => self.signals.push_back(owner),
+                Event::Signal(signal) if self.signals.contains(&signal) => {}
+                Event::Signal(signal) => self.signals.push_back(signal),
                 Event::Detached(ifp) => {
                     self.inet.detach(ifp.index);
                     for tap in ifp.taps {
@@ -727,12 +727,9 @@ impl FileServer for Host {
         self.keeper.poll(&self.net)
     }
 
-    fn poll_signal(&mut self) -> Option<SignalTarget> {
+    fn poll_signal(&mut self) -> Option<Signal> {
         self.collect();
-        // Checked once for all packets of a turn, because it takes system calls.
-        let owners = std::iter::from_fn(|| self.signals.pop_front());
-        let mut there = owners.filter(|owner| owner.exists(&*self.processes));
-        there.next().map(|owner| owner.target)
+        self.signals.pop_front()
     }
 
     fn stat(&mut self, path: &str) -> Result<Stat, Errno> {
@@ -788,6 +785,11 @@ impl FileServer for Host {
             self.tell_rest(id);
         }
         outcome
+    }
+
+    /// Those of packets that nobody else gets, and that come back if they were not delivered.
+    fn looks_at_waiters(&self, id: FileId) -> bool {
+        matches!(self.files.get(id), Ok(File::Tun(_) | File::Netisr(_)))
     }
 
     fn complete_read(&mut self, id: FileId, delivered: bool) {

@@ -15,7 +15,7 @@ use crate::link::Link;
 use crate::packet::Packet;
 use crate::seed::{Purpose, Seed};
 use crate::stack::{Echo, Owner, Raw, Tcp, Udp};
-use crate::tun::{SigioOwner, TunEvent, Units};
+use crate::tun::{TunEvent, Units};
 
 /// Interfaces, routes, drivers and transports.
 ///
@@ -44,7 +44,7 @@ pub(crate) enum Event {
     /// A packet came to an echo or raw socket.
     Arrived(Owner),
     /// `SIGIO` is due.
-    Signal(SigioOwner),
+    Signal(scheme::Signal),
     /// An interface is gone. Its captures may still hold packets to read.
     Detached(Box<Ifnet>),
 }

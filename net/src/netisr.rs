@@ -92,7 +92,7 @@ impl Handle {
         if std::mem::replace(&mut self.user, caller.pid) != caller.pid
             && processes.closes_get_lost()
         {
-            users.add(caller.pid, |pid| processes.alive(pid));
+            users.add(caller.pid, |pid| processes.is_known_dead(pid));
         }
         Ok(())
     }

@@ -27,14 +27,15 @@ impl Users {
         }
     }
 
-    /// Notes a process; `alive` helps to forget others when there are too many.
+    /// Notes a process. `dead` helps to forget others when they become many: the system may have to
+    /// find out first, and know at the next one.
     #[inline]
-    pub(crate) fn add(&mut self, pid: Pid, alive: impl Fn(Pid) -> bool) {
+    pub(crate) fn add(&mut self, pid: Pid, dead: impl Fn(Pid) -> bool) {
         if self.pids.contains(&pid) || self.overflow {
             return;
         }
-        if self.pids.len() >= MAX_USERS {
-            self.pids.retain(|&pid| alive(pid));
+        if self.pids.len() >= MAX_USERS / 2 {
+            self.pids.retain(|&pid| !dead(pid));
         }
         if self.pids.len() >= MAX_USERS {
             self.overflow = true;
@@ -56,13 +57,24 @@ mod tests {
     #[test]
     fn free_only_when_every_user_is_dead() {
         let mut users = Users::default();
-        users.add(Pid(1), |_| true);
-        users.add(Pid(2), |_| true);
+        users.add(Pid(1), |_| false);
+        users.add(Pid(2), |_| false);
         assert!(!users.all_dead(|pid| pid == Pid(2)));
         assert!(users.all_dead(|_| false));
         for pid in 0..=MAX_USERS as u32 {
-            users.add(Pid(pid), |_| true);
+            users.add(Pid(pid), |_| false);
         }
         assert!(!users.all_dead(|_| false));
+    }
+
+    /// It is enough to know who died with a delay.
+    #[test]
+    fn the_dead_make_room() {
+        let mut users = Users::default();
+        for pid in 0..10 * MAX_USERS as u32 {
+            users.add(Pid(pid), |other| other.0 + 10 < pid);
+        }
+        assert!(users.all_dead(|_| false));
+        assert!(users.pids.len() <= MAX_USERS / 2 + 1);
     }
 }

@@ -1,10 +1,13 @@
 //! The bookkeeping that every front needs: access modes, waits, and exactly one answer per request.
 
+use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::time::Duration;
 
 use crate::errno::{self, Errno};
-use crate::server::{Caller, FileId, FileServer, Now, OpenFlags, Outcome, Ready, Turn, earlier};
+use crate::server::{
+    Caller, FileId, FileServer, Now, OpenFlags, Outcome, Ready, Turn, Wakeup, earlier,
+};
 use crate::table::Table;
 use crate::wait::{Direction, Waiter, Waits};
 
@@ -105,6 +108,17 @@ impl<O: Operation> Request<O> {
     }
 }
 
+/// What is known of the process of a request that waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// It is alive, or it does not matter.
+    Alive,
+    /// It is dead, and must not be given anything.
+    Dead,
+    /// It has to be found out first.
+    Unknown,
+}
+
 /// A request that has its answer.
 #[derive(Debug)]
 #[must_use]
@@ -127,6 +141,8 @@ pub struct Dispatch<S, O: Operation> {
     pub buffer: O::Buffer,
     open: Table<OpenFlags>,
     waits: Waits<O::Tag, Request<O>>,
+    /// Files that were woken, and whose waits are not served before more is known of them.
+    held: BTreeMap<FileId, Ready>,
     /// The monotonic time of the last turn.
     now: Duration,
 }
@@ -139,6 +155,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
             buffer: O::Buffer::default(),
             open: Table::default(),
             waits: Waits::default(),
+            held: BTreeMap::new(),
             now: Duration::ZERO,
         }
     }
@@ -190,6 +207,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         let waiter = Waiter {
             tag: request.tag,
             deadline: timeout.map(|timeout| self.now.saturating_add(timeout)),
+            since: self.now,
             bytes,
             request: request.into_waiting(),
         };
@@ -202,65 +220,103 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
     /// led to more work.
     ///
     /// `answer` gets each completed request, with the server, so that it can confirm a read, and
-    /// the buffer as the attempt left it. `alive` is asked before a waiting request is tried: if
-    /// its process is gone it ends with `EINTR`, and takes nothing. `watched` tells whether a file
-    /// has watchers.
+    /// the buffer as the attempt left it. `life` is asked before a waiting request is tried, and told
+    /// how long it has waited: if its process is dead it ends with `EINTR`, and takes nothing; if that
+    /// is not known, its file is [held](Self::take_held). `watched` tells whether a file has watchers.
     pub fn turn(
         &mut self,
         now: Now,
         mut answer: impl FnMut(Answer<O>, &mut S, &O::Buffer),
         edges: &mut Vec<(FileId, Ready)>,
-        alive: impl FnMut(&Request<O>) -> bool,
+        mut life: impl FnMut(&Request<O>, Duration) -> Life,
         watched: impl Fn(FileId) -> bool,
     ) -> Turn {
         self.now = self.now.max(now.monotonic);
         let mut turn = self.server.turn(now);
         let mut served = false;
-        let answer = |request, result, server: &mut S, buffer: &O::Buffer| {
+        let mut answer = |request, result, server: &mut S, buffer: &O::Buffer| {
             served = true;
             answer(Answer { request, result }, server, buffer);
         };
-        self.serve_waits(answer, edges, alive, watched);
+        while let Some(wakeup) = self.server.poll_wakeup() {
+            self.serve_waits(wakeup, &mut answer, edges, &mut life, &watched);
+        }
+        while let Some(Waiter { request, .. }) = self.waits.expire(self.now) {
+            let result = Err(errno::ETIMEDOUT);
+            answer(request, result, &mut self.server, &self.buffer);
+        }
         turn.pending |= served;
         turn.deadline = earlier(turn.deadline, self.waits.deadline());
         turn
     }
 
-    fn serve_waits(
+    /// Whether there are files to [take](Self::take_held).
+    pub fn is_holding(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// Takes the files that were woken while it was not known whether those who wait for them live.
+    /// They are [released](Self::release) when it is.
+    pub fn take_held(&mut self) -> Vec<Wakeup> {
+        let held = std::mem::take(&mut self.held);
+        let wakeup = |(file, ready)| Wakeup { file, ready };
+        held.into_iter().map(wakeup).collect()
+    }
+
+    /// Serves the waits of files that were [held](Self::take_held), as [`turn`](Self::turn) does. Each
+    /// may have led to more work: another turn has to follow.
+    pub fn release(
         &mut self,
-        mut answer: impl FnMut(Request<O>, Result<usize, Errno>, &mut S, &O::Buffer),
+        held: Vec<Wakeup>,
+        mut answer: impl FnMut(Answer<O>, &mut S, &O::Buffer),
         edges: &mut Vec<(FileId, Ready)>,
-        mut alive: impl FnMut(&Request<O>) -> bool,
+        mut life: impl FnMut(&Request<O>, Duration) -> Life,
         watched: impl Fn(FileId) -> bool,
     ) {
-        while let Some(wakeup) = self.server.poll_wakeup() {
-            let file = wakeup.file;
-            for direction in [Direction::Read, Direction::Write] {
-                while let Some(waiter) = self.waits.front(file, direction) {
-                    let result = if alive(&waiter.request) {
+        let mut answer = |request, result, server: &mut S, buffer: &O::Buffer| {
+            answer(Answer { request, result }, server, buffer);
+        };
+        for wakeup in held {
+            self.serve_waits(wakeup, &mut answer, edges, &mut life, &watched);
+        }
+    }
+
+    fn serve_waits(
+        &mut self,
+        wakeup: Wakeup,
+        answer: &mut impl FnMut(Request<O>, Result<usize, Errno>, &mut S, &O::Buffer),
+        edges: &mut Vec<(FileId, Ready)>,
+        life: &mut impl FnMut(&Request<O>, Duration) -> Life,
+        watched: &impl Fn(FileId) -> bool,
+    ) {
+        let file = wakeup.file;
+        for direction in [Direction::Read, Direction::Write] {
+            while let Some(waiter) = self.waits.front(file, direction) {
+                let waited = self.now.saturating_sub(waiter.since);
+                let result = match life(&waiter.request, waited) {
+                    Life::Alive => {
                         match O::attempt(&mut waiter.request, &mut self.server, &mut self.buffer) {
                             Outcome::Done(result) => result,
                             Outcome::Wait => break,
                         }
-                    } else {
-                        Err(errno::EINTR)
-                    };
-                    if let Some(Waiter { request, .. }) = self.waits.pop(file, direction) {
-                        answer(request, result, &mut self.server, &self.buffer);
                     }
-                }
-            }
-            if watched(file) && self.open.get(file.0).is_some() {
-                // A request that waited may have taken what the watchers would be told of.
-                let risen = wakeup.ready & self.server.ready(file);
-                if !risen.is_empty() {
-                    edges.push((file, risen));
+                    Life::Dead => Err(errno::EINTR),
+                    Life::Unknown => {
+                        *self.held.entry(file).or_default() |= wakeup.ready;
+                        return;
+                    }
+                };
+                if let Some(Waiter { request, .. }) = self.waits.pop(file, direction) {
+                    answer(request, result, &mut self.server, &self.buffer);
                 }
             }
         }
-        while let Some(Waiter { request, .. }) = self.waits.expire(self.now) {
-            let result = Err(errno::ETIMEDOUT);
-            answer(request, result, &mut self.server, &self.buffer);
+        if watched(file) && self.open.get(file.0).is_some() {
+            // A request that waited may have taken what the watchers would be told of.
+            let risen = wakeup.ready & self.server.ready(file);
+            if !risen.is_empty() {
+                edges.push((file, risen));
+            }
         }
     }
 
@@ -286,6 +342,7 @@ impl<S: FileServer, O: Operation> Dispatch<S, O> {
         if self.open.remove(file.0).is_some() {
             self.server.close(file);
         }
+        self.held.remove(&file);
         let waiters = self.waits.purge(file, |_| true);
         answers(waiters, errno::EBADF)
     }

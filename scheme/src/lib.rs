@@ -37,5 +37,5 @@ pub use drivers::Drivers;
 pub use errno::Errno;
 pub use server::{
     Argument, Caller, DirEntry, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid,
-    Processes, Ready, SignalTarget, Stat, Turn, Wakeup, earlier,
+    Processes, Ready, Signal, SignalTarget, Stat, Turn, Wakeup, earlier,
 };

@@ -198,8 +198,36 @@ pub enum SignalTarget {
     Group(Pid),
 }
 
+/// A `SIGIO` to send.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// Where it goes.
+    pub target: SignalTarget,
+    /// The [identity](Processes::identity) that a process had when it asked for signals. It gets none
+    /// if it has another now, or none.
+    pub identity: Option<u64>,
+}
+
+impl Signal {
+    /// Whether its target is still the one that asked for it, as far as that can be told of a group.
+    pub fn is_wanted(&self, processes: &dyn Processes) -> bool {
+        match self.target {
+            SignalTarget::Process(pid) => {
+                self.identity.is_some() && processes.identity(pid) == self.identity
+            }
+            // A group is known by its number only.
+            SignalTarget::Group(_) => true,
+        }
+    }
+}
+
 /// A server's queries about its clients' processes. Passed in, so that a server does not depend on
 /// a system.
+///
+/// A front may have to call another process to find an answer, which must not be done while others
+/// wait for the server. So it may give any answer at first, find out the true one while the server
+/// does other things, and then make the same request again. A server therefore asks before the
+/// request has changed anything.
 pub trait Processes {
     /// The session of `target`; `None` when there is no such process or group.
     fn session(&self, target: SignalTarget) -> Option<Pid>;
@@ -211,6 +239,12 @@ pub trait Processes {
     /// Whether the process exists and is not a zombie.
     fn alive(&self, pid: Pid) -> bool {
         self.identity(pid).is_some()
+    }
+
+    /// Whether the process is known to be dead. What happened a moment ago may not be known. This may
+    /// be asked at any time: no request is made again because of it.
+    fn is_known_dead(&self, pid: Pid) -> bool {
+        !self.alive(pid)
     }
 
     /// Whether this system may fail to report a close. Then a device whose holders are all dead may
@@ -238,9 +272,9 @@ pub trait FileServer {
     #[must_use]
     fn poll_wakeup(&mut self) -> Option<Wakeup>;
 
-    /// The next `SIGIO` to send.
+    /// The next `SIGIO` to send, if it is [wanted](Signal::is_wanted) still.
     #[must_use]
-    fn poll_signal(&mut self) -> Option<SignalTarget> {
+    fn poll_signal(&mut self) -> Option<Signal> {
         None
     }
 
@@ -292,6 +326,14 @@ pub trait FileServer {
     /// Reads into `buf`; `offset` counts only for [`FileKind::Text`].
     fn read(&mut self, file: FileId, buf: &mut [u8], offset: u64, caller: Caller)
     -> Outcome<usize>;
+
+    /// Whether those who wait for this file are looked at before they are given anything, even if no
+    /// other process has used it: where nobody else gets what a dead reader took. On Redox that costs
+    /// a reading of the list of processes each time.
+    fn looks_at_waiters(&self, file: FileId) -> bool {
+        let _ = file;
+        false
+    }
 
     /// Ends a read that was answered without error: tells whether its bytes were `delivered` to the
     /// client. It is called once for each such read, in order. A packet that was not delivered goes

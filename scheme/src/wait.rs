@@ -24,6 +24,8 @@ pub(crate) struct Waiter<T, W> {
     pub(crate) request: W,
     /// The monotonic time at which it times out; `None` waits for ever.
     pub(crate) deadline: Option<Duration>,
+    /// The monotonic time at which it began to wait.
+    pub(crate) since: Duration,
     /// Bytes that it takes besides its place.
     pub(crate) bytes: usize,
 }
@@ -172,6 +174,7 @@ mod tests {
                 tag,
                 request: "r",
                 deadline: Some(Duration::from_secs(10 - tag)),
+                since: Duration::ZERO,
                 bytes: 5,
             };
             waits.park(FILE, Direction::Read, waiter);
@@ -188,6 +191,7 @@ mod tests {
                 tag,
                 request: (),
                 deadline: None,
+                since: Duration::ZERO,
                 bytes,
             };
             waits.park(FILE, Direction::Write, waiter);

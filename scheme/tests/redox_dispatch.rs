@@ -3,12 +3,15 @@
 #![cfg(feature = "redox-dispatch")]
 #![allow(missing_docs)]
 
+use std::time::Duration;
+
 use redox_scheme::scheme::{Op, SchemeState};
 use redox_scheme::{CallerCtx, Request, RequestKind, Response};
 use scheme::redox::front::{AfterSend, Outgoing, ROOT, SchemeFront};
+use scheme::redox::processes::{Known, List};
 use scheme::{
     Argument, Caller, DirEntry, Errno, FileId, FileKind, FileServer, Now, OpenFlags, Outcome, Pid,
-    Ready, Stat, Turn, Wakeup, errno,
+    Processes, Ready, Stat, Turn, Wakeup, errno,
 };
 use syscall::flag::{EventFlags, O_NONBLOCK, O_RDONLY, O_RDWR, O_STAT};
 use syscall::schemev2::{Cqe, Opcode, Sqe};
@@ -20,6 +23,10 @@ struct Mailbox {
     unsettled: Vec<Vec<u8>>,
     open: u32,
     edges: Vec<Ready>,
+    /// Whether waiters are looked at even if nobody is seen to share the file.
+    precious: bool,
+    /// Where it asks for processes before it opens anything.
+    processes: Option<Known>,
 }
 
 const DEVICE: Stat = Stat {
@@ -58,6 +65,10 @@ impl FileServer for Mailbox {
             return Err(errno::EPERM);
         }
         assert_eq!(path, "mail/box");
+        let alive = |known: &Known| known.alive(Pid(1));
+        if self.processes.as_ref().is_some_and(alive) {
+            return Err(errno::EBUSY);
+        }
         self.open += 1;
         Ok(FileId(self.open - 1))
     }
@@ -71,6 +82,10 @@ impl FileServer for Mailbox {
         let len = message.len();
         self.unsettled.push(message);
         Outcome::Done(Ok(len))
+    }
+
+    fn looks_at_waiters(&self, _: FileId) -> bool {
+        self.precious
     }
 
     fn complete_read(&mut self, _: FileId, delivered: bool) {
@@ -146,6 +161,10 @@ struct Kernel {
     front: SchemeFront<Mailbox>,
     state: SchemeState,
     tag: u32,
+    /// The process that makes the requests.
+    pid: usize,
+    /// Those that are dead.
+    dead: Vec<Pid>,
 }
 
 impl Kernel {
@@ -154,17 +173,32 @@ impl Kernel {
             front: SchemeFront::new(Mailbox::default(), &["mail"]),
             state: SchemeState::new(),
             tag: 0,
+            pid: 7,
+            dead: Vec::new(),
         }
     }
 
     /// Sends a request in the kernel's format; returns the resulting answers, as results by tag.
     fn request(&mut self, opcode: Opcode, args: [u64; 6], uid: u32) -> Vec<(u32, i64)> {
+        let (op, ctx) = self.decode(opcode, args, uid);
+        let mut out = Vec::new();
+        let settled = || false;
+        let again = self
+            .front
+            .handle(0, &mut self.state, op, &ctx, &mut out, settled);
+        assert!(again.is_none());
+        let _ = self.front.turn(Now::default(), &mut out);
+        self.release(&mut out);
+        self.results(out)
+    }
+
+    fn decode(&mut self, opcode: Opcode, args: [u64; 6], uid: u32) -> (Op, CallerCtx) {
         self.tag += 1;
         let sqe = Sqe {
             opcode: opcode as u8,
             tag: self.tag,
             args,
-            caller: 7,
+            caller: self.pid as u64,
             ..Sqe::default()
         };
         // SAFETY: the addresses among the arguments are those of buffers that outlive the answer.
@@ -173,16 +207,19 @@ impl Kernel {
             panic!("an empty request is a call");
         };
         let ctx = CallerCtx {
-            pid: 7,
+            pid: self.pid,
             uid,
             gid: 0,
             id: call.request_id(),
         };
-        let mut out = Vec::new();
-        self.front.handle(0, &mut self.state, op, &ctx, &mut out);
-        let alive = |pid| pid == Pid(7);
-        let _ = self.front.turn(Now::default(), alive, &mut out);
-        self.results(out)
+        (op, ctx)
+    }
+
+    /// Finds out who lives, and serves the waits that depend on it.
+    fn release(&mut self, out: &mut Vec<Outgoing>) {
+        let held = self.front.take_held();
+        let alive = |pid| !self.dead.contains(&pid);
+        self.front.release(held, alive, out);
     }
 
     fn results(&mut self, out: Vec<Outgoing>) -> Vec<(u32, i64)> {
@@ -346,6 +383,89 @@ fn a_read_waits_and_is_answered_once() {
     assert_eq!(results, [(kernel.tag, 5), (waiting, 5)]);
     assert_eq!(first[..5], *b"hello");
     assert_eq!(kernel.front.dispatch.waiting(), 0);
+}
+
+/// One process waits, and another has the handle as well, which it may not have used yet.
+fn dead_reader(precious: bool, shared: bool, waited: Duration) -> (bool, Vec<(u32, i64)>) {
+    let mut kernel = Kernel::new();
+    kernel.front.dispatch.server.precious = precious;
+    let number = kernel.open(ROOT, "box", O_RDWR, 0);
+    let (mut read, mut message) = ([0; 8], *b"hello");
+    let waits = kernel.request(Opcode::Read, buffer((number, &mut read), 0), 0);
+    assert_eq!(waits, []);
+    kernel.pid = 8;
+    kernel.dead.push(Pid(7));
+    if shared {
+        let fstat = [number as u64, 0, 0, 0, 0, 0];
+        let _ = kernel.request(Opcode::Fsync, fstat, 0);
+    }
+    // The network has something for it.
+    let server = &mut kernel.front.dispatch.server;
+    let _ = server.write(
+        FileId(0),
+        &message,
+        0,
+        Caller {
+            pid: Pid(0),
+            uid: 0,
+        },
+    );
+    let mut out = Vec::new();
+    let now = Now {
+        monotonic: waited,
+        ..Now::default()
+    };
+    let _ = kernel.front.turn(now, &mut out);
+    let held = out.is_empty();
+    kernel.release(&mut out);
+    let mut results = kernel.results(out);
+    message.fill(0);
+    results.extend(kernel.request(Opcode::Read, buffer((number, &mut message), O_NONBLOCK), 0));
+    (held, results)
+}
+
+const MILLI: Duration = Duration::from_millis(1);
+
+#[test]
+fn a_dead_reader_takes_nothing_from_its_heir() {
+    let tag = |results: &[(u32, i64)]| results[0].0;
+    for (precious, shared) in [(true, false), (false, true), (true, true)] {
+        let (held, results) = dead_reader(precious, shared, 2 * MILLI);
+        assert!(held, "it is not known at first whether it lives");
+        let eintr = -i64::from(errno::EINTR.raw());
+        let first = tag(&results);
+        assert_eq!(results[0], (first, eintr));
+        assert_eq!(results[1].1, 5, "the heir gets the message");
+    }
+    // Where it does not matter, nobody is looked at, nor is who has only just made the request.
+    for (precious, waited) in [(false, 2 * MILLI), (true, MILLI)] {
+        let (held, results) = dead_reader(precious, false, waited);
+        assert!(!held);
+        assert_eq!(results[0].1, 5);
+    }
+    assert!(dead_reader(false, true, Duration::ZERO).0);
+}
+
+#[test]
+fn a_request_that_asks_who_lives_is_made_again() {
+    let known = Known::default();
+    let mut kernel = Kernel::new();
+    kernel.front.dispatch.server.processes = Some(known.clone());
+    let (at, len) = ("box".as_ptr() as u64, 3);
+    let args = [ROOT as u64, at, len, O_RDWR as u64, 0, 0];
+    let (op, ctx) = kernel.decode(Opcode::OpenAt, args, 0);
+    let mut out = Vec::new();
+    let Kernel { front, state, .. } = &mut kernel;
+    let asked = || known.is_asked();
+    let op = front.handle(0, state, op, &ctx, &mut out, asked);
+    let op = op.expect("it has to be made again");
+    assert!(out.is_empty());
+    assert_eq!(front.dispatch.server.open, 0);
+    let _ = known.take();
+    known.learn(List::parse("7     R\n", front.newest()));
+    let asked = || known.is_asked();
+    assert!(front.handle(0, state, op, &ctx, &mut out, asked).is_none());
+    assert!(kernel.results(out)[0].1 > 0, "the other is dead");
 }
 
 #[test]

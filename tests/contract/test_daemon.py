@@ -1,7 +1,9 @@
 """Section 7: how the daemon starts and how it ends."""
 
 import errno
+import fcntl
 import os
+import re
 import select
 import signal
 import subprocess
@@ -214,6 +216,68 @@ class Daemon(unittest.TestCase):
                 failed = subprocess.run([PROGRAM, "--mount", "/dev/null"], stderr=file, check=False)
                 self.assertEqual(failed.returncode, 1)
             os.close(file)
+
+    def test_log_that_nobody_reads(self):
+        """A full pipe makes nobody wait; what is lost is counted, and the daemon ends in order."""
+        size = 4096
+        reader, full = os.pipe()
+        self.addCleanup(os.close, reader)
+        fcntl.fcntl(full, fcntl.F_SETPIPE_SZ, size)
+        # Full from the start, as that of a daemon before it may be.
+        os.write(full, b"x" * (size - 1) + b"\n")
+        with tempfile.TemporaryDirectory() as root:
+            daemon = subprocess.Popen([PROGRAM, "--mount", root], stdout=full, stderr=full)
+            os.close(full)
+            wait_until(lambda: os.path.exists(os.path.join(root, "tun")), "a tree")
+            self.trace(root)
+            file = os.open(os.path.join(root, "tun", "0"), os.O_RDWR)
+            os.set_blocking(file, False)
+            # Each is a line of more than 30 bytes, and the queue holds 256 KiB.
+            reads = 20_000
+            for _ in range(reads):
+                self.assertEqual(outcome(lambda: os.read(file, 100)), ("errno", errno.EAGAIN))
+            said = b""
+            while b"lines were lost" not in said:
+                said += os.read(reader, 65_536)
+            self.assertIn(b"tund: serving", said)
+            lost = int(re.search(rb"(\d+) lines were lost", said).group(1))
+            kept = said.count(b"tun0: read")
+            self.assertGreater(kept, 0)
+            self.assertGreaterEqual(kept + lost, reads)
+            # Nobody reads again.
+            for _ in range(reads):
+                self.assertEqual(outcome(lambda: os.read(file, 100)), ("errno", errno.EAGAIN))
+            os.close(file)
+            daemon.send_signal(signal.SIGTERM)
+            self.assertEqual(daemon.wait(PATIENCE), 0)
+            self.assertFalse(os.path.ismount(root))
+
+    def trace(self, root):
+        """Has the driver say what it does."""
+        path = os.path.join(root, "netcfg", "debug", "if_tun_debug")
+        with open(path, "w", encoding="ascii") as debug:
+            debug.write("1\n")
+
+    def test_last_lines(self):
+        """What was said before the end is written, though it had to wait for its reader."""
+        reader, log = os.pipe()
+        fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)
+        with tempfile.TemporaryDirectory() as root:
+            daemon = subprocess.Popen([PROGRAM, "--mount", root], stdout=log, stderr=log)
+            os.close(log)
+            wait_until(lambda: os.path.exists(os.path.join(root, "tun")), "a tree")
+            self.trace(root)
+            file = os.open(os.path.join(root, "tun", "0"), os.O_RDWR)
+            os.set_blocking(file, False)
+            for _ in range(1000):
+                self.assertEqual(outcome(lambda: os.read(file, 100)), ("errno", errno.EAGAIN))
+            os.close(file)
+            with os.fdopen(reader, "rb") as log:
+                said = Background(log.read)
+                daemon.send_signal(signal.SIGTERM)
+                self.assertEqual(daemon.wait(PATIENCE), 0)
+                self.assertEqual(said.result()[1].count(b"tun0: read\n"), 1000)
+            self.assertFalse(os.path.ismount(root))
 
     def test_ends_while_it_is_busy(self):
         """SIGTERM ends it though there is always another request."""

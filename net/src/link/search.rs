@@ -20,7 +20,7 @@ const HEALTHY: Duration = LONGEST_PAUSE;
 /// Pause between two searches, however many requests there are.
 const ASKED_PAUSE: Duration = Duration::from_millis(100);
 
-/// An adapter that is being opened is looked for again after this time, if nobody asks before.
+/// If a search is not over, there is another one after this time, if nobody asks before.
 const OPENING_PAUSE: Duration = Duration::from_secs(3);
 
 /// The outcome of a search for adapters.
@@ -33,6 +33,8 @@ pub enum Found {
     /// Some are still being opened. The program [asks](crate::Host::ask_for_adapters) for another
     /// search when that is over.
     Opening,
+    /// It is not known yet which there are. The program asks for another search when it is.
+    Looking,
 }
 
 /// The schedule of searches for adapters. Nothing tells us of a new one, so we look when one is
@@ -141,13 +143,16 @@ impl Link {
         let now = ip.now.monotonic;
         let search = &mut self.search;
         search.possible = true;
-        search.rest = now + ASKED_PAUSE;
+        search.rest = match found {
+            Found::Looking => now,
+            _ => now + ASKED_PAUSE,
+        };
         search.due = match found {
-            Found::Opening => Some(now + OPENING_PAUSE),
+            Found::Opening | Found::Looking => Some(now + OPENING_PAUSE),
             Found::Missing if now < search.until => Some(now + search.pause),
             Found::Missing | Found::All => None,
         };
-        if found != Found::Opening {
+        if matches!(found, Found::All | Found::Missing) {
             search.pause = (search.pause * 2).min(LONGEST_PAUSE);
         }
     }

@@ -5,7 +5,7 @@ use scheme::{Caller, FileId, Outcome, Pid, Processes, Ready, SignalTarget};
 
 use super::frame::{self, Taken, decode, decode_batch};
 use super::output::output;
-use super::softc::{SigioOwner, Softc, TunFlags};
+use super::softc::{Softc, TunFlags, owner_number, signal_to};
 use super::{IFT_PPP, TUNMTU, TunEvent, UnitPath, Units, parse_path, trace};
 use crate::capture::Framing;
 use crate::ifnet::{Activity, Driver, DropReason, Family, IfFlags, IfIndex, Ifnet};
@@ -193,7 +193,9 @@ impl Units {
         if std::mem::replace(&mut handle.user, caller.pid) != caller.pid
             && processes.closes_get_lost()
         {
-            softc.users.add(caller.pid, |pid| processes.alive(pid));
+            softc
+                .users
+                .add(caller.pid, |pid| processes.is_known_dead(pid));
         }
         let ifp = ip.ifs.get_mut(softc.dev).ok_or(errno::EHOSTDOWN)?;
         Ok((softc, ifp))
@@ -413,13 +415,12 @@ impl Softc {
                 return Err(errno::EPERM);
             }
         }
-        self.sigio = target.map(|target| SigioOwner::new(target, processes));
+        self.sigio = target.map(|target| signal_to(target, processes));
         Ok(())
     }
 
     /// `fgetown`: the owner that gets `SIGIO`: a process, a negative process group, or 0.
     pub(super) fn fgetown(&mut self, processes: &dyn Processes) -> i32 {
-        let owner = self.owner(processes);
-        owner.map_or(0, |owner| owner.number())
+        self.owner(processes).map_or(0, owner_number)
     }
 }

@@ -33,7 +33,6 @@ use crate::ifnet::{Activity, Ifnet, parse_decimal};
 use crate::ip::Ip;
 
 pub(crate) use device::{Handle, PgrpHandle};
-pub(crate) use softc::SigioOwner;
 use softc::{Softc, TunFlags};
 pub(crate) use state::UnitState;
 
@@ -79,7 +78,7 @@ pub(crate) enum TunEvent {
     /// Something became possible on the file of a device.
     Ready(FileId, Ready),
     /// `SIGIO` is due.
-    Signal(SigioOwner),
+    Signal(scheme::Signal),
 }
 
 /// Every unit, and the debug switch that they share.

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bitflags::bitflags;
-use scheme::{FileId, Pid, Processes, SignalTarget};
+use scheme::{FileId, Pid, Processes, Signal, SignalTarget};
 
 use super::frame::Taken;
 use crate::ifnet::{IfIndex, Ifnet};
@@ -42,41 +42,21 @@ impl TunFlags {
     }
 }
 
-/// The owner that gets `SIGIO`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct SigioOwner {
-    pub(crate) target: SignalTarget,
-    /// Identity of the process when it became the owner. Another process may get its number later.
-    identity: Option<u64>,
+/// The signal that an owner gets from now on.
+pub(super) fn signal_to(target: SignalTarget, processes: &dyn Processes) -> Signal {
+    let identity = match target {
+        SignalTarget::Process(pid) => processes.identity(pid),
+        SignalTarget::Group(_) => None,
+    };
+    Signal { target, identity }
 }
 
-impl SigioOwner {
-    pub(super) fn new(target: SignalTarget, processes: &dyn Processes) -> Self {
-        let identity = match target {
-            SignalTarget::Process(pid) => processes.identity(pid),
-            SignalTarget::Group(_) => None,
-        };
-        Self { target, identity }
-    }
-
-    /// Whether it still exists, as far as that can be told of a group.
-    pub(crate) fn exists(&self, processes: &dyn Processes) -> bool {
-        match self.target {
-            SignalTarget::Process(pid) => {
-                self.identity.is_some() && processes.identity(pid) == self.identity
-            }
-            // A group is known by its number only.
-            SignalTarget::Group(_) => true,
-        }
-    }
-
-    /// The number that `fgetown` returns: a process, or a negative process group.
-    pub(super) fn number(&self) -> i32 {
-        let number = |pid: Pid| i32::try_from(pid.0).unwrap_or(i32::MAX);
-        match self.target {
-            SignalTarget::Process(pid) => number(pid),
-            SignalTarget::Group(group) => -number(group),
-        }
+/// The number of an owner that `fgetown` returns: a process, or a negative process group.
+pub(super) fn owner_number(target: SignalTarget) -> i32 {
+    let number = |pid: Pid| i32::try_from(pid.0).unwrap_or(i32::MAX);
+    match target {
+        SignalTarget::Process(pid) => number(pid),
+        SignalTarget::Group(group) => -number(group),
     }
 }
 
@@ -94,8 +74,8 @@ pub(crate) struct Softc {
     pub(super) pid: Option<Pid>,
     /// Every process that used the handle.
     pub(super) users: Users,
-    /// The owner that gets `SIGIO`.
-    pub(super) sigio: Option<SigioOwner>,
+    /// The `SIGIO` that its owner gets.
+    pub(super) sigio: Option<Signal>,
     /// The frames of reads that are not yet known to be delivered, oldest first.
     pub(super) taken: VecDeque<Taken>,
     /// How many of them each of these reads was given.
@@ -144,8 +124,8 @@ impl Softc {
     }
 
     /// The process or group that gets `SIGIO`. Forgets it if it ended.
-    pub(super) fn owner(&mut self, processes: &dyn Processes) -> Option<SigioOwner> {
-        self.sigio = self.sigio.filter(|owner| owner.exists(processes));
-        self.sigio
+    pub(super) fn owner(&mut self, processes: &dyn Processes) -> Option<SignalTarget> {
+        self.sigio = self.sigio.filter(|signal| signal.is_wanted(processes));
+        self.sigio.map(|signal| signal.target)
     }
 }

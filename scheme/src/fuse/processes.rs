@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::process::{Pid as SysPid, PidfdFlags, Signal};
 
-use crate::server::{Pid, Processes, SignalTarget};
+use crate::server::{Pid, Processes, Signal as Sigio, SignalTarget};
 
 /// A descriptor that becomes readable at SIGINT, SIGTERM or SIGHUP; not at a SIGHUP that was
 /// ignored before us, by `nohup`.
@@ -106,8 +106,12 @@ pub(super) fn is_killed(thread: Pid) -> bool {
     pending.unwrap_or(0) & 1 << (Signal::KILL.as_raw() - 1) != 0
 }
 
-/// Sends `SIGIO`.
-pub(super) fn send_sigio(target: SignalTarget) {
+/// Sends `SIGIO`, if it is still wanted.
+pub(super) fn send_sigio(signal: Sigio) {
+    if !signal.is_wanted(&LinuxProcesses) {
+        return;
+    }
+    let target = signal.target;
     let pid = |pid: Pid| i32::try_from(pid.0).ok().and_then(SysPid::from_raw);
     let sent = match target {
         SignalTarget::Process(process) => {

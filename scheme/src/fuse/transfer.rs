@@ -83,7 +83,7 @@ impl Operation for Transfer<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::dispatch::{Answer, Dispatch};
+    use crate::dispatch::{Answer, Dispatch, Life};
     use crate::errno::{self, Errno};
     use crate::server::{
         Caller, DirEntry, FileId, FileKind, Now, OpenFlags, Pid, Ready, Stat, Turn, Wakeup,
@@ -214,7 +214,8 @@ mod tests {
             let read = buffer[..answer.result.unwrap()].to_vec();
             answers.push((answer.request.tag, read));
         };
-        let _ = dispatch.turn(Now::default(), answer, &mut Vec::new(), |_| true, |_| false);
+        let life = |_: &Request<_>, _| Life::Alive;
+        let _ = dispatch.turn(Now::default(), answer, &mut Vec::new(), life, |_| false);
         answers
     }
 

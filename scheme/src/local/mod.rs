@@ -21,7 +21,7 @@ use std::time::Duration;
 pub use self::clock::{Clock, ManualClock, SystemClock};
 pub use self::process::{Fd, Process};
 use self::system_call::{SystemCall, read_of};
-use crate::dispatch::{Answer, Dispatch};
+use crate::dispatch::{Answer, Dispatch, Life};
 use crate::server::{Caller, FileId, FileServer, Now, Pid, Processes, SignalTarget};
 
 /// Most turns of a pending server before a call returns; the rest is left to the next call.
@@ -150,14 +150,14 @@ impl<S: FileServer> Kernel<S> {
             };
             let turn = self
                 .dispatch
-                .turn(now, answer, &mut edges, |_| true, |_| true);
+                .turn(now, answer, &mut edges, |_, _| Life::Alive, |_| true);
             self.deadline = match turn.pending {
                 true => Some(now.monotonic),
                 false => turn.deadline,
             };
             woke |= !edges.is_empty();
-            while let Some(target) = self.dispatch.server.poll_signal() {
-                self.signals.push(target);
+            while let Some(signal) = self.dispatch.server.poll_signal() {
+                self.signals.push(signal.target);
             }
             if !turn.pending {
                 break;

@@ -3,11 +3,13 @@
 //! - [`front`]: requests as redox-scheme decodes them, answered by a
 //!   [`FileServer`](crate::FileServer). It builds on any system, to be tested with hand-made
 //!   requests.
+//! - [`processes`]: what is known of clients' processes. It builds on any system, too.
 //! - `serve`: threads, sockets, timer and drivers, and the order of their work.
 //! - `supervise`: the parent that starts a daemon again.
 //! - `system`: processes, clocks and signals.
 
 pub mod front;
+pub mod processes;
 #[cfg(target_os = "redox")]
 mod serve;
 #[cfg(target_os = "redox")]
@@ -21,4 +23,4 @@ pub use serve::{DriverWork, serve};
 #[cfg(target_os = "redox")]
 pub use supervise::{Worker, supervise};
 #[cfg(target_os = "redox")]
-pub use system::{Namespace, RedoxProcesses, now};
+pub use system::{Namespace, now};

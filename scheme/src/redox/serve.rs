@@ -4,7 +4,9 @@
 //! thread for the timer and for signals. Waiting for all of them in one place would cost every
 //! request a second system call and a second wake-up. There is one state behind one lock, so nothing
 //! runs concurrently; the thread that has a request does all the resulting work, for any scheme.
-//! Calls into other processes, which may take long, are made without the lock.
+//! Calls into other processes, which may take long, are made without the lock: the thread whose work
+//! led to a signal, or whose request to a question about a process, releases it first. Whether those
+//! who wait live is found out by another thread.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,17 +17,18 @@ use std::time::Duration;
 
 use event::{EventFlags, EventQueue};
 // On Redox the mutex of std is the C library's, which makes a system call for every unlock.
-use parking_lot::Mutex;
-use redox_scheme::scheme::{SchemeState, register_scheme_inner};
-use redox_scheme::{Request, RequestKind, Response, SignalBehavior, Socket};
+use parking_lot::{Condvar, Mutex};
+use redox_scheme::scheme::{Op, SchemeState, register_scheme_inner};
+use redox_scheme::{CallerCtx, Request, RequestKind, Response, SignalBehavior, Socket};
 use syscall::error::{EAGAIN, EINTR, ENOSYS, EOPNOTSUPP, Error};
 
 use super::front::{AfterSend, Outgoing, ROOT, SchemeFront};
+use super::processes::{Answers, Known, List, Manager, Question};
 use super::supervise::Worker;
-use super::system::{self, Clocks, RedoxProcesses, Timer};
+use super::system::{self, Clocks, ProcessManager, Timer};
 use crate::drivers::Drivers;
 use crate::restart::Handover;
-use crate::server::{FileServer, Processes, SignalTarget, Turn};
+use crate::server::{FileServer, Pid, SignalTarget, Turn, Wakeup};
 
 /// Most requests taken from one scheme at a time.
 const MAX_REQUESTS: usize = 64;
@@ -39,7 +42,7 @@ pub struct DriverWork<S>(Arc<OnceLock<Loop<S>>>);
 
 /// The shared parts of the loop.
 struct Loop<S> {
-    state: Arc<Mutex<State<S>>>,
+    shared: Arc<Shared<S>>,
     /// Made before the process leaves its namespace; another one could not be had afterwards.
     queue: Arc<EventQueue<usize>>,
 }
@@ -65,10 +68,10 @@ impl<S: FileServer> DriverWork<S> {
     /// Calls [`Drivers::receive`] for a driver, and does all the resulting work. The caller may hold
     /// no lock that the drivers take. Waits until the server serves.
     pub fn receive(&self, driver: usize) {
-        let state = &self.0.wait().state;
+        let shared = &self.0.wait().shared;
         // If a driver's thread panics while it holds the state, the daemon must end.
         let end = ExitOnDrop;
-        if let Err(error) = run(state, |state| state.receive(driver)) {
+        if let Err(error) = run(shared, |state| state.receive(driver)) {
             log::error!("timer: {error}");
             drop(end);
         } else {
@@ -85,6 +88,15 @@ impl<S: FileServer> DriverWork<S> {
     }
 }
 
+/// The state, and what is used without its lock.
+struct Shared<S> {
+    state: Mutex<State<S>>,
+    manager: ProcessManager,
+    /// Whether it is to be found out who lives.
+    wanted: Mutex<bool>,
+    look: Condvar,
+}
+
 /// The responses to be written to a scheme's socket.
 struct Outbox {
     socket: Arc<Socket>,
@@ -98,7 +110,7 @@ struct State<S> {
     front: SchemeFront<S>,
     outboxes: Vec<Outbox>,
     drivers: Box<dyn Drivers<S>>,
-    processes: RedoxProcesses,
+    processes: Known,
     timer: Timer,
     clock: Clocks,
     /// Where the next worker finds the state of the server.
@@ -109,10 +121,11 @@ struct State<S> {
 
 /// Registers a scheme for each of `names` and serves them until SIGTERM. Init is told that we are
 /// ready when all are registered; then the process leaves its namespace. From then on the state of
-/// the server is kept for the next worker.
+/// the server is kept for the next worker. What the server knows of `processes` is found out for it.
 pub fn serve<S: FileServer + Send + 'static>(
     server: S,
     names: &[&'static str],
+    processes: Known,
     drivers: Box<dyn Drivers<S>>,
     work: &DriverWork<S>,
     worker: Worker,
@@ -135,28 +148,44 @@ pub fn serve<S: FileServer + Send + 'static>(
         .iter()
         .map(|outbox| Arc::clone(&outbox.socket))
         .collect();
-    let state = Arc::new(Mutex::new(State {
+    let state = Mutex::new(State {
         front: SchemeFront::new(server, names),
         outboxes,
         drivers,
-        processes: RedoxProcesses::keep()?,
+        processes,
         timer,
         clock: Clocks::default(),
         handover,
         out: Vec::new(),
-    }));
+    });
+    let manager = ProcessManager::keep()?;
+    let shared = Arc::new(Shared {
+        state,
+        manager,
+        wanted: Mutex::default(),
+        look: Condvar::new(),
+    });
     // It is set only here.
     let _ = work.0.set(Loop {
-        state: Arc::clone(&state),
+        shared: Arc::clone(&shared),
         queue: Arc::clone(&queue),
     });
     for (at, socket) in sockets.iter().enumerate() {
-        let (socket, state) = (Arc::clone(socket), Arc::clone(&state));
+        let (socket, shared) = (Arc::clone(socket), Arc::clone(&shared));
         let builder = thread::Builder::new()
             .name(names[at].to_owned())
             .stack_size(STACK_SIZE);
-        builder.spawn(move || serve_scheme(at, &socket, &state))?;
+        builder.spawn(move || serve_scheme(at, &socket, &shared))?;
     }
+    let looked = Arc::clone(&shared);
+    let builder = thread::Builder::new().stack_size(STACK_SIZE);
+    builder.spawn(move || {
+        let end = ExitOnDrop;
+        if let Err(error) = look(&looked) {
+            log::error!("timer: {error}");
+        }
+        drop(end);
+    })?;
     // The names are registered only when all threads exist: the system neither ends nor runs a
     // process that is killed while it makes one.
     for (socket, name) in sockets.iter().zip(names) {
@@ -171,15 +200,15 @@ pub fn serve<S: FileServer + Send + 'static>(
     let mut due = true;
     while !system::stopped() {
         if due {
-            run(&state, |_| {})?;
+            run(&shared, |_| {})?;
         }
         due = match queue.next_event() {
             Ok(event) if event.user_data == TIMER => {
-                state.lock().timer.fired();
+                shared.state.lock().timer.fired();
                 true
             }
             Ok(event) => {
-                state.lock().drivers.readable(event.user_data);
+                shared.state.lock().drivers.readable(event.user_data);
                 false
             }
             Err(error) if error.errno() == EINTR => false,
@@ -190,25 +219,34 @@ pub fn serve<S: FileServer + Send + 'static>(
 }
 
 /// Serves one scheme: takes its requests, and does the resulting work.
-fn serve_scheme<S: FileServer>(scheme: usize, socket: &Socket, state: &Mutex<State<S>>) {
+fn serve_scheme<S: FileServer>(scheme: usize, socket: &Socket, shared: &Shared<S>) {
     // If this thread ends, so must the daemon: its clients would wait for ever.
     let end = ExitOnDrop;
     let mut locks = SchemeState::new();
     let mut requests = Vec::with_capacity(MAX_REQUESTS);
+    let mut again = Vec::new();
     loop {
         match socket.read_requests(&mut requests, SignalBehavior::Interrupt) {
             Ok(()) if requests.is_empty() => break,
             Ok(()) => {}
             Err(Error { errno: EINTR, .. }) if !system::stopped() => continue,
-            Err(Error { errno: EINTR, .. }) => std::process::exit(0),
+            Err(Error { errno: EINTR, .. }) => exit(0),
             Err(error) => {
                 log::error!("requests: {error}");
                 break;
             }
         }
-        let handled = run(state, |state| {
-            state.handle(scheme, &mut locks, &mut requests)
+        let mut handled = run(shared, |state| {
+            state.handle(scheme, &mut locks, &mut requests, &mut again);
         });
+        while handled.is_ok()
+            && let Some(mut request) = again.pop()
+        {
+            request.find_answers(&shared.manager);
+            handled = run(shared, |state| {
+                state.handle_again(scheme, &mut locks, request, &mut again);
+            });
+        }
         if let Err(error) = handled {
             log::error!("timer: {error}");
             break;
@@ -222,19 +260,58 @@ struct ExitOnDrop;
 
 impl Drop for ExitOnDrop {
     fn drop(&mut self) {
-        std::process::exit(1);
+        exit(1);
+    }
+}
+
+/// Ends the process, after the last lines of its log.
+fn exit(code: i32) -> ! {
+    log::logger().flush();
+    std::process::exit(code);
+}
+
+/// A request that is made again when what it asked is known.
+struct Again {
+    op: Op,
+    ctx: CallerCtx,
+    questions: Vec<Question>,
+    answers: Answers,
+    /// The highest number of a process that was seen when it asked.
+    newest: Pid,
+}
+
+impl Again {
+    fn find_answers(&mut self, manager: &ProcessManager) {
+        self.answers.add(&self.questions, self.newest, manager);
+    }
+}
+
+/// Finds out who lives, for files that were woken and whose waiters may be dead. All that are woken
+/// meanwhile share the next reading of the list.
+fn look<S: FileServer>(shared: &Shared<S>) -> io::Result<()> {
+    loop {
+        let mut wanted = shared.wanted.lock();
+        while !std::mem::take(&mut *wanted) {
+            shared.look.wait(&mut wanted);
+        }
+        drop(wanted);
+        let mut state = shared.state.lock();
+        let (held, newest) = (state.front.take_held(), state.front.newest());
+        drop(state);
+        let list = shared.manager.list();
+        let list = list.map(|list| List::parse(&list, newest));
+        run(shared, |state| {
+            state.release(held, list.unwrap_or_default());
+        })?;
     }
 }
 
 /// Runs `first`, and then all the resulting work, a turn at a time.
-fn run<S: FileServer>(
-    state: &Mutex<State<S>>,
-    first: impl FnOnce(&mut State<S>),
-) -> io::Result<()> {
+fn run<S: FileServer>(shared: &Shared<S>, first: impl FnOnce(&mut State<S>)) -> io::Result<()> {
     let mut first = Some(first);
     loop {
         // The lock is released between turns, so that other threads can run.
-        let mut state = state.lock();
+        let mut state = shared.state.lock();
         state.clock.now();
         let mut turn = state.turn();
         if let Some(first) = first.take() {
@@ -246,7 +323,12 @@ fn run<S: FileServer>(
         if !more && let Some(deadline) = turn.deadline {
             state.timer.arm(deadline)?;
         }
+        let look = state.processes.take_outdated() || state.front.dispatch.is_holding();
         drop(state);
+        if look {
+            *shared.wanted.lock() = true;
+            shared.look.notify_one();
+        }
         signals.into_iter().for_each(system::signal);
         if !more {
             return Ok(());
@@ -255,7 +337,13 @@ fn run<S: FileServer>(
 }
 
 impl<S: FileServer> State<S> {
-    fn handle(&mut self, scheme: usize, locks: &mut SchemeState, requests: &mut Vec<Request>) {
+    fn handle(
+        &mut self,
+        scheme: usize,
+        locks: &mut SchemeState,
+        requests: &mut Vec<Request>,
+        again: &mut Vec<Again>,
+    ) {
         for (number, request) in requests.drain(..).enumerate() {
             if number > 0 {
                 // The work caused by a request is done before the next request.
@@ -266,7 +354,7 @@ impl<S: FileServer> State<S> {
                 RequestKind::Call(call) => {
                     let ctx = call.caller();
                     match call.op() {
-                        Ok(op) => front.handle(scheme, locks, op, &ctx, out),
+                        Ok(op) => self.call(scheme, locks, op, ctx, again),
                         Err(call) => {
                             out.push(Outgoing::answer(scheme, Response::err(ENOSYS, call)))
                         }
@@ -290,6 +378,57 @@ impl<S: FileServer> State<S> {
         }
     }
 
+    /// Handles a request that had asked something, now that the answers are there.
+    fn handle_again(
+        &mut self,
+        scheme: usize,
+        locks: &mut SchemeState,
+        request: Again,
+        again: &mut Vec<Again>,
+    ) {
+        self.processes.begin(request.answers);
+        self.call(scheme, locks, request.op, request.ctx, again);
+        // The answers are this request's only.
+        let _ = self.processes.take();
+    }
+
+    fn call(
+        &mut self,
+        scheme: usize,
+        locks: &mut SchemeState,
+        op: Op,
+        ctx: CallerCtx,
+        again: &mut Vec<Again>,
+    ) {
+        let Self {
+            front,
+            out,
+            processes,
+            ..
+        } = self;
+        let asked = || processes.is_asked();
+        if let Some(op) = front.handle(scheme, locks, op, &ctx, out, asked) {
+            let (questions, answers) = processes.take();
+            again.push(Again {
+                op,
+                ctx,
+                questions,
+                answers,
+                newest: front.newest(),
+            });
+        } else if processes.is_asked() {
+            // No other request is made again because of it.
+            let _ = processes.take();
+        }
+    }
+
+    /// Serves the waits of files that were held, with a list that was read since.
+    fn release(&mut self, held: Vec<Wakeup>, list: List) {
+        let alive = |pid| !list.is_dead(pid);
+        self.front.release(held, alive, &mut self.out);
+        self.processes.learn(list);
+    }
+
     fn receive(&mut self, driver: usize) {
         self.drivers
             .receive(&mut self.front.dispatch.server, driver);
@@ -297,8 +436,7 @@ impl<S: FileServer> State<S> {
 
     fn turn(&mut self) -> Turn {
         let now = self.clock.last();
-        let alive = |pid| self.processes.alive(pid);
-        self.front.turn(now, alive, &mut self.out)
+        self.front.turn(now, &mut self.out)
     }
 
     /// Keeps the state for the next worker. Before this one is ready, it is not known to be good.
@@ -329,8 +467,9 @@ impl<S: FileServer> State<S> {
         }
         let server = &mut self.front.dispatch.server;
         came_back |= self.drivers.transmit(server);
-        let signals = std::iter::from_fn(|| server.poll_signal()).collect();
-        (came_back, signals)
+        // Whether they are wanted still is found out by sending them.
+        let signals = std::iter::from_fn(|| server.poll_signal());
+        (came_back, signals.map(|signal| signal.target).collect())
     }
 }
 

@@ -11,22 +11,23 @@ use libredox::data::TimeSpec;
 use libredox::protocol::{NsDup, NsPermissions};
 use syscall::dirent::DirentIter;
 
-use crate::server::{Now, Pid, Processes, SignalTarget};
+use super::processes::{self, Manager};
+use crate::server::{Now, Pid, SignalTarget};
 
 // The libc crate does not declare it for Redox.
 unsafe extern "C" {
     fn getsid(pid: libc::pid_t) -> libc::pid_t;
 }
 
-/// The processes of a Redox system.
-pub struct RedoxProcesses {
+/// The manager of processes, which is a process.
+pub(super) struct ProcessManager {
     /// The root of `/scheme/proc`.
     root: Fd,
 }
 
-impl RedoxProcesses {
-    /// Keeps the way to their list, for use after this process has left its namespace.
-    pub fn keep() -> io::Result<Self> {
+impl ProcessManager {
+    /// Keeps the way to it, for use after this process has left its namespace.
+    pub(super) fn keep() -> io::Result<Self> {
         let flags = libredox::flag::O_DIRECTORY | libredox::flag::O_CLOEXEC;
         let namespace = libredox::call::getns()?;
         let root = libredox::call::openat(namespace, "/scheme/proc", flags, 0)?;
@@ -35,32 +36,20 @@ impl RedoxProcesses {
         })
     }
 
-    /// The list of all processes, as it is now.
-    fn list(&self) -> io::Result<String> {
+    fn read(&self) -> io::Result<String> {
         let flags = libredox::flag::O_RDONLY | libredox::flag::O_CLOEXEC;
         let list = self.root.openat("ps", flags, 0)?;
-        let (mut text, mut piece) = (Vec::new(), [0; 8192]);
-        loop {
-            match list.read(&mut piece)? {
-                0 => return Ok(String::from_utf8_lossy(&text).into_owned()),
-                len => text.extend_from_slice(&piece[..len]),
-            }
-        }
+        processes::read_list(|piece| Ok(list.read(piece)?))
     }
 }
 
-/// Whether a process is in the list, and not as a zombie. Its number is the first column, of six
-/// characters, and the state is the first that is a letter: columns of numbers may touch.
-fn is_listed(list: &str, pid: Pid) -> bool {
-    let number = format!("{:<6}", pid.0);
-    let lines = list.lines().filter(|line| line.starts_with(&number));
-    let state = |line: &str| line.chars().find(char::is_ascii_alphabetic);
-    lines
-        .map(state)
-        .any(|state| !matches!(state, Some('E' | 'X')))
-}
+impl Manager for ProcessManager {
+    fn list(&self) -> Option<String> {
+        let list = self.read();
+        list.inspect_err(|error| log::error!("the list of processes: {error}"))
+            .ok()
+    }
 
-impl Processes for RedoxProcesses {
     fn session(&self, target: SignalTarget) -> Option<Pid> {
         let pid = match target {
             SignalTarget::Process(pid) | SignalTarget::Group(pid) => pid,
@@ -78,24 +67,8 @@ impl Processes for RedoxProcesses {
         u32::try_from(session).ok().map(Pid)
     }
 
-    fn identity(&self, pid: Pid) -> Option<u64> {
-        // Redox has no identifier of a process that a later process cannot have, too.
-        i32::try_from(pid.0).is_ok_and(exists).then_some(0)
-    }
-
-    fn alive(&self, pid: Pid) -> bool {
-        // A signal reaches a zombie, too, so only the list tells.
-        match self.list() {
-            Ok(list) => is_listed(&list, pid),
-            Err(error) => {
-                log::error!("the list of processes: {error}");
-                self.identity(pid).is_some()
-            }
-        }
-    }
-
-    fn closes_get_lost(&self) -> bool {
-        true
+    fn exists(&self, pid: Pid) -> bool {
+        i32::try_from(pid.0).is_ok_and(exists)
     }
 }
 
@@ -105,7 +78,7 @@ fn exists(pid: i32) -> bool {
     found || io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }
 
-/// Sends `SIGIO`.
+/// Sends `SIGIO`. Another process cannot have got the number of one that is dead.
 pub(super) fn signal(target: SignalTarget) {
     let pid = match target {
         SignalTarget::Process(pid) => i32::try_from(pid.0).ok(),

@@ -5,6 +5,7 @@
 
 #[cfg(target_os = "linux")]
 mod demo;
+mod logger;
 #[path = "../../manual.rs"]
 mod manual;
 mod network;
@@ -14,6 +15,8 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
+use log::Log;
+use logger::{Logger, Stream};
 use manual::Manual;
 use net::{Config, Host, Services};
 
@@ -52,27 +55,27 @@ enum Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    if let Some(Command::Manual(manual)) = &cli.command {
-        return ended(manual.run(Cli::command(), |text| writeln!(io::stdout(), "{text}")));
-    }
     let level = match cli.verbose {
         0 => log::LevelFilter::Info,
         1 => log::LevelFilter::Debug,
         _ => log::LevelFilter::Trace,
     };
-    env_logger::Builder::new().filter_level(level).init();
-    ended(run(cli))
-}
-
-/// The exit status, with a word about an error.
-fn ended<E: std::fmt::Display>(result: Result<(), E>) -> ExitCode {
-    match result {
+    let logger = Logger::install(level);
+    let result = match &cli.command {
+        Some(Command::Manual(manual)) => manual
+            .run(Cli::command(), |text| writeln!(io::stdout(), "{text}"))
+            .map_err(Into::into),
+        _ => run(cli, &logger),
+    };
+    let code = match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            let _ = writeln!(io::stderr(), "tund: {error}");
+            logger.say(Stream::Err, &format!("tund: {error}"));
             ExitCode::FAILURE
         }
-    }
+    };
+    logger.flush();
+    code
 }
 
 /// Takes the random seed from the system once: the network itself reads no randomness.
@@ -86,7 +89,7 @@ fn config(services: Option<Services>) -> Result<Config, getrandom::Error> {
 }
 
 #[cfg(target_os = "linux")]
-fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
+fn run(cli: Cli, logger: &Logger) -> Result<(), Box<dyn std::error::Error>> {
     use std::os::fd::AsFd;
     use std::sync::Arc;
 
@@ -108,6 +111,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         (Some(Command::Demo(options)), None) => demo::run(config, options),
         (_, None) => demo::run(config, demo::Options::default()),
         (_, Some(dir)) => {
+            logger.start()?;
             // Before there is a mount that a signal could leave behind.
             let stop = fuse::stop_signals()?;
             let mount = Mount::new(&dir)
@@ -121,12 +125,11 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
                     let _ = net.turn(clock.now());
                     let work = fuse::DriverWork::new(clock.clone())?;
                     let links = Arc::new(network::Links::new(cli.adapters, &work)?);
-                    Some((network::attach(&mut net, links, work.clone()), work))
+                    Some((network::attach(&mut net, links, work.clone())?, work))
                 }
             };
-            if let Err(error) = writeln!(io::stdout(), "tund: serving {}", mount.dir().display()) {
-                log::debug!("standard output: {error}");
-            }
+            let serving = format!("tund: serving {}", mount.dir().display());
+            logger.say(Stream::Out, &serving);
             fuse::serve(net, &mount, &clock, stop.as_fd(), drivers)?;
             Ok(())
         }
@@ -134,7 +137,7 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
 }
 
 #[cfg(target_os = "redox")]
-fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
+fn run(cli: Cli, logger: &Logger) -> Result<(), Box<dyn std::error::Error>> {
     use std::sync::Arc;
 
     use scheme::FileServer;
@@ -145,8 +148,10 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
     }
     let names = &net::host::SCHEMES;
     redox::supervise(names, net::MAX_STATE, |worker| {
+        logger.start()?;
         let config = config(cli.serve).map_err(io::Error::other)?;
-        let mut net = Host::new(config, redox::RedoxProcesses::keep()?);
+        let processes = redox::processes::Known::default();
+        let mut net = Host::new(config, processes.clone());
         // The host is told the time before it gets settings and adapters.
         let _ = net.turn(redox::now());
         if let Some(state) = worker.state() {
@@ -154,8 +159,8 @@ fn run(cli: Cli) -> Result<(), Box<dyn std::error::Error>> {
         }
         let work = redox::DriverWork::default();
         let schemes = Arc::new(network::Schemes::keep());
-        let adapters = network::attach(&mut net, schemes, work.clone());
-        redox::serve(net, names, adapters, &work, worker)
+        let adapters = network::attach(&mut net, schemes, work.clone())?;
+        redox::serve(net, names, processes, adapters, &work, worker)
     })?;
     Ok(())
 }

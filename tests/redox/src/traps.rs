@@ -1,12 +1,13 @@
 //! Peculiarities of Redox found by probing a running system: each breaks a daemon written for
 //! another system.
 
-use std::fs;
+use std::fs::{self, File};
+use std::io::{Read, Write};
 use std::os::fd::{AsRawFd, IntoRawFd};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use crate::device::{Tun, assert_errno, bsd, open_path, open_soon, path};
+use crate::device::{Tun, Wire, assert_errno, bsd, open_path, open_soon, path};
 use crate::packet::{self, assert_echo_reply, echo_request, numbered};
 use crate::process::daemon;
 use crate::sys::{self, Child, fork};
@@ -25,6 +26,8 @@ tests![
     killed_readers_eat_no_packets,
     killed_reader_of_a_batch,
     killed_reader_with_a_living_one_behind,
+    killed_reader_with_an_heir,
+    killed_reader_with_an_heir_of_netisr,
     forged_uid_in_a_call,
     refused_responses,
     private_mapping_is_refused,
@@ -211,6 +214,70 @@ fn killed_reader_with_a_living_one_behind() {
     tun.assert_empty();
 }
 
+/// A process opens a file, forks a child that does not use it yet, and is killed while it waits in a
+/// read. `send` lets three packets come, of 41 to 43 bytes and what `head` is put before them.
+fn heir_misses_nothing(open: fn() -> File, send: impl Fn(usize), head: usize) {
+    const SIZES: [usize; 3] = [41, 42, 43];
+    let (mut begins, begin) = sys::pipe();
+    let (mut said, say) = sys::pipe();
+    let mut parent = fork(|parent| {
+        let file = open();
+        // Nobody waits for it when its parent is dead: it ends by itself.
+        std::mem::forget(fork(|_| {
+            begins.read_exact(&mut [0]).expect("begin");
+            sys::set_flag(&file, libc::O_NONBLOCK, true);
+            let mut got = Vec::new();
+            let mut read = || {
+                let mut packet = [0; 100];
+                let len = sys::read(file.as_raw_fd(), &mut packet);
+                got.extend(len.map(|len| (len - head) as u8));
+                got.len() == SIZES.len()
+            };
+            sys::becomes(SOON, &mut read);
+            (&say).write_all(&got).expect("say what was read");
+        }));
+        parent.ready();
+        let _ = sys::read(file.as_raw_fd(), &mut [0; 100]);
+    });
+    parent.waiting();
+    parent.kill();
+    SIZES.into_iter().for_each(send);
+    (&begin).write_all(b"!").expect("begin");
+    drop(say);
+    let mut got = Vec::new();
+    said.read_to_end(&mut got).expect("what was read");
+    assert_eq!(got, SIZES.map(|size| size as u8), "the dead took the rest");
+}
+
+fn killed_reader_with_an_heir() {
+    let _ = netcfg::put_if(30, "destroy", "1");
+    let send = |size| {
+        let wire = Wire::open(30);
+        wire.send(&numbered(30, 1, size)).expect("inject");
+    };
+    for _ in 0..3 {
+        heir_misses_nothing(|| Tun::up(30).file, send, 0);
+        drop(open_soon(30));
+    }
+    netcfg::put_if(30, "destroy", "1").expect("destroy");
+}
+
+/// The same of the other files that hand each packet to one reader.
+fn killed_reader_with_an_heir_of_netisr() {
+    const IPX: u32 = 23;
+    const NAME: usize = 16;
+
+    let tun = Tun::up(30);
+    tun.set(bsd::TUNSIFHEAD, 1);
+    let send = |size| {
+        let mut packet = IPX.to_be_bytes().to_vec();
+        packet.resize(packet.len() + size, 7);
+        tun.write(&packet).expect("write");
+    };
+    let open = || open_path("/scheme/netisr/ipx").expect("open");
+    heir_misses_nothing(open, send, NAME);
+}
+
 /// On Redox the user in a `call` is chosen by the client.
 fn forged_uid_in_a_call() {
     let tun = Tun::up(30);
@@ -227,7 +294,7 @@ fn forged_uid_in_a_call() {
             "ip/forwarding",
             "ifaces",
         ] {
-            let file = fs::File::open(netcfg::path(name)).expect("open for reading");
+            let file = File::open(netcfg::path(name)).expect("open for reading");
             assert!(
                 sys::call(&file, &mut info.clone(), &words).is_err(),
                 "{name}"
@@ -284,7 +351,7 @@ fn private_mapping_is_refused() {
     let tun = Tun::up(30);
     let files = [
         tun.file.try_clone().expect("another descriptor"),
-        fs::File::open(netcfg::path("ifaces/tun30/mtu")).expect("open"),
+        File::open(netcfg::path("ifaces/tun30/mtu")).expect("open"),
         open_path("/scheme/bpf/tun30").expect("open"),
         sys::open("/scheme/tun", libc::O_RDONLY).expect("open"),
     ];
@@ -304,7 +371,7 @@ fn private_mapping_is_refused() {
 
 fn descriptors_sent_to_a_device() {
     let tun = Tun::up(30);
-    let text = fs::File::open(netcfg::path("ip/forwarding")).expect("open");
+    let text = File::open(netcfg::path("ip/forwarding")).expect("open");
     for number in 0..3 {
         let (read, write) = sys::pipe();
         let sent = write.into();

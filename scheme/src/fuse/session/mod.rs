@@ -15,7 +15,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno as Sys;
 use zerocopy::{FromBytes, IntoBytes};
 
-use crate::dispatch::{Answer, Dispatch, Request};
+use crate::dispatch::{Answer, Dispatch, Life, Request};
 use crate::drivers::Drivers;
 use crate::errno;
 use crate::fuse::MAX_OPERATION;
@@ -228,22 +228,22 @@ impl<S: FileServer> Session<'_, S> {
         // A killed reader still takes the answer it is given, until the kernel tells us that it is
         // gone; but another process may have the file, and would miss the packet. Nothing tells us
         // of a process that inherited the file and has not used it yet, so every waiter is looked at.
-        let alive = |request: &Request<Transfer<'_>>| {
-            let thread = request.caller.pid;
-            thread == Pid(0) || !is_killed(thread)
+        let life = |request: &Request<Transfer<'_>>, _| match request.caller.pid {
+            thread if thread != Pid(0) && is_killed(thread) => Life::Dead,
+            _ => Life::Alive,
         };
         let answer = |answer: Answer<Transfer<'_>>, server: &mut S, buffer: &Vec<u8>| {
             waiting.remove(&wait_of(&answer.request));
             channel.answer(answer, server, buffer);
         };
-        let mut turn = self.dispatch.turn(now, answer, &mut edges, alive, watched);
+        let mut turn = self.dispatch.turn(now, answer, &mut edges, life, watched);
         for (file, _) in edges {
             if let Some(kh) = self.pollers.remove(&file) {
                 self.channel.notify_poll(kh);
             }
         }
-        while let Some(target) = self.dispatch.server.poll_signal() {
-            send_sigio(target);
+        while let Some(signal) = self.dispatch.server.poll_signal() {
+            send_sigio(signal);
         }
         if let Some(drivers) = &mut self.drivers {
             turn.pending |= drivers.transmit(&mut self.dispatch.server);

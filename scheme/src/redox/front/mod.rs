@@ -8,6 +8,7 @@ mod operation;
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use redox_scheme::scheme::{IntoTag, Op, SchemeResponse, SchemeState};
 use redox_scheme::{CallerCtx, Id, OpenResult, Response};
@@ -16,10 +17,12 @@ use syscall::flag::EventFlags;
 
 use self::immediate::OneScheme;
 use self::operation::respond;
-use crate::dispatch::{Answer, Dispatch, Request};
+use crate::dispatch::{Answer, Dispatch, Life, Request};
 use crate::errno::{self, Errno};
 use crate::readiness::Watches;
-use crate::server::{Caller, DirEntry, FileId, FileKind, FileServer, Now, Pid, Ready, Stat, Turn};
+use crate::server::{
+    Caller, DirEntry, FileId, FileKind, FileServer, Now, Pid, Ready, Stat, Turn, Wakeup,
+};
 use crate::table::Table;
 
 /// The handle number of a scheme's root.
@@ -36,6 +39,11 @@ const RESERVED_STAT_HANDLES: usize = 4096;
 /// Most entries of directories that are kept for their readers.
 const MAX_LISTED: usize = 1 << 17;
 
+/// Who made a request within this time is taken to be alive, unless the handle is seen to be shared:
+/// whether it is so is found out by calls that take longer, and would be made for every packet of a
+/// conversation.
+const FRESH: Duration = Duration::from_millis(1);
+
 /// A server behind any number of schemes.
 pub struct SchemeFront<S> {
     /// The server and the requests that wait for it.
@@ -43,6 +51,8 @@ pub struct SchemeFront<S> {
     names: Vec<&'static str>,
     open: Table<OpenFile>,
     watches: Watches,
+    /// The highest number of a process that made a request.
+    newest: Pid,
     stat_handles: BTreeMap<usize, StatHandle>,
     next_stat_handle: usize,
     /// The entries of directories that are being read, as they were at the start.
@@ -62,6 +72,7 @@ impl<S: FileServer> SchemeFront<S> {
             names: names.to_vec(),
             open: Table::default(),
             watches: Watches::default(),
+            newest: Pid(0),
             stat_handles: BTreeMap::new(),
             next_stat_handle: FIRST_STAT_HANDLE,
             listings: BTreeMap::new(),
@@ -74,6 +85,9 @@ impl<S: FileServer> SchemeFront<S> {
     /// Handles a request to a scheme, whose locks are in `state`. Responses are added to `out`; a
     /// request that waits is answered later by [`turn`](Self::turn), [`cancel`](Self::cancel) or
     /// [`close`](Self::close).
+    ///
+    /// `asked` tells whether the server asked for something that has to be found out first. Then
+    /// nothing was done, and the request is returned, to be handled again.
     pub fn handle(
         &mut self,
         scheme: usize,
@@ -81,13 +95,16 @@ impl<S: FileServer> SchemeFront<S> {
         mut op: Op,
         ctx: &CallerCtx,
         out: &mut Vec<Outgoing>,
-    ) {
+        asked: impl FnOnce() -> bool,
+    ) -> Option<Op> {
+        let user = caller(ctx, false).pid;
+        self.newest = self.newest.max(user);
         let target = op.file_id().and_then(|number| file(number).ok());
         if let Some(open) = target.and_then(|file| self.open.get_mut(file.0)) {
-            open.shared |= open.user != caller(ctx, false).pid;
+            open.shared |= open.user != user;
         }
         if let (Some(file), Op::Read(_) | Op::Write(_) | Op::Dup(_) | Op::Call(_)) = (target, &op) {
-            return self.submit(scheme, file, op, ctx, out);
+            return self.submit(scheme, file, op, ctx, out, asked);
         }
         let mut one = OneScheme {
             front: self,
@@ -95,6 +112,7 @@ impl<S: FileServer> SchemeFront<S> {
         };
         let mut after = AfterSend::Nothing;
         let response = match op.handle_sync_dont_consume(ctx, &mut one, state) {
+            SchemeResponse::Opened(Err(_)) if asked() => return Some(op),
             SchemeResponse::Opened(opened) => {
                 if let Ok(OpenResult::ThisScheme { number, .. }) = &opened {
                     after = AfterSend::CloseIfRefused(*number);
@@ -111,6 +129,7 @@ impl<S: FileServer> SchemeFront<S> {
             response,
             after,
         });
+        None
     }
 
     fn submit(
@@ -120,7 +139,8 @@ impl<S: FileServer> SchemeFront<S> {
         op: Op,
         ctx: &CallerCtx,
         out: &mut Vec<Outgoing>,
-    ) {
+        asked: impl FnOnce() -> bool,
+    ) -> Option<Op> {
         // For reads and writes the kernel passes the flag itself.
         let silent = !matches!(op, Op::Read(_) | Op::Write(_));
         let nonblocking = self.open.get(file.0).is_some_and(|open| open.nonblocking);
@@ -131,9 +151,12 @@ impl<S: FileServer> SchemeFront<S> {
             nonblocking: op.is_explicitly_nonblock() || (silent && nonblocking),
             operation: op,
         };
-        if let Some(answer) = self.dispatch.submit(request) {
-            self.answer(answer, out);
+        let answer = self.dispatch.submit(request)?;
+        if asked() {
+            return Some(answer.request.operation);
         }
+        self.answer(answer, out);
+        None
     }
 
     /// Ends the wait of a caller that was interrupted by a signal, unless it was answered already.
@@ -159,19 +182,68 @@ impl<S: FileServer> SchemeFront<S> {
         }
     }
 
-    /// Runs [`Dispatch::turn`]. On a shared handle the kernel does not report waiters that were
-    /// killed, so `alive` is asked before they are given anything.
-    pub fn turn(&mut self, now: Now, alive: impl Fn(Pid) -> bool, out: &mut Vec<Outgoing>) -> Turn {
+    /// Runs [`Dispatch::turn`]. The kernel does not report a waiter that was killed while another
+    /// process has the handle, so some are not given anything before it is known whether they live:
+    /// see [`take_held`](Self::take_held).
+    pub fn turn(&mut self, now: Now, out: &mut Vec<Outgoing>) -> Turn {
+        let serve = |dispatch: &mut Dispatch<S, Op>, parts: Parts<'_>| {
+            let life = |request: &Request<Op>, waited| match parts.open.get(request.file.0) {
+                Some(open) if open.shared || (open.precious && waited > FRESH) => Life::Unknown,
+                _ => Life::Alive,
+            };
+            let answer = |answer, _: &mut S, (): &()| parts.answers.push(answer);
+            let watched = |file| parts.watches.has(file);
+            dispatch.turn(now, answer, parts.edges, life, watched)
+        };
+        self.serve(serve, out)
+    }
+
+    /// Takes the files that were woken, and for whose waiters it has to be found out first whether
+    /// they live. They are then [released](Self::release).
+    pub fn take_held(&mut self) -> Vec<Wakeup> {
+        self.dispatch.take_held()
+    }
+
+    /// Gives those who wait for files that were [held](Self::take_held) what they wait for, if they
+    /// are `alive`. Another turn has to follow.
+    pub fn release(
+        &mut self,
+        held: Vec<Wakeup>,
+        alive: impl Fn(Pid) -> bool,
+        out: &mut Vec<Outgoing>,
+    ) {
+        let serve = |dispatch: &mut Dispatch<S, Op>, parts: Parts<'_>| {
+            let life = |request: &Request<Op>, _| match alive(request.caller.pid) {
+                true => Life::Alive,
+                false => Life::Dead,
+            };
+            let answer = |answer, _: &mut S, (): &()| parts.answers.push(answer);
+            let watched = |file| parts.watches.has(file);
+            dispatch.release(held, answer, parts.edges, life, watched);
+        };
+        self.serve(serve, out);
+    }
+
+    /// The highest number of a process that made a request.
+    pub fn newest(&self) -> Pid {
+        self.newest
+    }
+
+    /// Has waits served, and hands out the answers and events.
+    fn serve<T>(
+        &mut self,
+        serve: impl FnOnce(&mut Dispatch<S, Op>, Parts<'_>) -> T,
+        out: &mut Vec<Outgoing>,
+    ) -> T {
         let mut answers = std::mem::take(&mut self.answers);
         let mut edges = std::mem::take(&mut self.edges);
-        let (open, watches) = (&self.open, &self.watches);
-        let alive = |request: &Request<Op>| {
-            let shared = open.get(request.file.0).is_some_and(|open| open.shared);
-            !shared || alive(request.caller.pid)
+        let parts = Parts {
+            open: &self.open,
+            watches: &self.watches,
+            answers: &mut answers,
+            edges: &mut edges,
         };
-        let watched = |file| watches.has(file);
-        let answer = |answer, _: &mut S, (): &()| answers.push(answer);
-        let turn = self.dispatch.turn(now, answer, &mut edges, alive, watched);
+        let served = serve(&mut self.dispatch, parts);
         for answer in answers.drain(..) {
             self.answer(answer, out);
         }
@@ -186,7 +258,7 @@ impl<S: FileServer> SchemeFront<S> {
         }
         self.answers = answers;
         self.edges = edges;
-        turn
+        served
     }
 
     fn answer(&mut self, answer: Answer<Op>, out: &mut Vec<Outgoing>) {
@@ -254,6 +326,7 @@ impl<S: FileServer> SchemeFront<S> {
             nonblocking,
             user,
             shared: false,
+            precious: self.dispatch.server.looks_at_waiters(file),
         };
         self.open.insert(file.0, open);
     }
@@ -325,6 +398,17 @@ struct OpenFile {
     user: Pid,
     /// Whether more than one process used it.
     shared: bool,
+    /// Whether those who wait for it are looked at even if they are not seen to share it: the kernel
+    /// does not tell of a process that has inherited a handle, and has not used it yet.
+    precious: bool,
+}
+
+/// The parts of the front that serving waits needs.
+struct Parts<'a> {
+    open: &'a Table<OpenFile>,
+    watches: &'a Watches,
+    answers: &'a mut Vec<Answer<Op>>,
+    edges: &'a mut Vec<(FileId, Ready)>,
 }
 
 /// A handle that was opened with `O_STAT`, only for stat. It claims nothing.

@@ -8,8 +8,11 @@
 //! - `serve` opens it, sends frames, and finds out whether it lives;
 //! - `receive` waits for frames.
 //!
-//! What comes in is looked at while frames go out, too.
+//! What comes in is looked at while frames go out, too. Which drivers there are is asked of another
+//! process as well, which may be waiting for a driver: that is the work of a thread of its own, the
+//! [`finder`].
 
+mod finder;
 #[cfg(target_os = "linux")]
 mod links;
 #[cfg(target_os = "linux")]
@@ -27,6 +30,7 @@ use std::sync::{Arc, OnceLock};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use finder::{Finder, Findings};
 use net::Host;
 use net::adapters::{Adapters, Bus, FrameIo, LONGEST, Lost};
 use net::link::Mac;
@@ -63,8 +67,7 @@ const STACK_SIZE: usize = 512 << 10;
 /// The number that stands for a search rather than for a driver.
 const SEARCH: usize = usize::MAX;
 
-/// The place where a system has its drivers. Any call may take long, except for that of
-/// [`names`](Self::names).
+/// The place where a system has its drivers. Any call may take long, and may never return.
 pub(crate) trait Place: Send + Sync + 'static {
     /// The frames of a driver.
     type Frames: Frames;
@@ -108,11 +111,14 @@ pub(crate) trait Frames: AsFd + Send + Sync + 'static {
 }
 
 /// Adapters, for the thread that has the network.
-struct Network<P: Place>(Adapters<Drivers<P>>);
+struct Network<P: Place> {
+    adapters: Adapters<Drivers<P>>,
+    findings: Findings<P::Frames>,
+}
 
 /// The drivers of a place.
 struct Drivers<P: Place> {
-    place: Arc<P>,
+    finder: Finder<P::Frames>,
     /// The drivers that are being opened, and since when.
     opening: BTreeMap<String, (Instant, Driver<P::Frames>)>,
     work: Work,
@@ -188,30 +194,25 @@ pub(crate) fn attach<P: Place>(
     host: &mut Host,
     place: Arc<P>,
     work: Work,
-) -> Box<dyn scheme::Drivers<Host>> {
-    let drivers = Drivers {
-        place,
-        opening: BTreeMap::new(),
-        work,
-        threads: Arc::default(),
-    };
+) -> io::Result<Box<dyn scheme::Drivers<Host>>> {
+    let drivers = Drivers::new(place, work)?;
+    let findings = drivers.finder.findings();
     let mut adapters = Adapters::new(drivers, host);
     let start = Instant::now();
     while adapters.is_opening() && start.elapsed() < START {
         thread::sleep(Duration::from_millis(1));
+        findings.accept();
         adapters.search(host);
     }
-    Box::new(Network(adapters))
+    findings.tell();
+    Ok(Box::new(Network { adapters, findings }))
 }
 
 impl<P: Place> Bus for Drivers<P> {
     type Io = Driver<P::Frames>;
 
-    fn names(&mut self) -> Vec<String> {
-        self.place.names().unwrap_or_else(|error| {
-            log::warn!("adapters: {error}");
-            Vec::new()
-        })
+    fn names(&mut self) -> Option<Vec<String>> {
+        self.finder.names()
     }
 
     /// They come sorted.
@@ -240,7 +241,17 @@ impl<P: Place> Bus for Drivers<P> {
 }
 
 impl<P: Place> Drivers<P> {
-    /// Starts the thread that opens and serves a driver.
+    fn new(place: Arc<P>, work: Work) -> io::Result<Self> {
+        let threads = Arc::default();
+        Ok(Self {
+            finder: Finder::start(place, work.clone(), Arc::clone(&threads))?,
+            opening: BTreeMap::new(),
+            work,
+            threads,
+        })
+    }
+
+    /// Has a thread made that opens and serves a driver.
     fn start(&self, name: &str) -> io::Result<Driver<P::Frames>> {
         if self.threads.load(Ordering::Relaxed) >= MAX_THREADS {
             return Err(io::Error::other("too many of its drivers did not answer"));
@@ -256,25 +267,35 @@ impl<P: Place> Drivers<P> {
             receiving: Call::default(),
             buffer: Mutex::new(vec![0; LONGEST]),
         });
-        let driver = Driver(Arc::clone(&card));
-        let (place, threads) = (Arc::clone(&self.place), Arc::clone(&self.threads));
-        spawn(&self.threads, move || serve(&card, &place, &threads))?;
-        Ok(driver)
+        self.finder
+            .make_thread(Arc::clone(&card), Counted::new(&self.threads));
+        Ok(Driver(card))
     }
 }
 
-fn spawn(threads: &Arc<AtomicUsize>, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    let counted = Arc::clone(threads);
-    counted.fetch_add(1, Ordering::Relaxed);
-    let builder = thread::Builder::new().stack_size(STACK_SIZE);
-    let spawned = builder.spawn(move || {
-        body();
-        counted.fetch_sub(1, Ordering::Relaxed);
-    });
-    if spawned.is_err() {
-        threads.fetch_sub(1, Ordering::Relaxed);
+/// A thread of a driver, for as long as it counts.
+struct Counted(Arc<AtomicUsize>);
+
+impl Counted {
+    fn new(threads: &Arc<AtomicUsize>) -> Self {
+        threads.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(threads))
     }
-    spawned.map(drop)
+
+    fn spawn(self, body: impl FnOnce() + Send + 'static) -> io::Result<()> {
+        let builder = thread::Builder::new().stack_size(STACK_SIZE);
+        let counted = move || {
+            body();
+            drop(self);
+        };
+        builder.spawn(counted).map(drop)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl<F> Card<F> {
@@ -315,7 +336,7 @@ fn serve<P: Place>(card: &Arc<Card<P::Frames>>, place: &Arc<P>, threads: &Arc<At
     };
     let receiver = {
         let (card, place) = (Arc::clone(card), Arc::clone(place));
-        spawn(threads, move || {
+        Counted::new(threads).spawn(move || {
             if let Some(frames) = card.frames.get()
                 && let Err(error) = receive(&card, frames, number)
             {
@@ -556,21 +577,24 @@ impl<F> Drop for Driver<F> {
 impl<P: Place> scheme::Drivers<Host> for Network<P> {
     fn receive(&mut self, host: &mut Host, at: usize) {
         match at {
-            SEARCH => host.ask_for_adapters(),
-            at => self.0.receive(host, at),
+            SEARCH => {
+                self.findings.accept();
+                host.ask_for_adapters();
+            }
+            at => self.adapters.receive(host, at),
         }
     }
 
     fn readable(&mut self, at: usize) {
-        if let Some(Driver(card)) = self.0.frames(at) {
+        if let Some(Driver(card)) = self.adapters.frames(at) {
             card.lock().readable = true;
             card.receive.notify_one();
         }
     }
 
     fn transmit(&mut self, host: &mut Host) -> bool {
-        let more = self.0.transmit(host);
-        while let Some((at, driver)) = self.0.poll_opened() {
+        let more = self.adapters.transmit(host);
+        while let Some((at, driver)) = self.adapters.poll_opened() {
             driver.0.lock().number = Some(at);
             driver.0.serve.notify_one();
         }
@@ -579,231 +603,4 @@ impl<P: Place> scheme::Drivers<Host> for Network<P> {
 }
 
 #[cfg(all(test, target_os = "linux"))]
-mod tests {
-    use std::os::fd::{BorrowedFd, OwnedFd};
-
-    use scheme::local::ManualClock;
-
-    use super::*;
-
-    /// What a call into a driver waits for.
-    #[derive(Default)]
-    struct Gate {
-        open: Mutex<bool>,
-        opened: Condvar,
-    }
-
-    impl Gate {
-        fn pass(&self) {
-            let mut open = self.open.lock();
-            while !*open {
-                self.opened.wait(&mut open);
-            }
-        }
-
-        fn open(&self) {
-            *self.open.lock() = true;
-            self.opened.notify_all();
-        }
-    }
-
-    /// Drivers that are opened, and take frames, when the gates let them.
-    #[derive(Default)]
-    struct Slow {
-        opening: Gate,
-        sending: Arc<Gate>,
-        given: Arc<AtomicUsize>,
-    }
-
-    /// A driver that always has another frame.
-    struct Endless {
-        fd: OwnedFd,
-        sending: Arc<Gate>,
-        given: Arc<AtomicUsize>,
-    }
-
-    impl Place for Slow {
-        type Frames = Endless;
-
-        fn names(&self) -> io::Result<Vec<String>> {
-            Ok(Vec::new())
-        }
-
-        fn open(&self, name: &str) -> io::Result<(Mac, Endless)> {
-            self.opening.pass();
-            if name != "card" {
-                return Err(ErrorKind::NotFound.into());
-            }
-            let frames = Endless {
-                fd: io::pipe()?.0.into(),
-                sending: Arc::clone(&self.sending),
-                given: Arc::clone(&self.given),
-            };
-            Ok((Mac([2, 0, 0, 0, 0, 1]), frames))
-        }
-    }
-
-    impl AsFd for Endless {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.fd.as_fd()
-        }
-    }
-
-    impl Frames for Endless {
-        fn receive(&self, _: &mut [u8]) -> io::Result<usize> {
-            self.given.fetch_add(1, Ordering::Relaxed);
-            Ok(60)
-        }
-
-        fn send(&self, _: &[u8]) -> io::Result<()> {
-            self.sending.pass();
-            Ok(())
-        }
-
-        fn probe(&self) -> io::Result<()> {
-            Ok(())
-        }
-    }
-
-    fn drivers<P: Place + Default>() -> Drivers<P> {
-        Drivers {
-            place: Arc::default(),
-            opening: BTreeMap::new(),
-            work: Work::new(Arc::new(ManualClock::default())).unwrap(),
-            threads: Arc::default(),
-        }
-    }
-
-    #[test]
-    fn threads_of_drivers_that_do_not_answer_are_bounded() {
-        let drivers = drivers::<Slow>();
-        let started = (0..MAX_THREADS + 9).filter(|_| drivers.start("stuck").is_ok());
-        assert_eq!(started.count(), MAX_THREADS);
-        drivers.place.opening.open();
-        while drivers.threads.load(Ordering::Relaxed) > 0 {
-            thread::yield_now();
-        }
-        assert!(drivers.start("another").is_ok());
-    }
-
-    /// A driver that has two frames, and ends.
-    struct Ending {
-        fd: OwnedFd,
-        left: AtomicUsize,
-    }
-
-    /// A place where it is.
-    #[derive(Default)]
-    struct Brief;
-
-    impl Place for Brief {
-        type Frames = Ending;
-
-        fn names(&self) -> io::Result<Vec<String>> {
-            Ok(vec!["card".to_owned()])
-        }
-
-        fn open(&self, _: &str) -> io::Result<(Mac, Ending)> {
-            let (fd, left) = (io::pipe()?.0.into(), AtomicUsize::new(2));
-            Ok((Mac([2, 0, 0, 0, 0, 1]), Ending { fd, left }))
-        }
-    }
-
-    impl AsFd for Ending {
-        fn as_fd(&self) -> BorrowedFd<'_> {
-            self.fd.as_fd()
-        }
-    }
-
-    impl Frames for Ending {
-        fn receive(&self, _: &mut [u8]) -> io::Result<usize> {
-            let next = |left: usize| left.checked_sub(1);
-            match self
-                .left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-            {
-                Ok(_) => Ok(60),
-                Err(_) => Err(io::Error::from_raw_os_error(libc::ENETDOWN)),
-            }
-        }
-
-        fn send(&self, _: &[u8]) -> io::Result<()> {
-            Err(io::Error::from_raw_os_error(libc::ENETDOWN))
-        }
-
-        fn probe(&self) -> io::Result<()> {
-            match self.left.load(Ordering::Relaxed) {
-                0 => Err(io::Error::from_raw_os_error(libc::ENETDOWN)),
-                _ => Ok(()),
-            }
-        }
-    }
-
-    /// A driver of the place, opened, whose threads have not begun.
-    fn open<P: Place>(drivers: &mut Drivers<P>) -> Driver<P::Frames> {
-        loop {
-            match drivers.open("card") {
-                Ok((_, driver)) => return driver,
-                Err(error) => assert_eq!(error.kind(), ErrorKind::WouldBlock),
-            }
-            thread::yield_now();
-        }
-    }
-
-    #[test]
-    fn frames_of_a_driver_that_ends_are_received_and_those_for_it_counted() {
-        let mut drivers = drivers::<Brief>();
-        let mut driver = open(&mut drivers);
-        let frame = [0; 60];
-        for _ in 0..2 {
-            driver.send(&frame).unwrap();
-        }
-        driver.0.lock().number = Some(0);
-        driver.0.serve.notify_one();
-        while drivers.threads.load(Ordering::Relaxed) > 0 {
-            driver.probe();
-            thread::yield_now();
-        }
-        let mut buffer = [0; 64];
-        for _ in 0..2 {
-            assert!(driver.is_alive(Duration::ZERO));
-            assert_eq!(driver.receive(&mut buffer).unwrap(), 60);
-        }
-        assert!(!driver.is_alive(Duration::ZERO));
-        let error = driver.send(&frame).unwrap_err();
-        assert_eq!(error.kind(), ErrorKind::NotConnected);
-        let error = driver.receive(&mut buffer).unwrap_err();
-        assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
-        assert_eq!(driver.take_lost().refused, 2);
-    }
-
-    #[test]
-    fn frames_at_a_driver_are_bounded() {
-        let mut drivers = drivers::<Slow>();
-        drivers.place.opening.open();
-        let mut driver = open(&mut drivers);
-        driver.0.lock().number = Some(0);
-        driver.0.serve.notify_one();
-        while driver.0.lock().incoming.len() < MAX_INCOMING {
-            thread::yield_now();
-        }
-        // No frame is asked for that there is no room for.
-        let mut frame = [0; 60];
-        for taken in 0..MAX_INCOMING {
-            assert_eq!(drivers.place.given.load(Ordering::Relaxed), MAX_INCOMING);
-            assert_eq!(driver.receive(&mut frame).unwrap(), 60, "{taken}");
-        }
-        // Those that are being handed over are not among those that wait.
-        let mut sent = 0;
-        while driver.has_room() {
-            driver.send(&frame).unwrap();
-            sent += 1;
-            assert!(sent <= 2 * MAX_OUTGOING);
-        }
-        assert!(sent >= MAX_OUTGOING);
-        drivers.place.sending.open();
-        while !driver.has_room() {
-            thread::yield_now();
-        }
-    }
-}
+mod tests;

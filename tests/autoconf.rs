@@ -359,13 +359,21 @@ fn what_is_forged_or_senseless_changes_nothing() {
 fn however_much_is_advertised() {
     let wire = Wire::new();
     for network in 0..1000 {
-        let prefix = prefix(&format!("2001:db8:{network:x}::"), true, HOUR, HOUR);
-        advertise(&wire, &format!("fe80::1:{network:x}"), 1800, &[prefix]);
+        let options = [
+            prefix(&format!("2001:db8:{network:x}::"), true, HOUR, HOUR),
+            // On the link only: nobody makes an address of it.
+            prefix_as(&format!("2001:db9:{network:x}::"), 64, 0x80, HOUR),
+        ];
+        advertise(&wire, &format!("fe80::1:{network:x}"), 1800, &options);
         settle(&wire);
     }
     wire.wait(1000);
     assert_eq!(addrs(&wire).len(), 1 + 16);
     assert_eq!(defaults(&wire).len(), 1);
+    let routes = wire.text("route/list");
+    let on_link = routes.lines().filter(|line| line.contains("2001:db9:"));
+    // Each router names two.
+    assert_eq!(on_link.count(), 8, "{routes}");
     wire.assert_ledger_closes();
 }
 

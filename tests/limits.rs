@@ -340,7 +340,10 @@ const CHECKS: &[(&str, Check)] = &[
     ),
     (
         "events that are not read",
-        By("net/src/netcfg/events.rs", "what_finds_no_room_is_one_line"),
+        By(
+            "net/src/netcfg/events.rs",
+            "what_all_readers_leave_is_bounded_and_the_last_is_the_superusers",
+        ),
     ),
     (
         "texts that are being read",

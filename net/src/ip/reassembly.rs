@@ -487,6 +487,28 @@ mod tests {
     }
 
     #[test]
+    fn small_datagrams_are_bounded_in_number() {
+        let mut r = reassembly();
+        for sources in [1, 2, 8] {
+            for ident in 0..10_000_u32 {
+                let src = IpAddr::from([10, 1, 0, (ident % sources) as u8]);
+                let fragment = Fragment {
+                    offset: 0,
+                    more: true,
+                    data: &[0; 8],
+                    packet: &[],
+                    protocol: 17,
+                };
+                let key = Key { src, ..key(ident) };
+                let added = r.add(key, DEV, fragment, Duration::from_secs(1));
+                assert!(matches!(added, Added::Held(_)));
+            }
+            let share = MAX_DATAGRAMS / SHARE * sources as usize;
+            assert_eq!(r.detach(DEV).len(), share.min(MAX_DATAGRAMS), "{sources}");
+        }
+    }
+
+    #[test]
     fn who_floods_throws_out_its_own() {
         let mut r = reassembly();
         let half = Fragment {

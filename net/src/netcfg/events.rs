@@ -272,6 +272,7 @@ impl Events {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::memory::{LIMIT, RESERVED};
 
     fn state(up: bool, addrs: &[&str]) -> State {
         State {
@@ -301,6 +302,36 @@ mod tests {
     fn occupied(events: &Events) -> usize {
         let readers = events.readers.values();
         readers.map(|reader| reader.lines.capacity()).sum()
+    }
+
+    #[test]
+    fn what_all_readers_leave_is_bounded_and_the_last_is_the_superusers() {
+        let mut events = Events::default();
+        let line = "addr add 2001:db8:0:1234:5678:9abc:def0:1234/64\n";
+        let mut fill = |uid: u32| {
+            let mut readers = 0;
+            loop {
+                let mut reader = Reader::new(IfIndex(1), uid);
+                while !reader.lost {
+                    reader.push(line, &mut events.memory);
+                }
+                readers += 1;
+                assert!(events.memory.bytes() <= LIMIT, "{readers}");
+                let empty = reader.lines == LOST;
+                events.readers.insert(FileId(readers + uid), reader);
+                if empty {
+                    return events.memory.bytes();
+                }
+            }
+        };
+        let users = fill(1000);
+        assert!(
+            (LIMIT - RESERVED - MOST..=LIMIT - RESERVED).contains(&users),
+            "{users}"
+        );
+        let all = fill(0);
+        assert!((LIMIT - MOST..=LIMIT).contains(&all), "{all}");
+        assert_eq!(all, occupied(&events));
     }
 
     #[test]

@@ -410,6 +410,22 @@ mod tests {
         }
         let verdict = arrive(&mut echo, &mut ip, reply_to(&request, PEER));
         assert_eq!(verdict, Verdict::Dropped(DropReason::SocketFull));
+        // Long ones are bounded in bytes.
+        let other = echo
+            .open(&mut ip, (PEER.into(), None), false, Owner(0), 0)
+            .unwrap();
+        echo.send(&mut ip, other, SEQUENCE, b"").unwrap();
+        let request = [&sent(&mut ip, dev).remove(0)[..], &[0; 8000]].concat();
+        let taken = (0..QUEUE_PACKETS)
+            .take_while(|_| {
+                let verdict = arrive(&mut echo, &mut ip, reply_to(&request, PEER));
+                verdict == Verdict::Delivered
+            })
+            .count();
+        assert!(
+            (QUEUE_BYTES / 9000..=QUEUE_BYTES / 8000).contains(&taken),
+            "{taken}"
+        );
     }
 
     #[test]

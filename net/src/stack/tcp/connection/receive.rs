@@ -304,10 +304,10 @@ impl Receive {
         let shift = if syn { 0 } else { self.shift };
         let unit = 1_u32 << shift;
         let window = edge.since(self.nxt);
-        let most = self.limit.saturating_sub(self.queue.len() as u32);
         let mut field = window.div_ceil(unit);
         let slack = (SLACK * unit).min(self.limit / 8);
-        if field.saturating_mul(unit) > most.saturating_add(slack) {
+        let most = (self.limit + slack).saturating_sub(self.queue.len() as u32);
+        if field.saturating_mul(unit) > most {
             field = window / unit;
         }
         let field = u16::try_from(field).unwrap_or(u16::MAX);
@@ -433,4 +433,41 @@ impl Receive {
 fn shift_for(most: u32) -> u8 {
     let bits = u32::BITS - most.leading_zeros();
     (bits.saturating_sub(16) as u8).min(super::options::MAX_SHIFT)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::config::LARGEST;
+    use super::*;
+
+    #[test]
+    fn a_buffer_takes_what_it_may_and_no_more() {
+        for (buffer, most) in [
+            (Buffer::Fixed(u32::MAX), LARGEST),
+            (Buffer::Fixed(20_000), 20_000),
+            (Buffer::Auto(LARGEST), FIRST),
+        ] {
+            // Also of a peer who sends so little each time that the window could be rounded up for ever.
+            for segment in [1460, 50, 1] {
+                let mut receive = Receive::new(buffer, 1460, None);
+                receive.begin(SeqNumber(7));
+                let text = [0; 1460];
+                let mut segments = 0;
+                while receive.window() > 0 || receive.has_news() {
+                    let big = receive.unread() + 20_000 < most as usize;
+                    let len = if big { 1460 } else { segment };
+                    receive.take(receive.nxt, &text[..len], false);
+                    receive.offer(false);
+                    segments += 1;
+                    assert!(segments < 50_000, "{} of {most}", receive.unread());
+                }
+                let unread = receive.unread();
+                let least = most as usize - 1460 - (1 << receive.shift());
+                let limit = most as usize + ((SLACK as usize) << receive.shift());
+                assert!((least..=limit).contains(&unread), "{unread} of {most}");
+                receive.take(receive.nxt, &text, false);
+                assert_eq!(receive.unread(), unread);
+            }
+        }
+    }
 }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use std::time::Duration;
 
 use super::connection::{Buffer, Config, Connection, Counters, LARGEST, SeqNumber};
-use super::{Flow, FlowId, Holder, Proof, State, Tcp, Terms};
+use super::{Flow, FlowId, GUEST, Holder, Proof, State, Tcp, Terms};
 use crate::ifnet::IPV6_MINMTU;
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
@@ -16,7 +16,8 @@ use crate::timers::Timer;
 /// Bytes of memory that all connections may take. With more, no further ones are begun, and no data
 /// is taken from programs or the network.
 pub(super) const MEMORY: usize = 512 << 20;
-/// Of these, how many are reserved for connections of the superuser.
+/// Of these, how many are reserved for connections of the superuser; the first half, also for those that
+/// strangers begin with a program of the superuser.
 pub(super) const RESERVED: usize = 64 << 20;
 /// Of what connections may take, how much is for further ones: data stops short of it, or a few that
 /// nobody reads would keep everybody from beginning any.
@@ -29,13 +30,14 @@ const PRESSURE: usize = MEMORY / 4 * 3;
 const OVERHEAD: usize = size_of::<Flow>() - size_of::<Connection>() + 128;
 /// Most connections.
 pub(super) const MAX_FLOWS: usize = 65_536;
-/// Of these, how many are reserved for those that the superuser begins.
+/// Of these, how many are reserved in the same way.
 pub(super) const RESERVED_FLOWS: usize = 4096;
 
 /// Bytes that all connections may take before one of `uid` may not begin.
 const fn most(uid: u32) -> usize {
     match uid {
         0 => MEMORY,
+        GUEST => MEMORY - RESERVED / 2,
         _ => MEMORY - RESERVED,
     }
 }
@@ -170,6 +172,7 @@ impl Tcp {
     ) -> Option<FlowId> {
         let most = match uid {
             0 => MAX_FLOWS,
+            GUEST => MAX_FLOWS - RESERVED_FLOWS / 2,
             _ => MAX_FLOWS - RESERVED_FLOWS,
         };
         if self.flows.len() >= most || !self.has_memory(uid) {
@@ -368,15 +371,22 @@ mod tests {
     fn the_last_memory_is_the_superusers() {
         let mut system = System::new();
         system.tcp.memory = MEMORY - RESERVED;
-        system
-            .tcp
-            .listen(HOST.into(), 80, 128, Owner(2), 0)
-            .unwrap();
+        let root = system.tcp.listen(HOST.into(), 80, 128, Owner(2), 0);
         assert_eq!(system.connect(1, USER), None);
-        // A stranger has no share in it, whoever listens.
+        // A stranger has half of it, where the superuser listens, and no more.
         let syn = system.arrive(4000, Flags::SYN, [7, 0], b"");
+        assert_eq!(syn, Verdict::Delivered);
+        system.tcp.memory = MEMORY - RESERVED / 2;
+        let syn = system.arrive(4001, Flags::SYN, [7, 0], b"");
         assert_eq!(syn, Verdict::Dropped(DropReason::NoMemory));
         assert!(system.connect(2, 0).is_some());
+        // Where a user listens, none.
+        system.tcp.unlisten(root.unwrap());
+        let user = system.tcp.listen(HOST.into(), 80, 128, Owner(2), USER);
+        assert!(user.is_ok());
+        system.tcp.memory = MEMORY - RESERVED;
+        let syn = system.arrive(4002, Flags::SYN, [7, 0], b"");
+        assert_eq!(syn, Verdict::Dropped(DropReason::NoMemory));
         system.tcp.memory = MEMORY;
         assert_eq!(system.connect(3, 0), None);
     }

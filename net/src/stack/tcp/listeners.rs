@@ -7,7 +7,7 @@ use scheme::errno::{self, Errno};
 
 use super::connection::{Connection, Flags, Segment};
 use super::path::way;
-use super::{FlowId, Holder, Listener, ListenerId, Pending, STRANGER, Tcp, Terms, cookies};
+use super::{FlowId, GUEST, Holder, Listener, ListenerId, Pending, STRANGER, Tcp, Terms, cookies};
 use crate::ifnet::{DropReason, IfIndex};
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
@@ -115,6 +115,7 @@ impl Tcp {
         let full = queued >= listener.backlog;
         let crowded =
             listener.embryos.len() >= listener.backlog.max(EMBRYOS) || self.embryos >= MAX_EMBRYOS;
+        let guest = if listener.uid == 0 { GUEST } else { STRANGER };
         let terms = listener.terms;
         let now = ip.now.monotonic;
         if segment.flags.has(Flags::ACK) {
@@ -137,7 +138,7 @@ impl Tcp {
                     *endpoints,
                     connection,
                     Holder::Queued(id),
-                    STRANGER,
+                    guest,
                     terms,
                     now,
                 )
@@ -173,7 +174,7 @@ impl Tcp {
                 *endpoints,
                 connection,
                 Holder::Embryo(id),
-                STRANGER,
+                guest,
                 terms,
                 now,
             )

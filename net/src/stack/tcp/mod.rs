@@ -138,6 +138,8 @@ struct Listener {
 /// The user of connections that nobody here has accepted yet, and of those of the small services: not
 /// the superuser.
 pub(crate) const STRANGER: u32 = u32::MAX;
+/// The user of those that a program of the superuser has not accepted yet.
+const GUEST: u32 = u32::MAX - 1;
 
 /// Something happened that an owner wants to hear.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use common::needs::Missing;
 use common::ping;
 use common::system::{MountSystem, System, counter};
 
@@ -22,25 +23,16 @@ const RIGHT: usize = 1;
 
 type Test = fn(&Router);
 
-fn there(program: &str) -> bool {
-    let found = Command::new("sh")
-        .args(["-c", &format!("command -v {program}")])
-        .output();
-    found.is_ok_and(|output| output.status.success())
-}
-
 /// The reason why the test cannot run here.
-fn missing(programs: &[&str]) -> Option<String> {
-    if let Some(reason) = MountSystem::missing() {
-        return Some(reason.to_owned());
-    }
-    if !Path::new("/dev/net/tun").exists() {
-        return Some("no /dev/net/tun".to_owned());
-    }
-    let mut programs = ["ip", "ping"].iter().chain(programs);
-    programs
-        .find(|program| !there(program))
-        .map(|program| format!("no {program}"))
+fn missing(programs: &[&str]) -> Option<Missing> {
+    let no_tun = || {
+        let there = Path::new("/dev/net/tun").exists();
+        (!there).then(|| Missing::System("no /dev/net/tun".into()))
+    };
+    Missing::mount()
+        .or_else(no_tun)
+        .or_else(|| Missing::program(&["ip", "ping"]))
+        .or_else(|| Missing::program(programs))
 }
 
 fn main() {
@@ -64,8 +56,8 @@ fn main() {
     ];
     let trials = tests.map(|(name, programs, test)| {
         Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
-            if let Some(reason) = missing(programs) {
-                return Ok(Completion::ignored_with(reason));
+            if let Some(missing) = missing(programs) {
+                return missing.completion();
             }
             let router = Router::new();
             test(&router);

@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::common::needs::Missing;
 use crate::common::ping;
 use crate::common::system::{MountSystem, System};
 
@@ -15,21 +16,15 @@ use crate::common::system::{MountSystem, System};
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The reason why a test that needs these programs cannot run here.
-pub(crate) fn missing(programs: &[&str]) -> Option<String> {
-    let there = |program: &&&str| {
-        let found = Command::new("sh")
-            .args(["-c", &format!("command -v {program}")])
-            .output();
-        found.is_ok_and(|output| output.status.success())
-    };
-    let mut programs = ["ip", "ping", "nsenter"].iter().chain(programs);
-    let reason = MountSystem::missing().map(str::to_owned);
-    reason
-        .or_else(|| {
-            let absent = programs.find(|program| !there(program));
-            absent.map(|program| format!("no {program}"))
+pub(crate) fn missing(programs: &[&str]) -> Option<Missing> {
+    Missing::mount()
+        .or_else(|| Missing::program(&["ip"]))
+        .or_else(|| match Namespace::is_possible() {
+            true => None,
+            false => Some(Missing::System("no network namespaces, or no veth".into())),
         })
-        .or_else(|| (!Namespace::is_possible()).then(|| "no network namespaces, or no veth".into()))
+        .or_else(|| Missing::program(&["ping", "nsenter"]))
+        .or_else(|| Missing::program(programs))
 }
 
 /// Waits until something holds.

@@ -2,7 +2,7 @@
 //! socket, and on the other end are the kernel, routers, servers and scanners.
 //!
 //! Every test has network namespaces of its own. It needs root, FUSE and the programs that it names;
-//! without one of them it is skipped by name.
+//! without one of them it is skipped by name, or has failed (CONTRIBUTING.md).
 
 #[path = "../common/mod.rs"]
 mod common;
@@ -52,8 +52,8 @@ fn main() {
     ];
     let trials = tests.map(|(name, programs, test)| {
         Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
-            if let Some(reason) = missing(programs) {
-                return Ok(Completion::ignored_with(reason));
+            if let Some(missing) = missing(programs) {
+                return missing.completion();
             }
             let bed = Bed::new();
             test(&bed);

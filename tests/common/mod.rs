@@ -4,6 +4,7 @@
 
 pub mod libc;
 pub mod link;
+pub mod needs;
 pub mod packet;
 pub mod ping;
 pub mod program;

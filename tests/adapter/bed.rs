@@ -6,14 +6,11 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
 use crate::common::needs::Missing;
 use crate::common::ping;
 use crate::common::system::{MountSystem, System};
-
-/// Longer than anything takes on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::wait::{PATIENCE, until};
 
 /// The reason why a test that needs these programs cannot run here.
 pub(crate) fn missing(programs: &[&str]) -> Option<Missing> {
@@ -25,15 +22,6 @@ pub(crate) fn missing(programs: &[&str]) -> Option<Missing> {
         })
         .or_else(|| Missing::program(&["ping", "nsenter"]))
         .or_else(|| Missing::program(programs))
-}
-
-/// Waits until something holds.
-pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "it never came to pass: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// Runs `ip`, which must succeed.

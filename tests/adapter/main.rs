@@ -13,8 +13,9 @@ use std::process::Command;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use bed::{Bed, missing, until};
+use bed::{Bed, missing};
 use common::system::System;
+use common::wait::until;
 
 type Test = fn(&Bed);
 

@@ -9,4 +9,5 @@ pub mod packet;
 pub mod ping;
 pub mod program;
 pub mod system;
+pub mod wait;
 pub mod wire;

@@ -13,7 +13,7 @@ use std::process::Command;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use bed::{Bed, missing};
+use bed::{Bed, Link, missing};
 use common::system::System;
 use common::wait::until;
 
@@ -23,12 +23,13 @@ fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
     let python = &["python3"][..];
-    let tests: [(&str, &'static [&str], Test); 22] = [
+    let tests: [(&str, &'static [&str], Test); 23] = [
         ("kernel_pings_us", &[], kernel_pings_us),
         ("we_ping_the_kernel", &[], we_ping_the_kernel),
         ("every_byte_of_tcp_and_udp", python, every_byte),
         ("segments_that_were_put_together", python, segments),
         ("frames_that_come_too_fast", python, frames_too_fast),
+        ("frames_left_when_a_link_changes", python, frames_left),
         ("frames_of_noise", python, frames_of_noise),
         ("tagged_frames_are_not_for_us", python, tagged_frames),
         ("an_address_the_kernel_has", &[], address_the_kernel_has),
@@ -190,6 +191,45 @@ print("all good")
     until("all are accounted for", || {
         bed.drops("missed") + bed.system.stat("eth0", "ipackets") >= 20_000
     });
+}
+
+/// What came before a link went down, or became another, is handled.
+fn frames_left(bed: &Bed) {
+    const FRAMES: u64 = 700;
+    let (ours, peers) = (bed.our_link(), bed.peers_link());
+    let changes: [(&Link<'_>, &[&str], &[&str]); 3] = [
+        (&ours, &["down"], &["up"]),
+        (&peers, &["down"], &["up"]),
+        (&ours, &["mtu", "1400"], &["mtu", "1500"]),
+    ];
+    for (link, change, back) in changes {
+        bed.kernel_ping("10.0.0.1", "56");
+        let before = bed.drops("no_port");
+        bed.system.signal(libc::SIGSTOP);
+        bed.python(&format!(
+            r#"
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range({FRAMES}):
+    s.sendto(bytes(1000), ("10.0.0.1", 11))
+print("all good")
+"#,
+        ));
+        link.set(change);
+        bed.system.signal(libc::SIGCONT);
+        until("each is handled", || {
+            bed.drops("no_port") >= before + FRAMES
+        });
+        assert_eq!(bed.drops("no_port"), before + FRAMES);
+        until("the change is seen", || {
+            !bed.is_running() || bed.has("ifaces/eth0/mtu", "1400")
+        });
+        link.set(back);
+        until("it is as before", || {
+            bed.is_running() && bed.has("ifaces/eth0/mtu", "1500")
+        });
+    }
+    assert_eq!(bed.drops("missed"), 0);
 }
 
 /// Whatever comes, it is counted, and we go on.

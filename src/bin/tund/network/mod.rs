@@ -53,6 +53,8 @@ const BATCH: usize = 16;
 const MAX_INCOMING: usize = 64;
 /// A call into a driver that takes this long will not come back.
 const STUCK: Duration = Duration::from_secs(2);
+/// Most times that a driver which ended is asked for frames that it still has.
+const MAX_LAST_LOOKS: usize = 1024;
 /// At the start, drivers are waited for this long: programs that start after us want their
 /// interfaces.
 const START: Duration = Duration::from_secs(2);
@@ -152,8 +154,14 @@ struct Queues {
     /// Whether the driver said that it has frames.
     readable: bool,
     probe: bool,
+    /// Whether one of the threads is ending the driver.
+    failing: bool,
     /// The error that ended the driver.
     failed: Option<io::Error>,
+    /// Frames that the thread which serves has taken, and not sent yet.
+    held: usize,
+    /// Whether there is a thread that receives: it may have frames.
+    receiving: bool,
     /// Nobody uses the driver any more.
     closed: bool,
 }
@@ -282,16 +290,43 @@ impl<F> Card<F> {
         self.queues.lock()
     }
 
-    /// Ends a driver that cannot be used any more. Its name is free for another when that is seen.
-    fn fail(&self, error: io::Error, place: &impl Place, number: usize) {
+    /// Ends a driver that cannot be used any more. The network sees that when nothing is
+    /// [received](Self::received) any more.
+    fn fail(&self, error: io::Error, place: &impl Place) {
+        if std::mem::replace(&mut self.lock().failing, true) {
+            return;
+        }
         log::info!("{}: {error}", self.name);
+        // Its name is free for another when the end is seen.
         place.clear(&self.name);
         let mut queues = self.lock();
-        let unsent = std::mem::take(&mut queues.outgoing);
-        queues.lost.refused += unsent.len() as u64;
-        queues.failed.get_or_insert(error);
-        drop(queues);
+        let unsent = std::mem::take(&mut queues.outgoing).len() + std::mem::take(&mut queues.held);
+        queues.lost.refused += unsent as u64;
+        queues.failed = Some(error);
+        self.receive.notify_one();
+    }
+
+    /// No more frames come.
+    fn received(&self, number: usize) {
+        self.lock().receiving = false;
+        self.serve.notify_one();
         self.work.receive(number);
+    }
+
+    /// Waits until the thread that receives has what a driver left at its end, unless a call of it
+    /// does not come back.
+    fn wait_for_receiver(&self) {
+        let mut queues = self.lock();
+        while queues.receiving && !queues.closed && !self.receiving.is_stuck(self.work.now()) {
+            self.serve.wait_for(&mut queues, STUCK);
+        }
+    }
+}
+
+impl Queues {
+    /// Whether the driver ended, and every frame of it was received.
+    fn is_over(&self) -> bool {
+        self.failed.is_some() && !self.receiving && self.incoming.is_empty()
     }
 }
 
@@ -315,20 +350,28 @@ fn serve<P: Place>(card: &Arc<Card<P::Frames>>, place: &Arc<P>, threads: &Arc<At
     };
     let receiver = {
         let (card, place) = (Arc::clone(card), Arc::clone(place));
+        card.lock().receiving = true;
         spawn(threads, move || {
-            if let Some(frames) = card.frames.get()
-                && let Err(error) = receive(&card, frames, number)
-            {
-                card.fail(error, &*place, number);
+            if let Some(frames) = card.frames.get() {
+                if let Err(error) = receive(&card, frames, number) {
+                    card.fail(error, &*place);
+                }
+                receive_last(&card, frames, number);
             }
+            card.received(number);
         })
     };
+    if receiver.is_err() {
+        card.lock().receiving = false;
+    }
     // What is opened may be a link that is down.
     let sent = receiver
         .and_then(|()| card.sending.make(work, || frames.probe()))
         .and_then(|()| send(card, frames, number));
     if let Err(error) = sent {
-        card.fail(error, &**place, number);
+        card.fail(error, &**place);
+        card.wait_for_receiver();
+        card.received(number);
     }
 }
 
@@ -366,6 +409,7 @@ fn send<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> 
             return Some(Task::Probe);
         }
         let frames = std::mem::take(&mut queues.outgoing);
+        queues.held = frames.len();
         let tell = std::mem::take(&mut queues.full);
         (!frames.is_empty()).then_some(Task::Send { frames, tell })
     };
@@ -373,12 +417,10 @@ fn send<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> 
         match task {
             Task::Probe => card.sending.make(&card.work, || frames.probe())?,
             Task::Send {
-                frames: mut outgoing,
+                frames: outgoing,
                 tell,
             } => {
-                let refused = send_all(card, frames, number, &mut outgoing)
-                    .inspect_err(|_| card.lock().lost.refused += outgoing.len() as u64);
-                if refused? || tell {
+                if send_all(card, frames, number, outgoing)? || tell {
                     card.work.receive(number);
                 }
             }
@@ -387,28 +429,37 @@ fn send<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> 
     Ok(())
 }
 
-/// Sends frames, and takes those that it sent out of the queue. True if the driver refused one.
+/// Sends frames that are held. True if the driver refused one.
 fn send_all<F: Frames>(
     card: &Card<F>,
     frames: &F,
     number: usize,
-    outgoing: &mut VecDeque<Vec<u8>>,
+    mut outgoing: VecDeque<Vec<u8>>,
 ) -> io::Result<bool> {
-    let mut refused = false;
+    let mut any_refused = false;
     while !outgoing.is_empty() {
-        for _ in 0..LOOK {
-            let Some(frame) = outgoing.front() else {
-                break;
-            };
-            refused |= !send_frame(card, frames, frame)?;
-            outgoing.pop_front();
+        let few = outgoing.len().min(LOOK);
+        let (mut sent, mut refused) = (0, 0);
+        let result: io::Result<()> = outgoing.drain(..few).try_for_each(|frame| {
+            refused += u64::from(!send_frame(card, frames, &frame)?);
+            sent += 1;
+            Ok(())
+        });
+        let mut queues = card.lock();
+        // The end of the driver has counted all that were held.
+        if queues.failed.is_none() {
+            queues.held -= sent;
+            queues.lost.refused += refused;
         }
+        drop(queues);
+        result?;
+        any_refused |= refused > 0;
         if look(card, frames, number)? {
             card.lock().readable = true;
             card.receive.notify_one();
         }
     }
-    Ok(refused)
+    Ok(any_refused)
 }
 
 /// Sends a frame. False if the driver refused it.
@@ -417,7 +468,6 @@ fn send_frame<F: Frames>(card: &Card<F>, frames: &F, frame: &[u8]) -> io::Result
         Ok(()) => Ok(true),
         Err(error) if is_refused(&error) => {
             log::debug!("{}: {error}", card.name);
-            card.lock().lost.refused += 1;
             Ok(false)
         }
         Err(error) => Err(error),
@@ -438,7 +488,6 @@ fn receive<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<(
     let work = &card.work;
     card.receiving
         .make(work, || work.watch(frames.as_fd(), number))?;
-    let room = |queues: &mut Queues| (queues.incoming.len() < MAX_INCOMING).then_some(());
     loop {
         // The driver tells once of everything it has, and frames may have come before the
         // subscription.
@@ -449,11 +498,35 @@ fn receive<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<(
             }
             more = look(card, frames, number)?;
         }
-        let readable = |queues: &mut Queues| std::mem::take(&mut queues.readable).then_some(());
-        if wait(card, &card.receive, readable).is_none() {
+        let readable = |queues: &mut Queues| {
+            let readable = std::mem::take(&mut queues.readable);
+            (readable || queues.failed.is_some()).then_some(queues.failed.is_some())
+        };
+        if wait(card, &card.receive, readable) != Some(false) {
             return Ok(());
         }
     }
+}
+
+/// Receives what a driver that ended still has. A packet socket tells that its link is down before it
+/// hands out the frames that came before that.
+fn receive_last<F: Frames>(card: &Card<F>, frames: &F, number: usize) {
+    let mut told = false;
+    for _ in 0..MAX_LAST_LOOKS {
+        if wait(card, &card.receive, room).is_none() {
+            return;
+        }
+        match look(card, frames, number) {
+            Ok(true) => {}
+            Err(_) if !told => told = true,
+            _ => return,
+        }
+    }
+}
+
+/// Whether frames that are received have room.
+fn room(queues: &mut Queues) -> Option<()> {
+    (queues.incoming.len() < MAX_INCOMING).then_some(())
 }
 
 /// Receives frames, as many as there is room for, and has the network handle them, even if the driver
@@ -501,7 +574,11 @@ impl<F: Frames> FrameIo for Driver<F> {
                 }
                 Ok(len)
             }
-            None => Err(queues.failed.take().unwrap_or(ErrorKind::WouldBlock.into())),
+            None => {
+                let over = queues.is_over();
+                let ended = queues.failed.take_if(|_| over);
+                Err(ended.unwrap_or(ErrorKind::WouldBlock.into()))
+            }
         }
     }
 
@@ -523,8 +600,8 @@ impl<F: Frames> FrameIo for Driver<F> {
 
     /// One that ended is alive until its last frame is received.
     fn is_alive(&self, now: Duration) -> bool {
-        let is_over = |queues: &Queues| queues.failed.is_some() && queues.incoming.is_empty();
-        !self.0.sending.is_stuck(now) && !self.0.receiving.is_stuck(now) && !is_over(&self.0.lock())
+        let stuck = self.0.sending.is_stuck(now) || self.0.receiving.is_stuck(now);
+        !stuck && !self.0.lock().is_over()
     }
 
     fn probe(&mut self) {
@@ -581,6 +658,7 @@ impl<P: Place> scheme::Drivers<Host> for Network<P> {
 #[cfg(all(test, target_os = "linux"))]
 mod tests {
     use std::os::fd::{BorrowedFd, OwnedFd};
+    use std::sync::atomic::AtomicBool;
 
     use scheme::local::ManualClock;
 
@@ -686,9 +764,13 @@ mod tests {
         assert!(drivers.start("another").is_ok());
     }
 
-    /// A driver that has two frames, and ends.
+    /// Frames that a driver has when it ends: more than fit.
+    const LEFT: usize = 3 * MAX_INCOMING;
+
+    /// A driver that tells that it ended before it hands out its frames, as a packet socket does.
     struct Ending {
         fd: OwnedFd,
+        told: AtomicBool,
         left: AtomicUsize,
     }
 
@@ -704,8 +786,12 @@ mod tests {
         }
 
         fn open(&self, _: &str) -> io::Result<(Mac, Ending)> {
-            let (fd, left) = (io::pipe()?.0.into(), AtomicUsize::new(2));
-            Ok((Mac([2, 0, 0, 0, 0, 1]), Ending { fd, left }))
+            let ending = Ending {
+                fd: io::pipe()?.0.into(),
+                told: AtomicBool::new(false),
+                left: AtomicUsize::new(LEFT),
+            };
+            Ok((Mac([2, 0, 0, 0, 0, 1]), ending))
         }
     }
 
@@ -717,13 +803,14 @@ mod tests {
 
     impl Frames for Ending {
         fn receive(&self, _: &mut [u8]) -> io::Result<usize> {
+            if !self.told.swap(true, Ordering::Relaxed) {
+                return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
+            }
             let next = |left: usize| left.checked_sub(1);
-            match self
-                .left
-                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-            {
+            let order = Ordering::Relaxed;
+            match self.left.fetch_update(order, order, next) {
                 Ok(_) => Ok(60),
-                Err(_) => Err(io::Error::from_raw_os_error(libc::ENETDOWN)),
+                Err(_) => Err(ErrorKind::WouldBlock.into()),
             }
         }
 
@@ -732,9 +819,9 @@ mod tests {
         }
 
         fn probe(&self) -> io::Result<()> {
-            match self.left.load(Ordering::Relaxed) {
-                0 => Err(io::Error::from_raw_os_error(libc::ENETDOWN)),
-                _ => Ok(()),
+            match self.told.load(Ordering::Relaxed) {
+                true => Err(io::Error::from_raw_os_error(libc::ENETDOWN)),
+                false => Ok(()),
             }
         }
     }
@@ -760,21 +847,101 @@ mod tests {
         }
         driver.0.lock().number = Some(0);
         driver.0.serve.notify_one();
-        while drivers.threads.load(Ordering::Relaxed) > 0 {
-            driver.probe();
-            thread::yield_now();
-        }
         let mut buffer = [0; 64];
-        for _ in 0..2 {
-            assert!(driver.is_alive(Duration::ZERO));
-            assert_eq!(driver.receive(&mut buffer).unwrap(), 60);
+        let mut received = 0;
+        while driver.is_alive(Duration::ZERO) {
+            match driver.receive(&mut buffer) {
+                Ok(len) => received += len / 60,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
+                Err(error) => panic!("it ended while it was alive: {error}"),
+            }
         }
-        assert!(!driver.is_alive(Duration::ZERO));
+        assert_eq!(received, LEFT);
         let error = driver.send(&frame).unwrap_err();
         assert_eq!(error.kind(), ErrorKind::NotConnected);
         let error = driver.receive(&mut buffer).unwrap_err();
         assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
         assert_eq!(driver.take_lost().refused, 2);
+    }
+
+    /// A place with a driver that ends while it takes a frame.
+    #[derive(Default)]
+    struct Halting(Arc<Halt>);
+
+    #[derive(Default)]
+    struct Halt {
+        taking: AtomicBool,
+        sending: Gate,
+    }
+
+    struct HaltingFrames {
+        fd: OwnedFd,
+        halt: Arc<Halt>,
+    }
+
+    impl Place for Halting {
+        type Frames = HaltingFrames;
+
+        fn names(&self) -> io::Result<Vec<String>> {
+            Ok(Vec::new())
+        }
+
+        fn open(&self, _: &str) -> io::Result<(Mac, HaltingFrames)> {
+            let (fd, halt) = (io::pipe()?.0.into(), Arc::clone(&self.0));
+            Ok((Mac([2, 0, 0, 0, 0, 1]), HaltingFrames { fd, halt }))
+        }
+    }
+
+    impl AsFd for HaltingFrames {
+        fn as_fd(&self) -> BorrowedFd<'_> {
+            self.fd.as_fd()
+        }
+    }
+
+    impl Frames for HaltingFrames {
+        fn receive(&self, _: &mut [u8]) -> io::Result<usize> {
+            match self.halt.taking.load(Ordering::Relaxed) {
+                true => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+                false => Err(ErrorKind::WouldBlock.into()),
+            }
+        }
+
+        fn send(&self, _: &[u8]) -> io::Result<()> {
+            self.halt.taking.store(true, Ordering::Relaxed);
+            self.halt.sending.pass();
+            Ok(())
+        }
+
+        fn probe(&self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn frames_that_are_held_when_a_driver_ends_are_counted_once() {
+        let mut drivers = drivers::<Halting>();
+        let mut driver = open(&mut drivers);
+        for _ in 0..9 {
+            driver.send(&[0; 60]).unwrap();
+        }
+        driver.0.lock().number = Some(0);
+        driver.0.serve.notify_one();
+        while driver.is_alive(Duration::ZERO) {
+            driver.0.lock().readable = true;
+            driver.0.receive.notify_one();
+            thread::yield_now();
+        }
+        assert_eq!(driver.take_lost().refused, 9);
+        drivers.place.0.sending.open();
+        while drivers.threads.load(Ordering::Relaxed) > 1 {
+            thread::yield_now();
+        }
+        driver.0.lock().closed = true;
+        driver.0.serve.notify_one();
+        while drivers.threads.load(Ordering::Relaxed) > 0 {
+            thread::yield_now();
+        }
+        assert_eq!(driver.take_lost().refused, 0);
     }
 
     #[test]

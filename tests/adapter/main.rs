@@ -7,6 +7,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod addresses;
 mod bed;
 
 use std::process::Command;
@@ -23,7 +24,7 @@ fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
     let python = &["python3"][..];
-    let tests: [(&str, &'static [&str], Test); 23] = [
+    let tests: [(&str, &'static [&str], Test); 24] = [
         ("kernel_pings_us", &[], kernel_pings_us),
         ("we_ping_the_kernel", &[], we_ping_the_kernel),
         ("every_byte_of_tcp_and_udp", python, every_byte),
@@ -32,14 +33,27 @@ fn main() {
         ("frames_left_when_a_link_changes", python, frames_left),
         ("frames_of_noise", python, frames_of_noise),
         ("tagged_frames_are_not_for_us", python, tagged_frames),
-        ("an_address_the_kernel_has", &[], address_the_kernel_has),
-        ("an_address_we_have", &[], address_we_have),
+        (
+            "an_address_the_kernel_has",
+            python,
+            addresses::the_kernel_has_it,
+        ),
+        (
+            "an_address_we_have",
+            &["arping", "python3"],
+            addresses::we_have_it,
+        ),
+        (
+            "an_address_the_kernel_is_about_to_have",
+            &[],
+            addresses::the_kernel_is_about_to_have_it,
+        ),
         ("mtu_of_the_link", &[], mtu_of_the_link),
         ("link_goes_and_comes", &[], link_goes_and_comes),
         ("link_is_made_again", &[], link_is_made_again),
         ("another_hardware_address", &[], another_hardware_address),
-        ("arping", &["arping"], arping),
-        ("ndisc6", &["ndisc6"], ndisc6),
+        ("arping", &["arping"], addresses::arping),
+        ("ndisc6", &["ndisc6"], addresses::ndisc6),
         ("routers_whose_lifetimes_end", &["radvd"], routers_end),
         ("routers_with_every_option", &["radvd"], every_option),
         (
@@ -301,75 +315,6 @@ print("all good")
         mac = bed.mac().replace(':', "")
     ));
     assert_eq!(bed.drops("unknown_family"), before + 3);
-}
-
-fn address_the_kernel_has(bed: &Bed) {
-    bed.run(&["ip", "addr", "add", "10.0.0.9/24", "dev", "b0"]);
-    bed.run(&["ip", "addr", "add", "fd00::9/64", "dev", "b0", "nodad"]);
-    bed.set("ifaces/eth0/addr/add", "10.0.0.9/24");
-    bed.set("ifaces/eth0/addr/add", "fd00::9/64");
-    until("the address is given up", || {
-        !bed.text("ifaces/eth0/addr/list").contains("fd00::9")
-    });
-    // Nobody would give this host another one (RFC 5227 section 2.4 (c)).
-    assert!(bed.text("ifaces/eth0/addr/list").contains("10.0.0.9"));
-    bed.set("ifaces/eth0/addr/rm", "10.0.0.9");
-    bed.ping("10.0.0.9", "56");
-    bed.ping("fd00::9", "56");
-}
-
-fn address_we_have(bed: &Bed) {
-    bed.kernel_file("net/ipv6/conf/b0/accept_dad", "1");
-    for address in ["fd00::1", &bed.link_local()] {
-        let network = format!("{address}/64");
-        bed.run(&["ip", "addr", "add", &network, "dev", "b0"]);
-        until("the kernel hears that it is taken", || {
-            bed.run(&["ip", "-6", "addr", "show", "dev", "b0"])
-                .lines()
-                .any(|line| line.contains(&network) && line.contains("dadfailed"))
-        });
-        bed.run(&["ip", "addr", "del", &network, "dev", "b0"]);
-    }
-    bed.kernel_ping("fd00::1", "56");
-}
-
-/// RFC 826 and RFC 5227, asked by a program that shows what it gets.
-fn arping(bed: &Bed) {
-    let mac = bed.mac().to_uppercase();
-    let text = bed.run(&["arping", "-c", "1", "-w", "20", "-I", "b0", "10.0.0.1"]);
-    assert!(text.contains(&mac) && text.contains("Received"), "{text}");
-    // Whether it may be taken: no.
-    let (status, text) = bed.try_run(&[
-        "arping", "-D", "-c", "1", "-w", "20", "-I", "b0", "10.0.0.1",
-    ]);
-    assert_eq!(status, Some(1), "{text}");
-    let (status, text) = bed.try_run(&[
-        "arping",
-        "-D",
-        "-c",
-        "1",
-        "-w",
-        "1",
-        "-I",
-        "b0",
-        "10.0.0.77",
-    ]);
-    assert_eq!(status, Some(0), "{text}");
-    // An announcement of another host's address does not become ours.
-    bed.run(&[
-        "arping", "-U", "-c", "1", "-I", "b0", "-s", "10.0.0.2", "10.0.0.2",
-    ]);
-    bed.ping("10.0.0.2", "56");
-}
-
-fn ndisc6(bed: &Bed) {
-    let mac = bed.mac().to_uppercase();
-    for address in ["fd00::1", &bed.link_local()] {
-        let text = bed.run(&["ndisc6", "-1", "-w", "10000", address, "b0"]);
-        assert!(text.contains(&mac), "{text}");
-    }
-    let (status, text) = bed.try_run(&["ndisc6", "-1", "-r", "1", "-w", "200", "fd00::77", "b0"]);
-    assert_ne!(status, Some(0), "{text}");
 }
 
 fn mtu_of_the_link(bed: &Bed) {

@@ -9,6 +9,7 @@ mod common;
 
 mod addresses;
 mod bed;
+mod routers;
 
 use std::process::Command;
 
@@ -54,12 +55,20 @@ fn main() {
         ("another_hardware_address", &[], another_hardware_address),
         ("arping", &["arping"], addresses::arping),
         ("ndisc6", &["ndisc6"], addresses::ndisc6),
-        ("routers_whose_lifetimes_end", &["radvd"], routers_end),
-        ("routers_with_every_option", &["radvd"], every_option),
+        (
+            "routers_whose_lifetimes_end",
+            &["radvd"],
+            routers::lifetimes_end,
+        ),
+        (
+            "routers_with_every_option",
+            &["radvd", "python3"],
+            routers::every_option,
+        ),
         (
             "two_routers_and_new_numbers",
             &["radvd", "python3"],
-            two_routers,
+            routers::two_routers,
         ),
         ("lease_of_dnsmasq", &["dnsmasq", "python3"], lease),
         ("nmap_scans", &["nmap"], nmap),
@@ -396,119 +405,6 @@ fn another_hardware_address(bed: &Bed) {
     bed.kernel_ping("fd00::1", "56");
     bed.ping("10.0.0.2", "56");
     bed.ping("fd00::2", "56");
-}
-
-/// The lifetimes of a router that says no more.
-fn routers_end(bed: &Bed) {
-    let radvd = bed.radvd(
-        "AdvDefaultLifetime 10; prefix fd00:1::/64 { AdvValidLifetime 10; AdvPreferredLifetime 9; };",
-    );
-    until("there is an address", || {
-        bed.has("ifaces/eth0/addr/list", "fd00:1::")
-    });
-    let router = format!("default via {}", bed.peers_link_local());
-    assert!(bed.has("route/list", &router), "{}", bed.text("route/list"));
-    bed.run(&["ip", "addr", "add", "fd00:1::2/64", "dev", "b0", "nodad"]);
-    bed.run(&["ip", "addr", "add", "fd00:5::1/128", "dev", "lo"]);
-    bed.ping("fd00:5::1", "56");
-    drop(radvd);
-    until("the address has ended", || {
-        !bed.has("ifaces/eth0/addr/list", "fd00:1::")
-    });
-    until("the router has ended", || !bed.has("route/list", &router));
-    assert!(!bed.has("route/list", "fd00:1::/64"));
-}
-
-fn every_option(bed: &Bed) {
-    let radvd = bed.radvd(
-        "AdvLinkMTU 1400; AdvCurHopLimit 33; AdvReachableTime 20000; AdvRetransTimer 500;
-         AdvManagedFlag on; AdvOtherConfigFlag on; AdvHomeAgentFlag on; AdvHomeAgentInfo on;
-         HomeAgentLifetime 1000; AdvMobRtrSupportFlag on; AdvIntervalOpt on; AdvDefaultPreference high;
-         prefix fd00:1::/64 { AdvRouterAddr off; };
-         prefix fd00:2::/64 { AdvOnLink off; };
-         prefix fd00:3::/64 { AdvAutonomous off; };
-         prefix fd00:4::/48 { };
-         route fd00:6::/48 { AdvRoutePreference low; AdvRouteLifetime 600; };
-         RDNSS fd00::53 fd00::54 { AdvRDNSSLifetime 600; };
-         DNSSL example.net corp.example.net { AdvDNSSLLifetime 600; };",
-    );
-    until("there are addresses", || {
-        let list = bed.text("ifaces/eth0/addr/list");
-        list.contains("fd00:1::") && list.contains("fd00:2::")
-    });
-    let list = bed.text("ifaces/eth0/addr/list");
-    assert!(
-        !list.contains("fd00:3::") && !list.contains("fd00:4::"),
-        "{list}"
-    );
-    let routes = bed.text("route/list");
-    for (prefix, there) in [
-        ("fd00:1::/64", true),
-        ("fd00:2::/64", false),
-        ("fd00:3::/64", true),
-    ] {
-        let on_link = |line: &str| line.starts_with(prefix) && !line.contains("via");
-        assert_eq!(routes.lines().any(on_link), there, "{prefix} in {routes}");
-    }
-    assert_eq!(bed.drops("malformed"), 0);
-    bed.kernel_ping("fd00::1", "3000");
-    // It says that it is none any more.
-    radvd.stop();
-    until("the router is gone", || {
-        !bed.has("route/list", "default via fe80")
-    });
-}
-
-fn two_routers(bed: &Bed) {
-    let first = bed.radvd("AdvDefaultPreference low; prefix fd00:1::/64 { };");
-    let first_is_used = format!("default via {}", bed.peers_link_local());
-    until("there is a router", || {
-        bed.has("route/list", &first_is_used)
-    });
-    let other = bed.another_station();
-    let second = other.radvd("AdvDefaultPreference high; prefix fdff:2::/64 { };");
-    let second_is_used = format!("default via {}", other.link_local());
-    until("the other is preferred", || {
-        bed.has("route/list", &second_is_used)
-    });
-    until("there are both prefixes", || {
-        let list = bed.text("ifaces/eth0/addr/list");
-        list.contains("fd00:1::") && list.contains("fdff:2::")
-    });
-    second.stop();
-    until("the first is used again", || {
-        bed.has("route/list", &first_is_used)
-    });
-    // New numbers: nothing begins from the old ones, though they are closer.
-    bed.set("ifaces/eth0/addr/rm", "fd00::1");
-    first.stop();
-    let _first = bed.radvd(
-        "prefix fd00:1::/64 { AdvPreferredLifetime 0; AdvValidLifetime 600; };
-         prefix fd00:3::/64 { };",
-    );
-    until("there is a new address", || {
-        bed.has("ifaces/eth0/addr/list", "fd00:3::")
-    });
-    bed.run(&["ip", "addr", "add", "fd00:1::2/64", "dev", "b0", "nodad"]);
-    bed.run(&["ip", "addr", "add", "fd00:3::2/64", "dev", "b0", "nodad"]);
-    bed.run(&["ip", "addr", "add", "fd00:1:0:1::1/128", "dev", "lo"]);
-    let sniffer = bed.start_python(
-        r#"
-import socket
-s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x86dd))
-s.bind(("b0", 0))
-s.settimeout(30)
-print("ready", flush=True)
-while True:
-    packet = s.recv(2000)
-    if packet[6] == 58 and packet[40] == 128:
-        print(socket.inet_ntop(socket.AF_INET6, packet[8:24]))
-        break
-"#,
-    );
-    bed.ping("fd00:1:0:1::1", "56");
-    let source = sniffer.line();
-    assert!(source.starts_with("fd00:3::"), "{source}");
 }
 
 /// As Redox's dhcpd gets one.

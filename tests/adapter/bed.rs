@@ -17,6 +17,10 @@ pub(crate) fn missing(programs: &[&str]) -> Option<Missing> {
     Missing::mount()
         .or_else(|| Missing::program(&["ip"]))
         .or_else(|| no_link("veth"))
+        .or_else(|| match programs.contains(&"bridge") {
+            true => no_link("bridge"),
+            false => None,
+        })
         .or_else(|| Missing::program(&["ping", "nsenter"]))
         .or_else(|| Missing::program(programs))
 }

@@ -9,6 +9,7 @@ mod common;
 
 mod addresses;
 mod bed;
+mod groups;
 mod routers;
 
 use std::process::Command;
@@ -25,7 +26,7 @@ fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
     let python = &["python3"][..];
-    let tests: [(&str, &'static [&str], Test); 24] = [
+    let tests: [(&str, &'static [&str], Test); 25] = [
         ("kernel_pings_us", &[], kernel_pings_us),
         ("we_ping_the_kernel", &[], we_ping_the_kernel),
         ("every_byte_of_tcp_and_udp", python, every_byte),
@@ -72,7 +73,12 @@ fn main() {
         ),
         ("lease_of_dnsmasq", &["dnsmasq", "python3"], lease),
         ("nmap_scans", &["nmap"], nmap),
-        ("queries_for_groups", python, queries_for_groups),
+        ("queries_for_groups", python, groups::queries),
+        (
+            "queries_of_a_bridge",
+            &["bridge", "python3"],
+            groups::queries_of_a_bridge,
+        ),
         ("what_is_no_adapter", &[], what_is_no_adapter),
     ];
     let trials = tests.map(|(name, programs, test)| {
@@ -478,12 +484,6 @@ fn nmap(bed: &Bed) {
         assert!(text.contains("OS detection performed"), "{text}");
         bed.kernel_ping(address, "56");
     }
-}
-
-fn queries_for_groups(bed: &Bed) {
-    bed.set("ifaces/eth0/multicast", "join 239.1.2.3");
-    bed.set("ifaces/eth0/multicast", "join ff15::1234");
-    bed.python(include_str!("querier.py"));
 }
 
 fn what_is_no_adapter(bed: &Bed) {

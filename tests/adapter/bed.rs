@@ -30,6 +30,10 @@ fn no_link(kind: &str) -> Option<Missing> {
     (!Namespace::can_have(kind)).then(reason)
 }
 
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
+}
+
 /// Runs `ip`, which must succeed.
 fn ip(args: &[&str]) {
     let output = Command::new("ip").args(args).output().unwrap();
@@ -426,6 +430,35 @@ def frames():
         station
     }
 
+    /// A station behind us, for which we forward.
+    pub(crate) fn behind(&self) -> Behind {
+        let namespace = Namespace::new();
+        let root = self.system.dir().to_str().unwrap();
+        let tunctl = env!("CARGO_BIN_EXE_tunctl");
+        let pump = namespace.start(&[tunctl, "--root", root, "bridge", "0", "peer0"]);
+        let show = ["-n", &namespace.0, "link", "show", "peer0"];
+        until("its device is there", || {
+            let output = Command::new("ip").args(show).output().unwrap();
+            output.status.success() && self.has("ifaces", "tun0")
+        });
+        self.set("ifaces/tun0/addr/set", "10.9.0.1/24");
+        self.set("ifaces/tun0/addr/add", "fd09::1/64");
+        self.set("ip/forwarding", "1");
+        let theirs = |line: &str| ip(&[&["-n", &namespace.0], &words(line)[..]].concat());
+        theirs("addr add 10.9.0.2/24 dev peer0");
+        theirs("addr add fd09::2/64 dev peer0 nodad");
+        theirs("link set peer0 up");
+        theirs("route add default via 10.9.0.1");
+        theirs("-6 route add default via fd09::1");
+        let peers = |line: &str| ip(&[&["-n", &self.peers.0], &words(line)[..]].concat());
+        peers("route add 10.9.0.0/24 via 10.0.0.1");
+        peers("-6 route add fd09::/64 via fd00::1");
+        Behind {
+            _pump: pump,
+            namespace,
+        }
+    }
+
     /// The kernel pings us.
     pub(crate) fn kernel_ping(&self, address: &str, size: &str) {
         ping::answered(3, &["-s", size], address, |program| self.run(program));
@@ -478,6 +511,21 @@ impl Events<'_> {
 impl Drop for Events<'_> {
     fn drop(&mut self) {
         let _ = self.0.close(self.1);
+    }
+}
+
+/// A station behind us: the kernel's network in a namespace of its own, on a tun device of ours. It
+/// has 10.9.0.2 and fd09::2.
+pub(crate) struct Behind {
+    // Fields are dropped in this order.
+    _pump: Server,
+    namespace: Namespace,
+}
+
+impl Behind {
+    /// Runs a program there: its status, and what it printed.
+    pub(crate) fn run(&self, program: &[&str]) -> (Option<i32>, String) {
+        run(&self.namespace, program)
     }
 }
 

@@ -9,6 +9,7 @@ mod common;
 
 mod addresses;
 mod bed;
+mod bulk;
 mod groups;
 mod routers;
 
@@ -26,10 +27,16 @@ fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
     let python = &["python3"][..];
-    let tests: [(&str, &'static [&str], Test); 25] = [
+    let tests: [(&str, &'static [&str], Test); 27] = [
         ("kernel_pings_us", &[], kernel_pings_us),
         ("we_ping_the_kernel", &[], we_ping_the_kernel),
         ("every_byte_of_tcp_and_udp", python, every_byte),
+        (
+            "connections_that_we_begin",
+            python,
+            bulk::connections_of_ours,
+        ),
+        ("iperf3_across", &["iperf3"], bulk::iperf3),
         ("segments_that_were_put_together", python, segments),
         ("frames_that_come_too_fast", python, frames_too_fast),
         ("frames_left_when_a_link_changes", python, frames_left),

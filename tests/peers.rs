@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
+use common::needs::Missing;
 use common::ping;
 use common::system::{MountSystem, System};
 
@@ -20,23 +21,14 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 type Test = fn(&Bridge);
 
-fn missing() -> Option<&'static str> {
-    let tool = |name: &str| {
-        let found = Command::new("sh")
-            .args(["-c", &format!("command -v {name}")])
-            .output();
-        found.is_ok_and(|output| output.status.success())
+fn missing() -> Option<Missing> {
+    let no_tun = || {
+        let there = Path::new("/dev/net/tun").exists();
+        (!there).then(|| Missing::System("no /dev/net/tun".into()))
     };
-    MountSystem::missing().or_else(|| {
-        [
-            (Path::new("/dev/net/tun").exists(), "no /dev/net/tun"),
-            (tool("ip"), "no ip (iproute2)"),
-            (tool("ping"), "no ping (iputils-ping)"),
-            (tool("python3"), "no python3"),
-        ]
-        .into_iter()
-        .find_map(|(there, reason)| (!there).then_some(reason))
-    })
+    Missing::mount()
+        .or_else(no_tun)
+        .or_else(|| Missing::program(&["ip", "ping", "python3"]))
 }
 
 fn main() {
@@ -54,8 +46,8 @@ fn main() {
     ];
     let trials = tests.map(|(name, test)| {
         Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
-            if let Some(reason) = missing() {
-                return Ok(Completion::ignored_with(reason));
+            if let Some(missing) = missing() {
+                return missing.completion();
             }
             let bridge = Bridge::new(name);
             test(&bridge);

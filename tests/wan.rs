@@ -7,6 +7,7 @@
 #[allow(dead_code, reason = "the bench uses more of it")]
 #[path = "../benches/wan/bed.rs"]
 mod bed;
+mod common;
 #[allow(dead_code, reason = "the bench uses more of it")]
 #[path = "../benches/wan/host.rs"]
 mod host;
@@ -28,6 +29,7 @@ use std::time::{Duration, Instant};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
 use bed::{Bed, Stack};
+use common::needs::Missing;
 use tcp::{Direction, Length, bulk};
 use way::{LATE, Shape, Way, destination};
 
@@ -89,12 +91,19 @@ fn main() {
         })
     });
     let cells = CELLS.iter().map(|cell| {
-        Trial::ignorable_test(cell.name, || match Bed::missing() {
-            Some(reason) => Ok(Completion::ignored_with(reason)),
+        Trial::ignorable_test(cell.name, || match missing() {
+            Some(missing) => missing.completion(),
             None => compare(cell),
         })
     });
     libtest_mimic::run(&args, cells.chain(tests).collect()).exit();
+}
+
+fn missing() -> Option<Missing> {
+    let no_bed = || Bed::missing().map(|reason| Missing::System(reason.to_owned()));
+    Missing::mount()
+        .or_else(|| Missing::program(&["ip"]))
+        .or_else(no_bed)
 }
 
 /// Measures both stacks in turns, with the same seeds; the better of two runs each counts, since

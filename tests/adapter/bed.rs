@@ -6,39 +6,32 @@ use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::{Duration, Instant};
 
+use crate::common::needs::Missing;
 use crate::common::ping;
 use crate::common::system::{MountSystem, System};
-
-/// Longer than anything takes on a machine that is busy with other things.
-const PATIENCE: Duration = Duration::from_secs(60);
+use crate::common::wait::{PATIENCE, until};
 
 /// The reason why a test that needs these programs cannot run here.
-pub(crate) fn missing(programs: &[&str]) -> Option<String> {
-    let there = |program: &&&str| {
-        let found = Command::new("sh")
-            .args(["-c", &format!("command -v {program}")])
-            .output();
-        found.is_ok_and(|output| output.status.success())
-    };
-    let mut programs = ["ip", "ping", "nsenter"].iter().chain(programs);
-    let reason = MountSystem::missing().map(str::to_owned);
-    reason
-        .or_else(|| {
-            let absent = programs.find(|program| !there(program));
-            absent.map(|program| format!("no {program}"))
+pub(crate) fn missing(programs: &[&str]) -> Option<Missing> {
+    Missing::mount()
+        .or_else(|| Missing::program(&["ip"]))
+        .or_else(|| no_link("veth"))
+        .or_else(|| match programs.contains(&"bridge") {
+            true => no_link("bridge"),
+            false => None,
         })
-        .or_else(|| (!Namespace::is_possible()).then(|| "no network namespaces, or no veth".into()))
+        .or_else(|| Missing::program(&["ping", "nsenter"]))
+        .or_else(|| Missing::program(programs))
 }
 
-/// Waits until something holds.
-pub(crate) fn until(what: &str, holds: impl Fn() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PATIENCE, "it never came to pass: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+fn no_link(kind: &str) -> Option<Missing> {
+    let reason = || Missing::System(format!("no network namespaces, or no {kind}"));
+    (!Namespace::can_have(kind)).then(reason)
+}
+
+fn words(line: &str) -> Vec<&str> {
+    line.split(' ').collect()
 }
 
 /// Runs `ip`, which must succeed.
@@ -52,16 +45,17 @@ fn ip(args: &[&str]) {
 struct Namespace(String);
 
 impl Namespace {
-    fn is_possible() -> bool {
+    /// Whether there can be one, with a link of this kind.
+    fn can_have(kind: &str) -> bool {
         let name = format!("tund-{}-try", std::process::id());
         let ip = |args: &[&str]| {
             let output = Command::new("ip").args(args).output();
             output.is_ok_and(|output| output.status.success())
         };
         let made = ip(&["netns", "add", &name]);
-        let veth = made && ip(&["-n", &name, "link", "add", "a0", "type", "veth"]);
+        let link = made && ip(&["-n", &name, "link", "add", "a0", "type", kind]);
         let _ = made && ip(&["netns", "del", &name]);
-        veth
+        link
     }
 
     fn new() -> Self {
@@ -230,13 +224,15 @@ impl Bed {
     pub(crate) fn new() -> Self {
         let (ours, peers) = (Namespace::new(), Namespace::new());
         make_links(&ours, &peers);
+        let directory = tempfile::tempdir().unwrap();
+        let log = std::fs::File::create(directory.path().join("log")).unwrap();
         let mut daemon = ours.command(env!("CARGO_BIN_EXE_tund"));
-        daemon.args(["--adapter", "a0"]);
+        daemon.args(["--adapter", "a0"]).stderr(log);
         let bed = Self {
             system: MountSystem::started(daemon),
             ours,
             peers,
-            directory: tempfile::tempdir().unwrap(),
+            directory,
         };
         bed.set("ifaces/eth0/addr/set", "10.0.0.1/24");
         bed.set("ifaces/eth0/addr/add", "fd00::1/64");
@@ -309,19 +305,22 @@ impl Bed {
 
     /// Makes a change of the link, and waits until the interface was stopped and runs again.
     pub(crate) fn until_found_anew(&self, change: impl FnOnce()) {
-        let events = self.system.open("netcfg/ifaces/eth0/events", true, false);
-        let events = events.unwrap();
-        self.system.set_nonblocking(events).unwrap();
+        let events = self.events();
         change();
-        let told = RefCell::new(Vec::new());
-        until("it is found anew", || {
-            let mut buf = [0; 4096];
-            if let Ok(len) = self.system.read(events, &mut buf) {
-                told.borrow_mut().extend_from_slice(&buf[..len]);
-            }
-            String::from_utf8_lossy(&told.borrow()).contains("running\n")
-        });
-        self.system.close(events).unwrap();
+        until("it is found anew", || events.told("running\n"));
+    }
+
+    /// The interface's events from now on.
+    pub(crate) fn events(&self) -> Events<'_> {
+        let fd = self.system.open("netcfg/ifaces/eth0/events", true, false);
+        let fd = fd.unwrap();
+        self.system.set_nonblocking(fd).unwrap();
+        Events(&self.system, fd, RefCell::default())
+    }
+
+    /// What the daemon has logged.
+    pub(crate) fn log(&self) -> String {
+        std::fs::read_to_string(self.directory.path().join("log")).unwrap()
     }
 
     /// The kernel's end first where it has to carry more.
@@ -346,14 +345,7 @@ impl Bed {
 
     /// Runs a program of the kernel's side: its status, and what it printed.
     pub(crate) fn try_run(&self, program: &[&str]) -> (Option<i32>, String) {
-        let patience = PATIENCE.as_secs().to_string();
-        let mut command = self.peers.command("timeout");
-        let output = command.arg(patience).args(program).output().unwrap();
-        let texts = [&output.stdout[..], b"\n", &output.stderr].concat();
-        (
-            output.status.code(),
-            String::from_utf8_lossy(&texts).into_owned(),
-        )
+        run(&self.peers, program)
     }
 
     /// Runs a program of the kernel's side, which must succeed.
@@ -386,6 +378,28 @@ impl Bed {
         server
     }
 
+    /// Starts a script of the kernel's side that watches the link. `frames()` are those that we send,
+    /// whole and in order.
+    pub(crate) fn watch(&self, script: &str) -> Server {
+        let ours = self.mac().replace(':', "");
+        self.start_python(&format!(
+            r#"
+import socket
+ours = bytes.fromhex("{ours}")
+s = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
+s.bind(("b0", 0))
+s.settimeout(30)
+print("ready", flush=True)
+def frames():
+    while True:
+        frame = s.recv(70000)
+        if frame[6:12] == ours:
+            yield frame
+{script}
+"#
+        ))
+    }
+
     /// A router on the kernel's side. It is killed when this is dropped.
     pub(crate) fn radvd(&self, interface: &str) -> Server {
         // Its first advertisement should come from an address that it has.
@@ -416,6 +430,35 @@ impl Bed {
         station
     }
 
+    /// A station behind us, for which we forward.
+    pub(crate) fn behind(&self) -> Behind {
+        let namespace = Namespace::new();
+        let root = self.system.dir().to_str().unwrap();
+        let tunctl = env!("CARGO_BIN_EXE_tunctl");
+        let pump = namespace.start(&[tunctl, "--root", root, "bridge", "0", "peer0"]);
+        let show = ["-n", &namespace.0, "link", "show", "peer0"];
+        until("its device is there", || {
+            let output = Command::new("ip").args(show).output().unwrap();
+            output.status.success() && self.has("ifaces", "tun0")
+        });
+        self.set("ifaces/tun0/addr/set", "10.9.0.1/24");
+        self.set("ifaces/tun0/addr/add", "fd09::1/64");
+        self.set("ip/forwarding", "1");
+        let theirs = |line: &str| ip(&[&["-n", &namespace.0], &words(line)[..]].concat());
+        theirs("addr add 10.9.0.2/24 dev peer0");
+        theirs("addr add fd09::2/64 dev peer0 nodad");
+        theirs("link set peer0 up");
+        theirs("route add default via 10.9.0.1");
+        theirs("-6 route add default via fd09::1");
+        let peers = |line: &str| ip(&[&["-n", &self.peers.0], &words(line)[..]].concat());
+        peers("route add 10.9.0.0/24 via 10.0.0.1");
+        peers("-6 route add fd09::/64 via fd00::1");
+        Behind {
+            _pump: pump,
+            namespace,
+        }
+    }
+
     /// The kernel pings us.
     pub(crate) fn kernel_ping(&self, address: &str, size: &str) {
         ping::answered(3, &["-s", size], address, |program| self.run(program));
@@ -440,6 +483,62 @@ impl Bed {
             "{address}, {size} bytes: {text}{errors}"
         );
     }
+}
+
+impl Drop for Bed {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("{}", self.log());
+        }
+    }
+}
+
+/// Events of an interface.
+pub(crate) struct Events<'a>(&'a MountSystem, i32, RefCell<Vec<u8>>);
+
+impl Events<'_> {
+    /// Whether this was told by now.
+    pub(crate) fn told(&self, what: &str) -> bool {
+        let mut buf = [0; 4096];
+        let mut told = self.2.borrow_mut();
+        while let Ok(len @ 1..) = self.0.read(self.1, &mut buf) {
+            told.extend_from_slice(&buf[..len]);
+        }
+        String::from_utf8_lossy(&told).contains(what)
+    }
+}
+
+impl Drop for Events<'_> {
+    fn drop(&mut self) {
+        let _ = self.0.close(self.1);
+    }
+}
+
+/// A station behind us: the kernel's network in a namespace of its own, on a tun device of ours. It
+/// has 10.9.0.2 and fd09::2.
+pub(crate) struct Behind {
+    // Fields are dropped in this order.
+    _pump: Server,
+    namespace: Namespace,
+}
+
+impl Behind {
+    /// Runs a program there: its status, and what it printed.
+    pub(crate) fn run(&self, program: &[&str]) -> (Option<i32>, String) {
+        run(&self.namespace, program)
+    }
+}
+
+/// Runs a program, with a limit: its status, and what it printed.
+fn run(namespace: &Namespace, program: &[&str]) -> (Option<i32>, String) {
+    let patience = PATIENCE.as_secs().to_string();
+    let mut command = namespace.command("timeout");
+    let output = command.arg(patience).args(program).output().unwrap();
+    let texts = [&output.stdout[..], b"\n", &output.stderr].concat();
+    (
+        output.status.code(),
+        String::from_utf8_lossy(&texts).into_owned(),
+    )
 }
 
 fn make_links(ours: &Namespace, peers: &Namespace) {

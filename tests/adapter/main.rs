@@ -2,19 +2,24 @@
 //! socket, and on the other end are the kernel, routers, servers and scanners.
 //!
 //! Every test has network namespaces of its own. It needs root, FUSE and the programs that it names;
-//! without one of them it is skipped by name.
+//! without one of them it is skipped by name, or has failed (CONTRIBUTING.md).
 
 #[path = "../common/mod.rs"]
 mod common;
 
+mod addresses;
 mod bed;
+mod bulk;
+mod groups;
+mod routers;
 
 use std::process::Command;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use bed::{Bed, missing, until};
+use bed::{Bed, Link, missing};
 use common::system::System;
+use common::wait::until;
 
 type Test = fn(&Bed);
 
@@ -22,38 +27,71 @@ fn main() {
     let mut args = Arguments::from_args();
     args.test_threads = Some(1);
     let python = &["python3"][..];
-    let tests: [(&str, &'static [&str], Test); 22] = [
+    let tests: [(&str, &'static [&str], Test); 27] = [
         ("kernel_pings_us", &[], kernel_pings_us),
         ("we_ping_the_kernel", &[], we_ping_the_kernel),
         ("every_byte_of_tcp_and_udp", python, every_byte),
+        (
+            "connections_that_we_begin",
+            python,
+            bulk::connections_of_ours,
+        ),
+        ("iperf3_across", &["iperf3"], bulk::iperf3),
         ("segments_that_were_put_together", python, segments),
         ("frames_that_come_too_fast", python, frames_too_fast),
+        ("frames_left_when_a_link_changes", python, frames_left),
         ("frames_of_noise", python, frames_of_noise),
         ("tagged_frames_are_not_for_us", python, tagged_frames),
-        ("an_address_the_kernel_has", &[], address_the_kernel_has),
-        ("an_address_we_have", &[], address_we_have),
+        (
+            "an_address_the_kernel_has",
+            python,
+            addresses::the_kernel_has_it,
+        ),
+        (
+            "an_address_we_have",
+            &["arping", "python3"],
+            addresses::we_have_it,
+        ),
+        (
+            "an_address_the_kernel_is_about_to_have",
+            &[],
+            addresses::the_kernel_is_about_to_have_it,
+        ),
         ("mtu_of_the_link", &[], mtu_of_the_link),
         ("link_goes_and_comes", &[], link_goes_and_comes),
         ("link_is_made_again", &[], link_is_made_again),
         ("another_hardware_address", &[], another_hardware_address),
-        ("arping", &["arping"], arping),
-        ("ndisc6", &["ndisc6"], ndisc6),
-        ("routers_whose_lifetimes_end", &["radvd"], routers_end),
-        ("routers_with_every_option", &["radvd"], every_option),
+        ("arping", &["arping"], addresses::arping),
+        ("ndisc6", &["ndisc6"], addresses::ndisc6),
+        (
+            "routers_whose_lifetimes_end",
+            &["radvd"],
+            routers::lifetimes_end,
+        ),
+        (
+            "routers_with_every_option",
+            &["radvd", "python3"],
+            routers::every_option,
+        ),
         (
             "two_routers_and_new_numbers",
             &["radvd", "python3"],
-            two_routers,
+            routers::two_routers,
         ),
         ("lease_of_dnsmasq", &["dnsmasq", "python3"], lease),
         ("nmap_scans", &["nmap"], nmap),
-        ("queries_for_groups", python, queries_for_groups),
+        ("queries_for_groups", python, groups::queries),
+        (
+            "queries_of_a_bridge",
+            &["bridge", "python3"],
+            groups::queries_of_a_bridge,
+        ),
         ("what_is_no_adapter", &[], what_is_no_adapter),
     ];
     let trials = tests.map(|(name, programs, test)| {
         Trial::ignorable_test(name, move || -> Result<Completion, Failed> {
-            if let Some(reason) = missing(programs) {
-                return Ok(Completion::ignored_with(reason));
+            if let Some(missing) = missing(programs) {
+                return missing.completion();
             }
             let bed = Bed::new();
             test(&bed);
@@ -191,6 +229,45 @@ print("all good")
     });
 }
 
+/// What came before a link went down, or became another, is handled.
+fn frames_left(bed: &Bed) {
+    const FRAMES: u64 = 700;
+    let (ours, peers) = (bed.our_link(), bed.peers_link());
+    let changes: [(&Link<'_>, &[&str], &[&str]); 3] = [
+        (&ours, &["down"], &["up"]),
+        (&peers, &["down"], &["up"]),
+        (&ours, &["mtu", "1400"], &["mtu", "1500"]),
+    ];
+    for (link, change, back) in changes {
+        bed.kernel_ping("10.0.0.1", "56");
+        let before = bed.drops("no_port");
+        bed.system.signal(libc::SIGSTOP);
+        bed.python(&format!(
+            r#"
+import socket
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+for _ in range({FRAMES}):
+    s.sendto(bytes(1000), ("10.0.0.1", 11))
+print("all good")
+"#,
+        ));
+        link.set(change);
+        bed.system.signal(libc::SIGCONT);
+        until("each is handled", || {
+            bed.drops("no_port") >= before + FRAMES
+        });
+        assert_eq!(bed.drops("no_port"), before + FRAMES);
+        until("the change is seen", || {
+            !bed.is_running() || bed.has("ifaces/eth0/mtu", "1400")
+        });
+        link.set(back);
+        until("it is as before", || {
+            bed.is_running() && bed.has("ifaces/eth0/mtu", "1500")
+        });
+    }
+    assert_eq!(bed.drops("missed"), 0);
+}
+
 /// Whatever comes, it is counted, and we go on.
 fn frames_of_noise(bed: &Bed) {
     let before = bed.system.drops("eth0");
@@ -260,75 +337,6 @@ print("all good")
         mac = bed.mac().replace(':', "")
     ));
     assert_eq!(bed.drops("unknown_family"), before + 3);
-}
-
-fn address_the_kernel_has(bed: &Bed) {
-    bed.run(&["ip", "addr", "add", "10.0.0.9/24", "dev", "b0"]);
-    bed.run(&["ip", "addr", "add", "fd00::9/64", "dev", "b0", "nodad"]);
-    bed.set("ifaces/eth0/addr/add", "10.0.0.9/24");
-    bed.set("ifaces/eth0/addr/add", "fd00::9/64");
-    until("the address is given up", || {
-        !bed.text("ifaces/eth0/addr/list").contains("fd00::9")
-    });
-    // Nobody would give this host another one (RFC 5227 section 2.4 (c)).
-    assert!(bed.text("ifaces/eth0/addr/list").contains("10.0.0.9"));
-    bed.set("ifaces/eth0/addr/rm", "10.0.0.9");
-    bed.ping("10.0.0.9", "56");
-    bed.ping("fd00::9", "56");
-}
-
-fn address_we_have(bed: &Bed) {
-    bed.kernel_file("net/ipv6/conf/b0/accept_dad", "1");
-    for address in ["fd00::1", &bed.link_local()] {
-        let network = format!("{address}/64");
-        bed.run(&["ip", "addr", "add", &network, "dev", "b0"]);
-        until("the kernel hears that it is taken", || {
-            bed.run(&["ip", "-6", "addr", "show", "dev", "b0"])
-                .lines()
-                .any(|line| line.contains(&network) && line.contains("dadfailed"))
-        });
-        bed.run(&["ip", "addr", "del", &network, "dev", "b0"]);
-    }
-    bed.kernel_ping("fd00::1", "56");
-}
-
-/// RFC 826 and RFC 5227, asked by a program that shows what it gets.
-fn arping(bed: &Bed) {
-    let mac = bed.mac().to_uppercase();
-    let text = bed.run(&["arping", "-c", "1", "-w", "20", "-I", "b0", "10.0.0.1"]);
-    assert!(text.contains(&mac) && text.contains("Received"), "{text}");
-    // Whether it may be taken: no.
-    let (status, text) = bed.try_run(&[
-        "arping", "-D", "-c", "1", "-w", "20", "-I", "b0", "10.0.0.1",
-    ]);
-    assert_eq!(status, Some(1), "{text}");
-    let (status, text) = bed.try_run(&[
-        "arping",
-        "-D",
-        "-c",
-        "1",
-        "-w",
-        "1",
-        "-I",
-        "b0",
-        "10.0.0.77",
-    ]);
-    assert_eq!(status, Some(0), "{text}");
-    // An announcement of another host's address does not become ours.
-    bed.run(&[
-        "arping", "-U", "-c", "1", "-I", "b0", "-s", "10.0.0.2", "10.0.0.2",
-    ]);
-    bed.ping("10.0.0.2", "56");
-}
-
-fn ndisc6(bed: &Bed) {
-    let mac = bed.mac().to_uppercase();
-    for address in ["fd00::1", &bed.link_local()] {
-        let text = bed.run(&["ndisc6", "-1", "-w", "10000", address, "b0"]);
-        assert!(text.contains(&mac), "{text}");
-    }
-    let (status, text) = bed.try_run(&["ndisc6", "-1", "-r", "1", "-w", "200", "fd00::77", "b0"]);
-    assert_ne!(status, Some(0), "{text}");
 }
 
 fn mtu_of_the_link(bed: &Bed) {
@@ -412,119 +420,6 @@ fn another_hardware_address(bed: &Bed) {
     bed.ping("fd00::2", "56");
 }
 
-/// The lifetimes of a router that says no more.
-fn routers_end(bed: &Bed) {
-    let radvd = bed.radvd(
-        "AdvDefaultLifetime 10; prefix fd00:1::/64 { AdvValidLifetime 10; AdvPreferredLifetime 9; };",
-    );
-    until("there is an address", || {
-        bed.has("ifaces/eth0/addr/list", "fd00:1::")
-    });
-    let router = format!("default via {}", bed.peers_link_local());
-    assert!(bed.has("route/list", &router), "{}", bed.text("route/list"));
-    bed.run(&["ip", "addr", "add", "fd00:1::2/64", "dev", "b0", "nodad"]);
-    bed.run(&["ip", "addr", "add", "fd00:5::1/128", "dev", "lo"]);
-    bed.ping("fd00:5::1", "56");
-    drop(radvd);
-    until("the address has ended", || {
-        !bed.has("ifaces/eth0/addr/list", "fd00:1::")
-    });
-    until("the router has ended", || !bed.has("route/list", &router));
-    assert!(!bed.has("route/list", "fd00:1::/64"));
-}
-
-fn every_option(bed: &Bed) {
-    let radvd = bed.radvd(
-        "AdvLinkMTU 1400; AdvCurHopLimit 33; AdvReachableTime 20000; AdvRetransTimer 500;
-         AdvManagedFlag on; AdvOtherConfigFlag on; AdvHomeAgentFlag on; AdvHomeAgentInfo on;
-         HomeAgentLifetime 1000; AdvMobRtrSupportFlag on; AdvIntervalOpt on; AdvDefaultPreference high;
-         prefix fd00:1::/64 { AdvRouterAddr off; };
-         prefix fd00:2::/64 { AdvOnLink off; };
-         prefix fd00:3::/64 { AdvAutonomous off; };
-         prefix fd00:4::/48 { };
-         route fd00:6::/48 { AdvRoutePreference low; AdvRouteLifetime 600; };
-         RDNSS fd00::53 fd00::54 { AdvRDNSSLifetime 600; };
-         DNSSL example.net corp.example.net { AdvDNSSLLifetime 600; };",
-    );
-    until("there are addresses", || {
-        let list = bed.text("ifaces/eth0/addr/list");
-        list.contains("fd00:1::") && list.contains("fd00:2::")
-    });
-    let list = bed.text("ifaces/eth0/addr/list");
-    assert!(
-        !list.contains("fd00:3::") && !list.contains("fd00:4::"),
-        "{list}"
-    );
-    let routes = bed.text("route/list");
-    for (prefix, there) in [
-        ("fd00:1::/64", true),
-        ("fd00:2::/64", false),
-        ("fd00:3::/64", true),
-    ] {
-        let on_link = |line: &str| line.starts_with(prefix) && !line.contains("via");
-        assert_eq!(routes.lines().any(on_link), there, "{prefix} in {routes}");
-    }
-    assert_eq!(bed.drops("malformed"), 0);
-    bed.kernel_ping("fd00::1", "3000");
-    // It says that it is none any more.
-    radvd.stop();
-    until("the router is gone", || {
-        !bed.has("route/list", "default via fe80")
-    });
-}
-
-fn two_routers(bed: &Bed) {
-    let first = bed.radvd("AdvDefaultPreference low; prefix fd00:1::/64 { };");
-    let first_is_used = format!("default via {}", bed.peers_link_local());
-    until("there is a router", || {
-        bed.has("route/list", &first_is_used)
-    });
-    let other = bed.another_station();
-    let second = other.radvd("AdvDefaultPreference high; prefix fdff:2::/64 { };");
-    let second_is_used = format!("default via {}", other.link_local());
-    until("the other is preferred", || {
-        bed.has("route/list", &second_is_used)
-    });
-    until("there are both prefixes", || {
-        let list = bed.text("ifaces/eth0/addr/list");
-        list.contains("fd00:1::") && list.contains("fdff:2::")
-    });
-    second.stop();
-    until("the first is used again", || {
-        bed.has("route/list", &first_is_used)
-    });
-    // New numbers: nothing begins from the old ones, though they are closer.
-    bed.set("ifaces/eth0/addr/rm", "fd00::1");
-    first.stop();
-    let _first = bed.radvd(
-        "prefix fd00:1::/64 { AdvPreferredLifetime 0; AdvValidLifetime 600; };
-         prefix fd00:3::/64 { };",
-    );
-    until("there is a new address", || {
-        bed.has("ifaces/eth0/addr/list", "fd00:3::")
-    });
-    bed.run(&["ip", "addr", "add", "fd00:1::2/64", "dev", "b0", "nodad"]);
-    bed.run(&["ip", "addr", "add", "fd00:3::2/64", "dev", "b0", "nodad"]);
-    bed.run(&["ip", "addr", "add", "fd00:1:0:1::1/128", "dev", "lo"]);
-    let sniffer = bed.start_python(
-        r#"
-import socket
-s = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(0x86dd))
-s.bind(("b0", 0))
-s.settimeout(30)
-print("ready", flush=True)
-while True:
-    packet = s.recv(2000)
-    if packet[6] == 58 and packet[40] == 128:
-        print(socket.inet_ntop(socket.AF_INET6, packet[8:24]))
-        break
-"#,
-    );
-    bed.ping("fd00:1:0:1::1", "56");
-    let source = sniffer.line();
-    assert!(source.starts_with("fd00:3::"), "{source}");
-}
-
 /// As Redox's dhcpd gets one.
 fn lease(bed: &Bed) {
     bed.set("ifaces/eth0/addr/rm", "10.0.0.1");
@@ -596,12 +491,6 @@ fn nmap(bed: &Bed) {
         assert!(text.contains("OS detection performed"), "{text}");
         bed.kernel_ping(address, "56");
     }
-}
-
-fn queries_for_groups(bed: &Bed) {
-    bed.set("ifaces/eth0/multicast", "join 239.1.2.3");
-    bed.set("ifaces/eth0/multicast", "join ff15::1234");
-    bed.python(include_str!("querier.py"));
 }
 
 fn what_is_no_adapter(bed: &Bed) {

@@ -5,8 +5,10 @@
 pub mod libc;
 pub mod link;
 pub mod named;
+pub mod needs;
 pub mod packet;
 pub mod ping;
 pub mod program;
 pub mod system;
+pub mod wait;
 pub mod wire;

@@ -5,6 +5,7 @@ import fcntl
 import itertools
 import os
 import select
+import shutil
 import struct
 import time
 import unittest
@@ -13,6 +14,12 @@ import numbers_of as numbers
 import packet as wire
 from procs import Child
 from tree import PATIENCE, Tree, wait_until
+
+
+def needs(program):
+    """Skips a test whose program is not installed. With TUND_TESTS=all it runs, and fails."""
+    there = shutil.which(program) or os.environ.get("TUND_TESTS") == "all"
+    return unittest.skipUnless(there, f"no {program}")
 
 
 class Link:

@@ -2,15 +2,13 @@
 
 import errno
 import os
-import shutil
 import signal
 import struct
 import subprocess
 import tempfile
-import unittest
 
 import packet as wire
-from case import Contract
+from case import Contract, needs
 from procs import Background, as_user, outcome, raw_read, wait_in_call
 from tree import wait_until
 
@@ -257,7 +255,7 @@ class Bpf(Contract):
         self.fails(errno.ENOENT, self.tree.bpf, "tun999")
         self.fails(errno.ENOENT, self.tree.bpf, "x")
 
-    @unittest.skipUnless(shutil.which("cat"), "no cat")
+    @needs("cat")
     def test_cat(self):
         """`cat bpf/IF > file` is what the contract promises."""
         file = self.open()
@@ -278,7 +276,7 @@ class Bpf(Contract):
         """Waits until a file has a size."""
         wait_until(lambda: os.stat(name).st_size >= size, f"{size} bytes of capture")
 
-    @unittest.skipUnless(shutil.which("tshark"), "no tshark")
+    @needs("tshark")
     def test_tshark(self):
         """tshark reads a capture with pings of both families without complaint."""
         link = self.link(head=True)

@@ -2,14 +2,12 @@
 
 import errno
 import os
-import shutil
 import struct
 import subprocess
 import tempfile
-import unittest
 
 import packet as wire
-from case import Contract
+from case import Contract, needs
 from procs import Background, as_user, outcome, raw_read, wait_in_call
 
 SECTION, INTERFACE, PACKET = 0x0A0D0D0A, 1, 6
@@ -152,7 +150,7 @@ class Drops(Contract):
         options = self.options(block[28 + (kept + 3) // 4 * 4 : -4])
         self.assertEqual(struct.unpack("=Q", options[LOST])[0], total - len(found))
 
-    @unittest.skipUnless(shutil.which("tshark"), "no tshark")
+    @needs("tshark")
     def test_tshark(self):
         """tshark shows the reason and the interface of each packet."""
         link = self.link(head=True)

@@ -1,18 +1,16 @@
 """The C header: its numbers, and its calls on a mount."""
 
 import os
-import shutil
 import subprocess
 import tempfile
-import unittest
 
-from case import Contract
+from case import Contract, needs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 INCLUDE = os.path.join(HERE, "..", "..", "include")
 
 
-@unittest.skipUnless(shutil.which("cc"), "no cc")
+@needs("cc")
 class Header(Contract):
     """include/net/if_tun.h, by header.c."""
 

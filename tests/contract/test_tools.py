@@ -2,14 +2,13 @@
 
 import json
 import os
-import shutil
 import signal
 import struct
 import subprocess
 import unittest
 
 import packet as wire
-from case import Contract
+from case import Contract, needs
 from procs import LIBC
 from tree import PATIENCE, PROGRAM
 
@@ -187,7 +186,8 @@ class Tools(Contract):
         found = [name for name in found if name in {f"tun{unit}" for unit in units}]
         self.assertEqual(found, ["tun3", "tun20", "tun100"])
 
-    @unittest.skipUnless(os.path.exists("/dev/net/tun") and shutil.which("ip"), "no tun of the kernel")
+    @unittest.skipUnless(os.path.exists("/dev/net/tun"), "no /dev/net/tun")
+    @needs("ip")
     def test_bridge_ends_with_either_end(self):
         """The end of one device ends the bridge, which says which it was and gives our unit back."""
         for ending in ("theirs", "ours"):

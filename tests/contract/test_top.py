@@ -9,7 +9,7 @@ import threading
 import unittest
 
 import packet as wire
-from case import Contract
+from case import Contract, needs
 from test_tools import TUNCTL
 from tree import PATIENCE, wait_until
 
@@ -85,7 +85,7 @@ class Top(Contract):
         self.addCleanup(thread.join)
         self.addCleanup(stop.set)
 
-    @unittest.skipUnless(shutil.which("tmux"), "no tmux")
+    @needs("tmux")
     def test_screen(self):
         """Rates, drops and sockets come, a new size is used, and q gives the screen back."""
         link = self.link()
@@ -105,7 +105,7 @@ class Top(Contract):
         terminal.tmux("send-keys", "q")
         self.assertNotIn("q: leave", terminal.shows("before", "after"))
 
-    @unittest.skipUnless(shutil.which("tmux"), "no tmux")
+    @needs("tmux")
     def test_control_c(self):
         """Ctrl-C leaves as well, and the terminal is as before."""
         terminal = Terminal(f"{TUNCTL} top; echo after $?; cat", self.tree.root)

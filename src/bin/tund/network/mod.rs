@@ -57,6 +57,8 @@ const BATCH: usize = 16;
 const MAX_INCOMING: usize = 64;
 /// A call into a driver that takes this long will not come back.
 const STUCK: Duration = Duration::from_secs(2);
+/// Most times that a driver which ended is asked for frames that it still has.
+const MAX_LAST_LOOKS: usize = 1024;
 /// At the start, drivers are waited for this long: programs that start after us want their
 /// interfaces.
 const START: Duration = Duration::from_secs(2);
@@ -158,8 +160,14 @@ struct Queues {
     /// Whether the driver said that it has frames.
     readable: bool,
     probe: bool,
+    /// Whether one of the threads is ending the driver.
+    failing: bool,
     /// The error that ended the driver.
     failed: Option<io::Error>,
+    /// Frames that the thread which serves has taken, and not sent yet.
+    held: usize,
+    /// Whether there is a thread that receives: it may have frames.
+    receiving: bool,
     /// Nobody uses the driver any more.
     closed: bool,
 }
@@ -303,16 +311,43 @@ impl<F> Card<F> {
         self.queues.lock()
     }
 
-    /// Ends a driver that cannot be used any more. Its name is free for another when that is seen.
-    fn fail(&self, error: io::Error, place: &impl Place, number: usize) {
+    /// Ends a driver that cannot be used any more. The network sees that when nothing is
+    /// [received](Self::received) any more.
+    fn fail(&self, error: io::Error, place: &impl Place) {
+        if std::mem::replace(&mut self.lock().failing, true) {
+            return;
+        }
         log::info!("{}: {error}", self.name);
+        // Its name is free for another when the end is seen.
         place.clear(&self.name);
         let mut queues = self.lock();
-        let unsent = std::mem::take(&mut queues.outgoing);
-        queues.lost.refused += unsent.len() as u64;
-        queues.failed.get_or_insert(error);
-        drop(queues);
+        let unsent = std::mem::take(&mut queues.outgoing).len() + std::mem::take(&mut queues.held);
+        queues.lost.refused += unsent as u64;
+        queues.failed = Some(error);
+        self.receive.notify_one();
+    }
+
+    /// No more frames come.
+    fn received(&self, number: usize) {
+        self.lock().receiving = false;
+        self.serve.notify_one();
         self.work.receive(number);
+    }
+
+    /// Waits until the thread that receives has what a driver left at its end, unless a call of it
+    /// does not come back.
+    fn wait_for_receiver(&self) {
+        let mut queues = self.lock();
+        while queues.receiving && !queues.closed && !self.receiving.is_stuck(self.work.now()) {
+            self.serve.wait_for(&mut queues, STUCK);
+        }
+    }
+}
+
+impl Queues {
+    /// Whether the driver ended, and every frame of it was received.
+    fn is_over(&self) -> bool {
+        self.failed.is_some() && !self.receiving && self.incoming.is_empty()
     }
 }
 
@@ -336,20 +371,28 @@ fn serve<P: Place>(card: &Arc<Card<P::Frames>>, place: &Arc<P>, threads: &Arc<At
     };
     let receiver = {
         let (card, place) = (Arc::clone(card), Arc::clone(place));
+        card.lock().receiving = true;
         Counted::new(threads).spawn(move || {
-            if let Some(frames) = card.frames.get()
-                && let Err(error) = receive(&card, frames, number)
-            {
-                card.fail(error, &*place, number);
+            if let Some(frames) = card.frames.get() {
+                if let Err(error) = receive(&card, frames, number) {
+                    card.fail(error, &*place);
+                }
+                receive_last(&card, frames, number);
             }
+            card.received(number);
         })
     };
+    if receiver.is_err() {
+        card.lock().receiving = false;
+    }
     // What is opened may be a link that is down.
     let sent = receiver
         .and_then(|()| card.sending.make(work, || frames.probe()))
         .and_then(|()| send(card, frames, number));
     if let Err(error) = sent {
-        card.fail(error, &**place, number);
+        card.fail(error, &**place);
+        card.wait_for_receiver();
+        card.received(number);
     }
 }
 
@@ -387,6 +430,7 @@ fn send<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> 
             return Some(Task::Probe);
         }
         let frames = std::mem::take(&mut queues.outgoing);
+        queues.held = frames.len();
         let tell = std::mem::take(&mut queues.full);
         (!frames.is_empty()).then_some(Task::Send { frames, tell })
     };
@@ -394,12 +438,10 @@ fn send<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> 
         match task {
             Task::Probe => card.sending.make(&card.work, || frames.probe())?,
             Task::Send {
-                frames: mut outgoing,
+                frames: outgoing,
                 tell,
             } => {
-                let refused = send_all(card, frames, number, &mut outgoing)
-                    .inspect_err(|_| card.lock().lost.refused += outgoing.len() as u64);
-                if refused? || tell {
+                if send_all(card, frames, number, outgoing)? || tell {
                     card.work.receive(number);
                 }
             }
@@ -408,28 +450,37 @@ fn send<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> 
     Ok(())
 }
 
-/// Sends frames, and takes those that it sent out of the queue. True if the driver refused one.
+/// Sends frames that are held. True if the driver refused one.
 fn send_all<F: Frames>(
     card: &Card<F>,
     frames: &F,
     number: usize,
-    outgoing: &mut VecDeque<Vec<u8>>,
+    mut outgoing: VecDeque<Vec<u8>>,
 ) -> io::Result<bool> {
-    let mut refused = false;
+    let mut any_refused = false;
     while !outgoing.is_empty() {
-        for _ in 0..LOOK {
-            let Some(frame) = outgoing.front() else {
-                break;
-            };
-            refused |= !send_frame(card, frames, frame)?;
-            outgoing.pop_front();
+        let few = outgoing.len().min(LOOK);
+        let (mut sent, mut refused) = (0, 0);
+        let result: io::Result<()> = outgoing.drain(..few).try_for_each(|frame| {
+            refused += u64::from(!send_frame(card, frames, &frame)?);
+            sent += 1;
+            Ok(())
+        });
+        let mut queues = card.lock();
+        // The end of the driver has counted all that were held.
+        if queues.failed.is_none() {
+            queues.held -= sent;
+            queues.lost.refused += refused;
         }
+        drop(queues);
+        result?;
+        any_refused |= refused > 0;
         if look(card, frames, number)? {
             card.lock().readable = true;
             card.receive.notify_one();
         }
     }
-    Ok(refused)
+    Ok(any_refused)
 }
 
 /// Sends a frame. False if the driver refused it.
@@ -438,7 +489,6 @@ fn send_frame<F: Frames>(card: &Card<F>, frames: &F, frame: &[u8]) -> io::Result
         Ok(()) => Ok(true),
         Err(error) if is_refused(&error) => {
             log::debug!("{}: {error}", card.name);
-            card.lock().lost.refused += 1;
             Ok(false)
         }
         Err(error) => Err(error),
@@ -459,7 +509,6 @@ fn receive<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<(
     let work = &card.work;
     card.receiving
         .make(work, || work.watch(frames.as_fd(), number))?;
-    let room = |queues: &mut Queues| (queues.incoming.len() < MAX_INCOMING).then_some(());
     loop {
         // The driver tells once of everything it has, and frames may have come before the
         // subscription.
@@ -470,11 +519,35 @@ fn receive<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<(
             }
             more = look(card, frames, number)?;
         }
-        let readable = |queues: &mut Queues| std::mem::take(&mut queues.readable).then_some(());
-        if wait(card, &card.receive, readable).is_none() {
+        let readable = |queues: &mut Queues| {
+            let readable = std::mem::take(&mut queues.readable);
+            (readable || queues.failed.is_some()).then_some(queues.failed.is_some())
+        };
+        if wait(card, &card.receive, readable) != Some(false) {
             return Ok(());
         }
     }
+}
+
+/// Receives what a driver that ended still has. A packet socket tells that its link is down before it
+/// hands out the frames that came before that.
+fn receive_last<F: Frames>(card: &Card<F>, frames: &F, number: usize) {
+    let mut told = false;
+    for _ in 0..MAX_LAST_LOOKS {
+        if wait(card, &card.receive, room).is_none() {
+            return;
+        }
+        match look(card, frames, number) {
+            Ok(true) => {}
+            Err(_) if !told => told = true,
+            _ => return,
+        }
+    }
+}
+
+/// Whether frames that are received have room.
+fn room(queues: &mut Queues) -> Option<()> {
+    (queues.incoming.len() < MAX_INCOMING).then_some(())
 }
 
 /// Receives frames, as many as there is room for, and has the network handle them, even if the driver
@@ -522,7 +595,11 @@ impl<F: Frames> FrameIo for Driver<F> {
                 }
                 Ok(len)
             }
-            None => Err(queues.failed.take().unwrap_or(ErrorKind::WouldBlock.into())),
+            None => {
+                let over = queues.is_over();
+                let ended = queues.failed.take_if(|_| over);
+                Err(ended.unwrap_or(ErrorKind::WouldBlock.into()))
+            }
         }
     }
 
@@ -544,8 +621,8 @@ impl<F: Frames> FrameIo for Driver<F> {
 
     /// One that ended is alive until its last frame is received.
     fn is_alive(&self, now: Duration) -> bool {
-        let is_over = |queues: &Queues| queues.failed.is_some() && queues.incoming.is_empty();
-        !self.0.sending.is_stuck(now) && !self.0.receiving.is_stuck(now) && !is_over(&self.0.lock())
+        let stuck = self.0.sending.is_stuck(now) || self.0.receiving.is_stuck(now);
+        !stuck && !self.0.lock().is_over()
     }
 
     fn probe(&mut self) {

@@ -157,9 +157,13 @@ fn threads_of_drivers_that_do_not_answer_are_bounded() {
     assert!(drivers.start("another").is_ok());
 }
 
-/// A driver that has two frames, and ends.
+/// Frames that a driver has when it ends: more than fit.
+const LEFT: usize = 3 * MAX_INCOMING;
+
+/// A driver that tells that it ended before it hands out its frames, as a packet socket does.
 struct Ending {
     fd: OwnedFd,
+    told: AtomicBool,
     left: AtomicUsize,
 }
 
@@ -174,8 +178,12 @@ impl Place for Brief {
     }
 
     fn open(&self, _: &str) -> io::Result<(Mac, Ending)> {
-        let (fd, left) = (io::pipe()?.0.into(), AtomicUsize::new(2));
-        Ok((Mac([2, 0, 0, 0, 0, 1]), Ending { fd, left }))
+        let ending = Ending {
+            fd: io::pipe()?.0.into(),
+            told: AtomicBool::new(false),
+            left: AtomicUsize::new(LEFT),
+        };
+        Ok((Mac([2, 0, 0, 0, 0, 1]), ending))
     }
 }
 
@@ -187,13 +195,14 @@ impl AsFd for Ending {
 
 impl Frames for Ending {
     fn receive(&self, _: &mut [u8]) -> io::Result<usize> {
+        if !self.told.swap(true, Ordering::Relaxed) {
+            return Err(io::Error::from_raw_os_error(libc::ENETDOWN));
+        }
         let next = |left: usize| left.checked_sub(1);
-        match self
-            .left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, next)
-        {
+        let order = Ordering::Relaxed;
+        match self.left.fetch_update(order, order, next) {
             Ok(_) => Ok(60),
-            Err(_) => Err(io::Error::from_raw_os_error(libc::ENETDOWN)),
+            Err(_) => Err(ErrorKind::WouldBlock.into()),
         }
     }
 
@@ -202,9 +211,9 @@ impl Frames for Ending {
     }
 
     fn probe(&self) -> io::Result<()> {
-        match self.left.load(Ordering::Relaxed) {
-            0 => Err(io::Error::from_raw_os_error(libc::ENETDOWN)),
-            _ => Ok(()),
+        match self.told.load(Ordering::Relaxed) {
+            true => Err(io::Error::from_raw_os_error(libc::ENETDOWN)),
+            false => Ok(()),
         }
     }
 }
@@ -219,21 +228,102 @@ fn frames_of_a_driver_that_ends_are_received_and_those_for_it_counted() {
     }
     driver.0.lock().number = Some(0);
     driver.0.serve.notify_one();
-    while drivers.threads.load(Ordering::Relaxed) > 0 {
-        driver.probe();
-        thread::yield_now();
-    }
     let mut buffer = [0; 64];
-    for _ in 0..2 {
-        assert!(driver.is_alive(Duration::ZERO));
-        assert_eq!(driver.receive(&mut buffer).unwrap(), 60);
+    let mut received = 0;
+    while driver.is_alive(Duration::ZERO) {
+        match driver.receive(&mut buffer) {
+            Ok(len) => received += len / 60,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => thread::yield_now(),
+            Err(error) => panic!("it ended while it was alive: {error}"),
+        }
     }
-    assert!(!driver.is_alive(Duration::ZERO));
+    assert_eq!(received, LEFT);
     let error = driver.send(&frame).unwrap_err();
     assert_eq!(error.kind(), ErrorKind::NotConnected);
     let error = driver.receive(&mut buffer).unwrap_err();
     assert_eq!(error.raw_os_error(), Some(libc::ENETDOWN));
     assert_eq!(driver.take_lost().refused, 2);
+}
+
+/// A place with a driver that ends while it takes a frame.
+#[derive(Default)]
+struct Halting(Arc<Halt>);
+
+#[derive(Default)]
+struct Halt {
+    taking: AtomicBool,
+    sending: Gate,
+}
+
+struct HaltingFrames {
+    fd: OwnedFd,
+    halt: Arc<Halt>,
+}
+
+impl Place for Halting {
+    type Frames = HaltingFrames;
+
+    fn names(&self) -> io::Result<Vec<String>> {
+        Ok(Vec::new())
+    }
+
+    fn open(&self, _: &str) -> io::Result<(Mac, HaltingFrames)> {
+        let (fd, halt) = (io::pipe()?.0.into(), Arc::clone(&self.0));
+        Ok((Mac([2, 0, 0, 0, 0, 1]), HaltingFrames { fd, halt }))
+    }
+}
+
+impl AsFd for HaltingFrames {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Frames for HaltingFrames {
+    fn receive(&self, _: &mut [u8]) -> io::Result<usize> {
+        match self.halt.taking.load(Ordering::Relaxed) {
+            true => Err(io::Error::from_raw_os_error(libc::ENODEV)),
+            false => Err(ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    fn send(&self, _: &[u8]) -> io::Result<()> {
+        self.halt.taking.store(true, Ordering::Relaxed);
+        self.halt.sending.pass();
+        Ok(())
+    }
+
+    fn probe(&self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[test]
+fn frames_that_are_held_when_a_driver_ends_are_counted_once() {
+    let place = Arc::new(Halting::default());
+    let mut drivers = drivers(&place);
+    let mut driver = open(&mut drivers);
+    for _ in 0..9 {
+        driver.send(&[0; 60]).unwrap();
+    }
+    driver.0.lock().number = Some(0);
+    driver.0.serve.notify_one();
+    while driver.is_alive(Duration::ZERO) {
+        driver.0.lock().readable = true;
+        driver.0.receive.notify_one();
+        thread::yield_now();
+    }
+    assert_eq!(driver.take_lost().refused, 9);
+    place.0.sending.open();
+    while drivers.threads.load(Ordering::Relaxed) > 1 {
+        thread::yield_now();
+    }
+    driver.0.lock().closed = true;
+    driver.0.serve.notify_one();
+    while drivers.threads.load(Ordering::Relaxed) > 0 {
+        thread::yield_now();
+    }
+    assert_eq!(driver.take_lost().refused, 0);
 }
 
 #[test]

@@ -23,8 +23,9 @@ fn is_marked(source: &str, test: &str) -> bool {
     })
 }
 
-/// Whether a harness of the file's own has it in its list.
+/// Whether a harness of the file's own has it in its list, with its name beside it or without.
 fn is_listed(source: &str, test: &str) -> bool {
-    let source: String = source.split_whitespace().collect();
-    source.contains(&format!("(\"{test}\","))
+    let named = source.split_whitespace().collect::<String>();
+    let listed = source.lines().any(|line| line.trim() == format!("{test},"));
+    listed || named.contains(&format!("(\"{test}\","))
 }

@@ -187,7 +187,7 @@ fn settings_survive_ten_kills() {
 /// Threads of a daemon that has begun to open its adapters: the first, that of the log, that which looks
 /// for adapters, and that of the first adapter. A process that is killed while it makes a thread may
 /// never end, so none is being made then.
-const STARTING: usize = 3;
+const STARTING: u32 = 3;
 
 /// A daemon that was given settings and ends before it serves is followed by one without them.
 fn settings_that_may_be_the_fault_are_dropped() {

@@ -450,7 +450,9 @@ fn send<F: Frames>(card: &Card<F>, frames: &F, number: usize) -> io::Result<()> 
     Ok(())
 }
 
-/// Sends frames that are held. True if the driver refused one.
+/// Sends frames that are held, until nobody uses the driver any more: one that was given up because it
+/// did not answer is not called again, since on Redox a driver that ends during a call keeps its device.
+/// True if the driver refused a frame.
 fn send_all<F: Frames>(
     card: &Card<F>,
     frames: &F,
@@ -462,6 +464,9 @@ fn send_all<F: Frames>(
         let few = outgoing.len().min(LOOK);
         let (mut sent, mut refused) = (0, 0);
         let result: io::Result<()> = outgoing.drain(..few).try_for_each(|frame| {
+            if card.lock().closed {
+                return Ok(());
+            }
             refused += u64::from(!send_frame(card, frames, &frame)?);
             sent += 1;
             Ok(())
@@ -472,9 +477,13 @@ fn send_all<F: Frames>(
             queues.held -= sent;
             queues.lost.refused += refused;
         }
+        let closed = queues.closed;
         drop(queues);
         result?;
         any_refused |= refused > 0;
+        if closed {
+            break;
+        }
         if look(card, frames, number)? {
             card.lock().readable = true;
             card.receive.notify_one();

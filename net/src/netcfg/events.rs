@@ -71,13 +71,6 @@ impl State {
         }
     }
 
-    /// Whether the interface is in this state.
-    fn is_of(&self, ifp: &Ifnet) -> bool {
-        let running = ifp.flags.contains(IfFlags::RUNNING);
-        (self.up, self.running, self.mtu) == (ifp.is_up(), running, ifp.mtu)
-            && self.addrs == ifp.addrs
-    }
-
     /// The lines that lead from this state to another; `None` is for an interface that is gone.
     fn lines_to(&self, new: Option<&Self>) -> Vec<String> {
         let mut lines = Vec::new();
@@ -242,12 +235,11 @@ impl Events {
             ..
         } = self;
         watched.retain(|&dev, watched| {
-            let ifp = ip.ifs.get(dev);
-            if ifp.is_some_and(|ifp| watched.state.is_of(ifp)) {
+            let new = ip.ifs.get(dev).map(State::of);
+            let lines = watched.state.lines_to(new.as_ref());
+            if lines.is_empty() {
                 return true;
             }
-            let new = ifp.map(State::of);
-            let lines = watched.state.lines_to(new.as_ref());
             for &id in &watched.readers {
                 let Some(reader) = readers.get_mut(&id) else {
                     continue;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::collections::hash_map::Entry;
+use std::hash::Hash;
 use std::net::IpAddr;
 use std::ops::RangeInclusive;
 
@@ -73,6 +74,22 @@ pub(crate) fn bind_port<T>(
     Err(errno::EADDRINUSE)
 }
 
+/// Counts one less of a thing. True if it was the last, of which no count is kept.
+pub(super) fn count_down<K: Eq + Hash>(
+    counts: &mut HashMap<K, usize, ahash::RandomState>,
+    of: K,
+) -> bool {
+    let Entry::Occupied(mut count) = counts.entry(of) else {
+        return false;
+    };
+    *count.get_mut() -= 1;
+    let last = *count.get() == 0;
+    if last {
+        count.remove();
+    }
+    last
+}
+
 /// The ports of one transport. Those of a family are apart from the other's.
 #[derive(Debug)]
 pub(super) struct Ports {
@@ -114,15 +131,9 @@ impl Ports {
 
     /// Such a socket is gone.
     pub(super) fn remove(&mut self, addr: &IpAddr, port: u16) {
-        let Entry::Occupied(mut holders) = self.holders.entry((unspecified(addr), port)) else {
-            return;
-        };
-        *holders.get_mut() -= 1;
-        if *holders.get() == 0 {
-            holders.remove();
-            if EPHEMERAL.contains(&port) {
-                self.ephemeral[usize::from(addr.is_ipv6())] -= 1;
-            }
+        let last = count_down(&mut self.holders, (unspecified(addr), port));
+        if last && EPHEMERAL.contains(&port) {
+            self.ephemeral[usize::from(addr.is_ipv6())] -= 1;
         }
     }
 

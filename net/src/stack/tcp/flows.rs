@@ -1,6 +1,5 @@
 //! Connections as they come and go, and the memory they take.
 
-use std::collections::hash_map::Entry;
 use std::fmt::Write;
 use std::time::Duration;
 
@@ -10,7 +9,7 @@ use crate::ifnet::IPV6_MINMTU;
 use crate::ip::Ip;
 use crate::ip::header::Endpoints;
 use crate::ip::output::Path;
-use crate::stack::ports::{EPHEMERAL, most_ports};
+use crate::stack::ports::{EPHEMERAL, count_down, most_ports};
 use crate::timers::Timer;
 
 /// Bytes of memory that all connections may take. With more, no further ones are begun, and no data
@@ -258,13 +257,8 @@ impl Tcp {
             return;
         }
         let mut flow = self.flows.remove(id.key as usize);
-        if flow.begun
-            && let Entry::Occupied(mut count) = self.begun.entry(any_port(flow.endpoints))
-        {
-            *count.get_mut() -= 1;
-            if *count.get() == 0 {
-                count.remove();
-            }
+        if flow.begun {
+            count_down(&mut self.begun, any_port(flow.endpoints));
         }
         self.timers.disarm(&mut flow.timer, id);
         self.memory -= flow.memory;

@@ -164,7 +164,7 @@ pub(crate) struct Tcp {
     by_endpoints: HashMap<Endpoints, FlowId, ahash::RandomState>,
     listeners: Slab<Listener>,
     by_local: HashMap<(IpAddr, u16), ListenerId, ahash::RandomState>,
-    /// Every listener of a port.
+    /// The ports that are listened on.
     ports: Ports,
     /// How many connections users began from ephemeral ports, by their ends without the port; none is
     /// not kept.

@@ -3,17 +3,16 @@
 
 mod common;
 
-use std::fs;
 use std::time::Duration;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 use net::link::Mac;
 use net::{Host, Services};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use scheme::{FileServer, Now, OpenFlags};
 
-use common::packet::{self, first_fragment, tcp_syn};
+use common::packet::{self, batch, first_fragment, tcp_syn};
 use common::system::{MountSystem, System, counter, host, machine};
+use common::usage::{allow_files, resident};
 
 const BOTH: OpenFlags = OpenFlags::READ.union(OpenFlags::WRITE);
 /// As the system's own `_IOW` has it.
@@ -58,25 +57,6 @@ fn main() {
         })
     });
     libtest_mimic::run(&args, mounted.into_iter().chain(here).collect()).exit();
-}
-
-/// Resident bytes of a process.
-fn resident(pid: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
-    kib.parse::<u64>().unwrap() << 10
-}
-
-/// Packets in batch frames.
-fn batch(packets: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
-    let mut batch = Vec::new();
-    for packet in packets {
-        batch.extend_from_slice(&(packet.len() as u32).to_ne_bytes());
-        batch.extend_from_slice(&packet);
-        batch.resize(batch.len().next_multiple_of(4), 0);
-    }
-    batch
 }
 
 /// Opens `tun0` with batch mode on, as 10.9.0.1/16.
@@ -236,12 +216,7 @@ fn sleepers_through_a_mount(system: &MountSystem) {
 
 /// As many files as a user can have.
 fn opens_through_a_mount(system: &MountSystem) {
-    let maximum = getrlimit(Resource::Nofile).maximum;
-    let limit = Rlimit {
-        current: Some(maximum.unwrap_or(FILES).min(FILES)),
-        maximum,
-    };
-    setrlimit(Resource::Nofile, limit).unwrap();
+    allow_files(FILES);
     let before = resident(system.daemon_pid());
     let mut files = Vec::new();
     let error = loop {

@@ -7,14 +7,7 @@ use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 
-/// A stack that is flooded.
-pub(crate) trait Stack: Sync {
-    /// A program that has its datagrams echoed: each call is one round trip.
-    fn honest(&self) -> io::Result<Box<dyn FnMut() -> io::Result<()> + '_>>;
-
-    /// Bytes of memory that it takes.
-    fn memory(&self) -> io::Result<u64>;
-}
+use crate::mount::Mount;
 
 /// A flood. Each call sends so many packets, or does so many operations, of it.
 pub(crate) type Flood<'a> = Box<dyn FnMut(usize) -> io::Result<()> + Send + 'a>;
@@ -52,21 +45,21 @@ impl Bed {
     /// Measures a flood of so many packets or operations a second.
     pub(crate) fn measure(
         &self,
-        stack: &impl Stack,
+        mount: &Mount,
         rate: f64,
         mut flood: Flood<'_>,
     ) -> io::Result<Outcome> {
         let span = Duration::from_secs_f64(self.seconds);
-        let mut honest = stack.honest()?;
+        let mut honest = mount.honest()?;
         let mut most = 0;
         rounds(span / 4, &mut honest, || Ok(()))?;
-        let before = stack.memory()?;
+        let before = mount.memory();
         let alone = rounds(span, &mut honest, || Ok(()))?;
         let stop = AtomicBool::new(false);
         let (beside, rate) = thread::scope(|scope| {
             let flooding = scope.spawn(|| pace(&mut flood, rate, &stop));
             let beside = rounds(span, &mut honest, || {
-                most = most.max(stack.memory()?);
+                most = most.max(mount.memory());
                 Ok(())
             });
             stop.store(true, Ordering::Relaxed);
@@ -75,12 +68,12 @@ impl Bed {
                 .map_err(|_| io::Error::other("a flood panicked"))?;
             Ok::<_, io::Error>((beside?, rate?))
         })?;
-        most = most.max(stack.memory()?);
+        most = most.max(mount.memory());
         // What it holds open goes with it.
         drop(flood);
         rounds(span / 2, &mut honest, || Ok(()))?;
         Ok(Outcome {
-            memory: [before, most, stack.memory()?],
+            memory: [before, most, mount.memory()],
             times: [alone, beside],
             rate,
         })
@@ -127,13 +120,4 @@ fn rounds(
         p50: at(0.5),
         p99: at(0.99),
     })
-}
-
-/// Resident bytes of a process; `self` for this one.
-pub(crate) fn resident(process: &str) -> io::Result<u64> {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    let kib = kib.and_then(|kib| kib.parse::<u64>().ok());
-    Ok(kib.ok_or(io::ErrorKind::InvalidData)? << 10)
 }

@@ -5,12 +5,13 @@ use std::io::{self, BufRead, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use rustix::process::{Pid, Resource, Rlimit, Signal, geteuid, getrlimit, kill_process, setrlimit};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tempfile::TempDir;
 use tun::Tun;
 
-use crate::bed::{Flood, Stack, resident};
+use crate::bed::Flood;
 use crate::common::packet;
+use crate::common::usage::{allow_files, resident};
 
 /// How a flood of a mount is made.
 pub(crate) type Make = for<'a> fn(&'a Mount) -> io::Result<Flood<'a>>;
@@ -49,13 +50,7 @@ pub(crate) struct Mount {
 impl Mount {
     /// Starts the daemon with these arguments besides.
     pub(crate) fn new(program: &Path, args: &[&str]) -> io::Result<Self> {
-        // No more than the system lets us.
-        let maximum = getrlimit(Resource::Nofile).maximum;
-        let limit = Rlimit {
-            current: Some(maximum.unwrap_or(FILES).min(FILES)),
-            maximum,
-        };
-        setrlimit(Resource::Nofile, limit)?;
+        allow_files(FILES);
         let dir = tempfile::tempdir()?;
         let mut daemon = Command::new(program)
             .args(["--serve", "echo", "--mount"])
@@ -94,14 +89,27 @@ impl Mount {
 
     /// Writes packets to the device, many at a time.
     fn batch(&self, packets: impl Iterator<Item = Vec<u8>>) -> io::Result<()> {
-        let mut batch = Vec::new();
-        for packet in packets {
-            batch.extend_from_slice(&(packet.len() as u32).to_ne_bytes());
-            batch.extend_from_slice(&packet);
-            batch.resize(batch.len().next_multiple_of(4), 0);
-        }
-        self.tun.write(&batch)?;
+        self.tun.write(&packet::batch(packets))?;
         Ok(())
+    }
+
+    /// A program that has its datagrams echoed: each call is one round trip.
+    pub(crate) fn honest(&self) -> io::Result<impl FnMut() -> io::Result<()>> {
+        let mut socket = self.open("udp/127.0.0.1:7")?;
+        Ok(move || {
+            socket.write_all(&[7; 32])?;
+            let mut buf = [0; 64];
+            let len = socket.read(&mut buf)?;
+            match len {
+                32 => Ok(()),
+                _ => Err(io::ErrorKind::InvalidData.into()),
+            }
+        })
+    }
+
+    /// Bytes of memory that the daemon takes.
+    pub(crate) fn memory(&self) -> u64 {
+        resident(self.daemon.id())
     }
 }
 
@@ -114,25 +122,6 @@ impl Drop for Mount {
         {
             eprintln!("flood: tund does not end: {error}");
         }
-    }
-}
-
-impl Stack for Mount {
-    fn honest(&self) -> io::Result<Box<dyn FnMut() -> io::Result<()> + '_>> {
-        let mut socket = self.open("udp/127.0.0.1:7")?;
-        Ok(Box::new(move || {
-            socket.write_all(&[7; 32])?;
-            let mut buf = [0; 64];
-            let len = socket.read(&mut buf)?;
-            match len {
-                32 => Ok(()),
-                _ => Err(io::ErrorKind::InvalidData.into()),
-            }
-        }))
-    }
-
-    fn memory(&self) -> io::Result<u64> {
-        resident(&self.daemon.id().to_string())
     }
 }
 

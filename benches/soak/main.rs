@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use clap::{Parser, ValueEnum};
 
 use common::system::{MountSystem, System};
+use common::usage::resident;
 use programs::Programs;
 use virtual_time::VirtualMachine;
 
@@ -185,12 +186,4 @@ impl Watch {
 fn heap() -> u64 {
     // SAFETY: takes and touches nothing.
     unsafe { libc::mallinfo2() }.uordblks as u64
-}
-
-/// Resident bytes of a process.
-fn resident(process: u32) -> u64 {
-    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-    let kib = line.unwrap().trim().strip_suffix(" kB").unwrap();
-    kib.parse::<u64>().unwrap() << 10
 }

@@ -10,5 +10,6 @@ pub mod packet;
 pub mod ping;
 pub mod program;
 pub mod system;
+pub mod usage;
 pub mod wait;
 pub mod wire;

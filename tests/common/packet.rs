@@ -160,3 +160,14 @@ pub fn first_fragment(src: &str, dst: &str, number: u32) -> Vec<u8> {
     packet[10..12].copy_from_slice(&sum.to_be_bytes());
     packet
 }
+
+/// Packets as batch mode has them: each behind its length, and padded.
+pub fn batch(packets: impl Iterator<Item = Vec<u8>>) -> Vec<u8> {
+    let mut batch = Vec::new();
+    for packet in packets {
+        batch.extend_from_slice(&(packet.len() as u32).to_ne_bytes());
+        batch.extend_from_slice(&packet);
+        batch.resize(batch.len().next_multiple_of(4), 0);
+    }
+    batch
+}

@@ -6,7 +6,6 @@
 mod common;
 
 use std::io::{BufRead, BufReader};
-use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -22,12 +21,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 type Test = fn(&Bridge);
 
 fn missing() -> Option<Missing> {
-    let no_tun = || {
-        let there = Path::new("/dev/net/tun").exists();
-        (!there).then(|| Missing::System("no /dev/net/tun".into()))
-    };
     Missing::mount()
-        .or_else(no_tun)
+        .or_else(Missing::kernel_tun)
         .or_else(|| Missing::program(&["ip", "ping", "python3"]))
 }
 

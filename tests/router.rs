@@ -6,7 +6,6 @@
 mod common;
 
 use std::io::{BufRead, BufReader, Read};
-use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -26,12 +25,8 @@ type Test = fn(&Router);
 
 /// The reason why the test cannot run here.
 fn missing(programs: &[&str]) -> Option<Missing> {
-    let no_tun = || {
-        let there = Path::new("/dev/net/tun").exists();
-        (!there).then(|| Missing::System("no /dev/net/tun".into()))
-    };
     Missing::mount()
-        .or_else(no_tun)
+        .or_else(Missing::kernel_tun)
         .or_else(|| Missing::program(&["ip", "ping"]))
         .or_else(|| Missing::program(programs))
 }

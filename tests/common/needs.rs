@@ -1,5 +1,6 @@
 //! What a test needs of the machine on which it runs.
 
+use std::path::Path;
 use std::process::Command;
 
 use libtest_mimic::{Completion, Failed};
@@ -22,6 +23,12 @@ impl Missing {
     /// What a mount needs.
     pub fn mount() -> Option<Self> {
         MountSystem::missing().map(|reason| Self::System(reason.to_owned()))
+    }
+
+    /// What a tun device of the kernel's needs.
+    pub fn kernel_tun() -> Option<Self> {
+        let there = Path::new("/dev/net/tun").exists();
+        (!there).then(|| Self::System("no /dev/net/tun".into()))
     }
 
     /// The first of these programs that is not there.

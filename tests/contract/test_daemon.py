@@ -226,12 +226,7 @@ class Daemon(unittest.TestCase):
         # Full from the start, as that of a daemon before it may be.
         os.write(full, b"x" * (size - 1) + b"\n")
         with tempfile.TemporaryDirectory() as root:
-            daemon = subprocess.Popen([PROGRAM, "--mount", root], stdout=full, stderr=full)
-            os.close(full)
-            wait_until(lambda: os.path.exists(os.path.join(root, "tun")), "a tree")
-            self.trace(root)
-            file = os.open(os.path.join(root, "tun", "0"), os.O_RDWR)
-            os.set_blocking(file, False)
+            daemon, file = self.traced(root, full)
             # Each is a line of more than 30 bytes, and the queue holds 256 KiB.
             reads = 20_000
             for _ in range(reads):
@@ -252,23 +247,24 @@ class Daemon(unittest.TestCase):
             self.assertEqual(daemon.wait(PATIENCE), 0)
             self.assertFalse(os.path.ismount(root))
 
-    def trace(self, root):
-        """Has the driver say what it does."""
+    def traced(self, root, log):
+        """A daemon that says in the log what its driver does, and a file of a unit that does not wait."""
+        daemon = subprocess.Popen([PROGRAM, "--mount", root], stdout=log, stderr=log)
+        os.close(log)
+        wait_until(lambda: os.path.exists(os.path.join(root, "tun")), "a tree")
         path = os.path.join(root, "netcfg", "debug", "if_tun_debug")
         with open(path, "w", encoding="ascii") as debug:
             debug.write("1\n")
+        file = os.open(os.path.join(root, "tun", "0"), os.O_RDWR)
+        os.set_blocking(file, False)
+        return daemon, file
 
     def test_last_lines(self):
         """What was said before the end is written, though it had to wait for its reader."""
         reader, log = os.pipe()
         fcntl.fcntl(log, fcntl.F_SETPIPE_SZ, 4096)
         with tempfile.TemporaryDirectory() as root:
-            daemon = subprocess.Popen([PROGRAM, "--mount", root], stdout=log, stderr=log)
-            os.close(log)
-            wait_until(lambda: os.path.exists(os.path.join(root, "tun")), "a tree")
-            self.trace(root)
-            file = os.open(os.path.join(root, "tun", "0"), os.O_RDWR)
-            os.set_blocking(file, False)
+            daemon, file = self.traced(root, log)
             for _ in range(1000):
                 self.assertEqual(outcome(lambda: os.read(file, 100)), ("errno", errno.EAGAIN))
             os.close(file)
